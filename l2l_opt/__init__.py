@@ -1,0 +1,61 @@
+"""l2l_opt: learned optimizers in PyTorch, to meta-train and to use."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Loaded when first asked for (PEP 562), so that using a rule imports nothing of meta-training.
+_HOMES = {
+    "LearnedOptimizer": "l2l_opt.optimizer",
+    "UpdateRule": "l2l_opt.rules.base",
+    "CoordinatewiseLSTM": "l2l_opt.rules.lstm",
+    "RNNProp": "l2l_opt.rules.rnnprop",
+    "MetaTrainer": "l2l_opt.meta_trainer",
+    "TruncatedBackprop": "l2l_opt.estimators.truncated_backprop",
+    "TaskFamily": "l2l_opt.tasks.base",
+    "ModuleTask": "l2l_opt.tasks.module_task",
+    "load_rule": "l2l_opt.checkpoint",
+    "save_rule": "l2l_opt.checkpoint",
+    "list_pretrained": "l2l_opt.pretrained",
+    "register_rule": "l2l_opt.rules.base",
+    "register_task": "l2l_opt.tasks.base",
+}
+
+__all__ = [
+    "CoordinatewiseLSTM",
+    "LearnedOptimizer",
+    "MetaTrainer",
+    "ModuleTask",
+    "RNNProp",
+    "TaskFamily",
+    "TruncatedBackprop",
+    "UpdateRule",
+    "list_pretrained",
+    "load_rule",
+    "register_rule",
+    "register_task",
+    "save_rule",
+]
+
+if TYPE_CHECKING:
+    from l2l_opt.checkpoint import load_rule, save_rule
+    from l2l_opt.estimators.truncated_backprop import TruncatedBackprop
+    from l2l_opt.meta_trainer import MetaTrainer
+    from l2l_opt.optimizer import LearnedOptimizer
+    from l2l_opt.pretrained import list_pretrained
+    from l2l_opt.rules.base import UpdateRule, register_rule
+    from l2l_opt.rules.lstm import CoordinatewiseLSTM
+    from l2l_opt.rules.rnnprop import RNNProp
+    from l2l_opt.tasks.base import TaskFamily, register_task
+    from l2l_opt.tasks.module_task import ModuleTask
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'l2l_opt' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

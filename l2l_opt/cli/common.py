@@ -1,0 +1,102 @@
+"""What several commands share: options, plugins, and wrong usage told from other failures."""
+
+import contextlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from l2l_opt.tasks import TaskFamily, make_task
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@contextlib.contextmanager
+def wrong_usage() -> Iterator[None]:
+    """Turn the ValueErrors of reading options into exit code 2; files that are broken keep their own."""
+    from l2l_opt.checkpoint import FileFormatError
+
+    try:
+        yield
+    except FileFormatError:
+        raise
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def load_plugins(context: click.Context, parameter: click.Parameter, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Run a user's own files, which register rules and tasks."""
+    for number, path in enumerate(paths):
+        spec = importlib.util.spec_from_file_location(f"l2l_opt_plugin_{number}_{path.stem}", path)
+        if spec is None or spec.loader is None:
+            raise click.UsageError(f"a plugin must be a Python file; got {str(path)!r}, use FILE.py")
+        module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            message = f"a plugin must run without error; got {type(error).__name__}: {error} from {str(path)!r}, mend it"
+            raise click.UsageError(message) from error
+    return paths
+
+
+Command = Callable[..., Any]
+
+
+def device_options(command: Command) -> Command:
+    """--device, --threads, --dtype, --plugin."""
+    for option in (
+        click.option(
+            "--plugin",
+            "plugins",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            multiple=True,
+            is_eager=True,
+            callback=load_plugins,
+            expose_value=False,
+            help="A Python file that registers rules and tasks; repeatable. [default: none]",
+        ),
+        click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", show_default=True, help="Of students and rule."),
+        click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of torch."),
+        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ..."),
+    ):
+        command = option(command)
+    return command
+
+
+def read_device(name: str) -> torch.device:
+    """A device of this machine.
+
+    Raises:
+        ValueError: torch does not know it, or the machine has none.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device must be one that this machine has; got {name!r} ({reason}), use cpu") from error
+    return device
+
+
+def read_task(spec: str, *, device: torch.device, dtype: str) -> TaskFamily:
+    """A task family from its notation on the command line."""
+    with wrong_usage():
+        return make_task(spec, device=device, dtype=DTYPES[dtype])
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Fail before the work, not after it.
+
+    Raises:
+        ValueError: the place is a file.
+        OSError: the folder cannot be made or written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out must be a folder; got the file {str(folder)!r}, use another name")
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / ".writable"
+    probe.write_bytes(b"")
+    probe.unlink()

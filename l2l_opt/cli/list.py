@@ -1,0 +1,51 @@
+"""l2l-opt list."""
+
+import inspect
+import json
+from typing import Any
+
+import click
+
+from l2l_opt.checkpoint import load_rule
+from l2l_opt.cli.common import device_options
+from l2l_opt.estimators import ESTIMATORS
+from l2l_opt.pretrained import list_pretrained
+from l2l_opt.rules import RULES
+from l2l_opt.tasks import TASKS
+from l2l_opt.tasks.base import task_options
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(["tasks", "rules", "estimators", "pretrained"]))
+@click.option("--json", "as_json", is_flag=True, default=False, show_default=True, help="For a machine to read.")
+@device_options
+def list_names(what: str, as_json: bool, device: str, threads: int, dtype: str) -> None:
+    """List WHAT there is, with a line and the options of each.
+
+    Example: l2l-opt list tasks
+    """
+    entries: list[dict[str, Any]] = []
+    if what == "pretrained":
+        for name in list_pretrained():
+            card = load_rule(name).card or {}
+            summary = f"{card['rule']['name']}, meta-trained on {card.get('task')} to horizon {card.get('horizon')}"
+            entries.append({"name": name, "summary": summary, "options": {}})
+    elif what == "tasks":
+        entries = [_entry(name, TASKS.summary(name), task_options(name)) for name in TASKS.names()]
+    elif what == "rules":
+        entries = [_entry(name, RULES.summary(name), RULES.options(name)) for name in RULES.names()]
+    else:
+        entries = [_entry(name, ESTIMATORS.summary(name), {}) for name in ESTIMATORS.names()]
+    if as_json:
+        click.echo(json.dumps(entries, indent=2))
+        return
+    for entry in entries:
+        click.echo(f"{entry['name']}: {entry['summary']}")
+        if entry["options"]:
+            click.echo("    " + ", ".join(f"{key}={value}" for key, value in entry["options"].items()))
+
+
+def _entry(name: str, summary: str, options: dict[str, inspect.Parameter]) -> dict[str, Any]:
+    defaults = {key: value.default for key, value in options.items()}
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
+    return {"name": name, "summary": summary, "options": plain}

@@ -1,0 +1,61 @@
+"""A progress bar for meta-training; where there is no terminal, a line a validation."""
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from l2l_opt.meta_trainer import MetaTrainer, OuterStep, Validation
+
+
+class MetaTrainingProgress:
+    """Shows outer steps, time left, the validation figure and skipped outer steps.
+
+    Args:
+        trainer: whose run is shown.
+        minutes: the run's time budget, or None.
+    """
+
+    def __init__(self, trainer: MetaTrainer, *, minutes: float | None):
+        self.console = Console(stderr=True)
+        self.figure = "validation ..."
+        self.started = time.monotonic()
+        self.progress = Progress(
+            TextColumn("meta-training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figure]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        budget = "" if minutes is None else f", at most {minutes:g} minutes"
+        self.console.print(f"meta-training {type(trainer.rule).__name__}: {trainer.outer_steps} outer steps{budget}", highlight=False)
+        self.bar = self.progress.add_task("", total=trainer.outer_steps, completed=trainer.outer_steps_done, figure=self.figure)
+
+    def on_outer_step(self, trainer: MetaTrainer, step: OuterStep) -> None:
+        skipped = f", {trainer.num_skipped} skipped (meta-gradient not finite)" if trainer.num_skipped else ""
+        self.progress.update(self.bar, completed=step.number, figure=self.figure + skipped)
+
+    def on_validation(self, trainer: MetaTrainer, validation: Validation) -> None:
+        best = min(validation.figure, trainer.best.figure if trainer.best is not None else validation.figure)
+        self.figure = f"validation {validation.figure:.4g} (best {best:.4g})"
+        self.progress.update(self.bar, figure=self.figure)
+        if not self.console.is_terminal:
+            seconds = time.monotonic() - self.started
+            skipped = f", {trainer.num_skipped} skipped (meta-gradient not finite)" if trainer.num_skipped else ""
+            self.console.print(
+                f"outer step {validation.outer_step} of {trainer.outer_steps}, {seconds:.0f} s: {self.figure}{skipped}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def __enter__(self) -> "MetaTrainingProgress":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.progress.stop()

@@ -1,0 +1,1 @@
+"""Judging optimizers: tuned baselines, one protocol for all, intervals, plots."""

@@ -1,0 +1,85 @@
+"""Hand-designed optimizers, each tuned on seeds of its own before it is compared with."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from l2l_opt.randomness import Stream
+from l2l_opt.rules.base import UpdateRule, make_rule
+from l2l_opt.students import final_losses, training_losses
+from l2l_opt.tasks.base import TaskFamily
+
+WIDEST = 16
+"""Half-decades from 1 that the grid is widened to at most: 1e-8 to 1e8."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """An optimizer and the learning rates it is tried with.
+
+    Attributes:
+        name: as tables and plots show it.
+        rule: its name in the registry of rules.
+        half_decades: learning rates 10^(k/2) for k in this range, to begin with.
+        options: of the rule, besides lr.
+    """
+
+    name: str
+    rule: str
+    half_decades: range
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def make(self, lr: float) -> UpdateRule:
+        return make_rule(self.rule, lr=lr, **self.options)
+
+
+BASELINES = (
+    Baseline("sgd", "sgd", range(-4, 3)),
+    Baseline("momentum", "momentum", range(-5, 2), {"momentum": 0.9}),
+    Baseline("rmsprop", "rmsprop", range(-7, 0)),
+    Baseline("adam", "adam", range(-7, 0)),
+    Baseline("adam-cosine", "adam", range(-6, 1), {"schedule": "cosine"}),
+)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a baseline did at every learning rate tried.
+
+    Attributes:
+        lr: the best.
+        figures: learning rate -> mean final loss over the tuning seeds, infinite where a run diverged.
+    """
+
+    lr: float
+    figures: dict[float, float]
+
+
+def tune(baseline: Baseline, family: TaskFamily, *, horizon: int, num_seeds: int, seed: int) -> Tuning:
+    """Find the learning rate of least mean final loss, on students kept for tuning.
+
+    All rates run in one batch, on the same students. Where the best sits at the grid's edge, the grid is widened.
+    """
+    figures: dict[int, float] = {}
+    trial = list(baseline.half_decades)
+    while trial:
+        rule = baseline.make(1.0)
+        log_lrs = torch.tensor([k / 2 for k in trial for _ in range(num_seeds)], dtype=torch.float64) * math.log(10)
+        curves = training_losses(
+            rule,
+            family,
+            numbers=list(range(num_seeds)) * len(trial),
+            horizon=horizon,
+            seed=seed,
+            stream=Stream.TUNING,
+            phi={"log_lr": log_lrs},
+        )
+        means = final_losses(curves).reshape(len(trial), num_seeds).double().mean(dim=1)
+        figures |= {k: (mean if mean == mean else float("inf")) for k, mean in zip(trial, means.tolist(), strict=True)}
+        best = min(figures, key=lambda k: (figures[k], k))
+        low, high = min(figures), max(figures)
+        trial = list(range(low - 3, low)) if best == low > -WIDEST else []
+        trial = trial or (list(range(high + 1, high + 4)) if best == high < WIDEST else [])
+    return Tuning(10 ** (best / 2), {10 ** (k / 2): figures[k] for k in sorted(figures)})

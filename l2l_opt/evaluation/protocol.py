@@ -1,0 +1,127 @@
+"""One protocol for every optimizer: the same students, the same batches, seeds that nothing was tuned on."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from l2l_opt.evaluation.baselines import BASELINES, Baseline, tune
+from l2l_opt.evaluation.statistics import mean_and_interval
+from l2l_opt.randomness import Stream
+from l2l_opt.rules.base import UpdateRule
+from l2l_opt.students import final_losses, training_losses
+from l2l_opt.tasks.base import TaskFamily
+
+
+@dataclass(frozen=True)
+class Result:
+    """One optimizer on one task at one horizon.
+
+    Attributes:
+        task: as the command line names it.
+        horizon: inner steps.
+        optimizer: ``"learned"`` for the rule under judgement, or the baseline's name.
+        settings: how it was set; for a baseline also every learning rate tried and its tuning figure.
+        final_losses: one a reporting seed: mean training loss of the last 10 % of the steps, at least 10.
+        mean: of final_losses.
+        interval: 95 % bootstrap interval of the mean.
+        seconds: wall-clock seconds a seed, all seeds being run in one batch.
+        curves: ``[horizon, seeds]``, training losses.
+    """
+
+    task: str
+    horizon: int
+    optimizer: str
+    settings: dict[str, Any]
+    final_losses: list[float]
+    mean: float
+    interval: tuple[float, float]
+    seconds: float
+    curves: np.ndarray
+
+    def record(self) -> dict[str, Any]:
+        """As ``evaluation.json`` holds it; a loss that is not finite becomes null."""
+        return {
+            "task": self.task,
+            "horizon": self.horizon,
+            "optimizer": self.optimizer,
+            "settings": _finite(self.settings),
+            "final_losses": _finite(self.final_losses),
+            "mean": _finite(self.mean),
+            "interval": _finite(list(self.interval)),
+            "seconds": self.seconds,
+        }
+
+
+def evaluate(
+    rule: UpdateRule,
+    family: TaskFamily,
+    *,
+    task: str,
+    horizons: list[int],
+    num_seeds: int,
+    tuning_seeds: int,
+    seed: int,
+    settings: dict[str, Any],
+    baselines: tuple[Baseline, ...] = BASELINES,
+    on_progress: Callable[[str], Any] = lambda message: None,
+) -> list[Result]:
+    """Judge a rule against tuned baselines.
+
+    Args:
+        rule: under judgement; nothing of it is tuned.
+        family: the task.
+        task: its name, for the record.
+        horizons: inner steps; baselines are tuned for each.
+        num_seeds: students reported on.
+        tuning_seeds: students, others than those, that baselines are tuned on.
+        seed: of all students.
+        settings: of the rule, for the record.
+        baselines: what to compare with.
+        on_progress: told what is about to be done.
+
+    Returns:
+        For each horizon the learned rule, then the baselines.
+    """
+    results = []
+    for horizon in horizons:
+        on_progress(f"learned, {horizon} steps")
+        results.append(_report(rule, family, task, horizon, "learned", settings, num_seeds, seed))
+        for baseline in baselines:
+            on_progress(f"tuning {baseline.name}, {horizon} steps")
+            tuning = tune(baseline, family, horizon=horizon, num_seeds=tuning_seeds, seed=seed)
+            tuned = {"lr": tuning.lr, **baseline.options, "tried": {f"{lr:.3g}": v for lr, v in tuning.figures.items()}}
+            results.append(
+                _report(baseline.make(tuning.lr), family, task, horizon, baseline.name, tuned, num_seeds, seed)
+            )
+    return results
+
+
+def _report(
+    rule: UpdateRule,
+    family: TaskFamily,
+    task: str,
+    horizon: int,
+    optimizer: str,
+    settings: dict[str, Any],
+    num_seeds: int,
+    seed: int,
+) -> Result:
+    start = time.perf_counter()
+    curves = training_losses(
+        rule, family, numbers=range(num_seeds), horizon=horizon, seed=seed, stream=Stream.REPORTING
+    )
+    seconds = (time.perf_counter() - start) / num_seeds
+    losses = final_losses(curves).double().tolist()
+    mean, interval = mean_and_interval(losses)
+    return Result(task, horizon, optimizer, settings, losses, mean, interval, seconds, curves.double().numpy())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,251 @@
+"""A meta-training run on disk: a folder that can be killed at any moment and gone on from, bit for bit.
+
+    DIR/rule.safetensors   best on the validation students
+    DIR/last.safetensors   after the last outer step
+    DIR/run.json           options, outer_step, figures, digests
+    DIR/checkpoint/        the last two checkpoints
+    DIR/events/            TensorBoard's
+"""
+
+import contextlib
+import datetime
+import json
+import math
+import platform
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from l2l_opt.checkpoint import FileFormatError, load_tree, save_rule, save_tree, write_atomically
+from l2l_opt.meta_trainer import MetaTrainer, OuterStep, Validation
+from l2l_opt.rules.base import UpdateRule
+
+CHECKPOINT_SECONDS = 180.0
+CHECKPOINTS_KEPT = 2
+
+
+class Observer(Protocol):
+    """Someone who watches a run: a progress bar, TensorBoard."""
+
+    def on_outer_step(self, trainer: MetaTrainer, step: OuterStep) -> None: ...
+
+    def on_validation(self, trainer: MetaTrainer, validation: Validation) -> None: ...
+
+
+class MetaTrainingRun:
+    """Runs a ``MetaTrainer`` in a folder.
+
+    Args:
+        folder: where everything is written; made if need be.
+        trainer: freshly built.
+        options: plain JSON values that determine the result; a run is only gone on from with the same ones.
+        card: what artefacts say besides (task, horizon).
+        say: told one-line messages.
+
+    Raises:
+        ValueError: the folder holds a run already (without ``resume``), or one of other options.
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        trainer: MetaTrainer,
+        *,
+        options: Mapping[str, Any],
+        card: Mapping[str, Any],
+        resume: bool = False,
+        allow_changed_options: bool = False,
+        say: Callable[[str], Any] = lambda message: None,
+    ):
+        self.folder, self.trainer, self.card, self.say = folder, trainer, dict(card), say
+        self.options = dict(options)
+        self._has_checkpoint = False
+        refuse_unusable_folder(folder, resume=resume)
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        if resume:
+            self._restore(allow_changed_options)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoint"
+
+    def go(self, *, minutes: float | None, checkpoint_every: int | None, observers: list[Observer]) -> str:
+        """Take outer steps until all are done, the time is over, or a signal comes; in each case with a checkpoint.
+
+        Args:
+            minutes: wall-clock minutes for this call, None for no limit.
+            checkpoint_every: outer steps between checkpoints; every three minutes where None.
+
+        Returns:
+            ``"finished"``, ``"out of time"``, or the name of the signal.
+        """
+        started = last_saved = time.monotonic()
+
+        def observe_step(step: OuterStep) -> None:
+            nonlocal last_saved
+            for observer in observers:
+                observer.on_outer_step(self.trainer, step)
+            by_count = checkpoint_every is not None and step.number % checkpoint_every == 0
+            if by_count or (checkpoint_every is None and time.monotonic() - last_saved > CHECKPOINT_SECONDS):
+                self.save()
+                last_saved = time.monotonic()
+
+        def observe_validation(validation: Validation) -> None:
+            for observer in observers:
+                observer.on_validation(self.trainer, validation)
+
+        with _signals() as received:
+
+            def should_stop() -> bool:
+                out_of_time = minutes is not None and time.monotonic() - started > 60 * minutes
+                return bool(received) or out_of_time
+
+            if not self._has_checkpoint:
+                self.save()
+            finished = self.trainer.run(
+                should_stop=should_stop, on_outer_step=observe_step, on_validation=observe_validation
+            )
+            self.save(finished=finished)
+            if not finished and not received:
+                self._save_best_of_an_unfinished_run(observe_validation)
+        return "finished" if finished else (received[0] if received else "out of time")
+
+    def save(self, *, finished: bool = False) -> None:
+        """Write the checkpoint, then what is derived from it."""
+        trainer = self.trainer
+        path = self.checkpoints / f"outer-step-{trainer.outer_steps_done:08d}.safetensors"
+        save_tree({"options": self.options, "trainer": trainer.state_dict()}, path)
+        for old in self._checkpoint_paths()[:-CHECKPOINTS_KEPT]:
+            old.unlink()
+        self._write_results(trainer.best_rule(), trainer.best, finished=finished)
+
+    def _write_results(self, best_rule: UpdateRule, best: Validation | None, *, finished: bool) -> None:
+        trainer = self.trainer
+        figure = None if best is None or not math.isfinite(best.figure) else best.figure
+        figures = {"validation": figure, "validation_outer_step": None if best is None else best.outer_step}
+        digests = {
+            "rule": save_rule(best_rule, self.folder / "rule.safetensors", card=self._card(figures)),
+            "last": save_rule(trainer.rule, self.folder / "last.safetensors", card=self._card(figures)),
+        }
+        record = {
+            "options": self.options,
+            "outer_step": trainer.outer_steps_done,
+            "finished": finished,
+            "figures": figures,
+            "skipped_outer_steps": trainer.num_skipped,
+            "minutes": trainer.seconds / 60,
+            "digests": digests,
+        }
+        write_atomically(self.folder / "run.json", (json.dumps(record, indent=2) + "\n").encode())
+
+    def _save_best_of_an_unfinished_run(self, observe_validation: Callable[[Validation], None]) -> None:
+        # Not part of the checkpoint: an uninterrupted run would not validate here, and resuming must equal it.
+        trainer = self.trainer
+        if trainer.last_validated == trainer.outer_steps_done:
+            return
+        validation = trainer.validate()
+        observe_validation(validation)
+        if trainer.best is None or validation.figure < trainer.best.figure:
+            self._write_results(trainer.rule, validation, finished=False)
+
+    def _card(self, figures: Mapping[str, Any]) -> dict[str, Any]:
+        return self.card | {
+            "figures": dict(figures),
+            "licence": "Apache-2.0",
+            "provenance": {
+                "command": shlex.join(["l2l-opt", *sys.argv[1:]]),
+                "seed": self.trainer.seed,
+                "outer_steps": self.trainer.outer_steps_done,
+                "minutes": round(self.trainer.seconds / 60, 2),
+                "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+                "versions": {
+                    "l2l_opt": _version(),
+                    "torch": torch.__version__,
+                    "numpy": np.__version__,
+                    "python": platform.python_version(),
+                },
+            },
+        }
+
+    def _checkpoint_paths(self) -> list[Path]:
+        return sorted(self.checkpoints.glob("outer-step-*.safetensors"))
+
+    def _restore(self, allow_changed_options: bool) -> None:
+        for path in reversed(self._checkpoint_paths()):
+            try:
+                tree = load_tree(path)
+            except FileFormatError as error:
+                self.say(f"passing over a checkpoint: {error}")
+                continue
+            changed = {
+                key: (tree["options"].get(key), self.options.get(key))
+                for key in tree["options"].keys() | self.options.keys()
+                if tree["options"].get(key) != self.options.get(key)
+            }
+            if changed and not allow_changed_options:
+                listed = "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in sorted(changed.items()))
+                raise ValueError(
+                    f"a run must be resumed with the options it was started with; got others ({listed}), "
+                    "use the old ones or --allow-changed-options"
+                )
+            self.trainer.load_state_dict(tree["trainer"])
+            self._has_checkpoint = True
+            self.say(f"going on from outer step {self.trainer.outer_steps_done}")
+            return
+        self.say("no checkpoint there yet: starting from the beginning")
+
+
+def refuse_unusable_folder(folder: Path, *, resume: bool) -> None:
+    """Say at once, before any work, that a run cannot be written to a folder.
+
+    Raises:
+        ValueError: it holds a run, and this is not to go on from it; or it is a file.
+        OSError: it cannot be made or written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"a run's folder must be a folder; got the file {str(folder)!r}, use another name")
+    if not resume and ((folder / "run.json").exists() or (folder / "checkpoint").exists()):
+        raise ValueError(
+            f"a run's folder must not hold a run already; got {str(folder)!r}, use another or go on with --resume"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / ".writable"
+    probe.write_bytes(b"")
+    probe.unlink()
+
+
+def _version() -> str:
+    from l2l_opt import __version__
+
+    return __version__
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[str]]:
+    """The names of SIGINT and SIGTERM received meanwhile; a second one has its usual effect."""
+    received: list[str] = []
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(signal.Signals(number).name)
+        signal.signal(number, usual[signal.Signals(number)])
+
+    try:
+        for number in usual:
+            signal.signal(number, note)
+    except ValueError:  # Not the main thread: signals are somebody else's.
+        usual = {}
+    try:
+        yield received
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)

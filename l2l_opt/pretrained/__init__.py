@@ -1,0 +1,32 @@
+"""Artefacts that ship with the package, by name."""
+
+import os
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+DEFAULT = "default-1"
+
+
+def list_pretrained() -> list[str]:
+    """The names of the shipped artefacts; each works wherever a rule's path does."""
+    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+
+
+def find_artefact(source: str | os.PathLike[str]) -> Path:
+    """The file behind a shipped name or a path.
+
+    Raises:
+        FileNotFoundError: neither.
+    """
+    shipped = FOLDER / f"{source}.safetensors"
+    if str(source) in list_pretrained():
+        return shipped
+    path = Path(source)
+    if path.is_dir() and (path / "rule.safetensors").is_file():
+        return path / "rule.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"a rule must be a shipped name or the path of an artefact; got {str(source)!r}, "
+            f"use one of {', '.join(list_pretrained()) or '(none ships)'} or an existing file"
+        )
+    return path

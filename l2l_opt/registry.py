@@ -1,0 +1,88 @@
+"""Names for rules, tasks and estimators, and the ``name:option=value,...`` notation of the command line."""
+
+import ast
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
+    """Split ``mnist-mlp:hidden=40,activation=relu`` into its name and its options.
+
+    Values are Python literals where they look like one and strings otherwise.
+
+    Raises:
+        ValueError: an option without ``=`` or without a name.
+    """
+    name, _, tail = spec.partition(":")
+    options: dict[str, Any] = {}
+    for item in filter(None, tail.split(",")):
+        key, equals, text = item.partition("=")
+        if not equals or not key.isidentifier():
+            raise ValueError(f"an option must read key=value; got {item!r} in {spec!r}, use e.g. {name}:key=value")
+        try:
+            options[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            options[key] = text
+    return name, options
+
+
+class Registry(Generic[T]):
+    """A table of named factories of one kind of thing.
+
+    Args:
+        kind: what is registered, as it should read in messages (``"rule"``).
+    """
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self._factories: dict[str, Callable[..., T]] = {}
+
+    def register(self, name: str, factory: Callable[..., T]) -> None:
+        """Enter ``factory`` under ``name``.
+
+        Raises:
+            ValueError: the name is taken by another factory, or holds a character that the notation needs.
+        """
+        if not name or set(name) & set(":,= /\\"):
+            raise ValueError(f"a {self.kind}'s name must be a word of letters, digits, '-' and '.'; got {name!r}")
+        if self._factories.get(name, factory) is not factory:
+            raise ValueError(f"a {self.kind}'s name must be new; got {name!r}, which is taken: use another name")
+        self._factories[name] = factory
+
+    def names(self) -> list[str]:
+        return sorted(self._factories)
+
+    def summary(self, name: str) -> str:
+        """The first docstring line of what is registered under ``name``."""
+        return (inspect.getdoc(self.factory(name)) or "").split("\n")[0]
+
+    def options(self, name: str) -> dict[str, inspect.Parameter]:
+        """The options that ``name`` takes, with their defaults."""
+        parameters = inspect.signature(self.factory(name)).parameters
+        return {key: value for key, value in parameters.items() if value.kind is not inspect.Parameter.VAR_KEYWORD}
+
+    def factory(self, name: str) -> Callable[..., T]:
+        if name not in self._factories:
+            near = difflib.get_close_matches(name, self.names(), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(self.names())}"
+            raise ValueError(f"a {self.kind} must be a registered name; got {name!r}, {hint}")
+        return self._factories[name]
+
+    def make(self, name: str, **options: Any) -> T:
+        """Build what is registered under ``name``.
+
+        Raises:
+            ValueError: unknown name or unknown option.
+        """
+        factory, known = self.factory(name), self.options(name)
+        for key in options:
+            if key not in known:
+                raise ValueError(
+                    f"an option of {self.kind} {name!r} must be one it has; got {key!r}, "
+                    f"use one of {', '.join(known) or '(it has none)'}"
+                )
+        return factory(**options)

@@ -1,0 +1,100 @@
+"""The contract of an update rule, and the registry of rules."""
+
+import abc
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from l2l_opt.registry import Registry, parse_spec
+from l2l_opt.types import Params, RuleState
+
+
+class UpdateRule(nn.Module, abc.ABC):
+    """A function that reads gradients and writes updates: ``theta_{t+1} = theta_t + g_phi(grad_t, state_t, theta_t)``.
+
+    A rule is written for one student and is pure: it changes none of its inputs, and the caller adds the updates.
+    It is coordinatewise: the number of weights in phi (``dict(rule.named_parameters())``) does not depend on the
+    student. ``state[name]["step"]`` counts the updates already applied to that parameter; there is no other clock.
+
+    Args:
+        config: the constructor's arguments, plain JSON values: what an artefact needs to build the rule again.
+    """
+
+    registry_name: str = ""
+    card: Mapping[str, Any] | None = None
+    """What the artefact that this rule was loaded from says of it; None for a rule made in this process."""
+
+    def __init__(self, **config: Any):
+        super().__init__()
+        self.config = config
+
+    @abc.abstractmethod
+    def init_state(self, params: Params) -> RuleState:
+        """The state before the first update.
+
+        Args:
+            params: parameter name -> tensor of any shape.
+
+        Returns:
+            Parameter name -> state; each tensor ``[features, *param.shape]`` or 0-dim, ``"step"`` among them.
+        """
+
+    @abc.abstractmethod
+    def forward(
+        self, grads: Params, state: RuleState, params: Params, *, num_steps: Tensor | None = None
+    ) -> tuple[Params, RuleState]:
+        """Turn gradients into updates.
+
+        Args:
+            grads: parameter name -> gradient, ``param.shape``.
+            state: as ``init_state`` or the last call returned it.
+            params: parameter name -> value before the update.
+            num_steps: 0-dim, planned number of updates of this training run; None where it is unknown.
+
+        Returns:
+            Updates (signed changes, to be *added* to params), and the state after them.
+        """
+
+
+def initial_step(param: Tensor) -> Tensor:
+    """The clock of one parameter before its first update: 0-dim float32, as torch.optim keeps it."""
+    return torch.zeros((), dtype=torch.float32, device=param.device)
+
+
+RULES: Registry[UpdateRule] = Registry("rule")
+
+RuleClass = TypeVar("RuleClass", bound=type[UpdateRule])
+
+
+def register_rule(name: str) -> Callable[[RuleClass], RuleClass]:
+    """Class decorator that enters a rule in the registry under ``name``.
+
+    Example:
+        >>> @register_rule("my-rule")
+        ... class MyRule(UpdateRule): ...
+
+    Raises:
+        ValueError: the name is taken.
+        TypeError: what is decorated is not an UpdateRule.
+    """
+
+    def enter(rule_class: RuleClass) -> RuleClass:
+        if not (isinstance(rule_class, type) and issubclass(rule_class, UpdateRule)):
+            raise TypeError(f"a registered rule must be a subclass of UpdateRule; got {rule_class!r}")
+        RULES.register(name, rule_class)
+        rule_class.registry_name = name
+        return rule_class
+
+    return enter
+
+
+def make_rule(spec: str, **options: Any) -> UpdateRule:
+    """A fresh rule from ``name`` or ``name:option=value,...``; keyword options are added to those of the notation.
+
+    Raises:
+        ValueError: unknown rule, unknown option or bad value.
+    """
+    name, spec_options = parse_spec(spec)
+    return RULES.make(name, **{**spec_options, **options})

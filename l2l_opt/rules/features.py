@@ -1,0 +1,63 @@
+"""What a rule sees of a gradient: scale-free inputs, and the clock."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def log_sign(gradients: Tensor, *, p: float = 10.0) -> Tensor:
+    """Gradients of any magnitude as two numbers of order one.
+
+        (log|g| / p, sign g)   where |g| >= e^-p
+        (-1, e^p g)            elsewhere
+
+    Args:
+        gradients: ``[*shape]``.
+        p: dimensionless; gradients below e^-p are treated as linear.
+
+    Returns:
+        ``[2, *shape]``.
+
+    Source: arXiv 1606.04474, appendix A.
+    """
+    threshold = math.exp(-p)
+    magnitude = gradients.abs()
+    # The clamp keeps log's derivative finite at zero gradients, where second derivatives would be NaN.
+    logarithm = (magnitude.clamp(min=threshold).log() / p).clamp(min=-1.0)
+    sign = torch.where(magnitude >= threshold, gradients.sign(), gradients * math.exp(p))
+    return torch.stack([logarithm, sign])
+
+
+def moving_average(average: Tensor, value: Tensor, *, beta: float) -> Tensor:
+    """One step of an exponential moving average: ``beta * average + (1 - beta) * value``."""
+    return beta * average + (1 - beta) * value
+
+
+def bias_correction(steps: Tensor, *, beta: float, dtype: torch.dtype) -> Tensor:
+    """The mass ``1 - beta^steps`` that a moving average started at zero has gathered.
+
+    Computed with expm1, since in float32 the plain formula loses four digits at the first step.
+
+    Args:
+        steps: 0-dim, number of values averaged (1 at the first).
+    """
+    return -torch.expm1(steps.to(dtype) * math.log(beta))
+
+
+def safe_sqrt(value: Tensor) -> Tensor:
+    """The square root with derivative zero at zero, where the true one is infinite and second derivatives NaN."""
+    positive = value > 0
+    return torch.where(positive, torch.where(positive, value, 1.0).sqrt(), 0.0)
+
+
+def progress(step: Tensor, num_steps: Tensor | None) -> Tensor | None:
+    """The fraction of the training run that is over, ``min(t / num_steps, 1)``; None where num_steps is unknown.
+
+    Args:
+        step: 0-dim, updates already applied.
+        num_steps: 0-dim, planned updates.
+    """
+    if num_steps is None:
+        return None
+    return (step / num_steps.to(step.dtype)).clamp(max=1.0)

@@ -1,0 +1,159 @@
+"""SGD, momentum, RMSprop and Adam as rules, so that baselines run in the same unroll as learned rules.
+
+Their learning rate is a weight of phi (kept as its logarithm), so it can be meta-trained, and a batch of students can
+run one learning rate each. Step for step they equal their namesakes in torch.optim.
+"""
+
+import abc
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
+from l2l_opt.rules.features import bias_correction, moving_average, progress, safe_sqrt
+from l2l_opt.types import Params, RuleState
+
+
+class HandDesignedRule(UpdateRule):
+    """``update = -lr * schedule(t / num_steps) * direction(gradient, moments)``.
+
+    Args:
+        lr: learning rate, positive.
+        schedule: ``"constant"``, or ``"cosine"`` for ``(1 + cos(pi t / num_steps)) / 2`` (constant where
+            num_steps is unknown).
+        config: the subclass's other arguments.
+    """
+
+    moments: tuple[str, ...] = ()
+
+    def __init__(self, *, lr: float, schedule: str, **config: Any):
+        super().__init__(lr=lr, schedule=schedule, **config)
+        if not (isinstance(lr, (int, float)) and 0 < lr < math.inf):
+            raise ValueError(f"lr must be a positive number; got {lr!r}, use e.g. 0.01")
+        if schedule not in ("constant", "cosine"):
+            raise ValueError(f"schedule must be 'constant' or 'cosine'; got {schedule!r}, use one of these")
+        for key, value in config.items():
+            if key != "nesterov" and not (isinstance(value, (int, float)) and 0 <= value < 1):
+                raise ValueError(f"{key} must lie in [0, 1); got {value!r}, use e.g. 0.9")
+        # 0-dim float64 keeps the rate exact and does not promote float32 updates.
+        self.log_lr = nn.Parameter(torch.tensor(math.log(lr), dtype=torch.float64))
+
+    @abc.abstractmethod
+    def direction(self, gradient: Tensor, moments: dict[str, Tensor], steps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The descent direction and the next moments; ``steps`` is 0-dim, 1 at the first update."""
+
+    def init_state(self, params: Params) -> RuleState:
+        return {
+            name: {"step": initial_step(param)} | {key: torch.zeros_like(param).unsqueeze(0) for key in self.moments}
+            for name, param in params.items()
+        }
+
+    def forward(
+        self, grads: Params, state: RuleState, params: Params, *, num_steps: Tensor | None = None
+    ) -> tuple[Params, RuleState]:
+        updates: Params = {}
+        next_state: RuleState = {}
+        for name, gradient in grads.items():
+            step = state[name]["step"]
+            moments = {key: state[name][key].squeeze(0) for key in self.moments}
+            direction, moments = self.direction(gradient, moments, step + 1)
+            scale = -self.log_lr.exp()
+            fraction = progress(step, num_steps) if self.config["schedule"] == "cosine" else None
+            if fraction is not None:
+                scale = scale * (1 + torch.cos(math.pi * fraction)) / 2
+            updates[name] = scale.to(direction.dtype) * direction
+            next_state[name] = {"step": step + 1} | {key: value.unsqueeze(0) for key, value in moments.items()}
+        return updates, next_state
+
+
+@register_rule("sgd")
+class SGD(HandDesignedRule):
+    """Gradient descent: ``update = -lr * g``."""
+
+    def __init__(self, *, lr: float = 0.1, schedule: str = "constant"):
+        super().__init__(lr=lr, schedule=schedule)
+
+    def direction(self, gradient: Tensor, moments: dict[str, Tensor], steps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return gradient, {}
+
+
+@register_rule("momentum")
+class Momentum(HandDesignedRule):
+    """SGD with momentum, or Nesterov's: ``b <- momentum * b + g``; ``update = -lr * b`` or ``-lr * (g + momentum * b)``.
+
+    Args:
+        lr: learning rate, positive.
+        momentum: fraction of the buffer kept, in [0, 1).
+        nesterov: look ahead along the buffer, as torch.optim does.
+        schedule: ``"constant"`` or ``"cosine"``.
+    """
+
+    moments = ("momentum_buffer",)
+
+    def __init__(self, *, lr: float = 0.1, momentum: float = 0.9, nesterov: bool = False, schedule: str = "constant"):
+        super().__init__(lr=lr, schedule=schedule, momentum=momentum, nesterov=nesterov)
+
+    def direction(self, gradient: Tensor, moments: dict[str, Tensor], steps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        momentum = self.config["momentum"]
+        buffer = momentum * moments["momentum_buffer"] + gradient
+        return gradient + momentum * buffer if self.config["nesterov"] else buffer, {"momentum_buffer": buffer}
+
+
+@register_rule("rmsprop")
+class RMSprop(HandDesignedRule):
+    """RMSprop: ``v <- alpha * v + (1 - alpha) * g^2``; ``update = -lr * g / (sqrt(v) + eps)``.
+
+    Args:
+        lr: learning rate, positive.
+        alpha: decay of the second moment, in [0, 1).
+        eps: in the gradient's unit.
+        schedule: ``"constant"`` or ``"cosine"``.
+    """
+
+    moments = ("square_average",)
+
+    def __init__(self, *, lr: float = 0.01, alpha: float = 0.99, eps: float = 1e-8, schedule: str = "constant"):
+        super().__init__(lr=lr, schedule=schedule, alpha=alpha, eps=eps)
+
+    def direction(self, gradient: Tensor, moments: dict[str, Tensor], steps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        square = moving_average(moments["square_average"], gradient * gradient, beta=self.config["alpha"])
+        return gradient / (safe_sqrt(square) + self.config["eps"]), {"square_average": square}
+
+
+@register_rule("adam")
+class Adam(HandDesignedRule):
+    """Adam: ``update = -lr * m^ / (sqrt(v^) + eps)`` with bias-corrected moments.
+
+    Args:
+        lr: learning rate, positive.
+        beta1: decay of the first moment, in [0, 1).
+        beta2: decay of the second moment, in [0, 1).
+        eps: in the gradient's unit.
+        schedule: ``"constant"`` or ``"cosine"``.
+
+    Source: arXiv 1412.6980, algorithm 1.
+    """
+
+    moments = ("average", "square_average")
+
+    def __init__(
+        self,
+        *,
+        lr: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        schedule: str = "constant",
+    ):
+        super().__init__(lr=lr, schedule=schedule, beta1=beta1, beta2=beta2, eps=eps)
+
+    def direction(self, gradient: Tensor, moments: dict[str, Tensor], steps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        beta1, beta2, eps = self.config["beta1"], self.config["beta2"], self.config["eps"]
+        average = moving_average(moments["average"], gradient, beta=beta1)
+        square = moving_average(moments["square_average"], gradient * gradient, beta=beta2)
+        mass1 = bias_correction(steps, beta=beta1, dtype=gradient.dtype)
+        mass2 = bias_correction(steps, beta=beta2, dtype=gradient.dtype)
+        root = safe_sqrt(square) / mass2.sqrt()
+        return average / mass1 / (root + eps), {"average": average, "square_average": square}

@@ -1,0 +1,54 @@
+"""The rule of the original paper: a coordinatewise LSTM on log-sign gradients."""
+
+import math
+
+from torch import Tensor
+
+from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
+from l2l_opt.rules.features import log_sign
+from l2l_opt.rules.recurrent import RecurrentBody
+from l2l_opt.types import Params, RuleState
+
+
+@register_rule("lstm")
+class CoordinatewiseLSTM(UpdateRule):
+    """A small LSTM run on every coordinate: ``update_t, h_{t+1} = output_scale * LSTM_phi(log_sign(g_t), h_t)``.
+
+    Without arguments it is the paper's: two layers of 20 units.
+
+    Args:
+        hidden_size: units a layer.
+        num_layers: layers.
+        p: range of the log-sign preprocessing: gradients below e^-p are treated as linear.
+        output_scale: the parameters' unit; the update for an LSTM output of one.
+
+    State of a parameter:
+        hidden, cell: ``[num_layers * hidden_size, *param.shape]``.
+
+    Raises:
+        ValueError: a size that is not a positive integer, or a p or output_scale that is not positive.
+
+    Source: arXiv 1606.04474, section 2.1 and appendix A.
+    Differs from source: the paper leaves the output scale open; 0.1 suits networks in float32.
+    """
+
+    def __init__(self, *, hidden_size: int = 20, num_layers: int = 2, p: float = 10.0, output_scale: float = 0.1):
+        super().__init__(hidden_size=hidden_size, num_layers=num_layers, p=p, output_scale=output_scale)
+        for key, value in {"p": p, "output_scale": output_scale}.items():
+            if not (isinstance(value, (int, float)) and 0 < value < math.inf):
+                raise ValueError(f"{key} must be a positive number; got {value!r}, use e.g. {10.0 if key == 'p' else 0.1}")
+        self.p, self.output_scale = float(p), float(output_scale)
+        self.body = RecurrentBody(num_inputs=2, hidden_size=hidden_size, num_layers=num_layers)
+
+    def init_state(self, params: Params) -> RuleState:
+        return {name: {"step": initial_step(param)} | self.body.init_state(param) for name, param in params.items()}
+
+    def forward(
+        self, grads: Params, state: RuleState, params: Params, *, num_steps: Tensor | None = None
+    ) -> tuple[Params, RuleState]:
+        if not grads:
+            return {}, {}
+        inputs = {name: log_sign(gradient, p=self.p) for name, gradient in grads.items()}
+        outputs, next_state = self.body(inputs, state)
+        updates = {name: self.output_scale * output for name, output in outputs.items()}
+        return updates, {name: {"step": state[name]["step"] + 1} | next_state[name] for name in grads}

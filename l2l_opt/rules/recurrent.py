@@ -1,0 +1,85 @@
+"""The recurrent body that learned rules share: features in, one number a coordinate out, a hidden state for each."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from l2l_opt.kernels import LSTMWeights, ReadoutWeights, fused_coordinatewise_lstm
+from l2l_opt.types import Params
+
+
+class RecurrentBody(nn.Module):
+    """A stack of LSTM layers and a linear read-out, shared by all coordinates of all tensors of a student.
+
+    Args:
+        num_inputs: features a coordinate.
+        hidden_size: units a layer.
+        num_layers: layers.
+
+    Raises:
+        ValueError: a size that is not a positive integer.
+    """
+
+    def __init__(self, *, num_inputs: int, hidden_size: int, num_layers: int):
+        super().__init__()
+        for key, value in {"hidden_size": hidden_size, "num_layers": num_layers}.items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{key} must be a positive integer; got {value!r}, use e.g. 20")
+        self.hidden_size, self.num_layers = hidden_size, num_layers
+        self.layers = nn.ModuleList(
+            _LSTMLayer(num_inputs if layer == 0 else hidden_size, hidden_size) for layer in range(num_layers)
+        )
+        self.readout = nn.Linear(hidden_size, 1)
+        # A bias would push all coordinates one way, step after step, before anything is learned.
+        nn.init.zeros_(self.readout.bias)
+
+    def init_state(self, param: Tensor) -> dict[str, Tensor]:
+        """Zeros: ``hidden`` and ``cell``, each ``[num_layers * hidden_size, *param.shape]``."""
+        zeros = param.new_zeros(self.num_layers * self.hidden_size, *param.shape)
+        return {"hidden": zeros, "cell": zeros.clone()}
+
+    def forward(
+        self, inputs: Params, state: dict[str, dict[str, Tensor]]
+    ) -> tuple[Params, dict[str, dict[str, Tensor]]]:
+        """Run one step for every coordinate of every tensor.
+
+        Args:
+            inputs: parameter name -> ``[num_inputs, *param.shape]``.
+            state: parameter name -> ``hidden`` and ``cell``.
+
+        Returns:
+            Parameter name -> output ``param.shape``, and parameter name -> next ``hidden`` and ``cell``.
+        """
+        dtype = next(iter(inputs.values())).dtype
+        layers = [
+            LSTMWeights(layer.weight_input.to(dtype), layer.weight_hidden.to(dtype), layer.bias.to(dtype))
+            for layer in self.layers
+        ]
+        outputs, hidden, cell = fused_coordinatewise_lstm(
+            [value.flatten(1) for value in inputs.values()],
+            [state[name]["hidden"].flatten(1) for name in inputs],
+            [state[name]["cell"].flatten(1) for name in inputs],
+            layers,
+            ReadoutWeights(self.readout.weight.to(dtype), self.readout.bias.to(dtype)),
+        )
+        updates: Params = {}
+        next_state: dict[str, dict[str, Tensor]] = {}
+        for (name, value), output, h, c in zip(inputs.items(), outputs, hidden, cell, strict=True):
+            shape = value.shape[1:]
+            updates[name] = output.reshape(shape)
+            next_state[name] = {"hidden": h.reshape(-1, *shape), "cell": c.reshape(-1, *shape)}
+        return updates, next_state
+
+
+class _LSTMLayer(nn.Module):
+    """The weights of one layer, drawn as ``nn.LSTM`` draws them, with forget gates opened by a bias of one."""
+
+    def __init__(self, num_inputs: int, hidden_size: int):
+        super().__init__()
+        bound = 1 / math.sqrt(hidden_size)
+        self.weight_input = nn.Parameter(torch.empty(4 * hidden_size, num_inputs).uniform_(-bound, bound))
+        self.weight_hidden = nn.Parameter(torch.empty(4 * hidden_size, hidden_size).uniform_(-bound, bound))
+        bias = torch.zeros(4 * hidden_size)
+        bias[hidden_size : 2 * hidden_size] = 1.0
+        self.bias = nn.Parameter(bias)

@@ -1,0 +1,88 @@
+"""RNNProp: an LSTM that sees the two ratios Adam and RMSprop are made of, and answers with a bounded update."""
+
+import torch
+from torch import Tensor, nn
+
+from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
+from l2l_opt.rules.features import bias_correction, moving_average
+from l2l_opt.rules.recurrent import RecurrentBody
+from l2l_opt.types import Params, RuleState
+
+
+@register_rule("rnnprop")
+class RNNProp(UpdateRule):
+    """``update = -output_scale * tanh(LSTM_phi(ELU(W [g / r, m / r] + b), h))`` with ``r = sqrt(v + eps^2)``.
+
+    m and v are bias-corrected moving averages of g and g^2, so the rule does not see the scale of the loss.
+
+    Args:
+        hidden_size: units a layer, and of the dense layer before them.
+        num_layers: LSTM layers.
+        beta: decay of both moments, in [0, 1).
+        output_scale: the parameters' unit; bound of one update.
+        eps: in the gradient's unit.
+
+    State of a parameter:
+        average, square_average: ``[1, *param.shape]``; hidden, cell: ``[num_layers * hidden_size, *param.shape]``.
+
+    Raises:
+        ValueError: a size that is not a positive integer, a beta outside [0, 1), an output_scale or eps not positive.
+
+    Source: arXiv 1703.03633, section 4.
+    Differs from source: eps stands inside the root, so that second derivatives are finite at zero gradients.
+    """
+
+    def __init__(
+        self,
+        *,
+        hidden_size: int = 20,
+        num_layers: int = 2,
+        beta: float = 0.95,
+        output_scale: float = 0.1,
+        eps: float = 1e-8,
+    ):
+        super().__init__(
+            hidden_size=hidden_size, num_layers=num_layers, beta=beta, output_scale=output_scale, eps=eps
+        )
+        if not (isinstance(beta, (int, float)) and 0 <= beta < 1):
+            raise ValueError(f"beta must lie in [0, 1); got {beta!r}, use e.g. 0.95")
+        for key, value in {"output_scale": output_scale, "eps": eps}.items():
+            if not (isinstance(value, (int, float)) and value > 0):
+                raise ValueError(f"{key} must be a positive number; got {value!r}, use e.g. {0.1 if key[0] == 'o' else 1e-8}")
+        self.beta, self.output_scale, self.eps = float(beta), float(output_scale), float(eps)
+        self.body = RecurrentBody(num_inputs=hidden_size, hidden_size=hidden_size, num_layers=num_layers)
+        self.embedding = nn.Linear(2, hidden_size)
+
+    def init_state(self, params: Params) -> RuleState:
+        state: RuleState = {}
+        for name, param in params.items():
+            moment = torch.zeros_like(param).unsqueeze(0)
+            moments = {"average": moment, "square_average": moment.clone()}
+            state[name] = {"step": initial_step(param)} | moments | self.body.init_state(param)
+        return state
+
+    def forward(
+        self, grads: Params, state: RuleState, params: Params, *, num_steps: Tensor | None = None
+    ) -> tuple[Params, RuleState]:
+        if not grads:
+            return {}, {}
+        inputs: Params = {}
+        next_state: RuleState = {}
+        for name, gradient in grads.items():
+            old = state[name]
+            steps = old["step"] + 1
+            average = moving_average(old["average"].squeeze(0), gradient, beta=self.beta)
+            square = moving_average(old["square_average"].squeeze(0), gradient * gradient, beta=self.beta)
+            mass = bias_correction(steps, beta=self.beta, dtype=gradient.dtype)
+            root = (square / mass + self.eps**2).sqrt()
+            ratios = torch.stack([gradient / root, average / mass / root]).flatten(1)
+            dense = self.embedding.weight.to(ratios.dtype) @ ratios + self.embedding.bias.to(ratios.dtype).unsqueeze(1)
+            inputs[name] = nn.functional.elu(dense).reshape(-1, *gradient.shape)
+            next_state[name] = {
+                "step": steps,
+                "average": average.unsqueeze(0),
+                "square_average": square.unsqueeze(0),
+            }
+        outputs, recurrent = self.body(inputs, state)
+        updates = {name: -self.output_scale * output.tanh() for name, output in outputs.items()}
+        return updates, {name: next_state[name] | recurrent[name] for name in grads}

@@ -1,0 +1,77 @@
+"""What changes over a meta-training run: horizons of the students, and the meta-learning rate."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """Inner steps from fresh params to reset: fixed, or log-uniform between two bounds and drawn for each episode.
+
+    Attributes:
+        shortest: inner steps.
+        longest: inner steps, inclusive; equal to shortest for a fixed horizon.
+        multiple: every horizon is a multiple of this (the truncation length).
+    """
+
+    shortest: int
+    longest: int
+    multiple: int = 1
+
+    @classmethod
+    def parse(cls, text: str | int, *, truncation_length: int = 1) -> "Horizon":
+        """Read ``100`` or ``100..2000``.
+
+        Raises:
+            ValueError: no such form, bounds that are not positive or not in order, a truncation length that does not
+                divide them.
+        """
+        low, dots, high = str(text).partition("..")
+        try:
+            shortest, longest = int(low), int(high if dots else low)
+        except ValueError:
+            raise ValueError(f"horizon must be a number or a range; got {text!r}, use e.g. 100 or 100..2000") from None
+        if not 0 < shortest <= longest:
+            raise ValueError(f"horizon must be positive and in order; got {text!r}, use e.g. 100 or 100..2000")
+        if truncation_length < 1:
+            raise ValueError(f"truncation_length must be positive; got {truncation_length}, use e.g. 20")
+        if truncation_length > shortest:
+            raise ValueError(
+                f"truncation_length must not exceed horizon; got {truncation_length} and {shortest}, "
+                f"use a truncation_length of at most {shortest}"
+            )
+        for bound in (shortest, longest):
+            if bound % truncation_length:
+                divisors = [d for d in range(1, bound + 1) if bound % d == 0]
+                near = sorted(sorted(divisors, key=lambda d: abs(d - truncation_length))[:3])
+                raise ValueError(
+                    f"truncation_length must divide horizon; got {truncation_length} and {bound}, "
+                    f"use {', '.join(map(str, near[:-1]))}{' or ' if near[:-1] else ''}{near[-1]}"
+                )
+        return cls(shortest, longest, truncation_length)
+
+    def draw(self, generator: torch.Generator) -> int:
+        """One episode's horizon."""
+        if self.shortest == self.longest:
+            return self.shortest
+        uniform = float(torch.rand((), generator=generator, dtype=torch.float64))
+        drawn = self.shortest * (self.longest / self.shortest) ** uniform
+        return min(max(round(drawn / self.multiple), 1) * self.multiple, self.longest)
+
+    def __str__(self) -> str:
+        return str(self.shortest) if self.shortest == self.longest else f"{self.shortest}..{self.longest}"
+
+
+def meta_learning_rate(base: float, outer_step: int, outer_steps: int, *, schedule: str) -> float:
+    """The meta-learning rate of one outer step: ``base``, or ``base (1 + cos(pi t / T)) / 2``.
+
+    Raises:
+        ValueError: an unknown schedule.
+    """
+    if schedule == "constant":
+        return base
+    if schedule == "cosine":
+        return base * (1 + math.cos(math.pi * min(outer_step / outer_steps, 1.0))) / 2
+    raise ValueError(f"meta_lr_schedule must be 'constant' or 'cosine'; got {schedule!r}, use one of these")

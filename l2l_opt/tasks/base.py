@@ -1,0 +1,88 @@
+"""The contract of a task family, and the registry of tasks."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from l2l_opt.registry import Registry, parse_spec
+from l2l_opt.types import Batch, Params, TaskData
+
+Split = Literal["train", "test"]
+
+
+@runtime_checkable
+class TaskFamily(Protocol):
+    """A distribution of tasks: static code for one architecture, written for one student.
+
+    What varies between students is data. All randomness comes from the (CPU) generator that is passed in; tensors are
+    returned on the family's own device.
+    """
+
+    def sample(self, generator: torch.Generator) -> TaskData:
+        """Draw what is particular to one student: a dict of tensors, empty where students differ by init only."""
+        ...
+
+    def init_params(self, data: TaskData, generator: torch.Generator) -> Params:
+        """Draw fresh weights for one student: parameter name -> tensor."""
+        ...
+
+    def sample_batch(self, data: TaskData, generator: torch.Generator, split: Split = "train") -> Batch:
+        """Draw one batch: a pytree of tensors, perhaps indices that ``loss`` gathers."""
+        ...
+
+    def loss(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
+        """The student's loss: a deterministic scalar, differentiable in params."""
+        ...
+
+
+TASKS: Registry[TaskFamily] = Registry("task")
+
+Factory = TypeVar("Factory", bound=Callable[..., Any])
+
+
+def register_task(name: str) -> Callable[[Factory], Factory]:
+    """Decorator that enters a task family (a class, or a function that returns one) under ``name``.
+
+    Its keyword arguments become options of ``--task name:option=value``. If ``device`` and ``dtype`` are among them,
+    the run's own are passed in.
+
+    Example:
+        >>> @register_task("my-task")
+        ... def my_task(*, hidden: int = 20, device="cpu", dtype=torch.float32) -> TaskFamily: ...
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def enter(factory: Factory) -> Factory:
+        TASKS.register(name, factory)
+        return factory
+
+    return enter
+
+
+def make_task(
+    spec: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, **options: Any
+) -> TaskFamily:
+    """A task family from ``name`` or ``name:option=value,...``; keyword options are added to those of the notation.
+
+    Raises:
+        ValueError: unknown task, unknown option or bad value; a device or dtype that the task does not take.
+        FileNotFoundError: its data are not on this machine.
+    """
+    name, spec_options = parse_spec(spec)
+    known = TASKS.options(name)
+    for key, value, default in (("device", torch.device(device), torch.device("cpu")), ("dtype", dtype, torch.float32)):
+        if key in known:
+            options.setdefault(key, value)
+        elif value != default:
+            raise ValueError(f"task {name!r} must take {key} to run with another; got {value}, use {default}")
+    return TASKS.make(name, **{**options, **spec_options})
+
+
+def task_options(name: str) -> dict[str, inspect.Parameter]:
+    """The options a user can give to a task."""
+    return {key: value for key, value in TASKS.options(name).items() if key not in ("device", "dtype")}

