@@ -77,7 +77,9 @@ def load_rule(source: str | os.PathLike[str]) -> UpdateRule:
     try:
         name, config = card["rule"]["name"], card["rule"]["config"]
     except (KeyError, TypeError):
-        raise FileFormatError(f"an artefact must name its rule; got none in {path}, save it anew with save_rule") from None
+        raise FileFormatError(
+            f"an artefact must name its rule; got none in {path}, save it anew with save_rule"
+        ) from None
     if name not in RULES.names():
         raise ValueError(
             f"the rule of an artefact must be registered; got {name!r} in {path}, "
@@ -161,7 +163,9 @@ def _write_safetensors(path: str | os.PathLike[str], tensors: dict[str, Tensor],
         # The digest of the metadata itself guards the card and the tree, as the digest of tensors guards them.
         text = json.dumps(metadata, allow_nan=True, sort_keys=True)
     except TypeError as error:
-        raise ValueError(f"a card must hold plain JSON values; got {error}, use numbers, strings, lists and dicts") from error
+        raise ValueError(
+            f"a card must hold plain JSON values; got {error}, use numbers, strings, lists and dicts"
+        ) from error
     content = {METADATA_KEY: text, "metadata_digest": hashlib.sha256(text.encode()).hexdigest()}
     write_atomically(path, serialise(tensors, metadata=content))
 
@@ -174,12 +178,16 @@ def _read_safetensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, UnicodeDecodeError, MemoryError) as error:
         reason = " ".join(str(error).split())
-        raise FileFormatError(f"{word} must be a whole safetensors file; got {path}: {reason}, fetch or write it anew") from error
+        raise FileFormatError(
+            f"{word} must be a whole safetensors file; got {path}: {reason}, fetch or write it anew"
+        ) from error
     text = header.get(METADATA_KEY)
     if text is None:
         raise FileFormatError(f"{word} must be written by l2l_opt; got {path}, a safetensors file of other origin")
     if hashlib.sha256(text.encode()).hexdigest() != header.get("metadata_digest"):
-        raise FileFormatError(f"{word}'s metadata must match its digest; got {path}, which is damaged: fetch or write it anew")
+        raise FileFormatError(
+            f"{word}'s metadata must match its digest; got {path}, which is damaged: fetch or write it anew"
+        )
     metadata = json.loads(text)
     if metadata.get("format_version") != FORMAT_VERSION:
         raise FileFormatError(
@@ -187,9 +195,13 @@ def _read_safetensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict
             "update l2l_opt"
         )
     if metadata.get("kind") != kind:
-        raise FileFormatError(f"{word} must say that it is one; got a {metadata.get('kind')!r} file {path}, use the other")
+        raise FileFormatError(
+            f"{word} must say that it is one; got a {metadata.get('kind')!r} file {path}, use the other"
+        )
     if digest(tensors) != metadata.get("digest"):
-        raise FileFormatError(f"{word}'s tensors must match its digest; got {path}, which is damaged: fetch or write it anew")
+        raise FileFormatError(
+            f"{word}'s tensors must match its digest; got {path}, which is damaged: fetch or write it anew"
+        )
     return tensors, metadata
 
 

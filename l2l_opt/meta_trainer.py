@@ -103,7 +103,11 @@ class MetaTrainer:
         validation_horizon: int | None = None,
         seed: int = 0,
     ):
-        for key, value in {"outer_steps": outer_steps, "num_students": num_students, "validation_students": validation_students}.items():
+        for key, value in {
+            "outer_steps": outer_steps,
+            "num_students": num_students,
+            "validation_students": validation_students,
+        }.items():
             if value < 1:
                 raise ValueError(f"{key} must be positive; got {value}, use e.g. 100")
         for key, value in {"meta_lr": meta_lr, "clip_norm": clip_norm}.items():
@@ -136,7 +140,9 @@ class MetaTrainer:
         for name, weight in self.rule.named_parameters():
             weight.grad = meta_gradient.gradients[name]
         norm = float(torch.nn.utils.clip_grad_norm_(self.rule.parameters(), self.clip_norm))
-        meta_lr = meta_learning_rate(self.meta_lr, self.outer_steps_done, self.outer_steps, schedule=self.meta_lr_schedule)
+        meta_lr = meta_learning_rate(
+            self.meta_lr, self.outer_steps_done, self.outer_steps, schedule=self.meta_lr_schedule
+        )
         skipped = not math.isfinite(norm)
         if skipped:
             self.num_skipped += 1

@@ -1,10 +1,10 @@
 """A meta-training run on disk: a folder that can be killed at any moment and gone on from, bit for bit.
 
-    DIR/rule.safetensors   best on the validation students
-    DIR/last.safetensors   after the last outer step
-    DIR/run.json           options, outer_step, figures, digests
-    DIR/checkpoint/        the last two checkpoints
-    DIR/events/            TensorBoard's
+DIR/rule.safetensors   best on the validation students
+DIR/last.safetensors   after the last outer step
+DIR/run.json           options, outer_step, figures, digests
+DIR/checkpoint/        the last two checkpoints
+DIR/events/            TensorBoard's
 """
 
 import contextlib
@@ -235,7 +235,7 @@ def _signals() -> Iterator[list[str]]:
     received: list[str] = []
     usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def note(number: int, _: FrameType | None) -> None:
         received.append(signal.Signals(number).name)
         signal.signal(number, usual[signal.Signals(number)])
 

@@ -96,7 +96,9 @@ class LearnedOptimizer(torch.optim.Optimizer):
         options = {key: param_group.get(key, self.defaults[key]) for key in ("lr", "weight_decay", "num_steps")}
         for key in ("lr", "weight_decay"):
             if not float(options[key]) >= 0:
-                raise ValueError(f"{key} must not be negative; got {options[key]}, use e.g. {1.0 if key == 'lr' else 0}")
+                raise ValueError(
+                    f"{key} must not be negative; got {options[key]}, use e.g. {1.0 if key == 'lr' else 0}"
+                )
         num_steps = options["num_steps"]
         if num_steps is not None and not num_steps > 0:
             raise ValueError(f"num_steps must be positive or None; got {num_steps}, use the planned number of steps")
@@ -144,19 +146,17 @@ class LearnedOptimizer(torch.optim.Optimizer):
         num_steps = group["num_steps"]
         planned = None if num_steps is None else torch.tensor(float(num_steps), device=device)
         updates, next_state = self.rule(grads, state, params, num_steps=planned)
+        decay = group["lr"] * group["weight_decay"]
         for name, p in tensors.items():
             update, new = updates[name], next_state[name]
+            change = update * group["lr"] - p * decay if decay else update * group["lr"]
             if self.guard == "skip":
                 finite = torch.isfinite(update).all()
-                update = torch.where(finite, update, 0.0)
+                change = torch.where(finite, change, 0.0)
                 new = {key: torch.where(finite, value, state[name][key]) for key, value in new.items()}
-                skipped = self.state[p].get("skipped")
-                missed = (~finite).to(torch.int64)
-                self.state[p]["skipped"] = missed if skipped is None else skipped + missed
-            if group["weight_decay"]:
-                decay = group["lr"] * group["weight_decay"]
-                p.mul_(1 - decay if self.guard is None else torch.where(finite, 1 - decay, 1.0))
-            p.add_(update * group["lr"])
+                skipped = self.state[p].get("skipped", 0)
+                new["skipped"] = (~finite).to(torch.int64) + skipped
+            p.add_(change)
             self.state[p].update(new)
 
     def _named(self, group: dict[str, Any]) -> list[tuple[str, Tensor]]:

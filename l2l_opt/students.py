@@ -1,6 +1,6 @@
 """A batch of students: how they are started, fed, followed over windows and started again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -154,7 +154,7 @@ def training_losses(
     horizon: int,
     seed: int,
     stream: Stream,
-    phi: Params | None = None,
+    phi: Mapping[str, Tensor] | None = None,
     window_length: int = 50,
 ) -> Tensor:
     """Train students through one whole episode, without a graph.

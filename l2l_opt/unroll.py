@@ -1,11 +1,11 @@
 """The only inner loop that differentiates: some steps of S students under a rule, in one batch.
 
-    (losses_k, grads_k) = f(theta_k; batch_k), df/dtheta
-    updates_k, state_{k+1} = g_phi(grads_k, state_k, theta_k)
-    theta_{k+1} = theta_k + updates_k
+(losses_k, grads_k) = f(theta_k; batch_k), df/dtheta
+updates_k, state_{k+1} = g_phi(grads_k, state_k, theta_k)
+theta_{k+1} = theta_k + updates_k
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,9 @@ class _LossesWithKnownGradient(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d_losses: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, d_losses: Tensor
+    ) -> tuple[Tensor | None, ...]:
         grads: tuple[Tensor, ...] = ctx.saved_tensors
         d_params = [d_losses.reshape(-1, *[1] * (grad.dim() - 1)) * grad for grad in grads]
         return None, None, *d_params, *[None] * len(grads)
@@ -87,7 +89,7 @@ def losses_and_gradients(
 
 
 def apply_rule(
-    rule: UpdateRule, phi: Params, grads: Params, inner: InnerState
+    rule: UpdateRule, phi: Mapping[str, Tensor], grads: Params, inner: InnerState
 ) -> tuple[Params, RuleState]:
     """Updates and next state of S students: the rule, written for one student, under vmap.
 
@@ -104,7 +106,7 @@ def apply_rule(
         return functional_call(rule, phi, (grads, state, params), {"num_steps": num_steps})
 
     students = vmap(one_student, in_dims=(phi_dims, 0, 0, 0, num_steps_dim))
-    return students(phi, grads, inner.state, inner.params, inner.num_steps)
+    return students(dict(phi), grads, inner.state, inner.params, inner.num_steps)
 
 
 def unroll(
@@ -114,7 +116,7 @@ def unroll(
     inner: InnerState,
     batches: Sequence[Batch],
     *,
-    phi: Params | None = None,
+    phi: Mapping[str, Tensor] | None = None,
     second_derivatives: bool = False,
 ) -> tuple[InnerState, Tensor]:
     """Run K inner steps of S students; pure, and differentiable in phi wherever gradients are enabled.
@@ -134,12 +136,12 @@ def unroll(
 
     Source: arXiv 1606.04474, section 2; it drops second derivatives, as is the default here.
     """
-    phi = dict(rule.named_parameters()) if phi is None else phi
+    weights: Mapping[str, Tensor] = dict(rule.named_parameters()) if phi is None else phi
     losses: list[Tensor] = []
     for batch in batches[:-1]:
         loss, grads = losses_and_gradients(family, inner.params, data, batch, second_derivatives=second_derivatives)
         losses.append(loss)
-        updates, state = apply_rule(rule, phi, grads, inner)
+        updates, state = apply_rule(rule, weights, grads, inner)
         params = {name: param + updates[name] for name, param in inner.params.items()}
         inner = InnerState(params, state, inner.num_steps)
     loss, _ = losses_and_gradients(family, inner.params, data, batches[-1], second_derivatives=second_derivatives)

@@ -17,7 +17,8 @@ def _one_thread_and_one_seed():
 
 def small_rule(name: str, **options) -> UpdateRule:
     """A fresh rule, small where its size is free."""
-    sizes = {"lstm": {"hidden_size": 4}, "rnnprop": {"hidden_size": 4}}
+    parts = [{"rule": "lstm", "config": {"hidden_size": 3}, "name": "weight"}, {"rule": "rnnprop:hidden_size=3"}]
+    sizes = {"lstm": {"hidden_size": 4}, "rnnprop": {"hidden_size": 4}, "composed": {"parts": parts}}
     return make_rule(name, **{**sizes.get(name, {}), **options})
 
 

@@ -2,14 +2,12 @@
 
 import pytest
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
 
 from l2l_opt.estimators import MetaLoss
 from l2l_opt.randomness import Stream
 from l2l_opt.schedules import Horizon
 from l2l_opt.students import Students
-from l2l_opt.tasks import make_task
-from l2l_opt.unroll import InnerState, unroll
+from l2l_opt.unroll import unroll
 from tests.conftest import small_family, small_rule
 
 RULES = ["lstm", "rnnprop", "composed", "sgd", "momentum", "rmsprop", "adam"]

@@ -37,7 +37,9 @@ def load_plugins(context: click.Context, parameter: click.Parameter, paths: tupl
         try:
             spec.loader.exec_module(module)
         except Exception as error:
-            message = f"a plugin must run without error; got {type(error).__name__}: {error} from {str(path)!r}, mend it"
+            message = (
+                f"a plugin must run without error; got {type(error).__name__}: {error} from {str(path)!r}, mend it"
+            )
             raise click.UsageError(message) from error
     return paths
 
@@ -58,7 +60,13 @@ def device_options(command: Command) -> Command:
             expose_value=False,
             help="A Python file that registers rules and tasks; repeatable. [default: none]",
         ),
-        click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", show_default=True, help="Of students and rule."),
+        click.option(
+            "--dtype",
+            type=click.Choice(list(DTYPES)),
+            default="float32",
+            show_default=True,
+            help="Of students and rule.",
+        ),
         click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of torch."),
         click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ..."),
     ):

@@ -19,12 +19,39 @@ from l2l_opt.evaluation.protocol import evaluate as judge
 @click.command()
 @click.argument("rule")
 @click.option("--task", default="digits-mlp", show_default=True, help="NAME or NAME:OPTION=VALUE,...")
-@click.option("--horizon", "horizons", type=click.IntRange(min=1), multiple=True, default=(100,), show_default=True, help="Inner steps; repeatable.")
+@click.option(
+    "--horizon",
+    "horizons",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(100,),
+    show_default=True,
+    help="Inner steps; repeatable.",
+)
 @click.option("--seeds", type=click.IntRange(min=1), default=10, show_default=True, help="Students reported on.")
-@click.option("--tuning-seeds", type=click.IntRange(min=1), default=10, show_default=True, help="Other students, on which baselines are tuned.")
+@click.option(
+    "--tuning-seeds",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Other students, on which baselines are tuned.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all students.")
-@click.option("--out", type=click.Path(path_type=Path), default="runs/evaluation", show_default=True, help="For evaluation.json and curves.png.")
-@click.option("--json", "as_json", is_flag=True, default=False, show_default=True, help="Print evaluation.json instead of a table.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="runs/evaluation",
+    show_default=True,
+    help="For evaluation.json and curves.png.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    default=False,
+    show_default=True,
+    help="Print evaluation.json instead of a table.",
+)
 @device_options
 def evaluate(
     rule: str,
@@ -78,11 +105,23 @@ def evaluate(
 def _print_table(results: list[Result]) -> None:
     first = results[0]
     table = Table(title=f"{first.task}, {first.horizon} steps, {len(first.final_losses)} seeds: final training loss")
-    for heading, justify in (("optimizer", "left"), ("mean", "right"), ("95 % interval", "right"), ("settings", "left"), ("seconds a seed", "right")):
+    for heading, justify in (
+        ("optimizer", "left"),
+        ("mean", "right"),
+        ("95 % interval", "right"),
+        ("settings", "left"),
+        ("seconds a seed", "right"),
+    ):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for result in sorted(results, key=lambda result: result.mean):
         low, high = result.interval
-        row = [result.optimizer, f"{result.mean:.4g}", f"{low:.4g} to {high:.4g}", _settings(result.settings), f"{result.seconds:.2g}"]
+        row = [
+            result.optimizer,
+            f"{result.mean:.4g}",
+            f"{low:.4g} to {high:.4g}",
+            _settings(result.settings),
+            f"{result.seconds:.2g}",
+        ]
         table.add_row(*row, style="bold" if result.optimizer == "learned" else "")
     Console(width=None if Console().is_terminal else 110).print(table)
 

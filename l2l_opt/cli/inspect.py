@@ -17,12 +17,24 @@ from l2l_opt.randomness import Stream, make_generator
 @click.argument("rule")
 @click.option("--task", default="digits-mlp", show_default=True, help="NAME or NAME:OPTION=VALUE,...")
 @click.option("--horizon", type=click.IntRange(min=1), default=100, show_default=True, help="Inner steps.")
-@click.option("--histogram-every", type=click.IntRange(min=0), default=1, show_default=True, help="Steps; 0 for no histograms.")
+@click.option(
+    "--histogram-every", type=click.IntRange(min=0), default=1, show_default=True, help="Steps; 0 for no histograms."
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the student.")
-@click.option("--logdir", type=click.Path(path_type=Path), default="runs/inspection", show_default=True, help="For TensorBoard.")
+@click.option(
+    "--logdir", type=click.Path(path_type=Path), default="runs/inspection", show_default=True, help="For TensorBoard."
+)
 @device_options
 def inspect(
-    rule: str, task: str, horizon: int, histogram_every: int, seed: int, logdir: Path, device: str, threads: int, dtype: str
+    rule: str,
+    task: str,
+    horizon: int,
+    histogram_every: int,
+    seed: int,
+    logdir: Path,
+    device: str,
+    threads: int,
+    dtype: str,
 ) -> None:
     """Train one student with RULE (a shipped name or a path) in a plain loop, and write each inner step to TensorBoard.
 
@@ -41,7 +53,10 @@ def inspect(
     params = {name: torch.nn.Parameter(p) for name, p in family.init_params(data, generator).items()}
     optimizer = LearnedOptimizer(params.items(), teacher, num_steps=horizon)
     first = last = float("nan")
-    with SummaryWriter(str(logdir)) as writer, UnrollMonitor(optimizer, writer, histogram_every=histogram_every) as monitor:
+    with (
+        SummaryWriter(str(logdir)) as writer,
+        UnrollMonitor(optimizer, writer, histogram_every=histogram_every) as monitor,
+    ):
         for step in range(horizon):
             loss = family.loss(dict(params), data, family.sample_batch(data, generator))
             monitor.log_loss(loss.detach())

@@ -62,7 +62,9 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         message = str(error)
         if isinstance(error, OSError) and error.strerror:
-            message = f"a file must be readable and writable; got {error.filename!r}: {error.strerror}, use another place"
+            message = (
+                f"a file must be readable and writable; got {error.filename!r}: {error.strerror}, use another place"
+            )
         elif not isinstance(error, (ValueError, TypeError, OSError)):
             message = f"{type(error).__name__}: {message} (add --debug for the traceback)"
         _say_and_exit(message, 1)

@@ -25,26 +25,66 @@ from l2l_opt.schedules import Horizon
 
 @click.command()
 @click.option("--rule", default="lstm", show_default=True, help="A rule's name (fresh), or an artefact to go on from.")
-@click.option("--task", default="digits-mlp", show_default=True, help="The meta-training task: NAME or NAME:OPTION=VALUE,...")
+@click.option(
+    "--task", default="digits-mlp", show_default=True, help="The meta-training task: NAME or NAME:OPTION=VALUE,..."
+)
 @click.option("--outer-steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Updates of phi.")
-@click.option("--horizon", default="100", show_default=True, help="Inner steps of an episode: 100, or 100..2000 (log-uniform).")
-@click.option("--truncation-length", type=int, default=20, show_default=True, help="Inner steps differentiated together.")
-@click.option("--students", type=click.IntRange(min=1), default=8, show_default=True, help="Students trained side by side.")
+@click.option(
+    "--horizon", default="100", show_default=True, help="Inner steps of an episode: 100, or 100..2000 (log-uniform)."
+)
+@click.option(
+    "--truncation-length", type=int, default=20, show_default=True, help="Inner steps differentiated together."
+)
+@click.option(
+    "--students", type=click.IntRange(min=1), default=8, show_default=True, help="Students trained side by side."
+)
 @click.option("--estimator", default="tbptt", show_default=True, help="Of the meta-gradient.")
 @click.option("--second-derivatives", is_flag=True, default=False, show_default=True, help="Keep d grad / d params.")
-@click.option("--step-weights", type=click.Choice(STEP_WEIGHTS), default="ones", show_default=True, help="Of the meta-loss.")
-@click.option("--normalisation", type=click.Choice(NORMALISATIONS), default="none", show_default=True, help="Of losses in the meta-loss.")
+@click.option(
+    "--step-weights", type=click.Choice(STEP_WEIGHTS), default="ones", show_default=True, help="Of the meta-loss."
+)
+@click.option(
+    "--normalisation",
+    type=click.Choice(NORMALISATIONS),
+    default="none",
+    show_default=True,
+    help="Of losses in the meta-loss.",
+)
 @click.option("--meta-lr", type=float, default=1e-3, show_default=True, help="Adam's learning rate on phi.")
-@click.option("--meta-lr-schedule", type=click.Choice(["constant", "cosine"]), default="constant", show_default=True, help="Over outer steps.")
+@click.option(
+    "--meta-lr-schedule",
+    type=click.Choice(["constant", "cosine"]),
+    default="constant",
+    show_default=True,
+    help="Over outer steps.",
+)
 @click.option("--clip-norm", type=float, default=1.0, show_default=True, help="Bound on the meta-gradient's norm.")
-@click.option("--validate-every", type=click.IntRange(min=0), default=20, show_default=True, help="Outer steps; 0 = at the end only.")
-@click.option("--validation-students", type=click.IntRange(min=1), default=8, show_default=True, help="Students a validation trains.")
+@click.option(
+    "--validate-every",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="Outer steps; 0 = at the end only.",
+)
+@click.option(
+    "--validation-students",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Students a validation trains.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
-@click.option("--out", type=click.Path(path_type=Path), default="runs/meta-train", show_default=True, help="The run's folder.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="runs/meta-train", show_default=True, help="The run's folder."
+)
 @click.option("--resume", is_flag=True, default=False, show_default=True, help="Go on from the last checkpoint there.")
 @click.option("--allow-changed-options", is_flag=True, default=False, show_default=True, help="With --resume.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=None, show_default="no limit", help="Stop after.")
-@click.option("--checkpoint-every", type=click.IntRange(min=1), default=None, show_default="3 minutes", help="Outer steps.")
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), default=None, show_default="no limit", help="Stop after."
+)
+@click.option(
+    "--checkpoint-every", type=click.IntRange(min=1), default=None, show_default="3 minutes", help="Outer steps."
+)
 @click.option("--json", "as_json", is_flag=True, default=False, show_default=True, help="Print run.json at the end.")
 @device_options
 def meta_train(
@@ -88,12 +128,15 @@ def meta_train(
         click.echo(json.dumps(record, indent=2))
     else:
         shown = "none yet" if figure is None or not math.isfinite(figure) else f"{figure:.4g}"
-        click.echo(f"{ending} after outer step {record['outer_step']} of {trainer.outer_steps}, best validation figure {shown}")
+        click.echo(
+            f"{ending} after outer step {record['outer_step']} of {trainer.outer_steps}, best validation figure {shown}"
+        )
         click.echo(f"rule: {out / 'rule.safetensors'}")
         click.echo(f"curves: tensorboard --logdir {out / 'events'}")
     if ending.startswith("SIG"):
         raise click.ClickException(
-            f"a run must reach its last outer step to be done; got {ending} after {record['outer_step']}, go on with --resume"
+            f"a run must reach its last outer step to be done; got {ending} after {record['outer_step']}, "
+            "go on with --resume"
         )
 
 

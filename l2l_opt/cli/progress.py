@@ -33,8 +33,12 @@ class MetaTrainingProgress:
             disable=not self.console.is_terminal,
         )
         budget = "" if minutes is None else f", at most {minutes:g} minutes"
-        self.console.print(f"meta-training {type(trainer.rule).__name__}: {trainer.outer_steps} outer steps{budget}", highlight=False)
-        self.bar = self.progress.add_task("", total=trainer.outer_steps, completed=trainer.outer_steps_done, figure=self.figure)
+        self.console.print(
+            f"meta-training {type(trainer.rule).__name__}: {trainer.outer_steps} outer steps{budget}", highlight=False
+        )
+        self.bar = self.progress.add_task(
+            "", total=trainer.outer_steps, completed=trainer.outer_steps_done, figure=self.figure
+        )
 
     def on_outer_step(self, trainer: MetaTrainer, step: OuterStep) -> None:
         skipped = f", {trainer.num_skipped} skipped (meta-gradient not finite)" if trainer.num_skipped else ""

@@ -24,7 +24,10 @@ def show(rule: str, as_json: bool, device: str, threads: int, dtype: str) -> Non
     state = loaded.init_state(params)["weight"]
     card: dict[str, Any] = dict(loaded.card or {}) | {
         "weights": sum(weight.numel() for weight in loaded.parameters()),
-        "state_bytes_per_parameter": sum(value.numel() * value.element_size() for value in state.values() if value.dim()) // 1000,
+        "state_bytes_per_parameter": sum(
+            value.numel() * value.element_size() for value in state.values() if value.dim()
+        )
+        // 1000,
     }
     if as_json:
         click.echo(json.dumps(card, indent=2))

@@ -64,6 +64,7 @@ def tune(baseline: Baseline, family: TaskFamily, *, horizon: int, num_seeds: int
     """
     figures: dict[int, float] = {}
     trial = list(baseline.half_decades)
+    best = trial[0]
     while trial:
         rule = baseline.make(1.0)
         log_lrs = torch.tensor([k / 2 for k in trial for _ in range(num_seeds)], dtype=torch.float64) * math.log(10)

@@ -9,7 +9,7 @@ from l2l_opt.evaluation.protocol import Result
 
 matplotlib.use("Agg")
 
-from matplotlib import pyplot  # noqa: E402  (after the backend is chosen)
+from matplotlib import pyplot
 
 
 def curves_png(results: list[Result]) -> bytes:

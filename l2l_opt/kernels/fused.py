@@ -90,7 +90,9 @@ class _FusedLSTM(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
         saved: tuple[Tensor, ...] = ctx.saved_tensors
         count = ctx.num_tensors
         arguments, weights = saved[: 3 * count], saved[3 * count : -2 * count]
@@ -134,7 +136,9 @@ class _FusedLSTM(torch.autograd.Function):
         return None, *d_arguments, *d_weights
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], num_tensors: int, *tensors: Tensor) -> tuple[Any, Any]:
+    def vmap(  # pyright: ignore[reportIncompatibleMethodOverride]
+        info: Any, in_dims: tuple[int | None, ...], num_tensors: int, *tensors: Tensor
+    ) -> tuple[Any, Any]:
         dims, size = in_dims[1:], info.batch_size
         states, weights = tensors[: 3 * num_tensors], tensors[3 * num_tensors :]
         if any(dim is not None for dim in dims[3 * num_tensors :]):

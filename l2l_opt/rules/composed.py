@@ -48,7 +48,9 @@ class ComposedRule(UpdateRule):
             try:
                 re.compile(predicate.get("name", ""))
             except re.error as error:
-                raise ValueError(f"a part's name must be a regular expression; got {part['name']!r}: {error}") from error
+                raise ValueError(
+                    f"a part's name must be a regular expression; got {part['name']!r}: {error}"
+                ) from error
             predicates.append(predicate)
         super().__init__(
             parts=[
@@ -103,10 +105,9 @@ class ComposedRule(UpdateRule):
 
 
 def _matches(predicate: dict[str, Any], name: str, param: Tensor) -> bool:
-    return (
-        re.search(predicate.get("name", ""), name) is not None
-        and predicate.get("min_dim", 0) <= param.dim() <= predicate.get("max_dim", param.dim())
-    )
+    return re.search(predicate.get("name", ""), name) is not None and predicate.get(
+        "min_dim", 0
+    ) <= param.dim() <= predicate.get("max_dim", param.dim())
 
 
 def _pick(params: Params, names: list[str]) -> Params:

@@ -41,7 +41,9 @@ class HandDesignedRule(UpdateRule):
         self.log_lr = nn.Parameter(torch.tensor(math.log(lr), dtype=torch.float64))
 
     @abc.abstractmethod
-    def direction(self, gradient: Tensor, moments: dict[str, Tensor], steps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def direction(
+        self, gradient: Tensor, moments: dict[str, Tensor], steps: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The descent direction and the next moments; ``steps`` is 0-dim, 1 at the first update."""
 
     def init_state(self, params: Params) -> RuleState:
@@ -75,13 +77,15 @@ class SGD(HandDesignedRule):
     def __init__(self, *, lr: float = 0.1, schedule: str = "constant"):
         super().__init__(lr=lr, schedule=schedule)
 
-    def direction(self, gradient: Tensor, moments: dict[str, Tensor], steps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def direction(
+        self, gradient: Tensor, moments: dict[str, Tensor], steps: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         return gradient, {}
 
 
 @register_rule("momentum")
 class Momentum(HandDesignedRule):
-    """SGD with momentum, or Nesterov's: ``b <- momentum * b + g``; ``update = -lr * b`` or ``-lr * (g + momentum * b)``.
+    """SGD with momentum: ``b <- momentum * b + g``; ``update = -lr * b``, or ``-lr * (g + momentum * b)`` (Nesterov).
 
     Args:
         lr: learning rate, positive.
@@ -95,7 +99,9 @@ class Momentum(HandDesignedRule):
     def __init__(self, *, lr: float = 0.1, momentum: float = 0.9, nesterov: bool = False, schedule: str = "constant"):
         super().__init__(lr=lr, schedule=schedule, momentum=momentum, nesterov=nesterov)
 
-    def direction(self, gradient: Tensor, moments: dict[str, Tensor], steps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def direction(
+        self, gradient: Tensor, moments: dict[str, Tensor], steps: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         momentum = self.config["momentum"]
         buffer = momentum * moments["momentum_buffer"] + gradient
         return gradient + momentum * buffer if self.config["nesterov"] else buffer, {"momentum_buffer": buffer}
@@ -117,7 +123,9 @@ class RMSprop(HandDesignedRule):
     def __init__(self, *, lr: float = 0.01, alpha: float = 0.99, eps: float = 1e-8, schedule: str = "constant"):
         super().__init__(lr=lr, schedule=schedule, alpha=alpha, eps=eps)
 
-    def direction(self, gradient: Tensor, moments: dict[str, Tensor], steps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def direction(
+        self, gradient: Tensor, moments: dict[str, Tensor], steps: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         square = moving_average(moments["square_average"], gradient * gradient, beta=self.config["alpha"])
         return gradient / (safe_sqrt(square) + self.config["eps"]), {"square_average": square}
 
@@ -149,7 +157,9 @@ class Adam(HandDesignedRule):
     ):
         super().__init__(lr=lr, schedule=schedule, beta1=beta1, beta2=beta2, eps=eps)
 
-    def direction(self, gradient: Tensor, moments: dict[str, Tensor], steps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def direction(
+        self, gradient: Tensor, moments: dict[str, Tensor], steps: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         beta1, beta2, eps = self.config["beta1"], self.config["beta2"], self.config["eps"]
         average = moving_average(moments["average"], gradient, beta=beta1)
         square = moving_average(moments["square_average"], gradient * gradient, beta=beta2)

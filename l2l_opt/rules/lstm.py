@@ -36,7 +36,9 @@ class CoordinatewiseLSTM(UpdateRule):
         super().__init__(hidden_size=hidden_size, num_layers=num_layers, p=p, output_scale=output_scale)
         for key, value in {"p": p, "output_scale": output_scale}.items():
             if not (isinstance(value, (int, float)) and 0 < value < math.inf):
-                raise ValueError(f"{key} must be a positive number; got {value!r}, use e.g. {10.0 if key == 'p' else 0.1}")
+                raise ValueError(
+                    f"{key} must be a positive number; got {value!r}, use e.g. {10.0 if key == 'p' else 0.1}"
+                )
         self.p, self.output_scale = float(p), float(output_scale)
         self.body = RecurrentBody(num_inputs=2, hidden_size=hidden_size, num_layers=num_layers)
 

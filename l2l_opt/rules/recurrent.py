@@ -1,6 +1,8 @@
 """The recurrent body that learned rules share: features in, one number a coordinate out, a hidden state for each."""
 
 import math
+from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -52,10 +54,7 @@ class RecurrentBody(nn.Module):
             Parameter name -> output ``param.shape``, and parameter name -> next ``hidden`` and ``cell``.
         """
         dtype = next(iter(inputs.values())).dtype
-        layers = [
-            LSTMWeights(layer.weight_input.to(dtype), layer.weight_hidden.to(dtype), layer.bias.to(dtype))
-            for layer in self.layers
-        ]
+        layers = [layer.weights(dtype) for layer in cast(Iterable[_LSTMLayer], self.layers)]
         outputs, hidden, cell = fused_coordinatewise_lstm(
             [value.flatten(1) for value in inputs.values()],
             [state[name]["hidden"].flatten(1) for name in inputs],
@@ -83,3 +82,6 @@ class _LSTMLayer(nn.Module):
         bias = torch.zeros(4 * hidden_size)
         bias[hidden_size : 2 * hidden_size] = 1.0
         self.bias = nn.Parameter(bias)
+
+    def weights(self, dtype: torch.dtype) -> LSTMWeights:
+        return LSTMWeights(self.weight_input.to(dtype), self.weight_hidden.to(dtype), self.bias.to(dtype))

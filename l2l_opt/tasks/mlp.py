@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -57,7 +58,7 @@ def image_mlp(
     images = load(root)
     widths = [images.train_images[0].numel()] + [hidden] * layers
     modules: list[nn.Module] = [nn.Flatten()]
-    for num_inputs, num_outputs in zip(widths[:-1], widths[1:], strict=True):
+    for num_inputs, num_outputs in pairwise(widths):
         modules += [nn.Linear(num_inputs, num_outputs), ACTIVATIONS[activation]()]
     modules.append(nn.Linear(widths[-1], images.num_classes))
     return ModuleTask(
@@ -80,14 +81,18 @@ def _register(name: str, load: Callable[[str | None], ImageData], summary: str) 
 def _shipped(load: Callable[[], ImageData]) -> Callable[[str | None], ImageData]:
     def load_without_root(root: str | None) -> ImageData:
         if root is not None:
-            raise ValueError(f"root is for data found on disk, and these ship with the package; got {root!r}, leave it out")
+            raise ValueError(
+                f"root is for data found on disk, and these ship with the package; got {root!r}, leave it out"
+            )
         return load()
 
     return load_without_root
 
 
 _register("digits-mlp", _shipped(load_digits), "MLP (64-20-10 sigmoid) on scikit-learn's 8 x 8 handwritten digits.")
-_register("fashion-mlp", _shipped(load_fashion_subset), "MLP (784-20-10 sigmoid) on the 4,000 shipped Fashion-MNIST images.")
+_register(
+    "fashion-mlp", _shipped(load_fashion_subset), "MLP (784-20-10 sigmoid) on the 4,000 shipped Fashion-MNIST images."
+)
 _register(
     "fashion-full-mlp",
     lambda root: load_idx("fashion-mnist", root=root),

@@ -62,7 +62,9 @@ class ModuleTask:
         train = self._tensors(dataset)
         test = train if test_dataset is None else self._tensors(test_dataset)
         # One pair of tensors, so that a batch is indices whatever its split.
-        self.inputs, self.targets = (train if test is train else tuple(torch.cat(pair) for pair in zip(train, test)))
+        self.inputs, self.targets = train
+        if test is not train:
+            self.inputs, self.targets = torch.cat([train[0], test[0]]), torch.cat([train[1], test[1]])
         num_train, num_all = train[0].shape[0], self.inputs.shape[0]
         self.ranges: dict[str, tuple[int, int]] = {
             "train": (0, num_train),
@@ -97,9 +99,13 @@ class ModuleTask:
         if isinstance(dataset, TensorDataset):
             dataset = dataset.tensors  # type: ignore[assignment]
         elif isinstance(dataset, Dataset) and isinstance(dataset, Sized):
-            pairs = [dataset[index] for index in range(len(dataset))]
+            examples: Any = dataset
+            pairs = [examples[index] for index in range(len(dataset))]
             inputs, targets = zip(*pairs, strict=True) if pairs else ((), ())
-            dataset = (torch.stack([torch.as_tensor(x) for x in inputs]), torch.stack([torch.as_tensor(y) for y in targets]))
+            dataset = (
+                torch.stack([torch.as_tensor(x) for x in inputs]),
+                torch.stack([torch.as_tensor(y) for y in targets]),
+            )
         if not (isinstance(dataset, (tuple, list)) and len(dataset) == 2 and all(torch.is_tensor(x) for x in dataset)):
             raise TypeError(
                 f"dataset must be (inputs, targets) tensors or a map-style Dataset of such pairs; "
@@ -134,8 +140,8 @@ class ModuleTask:
             raise ValueError(f"loss_fn must return a scalar; got shape {tuple(first.shape)}, use its mean")
         if not torch.equal(first, second) and torch.isfinite(first):
             raise ValueError(
-                f"a student's loss must be deterministic; got {first.item():.6g} and {second.item():.6g} for one batch: "
-                "remove dropout, or use module.eval()"
+                f"a student's loss must be deterministic; got {first.item():.6g} and {second.item():.6g} "
+                "for one batch: remove dropout, or use module.eval()"
             )
 
 

@@ -63,7 +63,9 @@ def test_float32_stays_close_to_float64():
     single = [[t.float() for t in kind] for kind in states]
     exact = fused_coordinatewise_lstm(*states, layers, readout)
     close = fused_coordinatewise_lstm(
-        *single, [LSTMWeights(*(w.float() for w in layer)) for layer in layers], ReadoutWeights(*(w.float() for w in readout))
+        *single,
+        [LSTMWeights(*(w.float() for w in layer)) for layer in layers],
+        ReadoutWeights(*(w.float() for w in readout)),
     )
     for a, b in zip(exact, close, strict=True):
         torch.testing.assert_close(a[0].float(), b[0], rtol=1e-5, atol=1e-5)
@@ -77,7 +79,9 @@ def test_vmap_over_students_equals_a_loop(own_weights):
     flat = [w.detach() for layer in layers for w in layer] + [w.detach() for w in readout]
     if own_weights:
         flat = [torch.stack([w * (1 + student) for student in range(num_students)]) for w in flat]
-    students = [[torch.randn(num_students, rows, size, dtype=torch.float64) for size in (5, 2)] for rows in (NUM_INPUTS, 8, 8)]
+    students = [
+        [torch.randn(num_students, rows, size, dtype=torch.float64) for size in (5, 2)] for rows in (NUM_INPUTS, 8, 8)
+    ]
 
     def step(x, h, c, weights):
         own_layers = [LSTMWeights(*weights[k : k + 3]) for k in (0, 3)]
