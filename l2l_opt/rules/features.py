@@ -51,7 +51,7 @@ def safe_sqrt(value: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, value, 1.0).sqrt(), 0.0)
 
 
-def progress(step: Tensor, num_steps: Tensor | None) -> Tensor | None:
+def progress(step: Tensor, num_steps: Tensor | None, *, dtype: torch.dtype) -> Tensor | None:
     """The fraction of the training run that is over, ``min(t / num_steps, 1)``; None where num_steps is unknown.
 
     Args:
@@ -60,4 +60,4 @@ def progress(step: Tensor, num_steps: Tensor | None) -> Tensor | None:
     """
     if num_steps is None:
         return None
-    return (step / num_steps.to(step.dtype)).clamp(max=1.0)
+    return (step.to(dtype) / num_steps.to(dtype)).clamp(max=1.0)

@@ -62,7 +62,8 @@ class HandDesignedRule(UpdateRule):
             moments = {key: state[name][key].squeeze(0) for key in self.moments}
             direction, moments = self.direction(gradient, moments, step + 1)
             scale = -self.log_lr.exp()
-            fraction = progress(step, num_steps) if self.config["schedule"] == "cosine" else None
+            cosine = self.config["schedule"] == "cosine"
+            fraction = progress(step, num_steps, dtype=gradient.dtype) if cosine else None
             if fraction is not None:
                 scale = scale * (1 + torch.cos(math.pi * fraction)) / 2
             updates[name] = scale.to(direction.dtype) * direction

@@ -56,9 +56,9 @@ class RecurrentBody(nn.Module):
         dtype = next(iter(inputs.values())).dtype
         layers = [layer.weights(dtype) for layer in cast(Iterable[_LSTMLayer], self.layers)]
         outputs, hidden, cell = fused_coordinatewise_lstm(
-            [value.flatten(1) for value in inputs.values()],
-            [state[name]["hidden"].flatten(1) for name in inputs],
-            [state[name]["cell"].flatten(1) for name in inputs],
+            [coordinates(value) for value in inputs.values()],
+            [coordinates(state[name]["hidden"]) for name in inputs],
+            [coordinates(state[name]["cell"]) for name in inputs],
             layers,
             ReadoutWeights(self.readout.weight.to(dtype), self.readout.bias.to(dtype)),
         )
@@ -67,8 +67,13 @@ class RecurrentBody(nn.Module):
         for (name, value), output, h, c in zip(inputs.items(), outputs, hidden, cell, strict=True):
             shape = value.shape[1:]
             updates[name] = output.reshape(shape)
-            next_state[name] = {"hidden": h.reshape(-1, *shape), "cell": c.reshape(-1, *shape)}
+            next_state[name] = {"hidden": h.reshape(h.shape[0], *shape), "cell": c.reshape(c.shape[0], *shape)}
         return updates, next_state
+
+
+def coordinates(value: Tensor) -> Tensor:
+    """``[features, *shape]`` as ``[features, N]``, for shapes of any rank and for empty ones."""
+    return value.reshape(value.shape[0], value.shape[1:].numel())
 
 
 class _LSTMLayer(nn.Module):

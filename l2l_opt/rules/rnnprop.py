@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
 from l2l_opt.rules.features import bias_correction, moving_average
-from l2l_opt.rules.recurrent import RecurrentBody
+from l2l_opt.rules.recurrent import RecurrentBody, coordinates
 from l2l_opt.types import Params, RuleState
 
 
@@ -75,9 +75,9 @@ class RNNProp(UpdateRule):
             square = moving_average(old["square_average"].squeeze(0), gradient * gradient, beta=self.beta)
             mass = bias_correction(steps, beta=self.beta, dtype=gradient.dtype)
             root = (square / mass + self.eps**2).sqrt()
-            ratios = torch.stack([gradient / root, average / mass / root]).flatten(1)
+            ratios = coordinates(torch.stack([gradient / root, average / mass / root]))
             dense = self.embedding.weight.to(ratios.dtype) @ ratios + self.embedding.bias.to(ratios.dtype).unsqueeze(1)
-            inputs[name] = nn.functional.elu(dense).reshape(-1, *gradient.shape)
+            inputs[name] = nn.functional.elu(dense).reshape(dense.shape[0], *gradient.shape)
             next_state[name] = {
                 "step": steps,
                 "average": average.unsqueeze(0),

@@ -1,0 +1,113 @@
+"""What every registered task family must do; a new one is covered by being registered."""
+
+import gzip
+
+import numpy as np
+import pytest
+import torch
+from torch.func import vmap
+from torch.utils._pytree import tree_leaves, tree_map
+
+from l2l_opt.randomness import Stream
+from l2l_opt.rules import make_rule
+from l2l_opt.students import training_losses
+from l2l_opt.tasks import TASKS, TaskFamily, make_task
+from l2l_opt.tasks.datasets import IDX_FILES
+
+NAMES = TASKS.names()
+
+
+def write_idx(path, array):
+    header = b"\x00\x00\x08" + bytes([array.ndim]) + b"".join(int(n).to_bytes(4, "big") for n in array.shape)
+    content = header + array.astype(np.uint8).tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory):
+    """Small data sets in MNIST's format, where the loader will look."""
+    root = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(0)
+    templates = 200 * (generator.random((10, 28, 28)) < 0.2)
+    for name in ("mnist", "fashion-mnist"):
+        for split, size in (("train", 300), ("test", 60)):
+            labels = np.arange(size) % 10
+            images = templates[labels] + generator.integers(0, 50, (size, 28, 28))
+            write_idx(root / name / IDX_FILES[split][0], images)
+            write_idx(root / name / f"{IDX_FILES[split][1]}.gz", labels)
+    return root
+
+
+@pytest.fixture
+def make(data_folder, monkeypatch):
+    monkeypatch.setenv("L2L_OPT_DATA", str(data_folder))
+    return make_task
+
+
+def draw(family, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    data = family.sample(generator)
+    params = family.init_params(data, generator)
+    return data, params, family.sample_batch(data, generator), family.sample_batch(data, generator, "test")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fulfils_the_protocol_and_says_what_it_is(name, make):
+    assert isinstance(make(name), TaskFamily)
+    assert len(TASKS.summary(name)) > 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_is_a_deterministic_scalar_with_gradients(name, make):
+    family = make(name)
+    data, params, batch, test_batch = draw(family)
+    points = {key: value.clone().requires_grad_() for key, value in params.items()}
+    loss = family.loss(points, data, batch)
+    assert loss.dim() == 0
+    assert torch.equal(loss, family.loss(points, data, batch))
+    assert torch.isfinite(family.loss(points, data, test_batch))
+    for key, gradient in zip(points, torch.autograd.grad(loss, list(points.values())), strict=True):
+        assert gradient.abs().sum() > 0, key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_randomness_comes_from_the_generator(name, make):
+    family = make(name)
+    torch.manual_seed(1)
+    first = draw(family, seed=5)
+    torch.manual_seed(2)
+    state = torch.random.get_rng_state()
+    second = draw(family, seed=5)
+    assert torch.equal(state, torch.random.get_rng_state())
+    for a, b in zip(tree_leaves(first), tree_leaves(second), strict=True):
+        assert torch.equal(a, b)
+    third = draw(family, seed=6)
+    assert any(not torch.equal(a, b) for a, b in zip(tree_leaves(first[1]), tree_leaves(third[1]), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", NAMES)
+def test_keeps_the_dtype(name, dtype, make):
+    family = make(name, dtype=dtype)
+    data, params, batch, _ = draw(family)
+    assert all(param.dtype == dtype for param in params.values())
+    assert family.loss(params, data, batch).dtype == dtype
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_vmap_over_students_equals_a_loop(name, make):
+    family = make(name, dtype=torch.float64)
+    students = [draw(family, seed) for seed in range(3)]
+    stacked = [tree_map(lambda *leaves: torch.stack(leaves), *(s[part] for s in students)) for part in range(3)]
+    losses = vmap(family.loss)(stacked[1], stacked[0], stacked[2])
+    alone = torch.stack([family.loss(s[1], s[0], s[2]) for s in students])
+    torch.testing.assert_close(losses, alone, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_students_learn_with_adam(name, make):
+    curves = training_losses(
+        make_rule("adam", lr=0.03), make(name), numbers=range(3), horizon=60, seed=0, stream=Stream.TUNING
+    )
+    assert curves[-5:].mean() < 0.9 * curves[:5].mean()

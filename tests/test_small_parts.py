@@ -1,0 +1,142 @@
+"""Registry, notation, schedules, seeds, meta-loss."""
+
+import pytest
+import torch
+
+from l2l_opt.estimators import MetaLoss
+from l2l_opt.randomness import Stream, make_generator
+from l2l_opt.registry import Registry, parse_spec
+from l2l_opt.schedules import Horizon, meta_learning_rate
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("lstm", ("lstm", {})),
+        ("lstm:hidden_size=8", ("lstm", {"hidden_size": 8})),
+        ("mnist-mlp:hidden=40,activation=relu", ("mnist-mlp", {"hidden": 40, "activation": "relu"})),
+        ("a:x=1e-3,y=True,z=None", ("a", {"x": 1e-3, "y": True, "z": None})),
+        ("a:root=/some/where", ("a", {"root": "/some/where"})),
+    ],
+)
+def test_notation(spec, expected):
+    assert parse_spec(spec) == expected
+
+
+@pytest.mark.parametrize("spec", ["a:b", "a:1=2", "a:=3"])
+def test_broken_notation_is_named(spec):
+    with pytest.raises(ValueError, match="an option must read key=value; got"):
+        parse_spec(spec)
+
+
+def test_registry_refuses_a_second_factory_under_one_name():
+    registry: Registry[int] = Registry("thing")
+    registry.register("one", int)
+    registry.register("one", int)
+    with pytest.raises(ValueError, match="a thing's name must be new; got 'one'"):
+        registry.register("one", float)
+    with pytest.raises(ValueError, match="must be a word"):
+        registry.register("a:b", int)
+    with pytest.raises(ValueError, match="a thing must be a registered name; got 'on', did you mean 'one'"):
+        registry.factory("on")
+
+
+def test_horizon_reads_numbers_and_ranges():
+    assert Horizon.parse("100", truncation_length=20) == Horizon(100, 100, 20)
+    assert Horizon.parse(60, truncation_length=20) == Horizon(60, 60, 20)
+    assert Horizon.parse("100..2000", truncation_length=50) == Horizon(100, 2000, 50)
+    assert str(Horizon.parse("100..2000")) == "100..2000"
+    assert str(Horizon.parse("100")) == "100"
+
+
+@pytest.mark.parametrize(
+    ("text", "length", "message"),
+    [
+        ("0", 1, "horizon must be positive and in order; got '0'"),
+        ("-5", 1, "horizon must be positive"),
+        ("200..100", 1, "horizon must be positive and in order"),
+        ("many", 1, "horizon must be a number or a range; got 'many'"),
+        ("100", 7, "truncation_length must divide horizon; got 7 and 100, use 4, 5 or 10"),
+        ("100", 200, "truncation_length must not exceed horizon; got 200 and 100"),
+        ("100", 0, "truncation_length must be positive; got 0"),
+        ("100..210", 20, "truncation_length must divide horizon; got 20 and 210"),
+    ],
+)
+def test_bad_horizons_are_named(text, length, message):
+    with pytest.raises(ValueError, match=message):
+        Horizon.parse(text, truncation_length=length)
+
+
+def test_log_uniform_horizons_are_multiples_and_spread_evenly_on_a_log_scale():
+    horizon, generator = Horizon.parse("100..1600", truncation_length=20), torch.Generator().manual_seed(0)
+    drawn = [horizon.draw(generator) for _ in range(2000)]
+    assert all(100 <= value <= 1600 and value % 20 == 0 for value in drawn)
+    below = sum(value <= 400 for value in drawn) / 2000
+    assert 0.45 < below < 0.56
+
+
+def test_meta_learning_rate():
+    assert meta_learning_rate(0.1, 7, 10, schedule="constant") == 0.1
+    assert meta_learning_rate(0.1, 0, 10, schedule="cosine") == 0.1
+    assert meta_learning_rate(0.1, 5, 10, schedule="cosine") == pytest.approx(0.05)
+    assert meta_learning_rate(0.1, 10, 10, schedule="cosine") == pytest.approx(0)
+    with pytest.raises(ValueError, match="meta_lr_schedule must be"):
+        meta_learning_rate(0.1, 0, 10, schedule="step")
+
+
+def test_generators_differ_by_every_number_and_repeat():
+    keys = [
+        (0, Stream.TUNING, 0, 0),
+        (1, Stream.TUNING, 0, 0),
+        (0, Stream.REPORTING, 0, 0),
+        (0, Stream.TUNING, 1, 0),
+        (0, Stream.TUNING, 0, 1),
+    ]
+    values = [float(torch.rand((), generator=make_generator(*key))) for key in keys]
+    assert len(set(values)) == len(values)
+    assert values == [float(torch.rand((), generator=make_generator(*key))) for key in keys]
+    with pytest.raises(ValueError, match="seed must not be negative; got -1"):
+        make_generator(-1, Stream.TUNING)
+
+
+LOSSES = torch.tensor([[4.0, 8.0], [2.0, 8.0], [1.0, 4.0], [0.5, 2.0]], dtype=torch.float64)
+INITIAL = torch.tensor([4.0, 8.0], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ("ones", (3.5 + 14) / 2),
+        ("last", (0.5 + 2) / 2),
+        ("linear", (2 / 3 + 2 / 3 + 0.5 + 8 / 3 + 8 / 3 + 2) / 2),
+        ((1.0, 0.0, 2.0), (3 + 12) / 2),
+    ],
+)
+def test_meta_loss_weighs_the_losses_after_each_step(weights, expected):
+    assert float(MetaLoss(weights)(LOSSES, INITIAL)) == pytest.approx(expected)
+
+
+def test_log_meta_loss_does_not_see_a_tasks_scale():
+    meta_loss = MetaLoss("last", "log")
+    value = float(meta_loss(LOSSES, INITIAL))
+    assert value == pytest.approx((torch.log(torch.tensor(1 / 8)) + torch.log(torch.tensor(1 / 4))).item() / 2)
+    assert float(meta_loss(1000 * LOSSES, 1000 * INITIAL)) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("squares", "none"), "step_weights must be one of"),
+        (("ones", "sqrt"), "normalisation must be"),
+        (((), "none"), "step_weights must be finite numbers"),
+        (((float("nan"),), "none"), "step_weights must be finite numbers"),
+    ],
+)
+def test_bad_meta_losses_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        MetaLoss(*options)
+
+
+def test_step_weights_must_fit_the_window():
+    with pytest.raises(ValueError, match="as many as the truncation length; got 2 and 3"):
+        MetaLoss((1.0, 2.0))(LOSSES, INITIAL)
