@@ -1,0 +1,283 @@
+"""LearnedOptimizer as a torch.optim.Optimizer."""
+
+import copy
+import io
+import pickle
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from l2l_opt import CoordinatewiseLSTM, LearnedOptimizer, RNNProp, save_rule
+from tests.conftest import small_rule
+
+
+def make_model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+
+
+INPUTS, TARGETS = torch.randn(32, 4, generator=torch.Generator().manual_seed(1)), torch.arange(32) % 2
+
+
+def train(model, optimizer, steps):
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(INPUTS), TARGETS)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_works_without_a_rule():
+    model = make_model()
+    optimizer = LearnedOptimizer(model.parameters())
+    losses = train(model, optimizer, 100)
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_takes_a_path_and_a_rule(tmp_path):
+    rule = RNNProp(hidden_size=4)
+    save_rule(rule, tmp_path / "rule.safetensors")
+    runs = []
+    for source in (rule, tmp_path / "rule.safetensors", str(tmp_path / "rule.safetensors")):
+        model = make_model()
+        runs.append(train(model, LearnedOptimizer(model.parameters(), source), 5))
+    assert runs[0] == runs[1] == runs[2]
+
+
+def test_sgd_as_a_rule_equals_torch_sgd():
+    ours, theirs = make_model().double(), make_model().double()
+    optimizer = LearnedOptimizer(ours.parameters(), small_rule("sgd", lr=0.1))
+    reference = torch.optim.SGD(theirs.parameters(), lr=0.1)
+    for model, opt in ((ours, optimizer), (theirs, reference)):
+        for _ in range(5):
+            opt.zero_grad()
+            nn.functional.cross_entropy(model(INPUTS.double()), TARGETS).backward()
+            opt.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_lr_multiplies_and_weight_decay_is_decoupled():
+    param = nn.Parameter(torch.tensor([2.0]))
+    optimizer = LearnedOptimizer([param], small_rule("sgd", lr=0.1), lr=0.5, weight_decay=0.2)
+    param.grad = torch.tensor([3.0])
+    optimizer.step()
+    assert param.item() == pytest.approx(2 - 0.5 * 0.2 * 2 - 0.5 * 0.1 * 3)
+
+
+def test_maximize_climbs():
+    param = nn.Parameter(torch.tensor([2.0]))
+    optimizer = LearnedOptimizer([param], small_rule("sgd", lr=0.1), maximize=True)
+    param.grad = torch.tensor([3.0])
+    optimizer.step()
+    assert param.item() == pytest.approx(2.3)
+
+
+def test_groups_have_their_own_options():
+    a, b = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    optimizer = LearnedOptimizer([{"params": [a]}, {"params": [b], "lr": 0.1}], small_rule("sgd", lr=1.0))
+    a.grad = b.grad = torch.ones(1)
+    optimizer.step()
+    assert a.item() == pytest.approx(0.0)
+    assert b.item() == pytest.approx(0.9)
+    c = nn.Parameter(torch.ones(1))
+    optimizer.add_param_group({"params": [c], "num_steps": 10})
+    c.grad = torch.ones(1)
+    optimizer.step()
+    assert c.item() == pytest.approx(0.0)
+    assert [group["num_steps"] for group in optimizer.param_groups] == [None, None, 10]
+
+
+def test_num_steps_reaches_the_rule():
+    param = nn.Parameter(torch.ones(1))
+    optimizer = LearnedOptimizer([param], small_rule("sgd", lr=1.0, schedule="cosine"), num_steps=2)
+    moved = []
+    for _ in range(3):
+        before = param.item()
+        param.grad = torch.ones(1)
+        optimizer.step()
+        moved.append(before - param.item())
+    assert moved == pytest.approx([1.0, 0.5, 0.0], abs=1e-6)
+
+
+def test_parameters_without_gradient_are_left_alone():
+    used, unused = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = LearnedOptimizer([used, unused], RNNProp(hidden_size=3))
+    used.grad = torch.ones(2)
+    optimizer.step()
+    assert torch.equal(unused, torch.ones(2))
+    assert unused not in optimizer.state or not optimizer.state[unused]
+    assert not torch.equal(used, torch.ones(2))
+
+
+def test_a_closure_runs_with_gradients_and_its_loss_is_returned():
+    model = make_model()
+    optimizer = LearnedOptimizer(model.parameters(), RNNProp(hidden_size=3))
+
+    def closure():
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(INPUTS), TARGETS)
+        loss.backward()
+        return loss
+
+    with torch.no_grad():
+        losses = [float(optimizer.step(closure)) for _ in range(3)]
+    assert len(set(losses)) == 3
+
+
+def test_the_guard_skips_what_is_not_finite_and_counts():
+    good, bad = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = LearnedOptimizer([good, bad], RNNProp(hidden_size=3), weight_decay=0.1)
+    for step in range(3):
+        good.grad = torch.ones(2)
+        bad.grad = torch.ones(2) if step == 0 else torch.tensor([1.0, float("nan")])
+        optimizer.step()
+        if step == 0:
+            value, state = bad.detach().clone(), {k: v.clone() for k, v in optimizer.state[bad].items()}
+    assert torch.equal(bad, value)
+    for key in ("step", "hidden", "cell", "average"):
+        assert torch.equal(optimizer.state[bad][key], state[key])
+    assert int(optimizer.state[bad]["skipped"]) == 2
+    assert int(optimizer.state[good]["skipped"]) == 0
+    assert float(optimizer.state[good]["step"]) == 3
+
+
+def test_without_guard_updates_are_applied_as_they_come():
+    bad = nn.Parameter(torch.ones(2))
+    optimizer = LearnedOptimizer([bad], RNNProp(hidden_size=3), guard=None)
+    bad.grad = torch.tensor([1.0, float("nan")])
+    optimizer.step()
+    assert torch.isnan(bad).any()
+
+
+@pytest.mark.parametrize("copying", ["state_dict", "deepcopy", "pickle"])
+def test_goes_on_bit_for_bit(copying):
+    rule = RNNProp(hidden_size=4)
+    model = make_model()
+    optimizer = LearnedOptimizer(model.parameters(), rule, num_steps=20)
+    train(model, optimizer, 5)
+    if copying == "state_dict":
+        file = io.BytesIO()
+        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
+        file.seek(0)
+        saved = torch.load(file, weights_only=True)
+        other = make_model()
+        other.load_state_dict(saved["model"])
+        again = LearnedOptimizer(other.parameters(), rule)
+        again.load_state_dict(saved["optimizer"])
+    else:
+        both = (model, optimizer)
+        other, again = copy.deepcopy(both) if copying == "deepcopy" else pickle.loads(pickle.dumps(both))
+    assert train(model, optimizer, 5) == train(other, again, 5)
+
+
+def test_the_state_of_another_rule_is_refused():
+    model = make_model()
+    one = LearnedOptimizer(model.parameters(), RNNProp(hidden_size=4))
+    other = LearnedOptimizer(model.parameters(), CoordinatewiseLSTM(hidden_size=4))
+    with pytest.raises(ValueError, match="a state must be loaded into an optimizer with the rule that made it; got .*'rnnprop'"):
+        other.load_state_dict(one.state_dict())
+    same_kind = LearnedOptimizer(model.parameters(), RNNProp(hidden_size=4))
+    with pytest.raises(ValueError, match="the rule that made it"):
+        same_kind.load_state_dict(one.state_dict())
+
+
+def test_groups_hold_plain_values_and_state_belongs_to_parameters():
+    model = make_model()
+    optimizer = LearnedOptimizer(model.named_parameters(), RNNProp(hidden_size=4))
+    train(model, optimizer, 1)
+    for group in optimizer.param_groups:
+        for key, value in group.items():
+            assert key in ("params", "param_names") or value is None or isinstance(value, (bool, int, float, str))
+    for param in model.parameters():
+        assert optimizer.state[param]["hidden"].shape == (8, *param.shape)
+    assert "rnnprop" in repr(optimizer)
+
+
+def test_works_with_a_scheduler():
+    model = make_model()
+    optimizer = LearnedOptimizer(model.parameters(), RNNProp(hidden_size=4))
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=4)
+    rates = []
+    for _ in range(4):
+        train(model, optimizer, 1)
+        rates.append(optimizer.param_groups[0]["lr"])
+        scheduler.step()
+    assert rates[0] == 1.0
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_hooks_run():
+    model, calls = make_model(), []
+    optimizer = LearnedOptimizer(model.parameters(), RNNProp(hidden_size=4))
+    optimizer.register_step_pre_hook(lambda *args: calls.append("before"))
+    optimizer.register_step_post_hook(lambda *args: calls.append("after"))
+    train(model, optimizer, 1)
+    assert calls == ["before", "after"]
+
+
+def test_composed_rules_see_the_names_of_named_parameters():
+    model = make_model()
+    rule = small_rule("composed", parts=[{"rule": "sgd:lr=1.0", "name": "bias$"}, {"rule": "sgd:lr=1e-12"}])
+    before = {key: value.detach().clone() for key, value in model.named_parameters()}
+    train(model, LearnedOptimizer(model.named_parameters(), rule), 1)
+    for key, value in model.named_parameters():
+        assert torch.allclose(value, before[key], atol=1e-6) != key.endswith("bias"), key
+
+
+def test_a_small_lr_warns_and_the_usual_one_does_not():
+    params = [nn.Parameter(torch.ones(1))]
+    with pytest.warns(UserWarning, match="lr multiplies the learned update and is 1.0 as meta-trained; got 0.0003"):
+        LearnedOptimizer(params, RNNProp(hidden_size=2), lr=3e-4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LearnedOptimizer(params, RNNProp(hidden_size=2))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": -1.0}, "lr must not be negative; got -1.0"),
+        ({"weight_decay": -0.1}, "weight_decay must not be negative; got -0.1"),
+        ({"num_steps": 0}, "num_steps must be positive or None; got 0"),
+        ({"guard": "hope"}, "guard must be 'skip' or None; got 'hope'"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:lr multiplies")
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        LearnedOptimizer([nn.Parameter(torch.ones(1))], RNNProp(hidden_size=2), **options)
+
+
+def test_a_rule_of_another_kind_is_named():
+    with pytest.raises(TypeError, match="rule must be None, a name, a path or an UpdateRule; got Linear"):
+        LearnedOptimizer([nn.Parameter(torch.ones(1))], nn.Linear(1, 1))
+
+
+def test_sparse_gradients_are_named():
+    embedding = nn.Embedding(4, 2, sparse=True)
+    optimizer = LearnedOptimizer(embedding.parameters(), RNNProp(hidden_size=2))
+    embedding(torch.tensor([1])).sum().backward()
+    with pytest.raises(ValueError, match="gradients must be dense; got a sparse one"):
+        optimizer.step()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_takes_the_cpus_steps():
+    runs = []
+    for device in ("cpu", "cuda"):
+        model, rule = make_model().double().to(device), small_rule("rnnprop").double()
+        torch.manual_seed(0)
+        optimizer = LearnedOptimizer(model.parameters(), rule)
+        for _ in range(5):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(INPUTS.double().to(device)), TARGETS.to(device)).backward()
+            optimizer.step()
+        runs.append([p.detach().cpu() for p in model.parameters()])
+    for a, b in zip(*runs, strict=True):
+        assert a.shape == b.shape
