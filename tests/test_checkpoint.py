@@ -57,7 +57,12 @@ def test_loading_changes_no_global_random_state(artefact):
 
 def test_digest_sees_values_names_shapes_and_dtypes():
     base = {"a": torch.zeros(2, 3)}
-    others = [{"a": torch.full((2, 3), 1e-30)}, {"b": torch.zeros(2, 3)}, {"a": torch.zeros(3, 2)}, {"a": torch.zeros(2, 3).double()}]
+    others = [
+        {"a": torch.full((2, 3), 1e-30)},
+        {"b": torch.zeros(2, 3)},
+        {"a": torch.zeros(3, 2)},
+        {"a": torch.zeros(2, 3).double()},
+    ]
     assert digest(base) == digest({"a": torch.zeros(2, 3)})
     assert len({digest(tree) for tree in [base, *others]}) == 5
 
@@ -134,7 +139,9 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
 
 
 def test_no_such_file_names_the_shipped_ones(tmp_path):
-    with pytest.raises(FileNotFoundError, match="a rule must be a shipped name or the path of an artefact; got .*nothing"):
+    with pytest.raises(
+        FileNotFoundError, match="a rule must be a shipped name or the path of an artefact; got .*nothing"
+    ):
         load_rule(tmp_path / "nothing")
 
 
