@@ -1,0 +1,139 @@
+"""UnrollMonitor and the meta-training log: what is drawn is true."""
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from l2l_opt import LearnedOptimizer, MetaTrainer, RNNProp, TruncatedBackprop
+from l2l_opt.inspection import UnrollMonitor
+from l2l_opt.inspection.meta_training import MetaTrainingLog
+from tests.conftest import small_family, small_rule
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+INPUTS = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
+
+
+def read(folder):
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "histograms": 0})
+    events.Reload()
+    return events
+
+
+def series(events, tag):
+    return {event.step: event.value for event in events.Scalars(tag)}
+
+
+def run(folder, make_optimizer, steps=5, **options):
+    """Train a small model under the monitor; returns what the charts should say."""
+    model = nn.Linear(3, 2)
+    optimizer = make_optimizer(model)
+    truth = {"loss": [], "gradient": [], "update": [], "hidden": []}
+    with SummaryWriter(str(folder)) as writer, UnrollMonitor(optimizer, writer, **options) as monitor:
+        for _ in range(steps):
+            loss = (model(INPUTS) ** 2).mean()
+            monitor.log_loss(loss.detach())
+            optimizer.zero_grad()
+            loss.backward()
+            before = model.weight.detach().clone()
+            optimizer.step()
+            truth["loss"].append(loss.item())
+            truth["gradient"].append(model.weight.grad.norm().item())
+            truth["update"].append((model.weight.detach() - before).norm().item())
+            hidden = optimizer.state[model.weight].get("hidden")
+            truth["hidden"].append(0.0 if hidden is None else hidden.square().mean().sqrt().item())
+    return model, optimizer, truth
+
+
+def test_charts_say_what_happened(tmp_path):
+    _, _, truth = run(tmp_path, lambda model: LearnedOptimizer(model.named_parameters(), RNNProp(hidden_size=3)))
+    events = read(tmp_path)
+    for tag, key in (
+        ("loss/student", "loss"),
+        ("gradient_norm/weight", "gradient"),
+        ("update_norm/weight", "update"),
+        ("state_hidden_rms/weight", "hidden"),
+    ):
+        drawn = series(events, tag)
+        assert list(drawn) == list(range(5))
+        np.testing.assert_allclose(list(drawn.values()), truth[key], rtol=1e-5)
+        assert min(truth[key]) > 0
+
+
+def test_histograms_hold_every_coordinate(tmp_path):
+    run(tmp_path, lambda model: LearnedOptimizer(model.named_parameters(), RNNProp(hidden_size=3)))
+    events = read(tmp_path)
+    for quantity in ("gradient", "update"):
+        histograms = events.Histograms(f"{quantity}/weight")
+        assert [event.step for event in histograms] == list(range(5))
+        assert all(event.histogram_value.num == 6 for event in histograms)
+
+
+def test_attaches_to_any_optimizer(tmp_path):
+    _, _, truth = run(tmp_path, lambda model: torch.optim.Adam(model.parameters(), lr=0.1))
+    drawn = series(read(tmp_path), "update_norm/0.0")
+    np.testing.assert_allclose(list(drawn.values()), truth["update"], rtol=1e-5)
+
+
+def test_cadences(tmp_path):
+    run(tmp_path, lambda model: torch.optim.SGD(model.parameters(), lr=0.1), steps=7, every=3, histogram_every=6)
+    events = read(tmp_path)
+    assert list(series(events, "update_norm/0.0")) == [0, 3, 6]
+    assert [event.step for event in events.Histograms("update/0.0")] == [0, 6]
+
+
+def test_the_monitor_changes_nothing_and_leaves_cleanly(tmp_path):
+    torch.manual_seed(0)
+    watched, optimizer, _ = run(tmp_path, lambda model: torch.optim.Adam(model.parameters(), lr=0.1))
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    plain = torch.optim.Adam(model.parameters(), lr=0.1)
+    for _ in range(5):
+        plain.zero_grad()
+        (model(INPUTS) ** 2).mean().backward()
+        plain.step()
+    assert torch.equal(model.weight, watched.weight)
+
+
+def test_bad_cadences_are_named(tmp_path):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    with SummaryWriter(str(tmp_path)) as writer, pytest.raises(ValueError, match="every must be at least 1"):
+        UnrollMonitor(optimizer, writer, every=0)
+
+
+def test_a_meta_training_run_is_drawn_whole(tmp_path):
+    trainer = MetaTrainer(
+        small_rule("rnnprop").double(),
+        small_family(),
+        TruncatedBackprop(horizon=8, truncation_length=4),
+        outer_steps=4,
+        num_students=2,
+        validate_every=2,
+        validation_students=2,
+    )
+    log, steps, validations = MetaTrainingLog(tmp_path), [], []
+
+    def on_step(step):
+        steps.append(step)
+        log.on_outer_step(trainer, step)
+
+    def on_validation(validation):
+        validations.append(validation)
+        log.on_validation(trainer, validation)
+
+    trainer.run(on_outer_step=on_step, on_validation=on_validation)
+    log.close()
+    events = read(tmp_path)
+    assert series(events, "meta/loss") == pytest.approx({step.number: step.meta_loss for step in steps})
+    assert series(events, "meta/gradient_norm") == pytest.approx({step.number: step.meta_gradient_norm for step in steps})
+    figures = {validation.outer_step: validation.figure for validation in validations}
+    assert series(events, "validation/figure") == pytest.approx(figures)
+    assert set(figures) == {0, 2, 4}
+    curve = series(read(tmp_path / "validation-000004"), "student/loss")
+    np.testing.assert_allclose(list(curve.values()), validations[-1].curve.numpy(), rtol=1e-6)
+    assert list(curve) == list(range(8))
