@@ -144,7 +144,9 @@ def test_resume_where_there_is_nothing_starts(tmp_path):
 def test_other_options_are_named_and_refused_unless_allowed(tmp_path):
     run, _ = make_run(tmp_path, options={"seed": 0, "meta_lr": 0.001})
     go(run)
-    with pytest.raises(ValueError, match=r"got others \(meta_lr was 0.001, is 0.1\), use the old ones or --allow-changed"):
+    with pytest.raises(
+        ValueError, match=r"got others \(meta_lr was 0.001, is 0.1\), use the old ones or --allow-changed"
+    ):
         make_run(tmp_path, resume=True, options={"seed": 0, "meta_lr": 0.1})
     make_run(tmp_path, resume=True, options={"seed": 0, "meta_lr": 0.1}, allow_changed_options=True)
 

@@ -49,7 +49,7 @@ from l2l_opt.evaluation.protocol import evaluate as judge
     "as_json",
     is_flag=True,
     default=False,
-    show_default=True,
+    show_default="off",
     help="Print evaluation.json instead of a table.",
 )
 @device_options

@@ -17,7 +17,7 @@ from l2l_opt.tasks.base import task_options
 
 @click.command("list")
 @click.argument("what", type=click.Choice(["tasks", "rules", "estimators", "pretrained"]))
-@click.option("--json", "as_json", is_flag=True, default=False, show_default=True, help="For a machine to read.")
+@click.option("--json", "as_json", is_flag=True, default=False, show_default="off", help="For a machine to read.")
 @device_options
 def list_names(what: str, as_json: bool, device: str, threads: int, dtype: str) -> None:
     """List WHAT there is, with a line and the options of each.

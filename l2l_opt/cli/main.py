@@ -35,7 +35,7 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["--help", "-h"]})
 @click.version_option(__version__, prog_name="l2l-opt")
-@click.option("--debug", is_flag=True, default=False, show_default=True, help="Show tracebacks; goes anywhere.")
+@click.option("--debug", is_flag=True, default=False, show_default="off", help="Show tracebacks; goes anywhere.")
 def group(debug: bool) -> None:
     """Learned optimizers: meta-train, evaluate, inspect.
 

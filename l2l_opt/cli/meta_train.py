@@ -39,7 +39,7 @@ from l2l_opt.schedules import Horizon
     "--students", type=click.IntRange(min=1), default=8, show_default=True, help="Students trained side by side."
 )
 @click.option("--estimator", default="tbptt", show_default=True, help="Of the meta-gradient.")
-@click.option("--second-derivatives", is_flag=True, default=False, show_default=True, help="Keep d grad / d params.")
+@click.option("--second-derivatives", is_flag=True, default=False, show_default="off", help="Keep d grad / d params.")
 @click.option(
     "--step-weights", type=click.Choice(STEP_WEIGHTS), default="ones", show_default=True, help="Of the meta-loss."
 )
@@ -77,15 +77,15 @@ from l2l_opt.schedules import Horizon
 @click.option(
     "--out", type=click.Path(path_type=Path), default="runs/meta-train", show_default=True, help="The run's folder."
 )
-@click.option("--resume", is_flag=True, default=False, show_default=True, help="Go on from the last checkpoint there.")
-@click.option("--allow-changed-options", is_flag=True, default=False, show_default=True, help="With --resume.")
+@click.option("--resume", is_flag=True, default=False, show_default="off", help="Go on from the last checkpoint there.")
+@click.option("--allow-changed-options", is_flag=True, default=False, show_default="off", help="With --resume.")
 @click.option(
     "--minutes", type=click.FloatRange(min=0, min_open=True), default=None, show_default="no limit", help="Stop after."
 )
 @click.option(
     "--checkpoint-every", type=click.IntRange(min=1), default=None, show_default="3 minutes", help="Outer steps."
 )
-@click.option("--json", "as_json", is_flag=True, default=False, show_default=True, help="Print run.json at the end.")
+@click.option("--json", "as_json", is_flag=True, default=False, show_default="off", help="Print run.json at the end.")
 @device_options
 def meta_train(
     rule: str,

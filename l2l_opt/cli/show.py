@@ -12,7 +12,7 @@ from l2l_opt.cli.common import device_options
 
 @click.command()
 @click.argument("rule")
-@click.option("--json", "as_json", is_flag=True, default=False, show_default=True, help="For a machine to read.")
+@click.option("--json", "as_json", is_flag=True, default=False, show_default="off", help="For a machine to read.")
 @device_options
 def show(rule: str, as_json: bool, device: str, threads: int, dtype: str) -> None:
     """Print the card of RULE (a shipped name or a path): what it is, where it comes from, what it costs.

@@ -62,7 +62,8 @@ def test_a_diverging_rate_counts_as_infinite():
 
 def test_tuning_and_reporting_students_are_disjoint():
     draws = {
-        stream: [float(torch.rand((), generator=make_generator(0, stream, n, 0))) for n in range(20)] for stream in Stream
+        stream: [float(torch.rand((), generator=make_generator(0, stream, n, 0))) for n in range(20)]
+        for stream in Stream
     }
     values = [value for numbers in draws.values() for value in numbers]
     assert len(set(values)) == len(values)
@@ -85,10 +86,21 @@ def results():
 
 
 def test_results_hold_what_the_design_names(results):
-    assert [(r.optimizer, r.horizon) for r in results] == [(n, h) for h in (12, 24) for n in ("learned", "sgd", "momentum")]
+    assert [(r.optimizer, r.horizon) for r in results] == [
+        (n, h) for h in (12, 24) for n in ("learned", "sgd", "momentum")
+    ]
     for result in results:
         record = result.record()
-        assert set(record) == {"task", "horizon", "optimizer", "settings", "final_losses", "mean", "interval", "seconds"}
+        assert set(record) == {
+            "task",
+            "horizon",
+            "optimizer",
+            "settings",
+            "final_losses",
+            "mean",
+            "interval",
+            "seconds",
+        }
         assert len(record["final_losses"]) == 3
         assert record["mean"] == pytest.approx(np.mean(record["final_losses"]))
         assert record["interval"][0] <= record["mean"] <= record["interval"][1]

@@ -130,7 +130,9 @@ def test_a_meta_training_run_is_drawn_whole(tmp_path):
     log.close()
     events = read(tmp_path)
     assert series(events, "meta/loss") == pytest.approx({step.number: step.meta_loss for step in steps})
-    assert series(events, "meta/gradient_norm") == pytest.approx({step.number: step.meta_gradient_norm for step in steps})
+    assert series(events, "meta/gradient_norm") == pytest.approx(
+        {step.number: step.meta_gradient_norm for step in steps}
+    )
     figures = {validation.outer_step: validation.figure for validation in validations}
     assert series(events, "validation/figure") == pytest.approx(figures)
     assert set(figures) == {0, 2, 4}

@@ -1,0 +1,167 @@
+"""Bad input: one sentence that names the rule broken, the value and the fix; exit code 1 or 2; nothing overwritten."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from l2l_opt import RNNProp, save_rule
+from l2l_opt.cli.main import main
+
+META_TRAIN = ["meta-train", "--rule", "rnnprop:hidden_size=2", "--task", "quadratics:dim=2", "--outer-steps", "1"]
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Runs the command line in an empty folder; gives exit code, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return caught.value.code, captured.out, captured.err
+
+    return call
+
+
+def error_line(err):
+    lines = [line for line in err.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, err
+    assert err.rstrip().endswith(lines[0])
+    assert "Traceback" not in err
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["meta-train", "--task", "digit-mlp"], 2, ["task", "'digit-mlp'", "digits-mlp"]),
+        (["meta-train", "--rule", "lsmt"], 2, ["rule", "'lsmt'", "lstm"]),
+        (["meta-train", "--rule", "lstm:size=3"], 2, ["option", "'size'", "hidden_size"]),
+        (["meta-train", "--estimator", "magic"], 2, ["estimator", "'magic'", "tbptt"]),
+        (["meta-train", "--horizon", "0"], 2, ["horizon must be positive", "'0'", "100"]),
+        (["meta-train", "--horizon", "-20"], 2, ["horizon must be positive", "'-20'"]),
+        (
+            ["meta-train", "--horizon", "10", "--truncation-length", "20"],
+            2,
+            ["must not exceed horizon", "20 and 10", "at most 10"],
+        ),
+        (["meta-train", "--horizon", "100", "--truncation-length", "7"], 2, ["must divide horizon", "7 and 100", "5"]),
+        (["meta-train", "--meta-lr", "-1"], 2, ["meta_lr", "-1"]),
+        (["meta-train", "--outer-steps", "0"], 2, ["--outer-steps", "0"]),
+        (["meta-train", "--device", "quantum"], 2, ["device", "'quantum'", "cpu"]),
+        (["meta-train", "--plugin", "nowhere.py"], 2, ["--plugin", "nowhere.py"]),
+        (["meta-train", "--nonsense"], 2, ["--nonsense"]),
+        (["evaluate", "nothing-there"], 1, ["shipped name or the path", "'nothing-there'"]),
+        (["evaluate", "default-1", "--task", "nope"], 2, ["task", "'nope'"]),
+        (["evaluate", "default-1", "--horizon", "0"], 2, ["--horizon", "0"]),
+        (["inspect", "nothing-there"], 1, ["'nothing-there'"]),
+        (["show", "nothing-there"], 1, ["'nothing-there'"]),
+        (["show"], 2, ["RULE"]),
+        (["list", "things"], 2, ["things", "tasks"]),
+        (["dance"], 2, ["dance"]),
+    ],
+)
+def test_wrong_words_are_named(run, tmp_path, arguments, code, words):
+    got, _, err = run(*arguments)
+    line = error_line(err)
+    assert got == code, line
+    for word in words:
+        assert word in line
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_missing_data_names_the_places_and_the_way_out(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("L2L_OPT_DATA", raising=False)
+    code, _, err = run("meta-train", "--task", "mnist-mlp:root=/nowhere")
+    assert code == 1
+    line = error_line(err)
+    for word in ("mnist must lie on this machine", "/nowhere", "npm pack", "L2L_OPT_DATA"):
+        assert word in line
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "text"])
+@pytest.mark.parametrize("command", ["show", "evaluate", "inspect", "meta-train"])
+def test_broken_artefacts_are_named(run, tmp_path, command, damage):
+    path = tmp_path / "broken.safetensors"
+    save_rule(RNNProp(hidden_size=2), path)
+    content = path.read_bytes()
+    if damage == "truncated":
+        path.write_bytes(content[:-3])
+    elif damage == "flipped":
+        path.write_bytes(content[:-3] + bytes([content[-3] ^ 64]) + content[-2:])
+    elif damage == "foreign":
+        save_file({"a": torch.zeros(1)}, path)
+    else:
+        path.write_text("not a rule")
+    before = path.read_bytes()
+    arguments = ["meta-train", "--rule", path] if command == "meta-train" else [command, path]
+    code, _, err = run(*arguments)
+    assert code == 1
+    assert "an artefact" in error_line(err)
+    assert "broken.safetensors" in err
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+@pytest.mark.parametrize("command", ["meta-train", "evaluate", "inspect"])
+def test_places_that_cannot_be_written_are_named(run, tmp_path, command, place):
+    (tmp_path / "file").write_text("precious")
+    option = "--logdir" if command == "inspect" else "--out"
+    start = META_TRAIN if command == "meta-train" else [command, "default-1", "--task", "quadratics"]
+    code, _, err = run(*start, option, tmp_path / place)
+    assert code in (1, 2)
+    assert str(tmp_path / "file") in error_line(err)
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_folder_that_holds_a_run_is_refused_without_resume(run, tmp_path):
+    code, _, err = run(*META_TRAIN, "--out", tmp_path / "run")
+    assert code == 0, err
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    code, _, err = run(*META_TRAIN, "--out", tmp_path / "run")
+    assert code == 2
+    assert "--resume" in error_line(err)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_a_plugin_that_fails_is_named(run, tmp_path):
+    (tmp_path / "plugin.py").write_text("1 / 0\n")
+    code, _, err = run(*META_TRAIN, "--plugin", tmp_path / "plugin.py")
+    assert code == 2
+    assert "ZeroDivisionError" in error_line(err)
+
+
+def test_debug_shows_the_traceback(run):
+    with pytest.raises(FileNotFoundError):
+        main(["--debug", "show", "nothing-there"])
+
+
+def test_a_full_disk_ends_in_a_sentence_and_leaves_the_checkpoint(tmp_path):
+    """A file-size limit stands for the full disk: the first checkpoint fits, the limit comes later."""
+    script = f"""
+import resource, signal, sys
+from l2l_opt.cli import meta_train
+from l2l_opt.cli.main import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+usual = meta_train.MetaTrainingProgress.on_outer_step
+def limit(self, trainer, step):
+    if step.number == 3:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    usual(self, trainer, step)
+meta_train.MetaTrainingProgress.on_outer_step = limit
+main(["meta-train", "--rule", "rnnprop:hidden_size=4", "--task", "quadratics:dim=2", "--outer-steps", "6",
+      "--checkpoint-every", "2", "--validate-every", "0", "--out", {str(tmp_path / "run")!r}])
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 1, result.stderr
+    assert "Error: " in result.stderr
+    assert "Traceback" not in result.stderr
+    script = script.replace("if step.number == 3", "if False").replace('"--out"', '"--resume", "--out"')
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "going on from outer step 2" in result.stderr

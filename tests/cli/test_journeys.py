@@ -1,0 +1,257 @@
+"""What users do, from the command line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from l2l_opt import LearnedOptimizer, list_pretrained, load_rule
+from l2l_opt.cli.main import COMMANDS
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+SMALL = ["--rule", "rnnprop:hidden_size=4", "--task", "quadratics:dim=3", "--horizon", "20", "--truncation-length", "5"]
+
+
+def l2l_opt(*arguments, code=0, **options):
+    command = [sys.executable, "-m", "l2l_opt.cli", *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    assert result.returncode == code, result.stderr
+    return result
+
+
+def digests(folder):
+    return json.loads((folder / "run.json").read_text())["digests"]
+
+
+def test_meta_train_evaluate_inspect_show(tmp_path):
+    out = tmp_path / "run"
+    result = l2l_opt("meta-train", *SMALL, "--outer-steps", 40, "--validate-every", 10, "--meta-lr", 0.01, "--out", out)
+    assert "finished after outer step 40" in result.stdout
+    assert "outer step 40 of 40" in result.stderr
+    record = json.loads((out / "run.json").read_text())
+    assert record["options"]["horizon"] == "20"
+    assert (out / "last.safetensors").is_file()
+
+    result = l2l_opt(
+        "evaluate", out / "rule.safetensors", "--task", "quadratics:dim=3", "--horizon", 20, "--horizon", 40,
+        "--seeds", 4, "--tuning-seeds", 3, "--out", tmp_path / "evaluation",
+    )  # fmt: skip
+    for word in ("learned", "sgd", "momentum", "rmsprop", "adam", "95 % interval", "quadratics:dim=3, 40 steps"):
+        assert word in result.stdout
+    content = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+    assert {(r["optimizer"], r["horizon"]) for r in content["results"]} == {
+        (name, horizon)
+        for name in ("learned", "sgd", "momentum", "rmsprop", "adam", "adam-cosine")
+        for horizon in (20, 40)
+    }
+    assert all(len(r["final_losses"]) == 4 for r in content["results"])
+    assert (tmp_path / "evaluation" / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+    l2l_opt("inspect", out, "--task", "quadratics:dim=3", "--horizon", 7, "--logdir", tmp_path / "logs")
+    events = EventAccumulator(str(tmp_path / "logs"), size_guidance={"scalars": 0, "histograms": 0})
+    events.Reload()
+    for tag in (
+        "loss/student",
+        "gradient_norm/theta",
+        "update_norm/theta",
+        "state_hidden_mean/theta",
+        "state_cell_rms/theta",
+    ):
+        assert [event.step for event in events.Scalars(tag)] == list(range(7)), tag
+    assert len(events.Histograms("update/theta")) == len(events.Histograms("gradient/theta")) == 7
+
+    card = json.loads(l2l_opt("show", out, "--json").stdout)
+    assert card["digest"] == record["digests"]["rule"]
+    assert card["task"] == "quadratics:dim=3"
+    assert card["provenance"]["seed"] == 0
+    assert card["state_bytes_per_parameter"] == 4 * (2 + 2 * 2 * 4)
+    text = l2l_opt("show", out / "rule.safetensors").stdout
+    for word in ("rnnprop", "quadratics:dim=3", "licence: Apache-2.0", "digest", "validation"):
+        assert word in text
+
+
+def test_meta_train_can_go_on_from_an_artefact(tmp_path):
+    l2l_opt("meta-train", *SMALL, "--outer-steps", 2, "--out", tmp_path / "first")
+    more = ["--rule", tmp_path / "first" / "last.safetensors", *SMALL[2:]]
+    l2l_opt("meta-train", *more, "--outer-steps", 1, "--meta-lr", 1e-12, "--out", tmp_path / "second")
+    one, other = (load_rule(tmp_path / name / "last.safetensors") for name in ("first", "second"))
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        assert (a - b).abs().max() < 1e-9
+
+
+def test_same_seed_same_rule_another_seed_another(tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        l2l_opt("meta-train", *SMALL, "--outer-steps", 3, "--seed", seed, "--out", tmp_path / name)
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+    assert digests(tmp_path / "a")["last"] != digests(tmp_path / "c")["last"]
+
+
+def wait_for_outer_step(folder, number, process):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        path = folder / "run.json"
+        if path.exists() and json.loads(path.read_text())["outer_step"] >= number:
+            return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    raise AssertionError("the run did not get there")
+
+
+RUN = ["meta-train", *SMALL, "--outer-steps", "120", "--checkpoint-every", "3", "--validate-every", "25"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    l2l_opt(*RUN, "--out", folder / "run")
+    return digests(folder / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 3])
+def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(kills, uninterrupted, tmp_path):
+    command = [sys.executable, "-m", "l2l_opt.cli", *RUN, "--out", str(tmp_path / "run"), "--resume"]
+    for kill in range(kills):
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            wait_for_outer_step(tmp_path / "run", 20 * (kill + 1), process)
+            process.kill()
+    result = l2l_opt(*RUN, "--out", tmp_path / "run", "--resume")
+    assert "going on from outer step" in result.stderr
+    assert digests(tmp_path / "run") == uninterrupted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_writes_a_checkpoint_and_ends_cleanly(name, uninterrupted, tmp_path):
+    command = [sys.executable, "-m", "l2l_opt.cli", *RUN, "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for_outer_step(tmp_path / "run", 9, process)
+        os.kill(process.pid, signal.Signals[name])
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    assert f"got {name} after" in err
+    assert "--resume" in err
+    stopped = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert 9 <= stopped["outer_step"] < 120
+    l2l_opt(*RUN, "--out", tmp_path / "run", "--resume")
+    assert digests(tmp_path / "run") == uninterrupted
+
+
+def test_a_time_budget_ends_it_well_and_leaves_a_rule(tmp_path):
+    result = l2l_opt("meta-train", *SMALL, "--outer-steps", 100000, "--minutes", 0.02, "--out", tmp_path / "run")
+    assert "out of time after outer step" in result.stdout
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert 0 < record["outer_step"] < 100000
+    assert load_rule(tmp_path / "run" / "rule.safetensors").card["digest"] == record["digests"]["rule"]
+
+
+def test_resume_of_a_finished_run_succeeds(tmp_path):
+    arguments = ["meta-train", *SMALL, "--outer-steps", 2, "--out", tmp_path / "run", "--resume"]
+    l2l_opt(*arguments)
+    before = digests(tmp_path / "run")
+    l2l_opt(*arguments)
+    assert digests(tmp_path / "run") == before
+    result = l2l_opt(*arguments, "--meta-lr", 0.5, code=2)
+    assert "meta_lr was 0.001, is 0.5" in result.stderr
+
+
+PLUGIN = '''
+"""A rule and a task of a user's own."""
+import torch
+from l2l_opt import UpdateRule, register_rule, register_task
+from l2l_opt.rules.hand_designed import SGD
+from l2l_opt.tasks.quadratics import Quadratics
+
+
+@register_rule("my-sgd")
+class MySGD(SGD):
+    """My own descent."""
+
+
+@register_task("my-quadratic")
+def my_quadratic(*, dim: int = 2):
+    """My own quadratic."""
+    return Quadratics(dim=dim)
+'''
+
+
+def test_a_plugins_rule_and_task_are_meta_trained_and_used(tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(PLUGIN)
+    names = l2l_opt("list", "tasks", "--plugin", plugin).stdout
+    assert "my-quadratic: My own quadratic." in names
+    run = ["--rule", "my-sgd", "--task", "my-quadratic:dim=3", "--outer-steps", 2, "--out", tmp_path / "run"]
+    l2l_opt("meta-train", *run, "--plugin", plugin)
+    assert "my-sgd" in l2l_opt("show", tmp_path / "run", "--plugin", plugin).stdout
+    result = l2l_opt("show", tmp_path / "run", code=1)
+    assert "--plugin FILE.py" in result.stderr
+
+
+def test_lists():
+    for what, words in (
+        ("rules", ["lstm", "rnnprop", "sgd", "momentum", "rmsprop", "adam", "composed", "hidden_size=20"]),
+        ("tasks", ["quadratics", "digits-mlp", "fashion-mlp", "mnist-mlp", "hidden=20", "activation=sigmoid"]),
+        ("estimators", ["tbptt: Truncated"]),
+        ("pretrained", list_pretrained()),
+    ):
+        out = l2l_opt("list", what).stdout
+        for word in words:
+            assert word in out
+        assert {entry["name"] for entry in json.loads(l2l_opt("list", what, "--json").stdout)}
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_help_shows_an_example_and_every_default(command):
+    text = l2l_opt(command, "--help").stdout
+    assert f"Example: l2l-opt {command}" in " ".join(text.split())
+    num_options = sum(line.strip().startswith("--") for line in text.partition("Options:")[2].splitlines())
+    assert " ".join(text.split()).count("[default:") == num_options, text
+
+
+def test_help_is_quick_and_needs_no_torch():
+    script = """
+import sys
+from l2l_opt.cli.main import main
+try:
+    main(["--help"])
+except SystemExit:
+    print("torch" in sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.rstrip().endswith("False")
+
+
+def test_shipped_rules_are_whole():
+    names = list_pretrained()
+    assert "default-1" in names
+    for name in names:
+        rule = load_rule(name)
+        for key in ("task", "horizon", "provenance", "figures", "licence", "digest"):
+            assert rule.card[key], (name, key)
+        assert "/" not in rule.card["provenance"]["command"].split("--out")[0].replace("l2l-opt", "")
+
+
+def test_the_drop_in_runs_every_shipped_rule():
+    import torch
+
+    for name in list_pretrained():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.Tanh(), torch.nn.Linear(16, 2))
+        inputs = torch.randn(64, 4)
+        targets = (inputs[:, 0] * inputs[:, 1] > 0).long()
+        optimizer = LearnedOptimizer(model.parameters(), name, num_steps=100)
+        losses = []
+        for _ in range(100):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(inputs), targets)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[-1] < 0.5 * losses[0], name
