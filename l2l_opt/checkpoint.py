@@ -152,6 +152,21 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         raise
 
 
+def make_writable_folder(folder: Path) -> None:
+    """Make a folder that files can be written to, so that work fails before it is done and not after.
+
+    Raises:
+        ValueError: the place is a file.
+        OSError: the folder cannot be made or written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"a folder for results must be a folder; got the file {str(folder)!r}, use another name")
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / ".writable"
+    probe.write_bytes(b"")
+    probe.unlink()
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from l2l_opt.checkpoint import FileFormatError, load_tree, save_rule, save_tree, write_atomically
+from l2l_opt.checkpoint import FileFormatError, load_tree, make_writable_folder, save_rule, save_tree, write_atomically
 from l2l_opt.meta_trainer import MetaTrainer, OuterStep, Validation
 from l2l_opt.rules.base import UpdateRule
 
@@ -211,16 +211,11 @@ def refuse_unusable_folder(folder: Path, *, resume: bool) -> None:
         ValueError: it holds a run, and this is not to go on from it; or it is a file.
         OSError: it cannot be made or written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"a run's folder must be a folder; got the file {str(folder)!r}, use another name")
     if not resume and ((folder / "run.json").exists() or (folder / "checkpoint").exists()):
         raise ValueError(
             f"a run's folder must not hold a run already; got {str(folder)!r}, use another or go on with --resume"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / ".writable"
-    probe.write_bytes(b"")
-    probe.unlink()
+    make_writable_folder(folder)
 
 
 def _version() -> str:

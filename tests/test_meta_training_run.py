@@ -165,7 +165,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
 
 def test_a_file_in_the_folders_place_is_named(tmp_path):
     (tmp_path / "file").write_text("precious")
-    with pytest.raises(ValueError, match="a run's folder must be a folder; got the file"):
+    with pytest.raises(ValueError, match="a folder for results must be a folder; got the file"):
         make_run(tmp_path / "file")
     with pytest.raises(NotADirectoryError):
         make_run(tmp_path / "file" / "run")

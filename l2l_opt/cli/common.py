@@ -93,18 +93,3 @@ def read_task(spec: str, *, device: torch.device, dtype: str) -> TaskFamily:
     """A task family from its notation on the command line."""
     with wrong_usage():
         return make_task(spec, device=device, dtype=DTYPES[dtype])
-
-
-def refuse_unwritable(folder: Path) -> None:
-    """Fail before the work, not after it.
-
-    Raises:
-        ValueError: the place is a file.
-        OSError: the folder cannot be made or written.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--out must be a folder; got the file {str(folder)!r}, use another name")
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / ".writable"
-    probe.write_bytes(b"")
-    probe.unlink()

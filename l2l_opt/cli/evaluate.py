@@ -9,8 +9,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from l2l_opt.checkpoint import load_rule, write_atomically
-from l2l_opt.cli.common import DTYPES, device_options, read_device, read_task, refuse_unwritable, wrong_usage
+from l2l_opt.checkpoint import load_rule, make_writable_folder, write_atomically
+from l2l_opt.cli.common import DTYPES, device_options, read_device, read_task, wrong_usage
 from l2l_opt.evaluation.plots import curves_png
 from l2l_opt.evaluation.protocol import Result
 from l2l_opt.evaluation.protocol import evaluate as judge
@@ -78,7 +78,7 @@ def evaluate(
         place = read_device(device)
     teacher = load_rule(rule).to(device=place, dtype=DTYPES[dtype])
     family = read_task(task, device=place, dtype=dtype)
-    refuse_unwritable(out)
+    make_writable_folder(out)
     results = judge(
         teacher,
         family,

@@ -6,8 +6,8 @@ import click
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from l2l_opt.checkpoint import load_rule
-from l2l_opt.cli.common import DTYPES, device_options, read_device, read_task, refuse_unwritable, wrong_usage
+from l2l_opt.checkpoint import load_rule, make_writable_folder
+from l2l_opt.cli.common import DTYPES, device_options, read_device, read_task, wrong_usage
 from l2l_opt.inspection.monitor import UnrollMonitor
 from l2l_opt.optimizer import LearnedOptimizer
 from l2l_opt.randomness import Stream, make_generator
@@ -47,7 +47,7 @@ def inspect(
         place = read_device(device)
     teacher = load_rule(rule).to(device=place, dtype=DTYPES[dtype])
     family = read_task(task, device=place, dtype=dtype)
-    refuse_unwritable(logdir)
+    make_writable_folder(logdir)
     generator = make_generator(seed, Stream.REPORTING, 0, 0)
     data = family.sample(generator)
     params = {name: torch.nn.Parameter(p) for name, p in family.init_params(data, generator).items()}
