@@ -1,5 +1,6 @@
 """The outer loop: Adam on phi, validation on fixed students, the best rule kept."""
 
+import copy
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from l2l_opt.estimators.base import MetaGradientEstimator
 from l2l_opt.randomness import Stream
-from l2l_opt.rules.base import UpdateRule, make_rule
+from l2l_opt.rules.base import UpdateRule
 from l2l_opt.schedules import meta_learning_rate
 from l2l_opt.students import final_losses, training_losses
 from l2l_opt.tasks.base import TaskFamily
@@ -120,10 +121,7 @@ class MetaTrainer:
         self.outer_steps, self.seed = outer_steps, seed
         self.meta_lr, self.meta_lr_schedule, self.clip_norm = meta_lr, meta_lr_schedule, clip_norm
         self.validate_every, self.validation_students = validate_every, validation_students
-        horizon = getattr(estimator, "horizon", None)
-        self.validation_horizon = validation_horizon or (horizon.longest if horizon is not None else 100)
-        meta_loss = getattr(estimator, "meta_loss", None)
-        self.normalised = meta_loss is not None and meta_loss.normalisation == "log"
+        self.validation_horizon = validation_horizon or estimator.horizon.longest
         self.students = estimator.init(rule, family, num_students=num_students, seed=seed)
         self.optimizer = torch.optim.Adam(rule.parameters(), lr=meta_lr)
         self.outer_steps_done = 0
@@ -165,11 +163,7 @@ class MetaTrainer:
             seed=self.seed,
             stream=Stream.VALIDATION,
         )
-        figures = final_losses(curves)
-        if self.normalised:
-            tiny = torch.finfo(figures.dtype).tiny
-            figures = figures.clamp(min=tiny).log() - curves[0].clamp(min=tiny).log()
-        figure = float(figures.mean())
+        figure = float(self.estimator.meta_loss.normalise(final_losses(curves), curves[0]).mean())
         figure = figure if math.isfinite(figure) else math.inf
         return Validation(self.outer_steps_done, figure, curves.mean(dim=1))
 
@@ -206,7 +200,7 @@ class MetaTrainer:
 
     def best_rule(self) -> UpdateRule:
         """The rule with its best weights; shares none with the one in training."""
-        rule = make_rule(self.rule.registry_name, **self.rule.config)
+        rule = copy.deepcopy(self.rule)
         for name, weight in rule.named_parameters():
             weight.data = self.best_phi[name].clone()
         return rule

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from l2l_opt import __version__
 from l2l_opt.checkpoint import FileFormatError, load_tree, make_writable_folder, save_rule, save_tree, write_atomically
 from l2l_opt.meta_trainer import MetaTrainer, OuterStep, Validation
 from l2l_opt.rules.base import UpdateRule
@@ -168,7 +169,7 @@ class MetaTrainingRun:
                 "minutes": round(self.trainer.seconds / 60, 2),
                 "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
                 "versions": {
-                    "l2l_opt": _version(),
+                    "l2l_opt": __version__,
                     "torch": torch.__version__,
                     "numpy": np.__version__,
                     "python": platform.python_version(),
@@ -216,12 +217,6 @@ def refuse_unusable_folder(folder: Path, *, resume: bool) -> None:
             f"a run's folder must not hold a run already; got {str(folder)!r}, use another or go on with --resume"
         )
     make_writable_folder(folder)
-
-
-def _version() -> str:
-    from l2l_opt import __version__
-
-    return __version__
 
 
 @contextlib.contextmanager

@@ -59,9 +59,9 @@ class Students:
         self.data: TaskData = _stack([data for _, _, data, _, _ in fresh])
         params: Params = _stack([params for _, _, _, params, _ in fresh])
         state = _stack([rule.init_state(params) for _, _, _, params, _ in fresh])
-        device = next(iter(params.values())).device
-        self.inner = InnerState(params, state, torch.tensor(self.horizons, dtype=torch.float32, device=device))
-        self.initial_losses = torch.full((len(numbers),), torch.nan, device=device)
+        like = next(iter(params.values()))
+        self.inner = InnerState(params, state, torch.tensor(self.horizons, dtype=torch.float32, device=like.device))
+        self.initial_losses = torch.full((len(numbers),), torch.nan, dtype=like.dtype, device=like.device)
 
     def _start(self, index: int) -> tuple[torch.Generator, int, TaskData, Params, Batch]:
         generator = make_generator(self.seed, self.stream, self.numbers[index], self.episodes[index])
@@ -80,6 +80,11 @@ class Students:
             self.pending[index] = batches[-1]
         return [_stack(list(step)) for step in zip(*drawn, strict=True)]
 
+    def initial_losses_given(self, losses: Tensor) -> Tensor:
+        """``initial_losses`` with those filled in that a window's first losses reveal: ``[S]``."""
+        fresh = torch.tensor([age == 0 for age in self.ages], device=losses.device)
+        return torch.where(fresh, losses[0].detach().to(self.initial_losses.dtype), self.initial_losses)
+
     def advance(self, inner: InnerState, losses: Tensor) -> None:
         """Take the students to where a window has left them; start those anew that are done or no longer finite.
 
@@ -90,8 +95,7 @@ class Students:
         losses = losses.detach()
         self.inner = inner.detach()
         length = losses.shape[0] - 1
-        fresh = torch.tensor([age == 0 for age in self.ages], device=losses.device)
-        self.initial_losses = torch.where(fresh, losses[0].to(self.initial_losses.dtype), self.initial_losses)
+        self.initial_losses = self.initial_losses_given(losses)
         finite = torch.isfinite(losses).all(dim=0).tolist()
         for index in range(len(self.numbers)):
             self.ages[index] += length

@@ -9,6 +9,8 @@ from typing import Any
 import click
 import torch
 
+from l2l_opt.checkpoint import FileFormatError, load_rule, make_writable_folder
+from l2l_opt.rules import UpdateRule
 from l2l_opt.tasks import TaskFamily, make_task
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -17,8 +19,6 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 @contextlib.contextmanager
 def wrong_usage() -> Iterator[None]:
     """Turn the ValueErrors of reading options into exit code 2; files that are broken keep their own."""
-    from l2l_opt.checkpoint import FileFormatError
-
     try:
         yield
     except FileFormatError:
@@ -93,3 +93,20 @@ def read_task(spec: str, *, device: torch.device, dtype: str) -> TaskFamily:
     """A task family from its notation on the command line."""
     with wrong_usage():
         return make_task(spec, device=device, dtype=DTYPES[dtype])
+
+
+def prepare(
+    rule: str, task: str, folder: Path, *, device: str, threads: int, dtype: str
+) -> tuple[UpdateRule, TaskFamily]:
+    """What running a saved rule on a task begins with; fails before any work if the folder cannot be written.
+
+    Returns:
+        The rule and the task family, on the device and in the dtype.
+    """
+    torch.set_num_threads(threads)
+    with wrong_usage():
+        place = read_device(device)
+    teacher = load_rule(rule).to(device=place, dtype=DTYPES[dtype])
+    family = read_task(task, device=place, dtype=dtype)
+    make_writable_folder(folder)
+    return teacher, family

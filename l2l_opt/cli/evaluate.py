@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from l2l_opt.checkpoint import load_rule, make_writable_folder, write_atomically
-from l2l_opt.cli.common import DTYPES, device_options, read_device, read_task, wrong_usage
+from l2l_opt.checkpoint import write_atomically
+from l2l_opt.cli.common import device_options, prepare
 from l2l_opt.evaluation.plots import curves_png
 from l2l_opt.evaluation.protocol import Result
 from l2l_opt.evaluation.protocol import evaluate as judge
@@ -73,12 +72,7 @@ def evaluate(
 
     Example: l2l-opt evaluate default-1 --task digits-mlp --horizon 100 --horizon 200 --out runs/evaluation
     """
-    torch.set_num_threads(threads)
-    with wrong_usage():
-        place = read_device(device)
-    teacher = load_rule(rule).to(device=place, dtype=DTYPES[dtype])
-    family = read_task(task, device=place, dtype=dtype)
-    make_writable_folder(out)
+    teacher, family = prepare(rule, task, out, device=device, threads=threads, dtype=dtype)
     results = judge(
         teacher,
         family,

@@ -6,8 +6,7 @@ import click
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from l2l_opt.checkpoint import load_rule, make_writable_folder
-from l2l_opt.cli.common import DTYPES, device_options, read_device, read_task, wrong_usage
+from l2l_opt.cli.common import device_options, prepare
 from l2l_opt.inspection.monitor import UnrollMonitor
 from l2l_opt.optimizer import LearnedOptimizer
 from l2l_opt.randomness import Stream, make_generator
@@ -42,12 +41,7 @@ def inspect(
 
     Example: l2l-opt inspect default-1 --task digits-mlp --logdir runs/inspection
     """
-    torch.set_num_threads(threads)
-    with wrong_usage():
-        place = read_device(device)
-    teacher = load_rule(rule).to(device=place, dtype=DTYPES[dtype])
-    family = read_task(task, device=place, dtype=dtype)
-    make_writable_folder(logdir)
+    teacher, family = prepare(rule, task, logdir, device=device, threads=threads, dtype=dtype)
     generator = make_generator(seed, Stream.REPORTING, 0, 0)
     data = family.sample(generator)
     params = {name: torch.nn.Parameter(p) for name, p in family.init_params(data, generator).items()}

@@ -15,7 +15,7 @@ from l2l_opt.estimators import ESTIMATORS, MetaLoss
 from l2l_opt.estimators.meta_loss import NORMALISATIONS, STEP_WEIGHTS
 from l2l_opt.inspection.meta_training import MetaTrainingLog
 from l2l_opt.meta_trainer import MetaTrainer
-from l2l_opt.meta_training_run import MetaTrainingRun, refuse_unusable_folder
+from l2l_opt.meta_training_run import MetaTrainingRun
 from l2l_opt.pretrained import list_pretrained
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.registry import parse_spec
@@ -108,7 +108,6 @@ def meta_train(
     torch.set_num_threads(options["threads"])
     with wrong_usage():
         trainer = _make_trainer(rule, **options)
-        refuse_unusable_folder(out, resume=resume)
         run = MetaTrainingRun(
             out,
             trainer,

@@ -41,8 +41,7 @@ class MetaTrainingProgress:
         )
 
     def on_outer_step(self, trainer: MetaTrainer, step: OuterStep) -> None:
-        skipped = f", {trainer.num_skipped} skipped (meta-gradient not finite)" if trainer.num_skipped else ""
-        self.progress.update(self.bar, completed=step.number, figure=self.figure + skipped)
+        self.progress.update(self.bar, completed=step.number, figure=self.figure + _skipped(trainer))
 
     def on_validation(self, trainer: MetaTrainer, validation: Validation) -> None:
         best = min(validation.figure, trainer.best.figure if trainer.best is not None else validation.figure)
@@ -50,9 +49,9 @@ class MetaTrainingProgress:
         self.progress.update(self.bar, figure=self.figure)
         if not self.console.is_terminal:
             seconds = time.monotonic() - self.started
-            skipped = f", {trainer.num_skipped} skipped (meta-gradient not finite)" if trainer.num_skipped else ""
             self.console.print(
-                f"outer step {validation.outer_step} of {trainer.outer_steps}, {seconds:.0f} s: {self.figure}{skipped}",
+                f"outer step {validation.outer_step} of {trainer.outer_steps}, {seconds:.0f} s: "
+                f"{self.figure}{_skipped(trainer)}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -63,3 +62,7 @@ class MetaTrainingProgress:
 
     def __exit__(self, *exception: Any) -> None:
         self.progress.stop()
+
+
+def _skipped(trainer: MetaTrainer) -> str:
+    return f", {trainer.num_skipped} skipped (meta-gradient not finite)" if trainer.num_skipped else ""

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from l2l_opt.estimators.meta_loss import MetaLoss
 from l2l_opt.registry import Registry
 from l2l_opt.rules.base import UpdateRule
+from l2l_opt.schedules import Horizon
 from l2l_opt.students import Students
 from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.types import Params
@@ -28,7 +30,15 @@ class MetaGradient:
 
 
 class MetaGradientEstimator(abc.ABC):
-    """Estimates d meta-loss / d phi from students that go on from one outer step to the next."""
+    """Estimates d meta-loss / d phi from students that go on from one outer step to the next.
+
+    Attributes:
+        horizon: of the students' episodes.
+        meta_loss: the objective, by whose normalisation phi is also validated.
+    """
+
+    horizon: Horizon
+    meta_loss: MetaLoss
 
     @abc.abstractmethod
     def init(self, rule: UpdateRule, family: TaskFamily, *, num_students: int, seed: int) -> Students:

@@ -54,11 +54,15 @@ class MetaLoss:
         Raises:
             ValueError: numbers of another count than K.
         """
-        after = losses[1:]
-        if self.normalisation == "log":
-            tiny = torch.finfo(after.dtype).tiny
-            after = after.clamp(min=tiny).log() - initial_losses.to(after.dtype).clamp(min=tiny).log()
+        after = self.normalise(losses[1:], initial_losses)
         return (self.weights(after.shape[0]).to(after) @ after).mean()
+
+    def normalise(self, losses: Tensor, initial_losses: Tensor) -> Tensor:
+        """l(losses), ``[..., S]``, given the first loss of each student's episode, ``[S]``."""
+        if self.normalisation == "none":
+            return losses
+        tiny = torch.finfo(losses.dtype).tiny
+        return losses.clamp(min=tiny).log() - initial_losses.to(losses.dtype).clamp(min=tiny).log()
 
     def weights(self, length: int) -> Tensor:
         """The weights of a window's steps, ``[length]``."""

@@ -65,9 +65,7 @@ class TruncatedBackprop(MetaGradientEstimator):
                 phi=phi,
                 second_derivatives=self.second_derivatives,
             )
-            fresh = torch.tensor([age == 0 for age in students.ages], device=losses.device)
-            initial_losses = torch.where(fresh, losses[0].detach(), students.initial_losses.to(losses.dtype))
-            meta_loss = self.meta_loss(losses, initial_losses)
+            meta_loss = self.meta_loss(losses, students.initial_losses_given(losses))
             gradients = torch.autograd.grad(meta_loss, list(phi.values()), materialize_grads=True)
         students.advance(inner, losses)
         return MetaGradient(dict(zip(phi, gradients, strict=True)), meta_loss.detach(), losses.detach()), students
