@@ -1,4 +1,4 @@
-"""The outer loop: Adam on phi, validation on fixed students, the best rule kept."""
+"""The outer loop: AdamW on phi, validation on fixed students, the best rule kept."""
 
 import copy
 import math
@@ -10,13 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from l2l_opt.distributed import ALONE, Ranks
 from l2l_opt.estimators.base import MetaGradientEstimator
+from l2l_opt.estimators.imitation import Imitation
 from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.schedules import meta_learning_rate
-from l2l_opt.students import final_losses, training_losses
-from l2l_opt.tasks.base import TaskFamily
+from l2l_opt.students import Students, final_losses, training_losses
+from l2l_opt.tasks.mixture import TaskMixture, Tasks
 from l2l_opt.types import Params
+
+VALIDATION_ARCHITECTURES = 4
+"""Architectures that the validation students of a mixture are spread over."""
 
 
 @dataclass(frozen=True)
@@ -57,21 +62,26 @@ class Validation:
 
 
 class MetaTrainer:
-    """Meta-trains a rule: one Adam step on phi for each meta-gradient.
+    """Meta-trains a rule: one AdamW step on phi for each meta-gradient.
 
     Args:
         rule: the teacher; its weights are changed in place.
-        family: the meta-training tasks.
+        family: the meta-training tasks, one family or a mixture.
         estimator: where meta-gradients come from.
         outer_steps: planned outer steps, to which schedules refer.
-        num_students: students trained side by side.
-        meta_lr: Adam's learning rate on phi.
+        num_students: students trained side by side, over all ranks.
+        meta_lr: AdamW's learning rate on phi.
         meta_lr_schedule: ``"constant"`` or ``"cosine"`` over the planned outer steps.
+        meta_weight_decay: AdamW's weight decay on phi.
         clip_norm: bound on the meta-gradient's Euclidean norm.
         validate_every: outer steps between validations, 0 for only one at the end.
         validation_students: students a validation trains.
         validation_horizon: inner steps of each; the longest horizon of meta-training where None.
+        validation_family: where validation students come from; the meta-training tasks where None.
+        imitation: a hand-designed rule to be imitated in the first outer steps.
+        imitation_steps: how many these are.
         seed: of everything random.
+        ranks: the processes that share this work; each has its own students, and all end with the same phi.
 
     Attributes:
         outer_steps_done: outer steps taken so far.
@@ -91,18 +101,23 @@ class MetaTrainer:
     def __init__(
         self,
         rule: UpdateRule,
-        family: TaskFamily,
+        family: Tasks,
         estimator: MetaGradientEstimator,
         *,
         outer_steps: int,
         num_students: int = 8,
         meta_lr: float = 1e-3,
         meta_lr_schedule: str = "constant",
+        meta_weight_decay: float = 0.0,
         clip_norm: float = 1.0,
         validate_every: int = 20,
         validation_students: int = 8,
         validation_horizon: int | None = None,
+        validation_family: Tasks | None = None,
+        imitation: Imitation | None = None,
+        imitation_steps: int = 0,
         seed: int = 0,
+        ranks: Ranks = ALONE,
     ):
         for key, value in {
             "outer_steps": outer_steps,
@@ -114,6 +129,14 @@ class MetaTrainer:
         for key, value in {"meta_lr": meta_lr, "clip_norm": clip_norm}.items():
             if not 0 < value < math.inf:
                 raise ValueError(f"{key} must be a positive number; got {value}, use e.g. 0.001")
+        for key, value in {"meta_weight_decay": meta_weight_decay, "imitation_steps": imitation_steps}.items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{key} must be a number and not negative; got {value}, use 0 for none")
+        if (imitation is None) != (imitation_steps == 0):
+            raise ValueError(
+                f"a rule to imitate and the outer steps to do so belong together; got {imitation_steps} outer steps "
+                f"and {'no rule' if imitation is None else 'a rule'}, use both or neither"
+            )
         if validate_every < 0:
             raise ValueError(f"validate_every must not be negative; got {validate_every}, use 0 for only at the end")
         meta_learning_rate(meta_lr, 0, outer_steps, schedule=meta_lr_schedule)
@@ -122,8 +145,14 @@ class MetaTrainer:
         self.meta_lr, self.meta_lr_schedule, self.clip_norm = meta_lr, meta_lr_schedule, clip_norm
         self.validate_every, self.validation_students = validate_every, validation_students
         self.validation_horizon = validation_horizon or estimator.horizon.longest
-        self.students = estimator.init(rule, family, num_students=num_students, seed=seed)
-        self.optimizer = torch.optim.Adam(rule.parameters(), lr=meta_lr)
+        self.validation_family = family if validation_family is None else validation_family
+        mixed = isinstance(self.validation_family, TaskMixture)
+        self.validation_group_size = -(-validation_students // VALIDATION_ARCHITECTURES) if mixed else None
+        self.imitation, self.imitation_steps, self.ranks = imitation, imitation_steps, ranks
+        self.num_students, self.numbers = num_students, ranks.share(range(num_students))
+        self.students = self._start_students(estimator)
+        self.imitating = None if imitation is None else self._start_students(imitation)
+        self.optimizer = torch.optim.AdamW(rule.parameters(), lr=meta_lr, weight_decay=meta_weight_decay)
         self.outer_steps_done = 0
         self.num_skipped = 0
         self.best: Validation | None = None
@@ -132,11 +161,11 @@ class MetaTrainer:
         self.seconds = 0.0
 
     def outer_step(self) -> OuterStep:
-        """Take one outer step. A meta-gradient that is not finite is counted, and changes neither phi nor Adam."""
+        """Take one outer step. A meta-gradient that is not finite is counted, and changes neither phi nor AdamW."""
         start = time.perf_counter()
-        meta_gradient, self.students = self.estimator.estimate(self.rule, self.students)
-        for name, weight in self.rule.named_parameters():
-            weight.grad = meta_gradient.gradients[name]
+        gradients, meta_loss = self._meta_gradient()
+        for weight, gradient in zip(self.rule.parameters(), gradients, strict=True):
+            weight.grad = gradient
         norm = float(torch.nn.utils.clip_grad_norm_(self.rule.parameters(), self.clip_norm))
         meta_lr = meta_learning_rate(
             self.meta_lr, self.outer_steps_done, self.outer_steps, schedule=self.meta_lr_schedule
@@ -151,18 +180,43 @@ class MetaTrainer:
         self.outer_steps_done += 1
         seconds = time.perf_counter() - start
         self.seconds += seconds
-        return OuterStep(self.outer_steps_done, float(meta_gradient.meta_loss), norm, meta_lr, skipped, seconds)
+        return OuterStep(self.outer_steps_done, meta_loss, norm, meta_lr, skipped, seconds)
+
+    def _start_students(self, estimator: MetaGradientEstimator) -> Students:
+        return estimator.init(
+            self.rule, self.family, num_students=self.num_students, seed=self.seed, numbers=self.numbers
+        )
+
+    def _meta_gradient(self) -> tuple[list[Tensor], float]:
+        """The meta-gradient and the meta-loss, means over the students of all ranks."""
+        progress = self.outer_steps_done / self.outer_steps
+        if self.imitation is not None and self.imitating is not None and self.outer_steps_done < self.imitation_steps:
+            self.imitating.progress = progress
+            estimate, self.imitating = self.imitation.estimate(self.rule, self.imitating)
+        else:
+            self.imitating = None
+            self.students.progress = progress
+            estimate, self.students = self.estimator.estimate(self.rule, self.students)
+        gradients = [estimate.gradients[name] for name, _ in self.rule.named_parameters()]
+        if self.ranks.size == 1:
+            return gradients, float(estimate.meta_loss)
+        share = len(self.numbers) / self.num_students
+        device = gradients[0].device
+        *gradients, meta_loss = self.ranks.sum([share * each.to(device) for each in (*gradients, estimate.meta_loss)])
+        return gradients, float(meta_loss)
 
     def validate(self) -> Validation:
         """Train the validation students with phi as it is; does not change the trainer."""
-        curves = training_losses(
+        own = training_losses(
             self.rule,
-            self.family,
-            numbers=range(self.validation_students),
+            self.validation_family,
+            numbers=self.ranks.share(range(self.validation_students)),
             horizon=self.validation_horizon,
             seed=self.seed,
             stream=Stream.VALIDATION,
+            group_size=self.validation_group_size,
         )
+        curves = torch.cat(self.ranks.gather(own), dim=1)
         figure = float(self.estimator.meta_loss.normalise(final_losses(curves), curves[0]).mean())
         figure = figure if math.isfinite(figure) else math.inf
         return Validation(self.outer_steps_done, figure, curves.mean(dim=1))
@@ -209,7 +263,7 @@ class MetaTrainer:
         return {name: weight.detach().clone() for name, weight in self.rule.named_parameters()}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a killed run needs to go on bit for bit: tensors and plain values."""
+        """All that a killed run needs to go on bit for bit, of all ranks: tensors and plain values."""
         best = None if self.best is None else asdict(self.best)
         return {
             "outer_steps_done": self.outer_steps_done,
@@ -220,7 +274,8 @@ class MetaTrainer:
             "best": best,
             "best_phi": self.best_phi,
             "optimizer": self.optimizer.state_dict(),
-            "students": self.students.state_dict(),
+            "students": self._students_of_all_ranks(self.students),
+            "imitating": None if self.imitating is None else self._students_of_all_ranks(self.imitating),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -234,3 +289,10 @@ class MetaTrainer:
         self.best_phi = {name: weight.to(device) for name, weight in state["best_phi"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
         self.students.load_state_dict(state["students"])
+        if state["imitating"] is None:
+            self.imitating = None
+        elif self.imitating is not None:
+            self.imitating.load_state_dict(state["imitating"])
+
+    def _students_of_all_ranks(self, students: Students) -> list[dict[str, Any]]:
+        return [student for of_rank in self.ranks.gather(students.state_dict()) for student in of_rank]

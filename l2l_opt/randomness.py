@@ -14,6 +14,8 @@ class Stream(enum.IntEnum):
     TUNING = 2
     REPORTING = 3
     RULE = 4
+    GROUP = 5
+    EVOLUTION = 6
 
 
 def make_generator(seed: int, stream: Stream, *numbers: int) -> torch.Generator:

@@ -5,34 +5,44 @@ from dataclasses import dataclass
 
 import torch
 
+GROWING = ":growing"
+
 
 @dataclass(frozen=True)
 class Horizon:
-    """Inner steps from fresh params to reset: fixed, or log-uniform between two bounds and drawn for each episode.
+    """Inner steps from fresh params to reset, drawn for each episode.
+
+    Fixed; log-uniform between two bounds; or growing from the one to the other in equal ratios over the run,
+    ``shortest * (longest / shortest)^u`` at the fraction u of the planned outer steps.
 
     Attributes:
         shortest: inner steps.
         longest: inner steps, inclusive; equal to shortest for a fixed horizon.
         multiple: every horizon is a multiple of this (the truncation length).
+        growing: whether it grows over the run instead of being drawn.
     """
 
     shortest: int
     longest: int
     multiple: int = 1
+    growing: bool = False
 
     @classmethod
     def parse(cls, text: str | int, *, truncation_length: int = 1) -> "Horizon":
-        """Read ``100`` or ``100..2000``.
+        """Read ``100``, ``100..2000`` (log-uniform) or ``100..2000:growing``.
 
         Raises:
             ValueError: no such form, bounds that are not positive or not in order, a truncation length that does not
                 divide them.
         """
-        low, dots, high = str(text).partition("..")
+        growing = str(text).endswith(GROWING)
+        low, dots, high = str(text).removesuffix(GROWING).partition("..")
         try:
             shortest, longest = int(low), int(high if dots else low)
         except ValueError:
-            raise ValueError(f"horizon must be a number or a range; got {text!r}, use e.g. 100 or 100..2000") from None
+            raise ValueError(
+                f"horizon must be a number or a range; got {text!r}, use e.g. 100, 100..2000 or 100..2000{GROWING}"
+            ) from None
         if not 0 < shortest <= longest:
             raise ValueError(f"horizon must be positive and in order; got {text!r}, use e.g. 100 or 100..2000")
         if truncation_length < 1:
@@ -50,18 +60,19 @@ class Horizon:
                     f"truncation_length must divide horizon; got {truncation_length} and {bound}, "
                     f"use {', '.join(map(str, near[:-1]))}{' or ' if near[:-1] else ''}{near[-1]}"
                 )
-        return cls(shortest, longest, truncation_length)
+        return cls(shortest, longest, truncation_length, growing)
 
-    def draw(self, generator: torch.Generator) -> int:
-        """One episode's horizon."""
+    def draw(self, generator: torch.Generator, *, progress: float = 0.0) -> int:
+        """One episode's horizon, for an episode that begins at this fraction of the planned outer steps."""
         if self.shortest == self.longest:
             return self.shortest
-        uniform = float(torch.rand((), generator=generator, dtype=torch.float64))
-        drawn = self.shortest * (self.longest / self.shortest) ** uniform
+        position = progress if self.growing else float(torch.rand((), generator=generator, dtype=torch.float64))
+        drawn = self.shortest * (self.longest / self.shortest) ** position
         return min(max(round(drawn / self.multiple), 1) * self.multiple, self.longest)
 
     def __str__(self) -> str:
-        return str(self.shortest) if self.shortest == self.longest else f"{self.shortest}..{self.longest}"
+        bounds = str(self.shortest) if self.shortest == self.longest else f"{self.shortest}..{self.longest}"
+        return bounds + GROWING * self.growing
 
 
 def meta_learning_rate(base: float, outer_step: int, outer_steps: int, *, schedule: str) -> float:

@@ -1,6 +1,12 @@
-"""A batch of students: how they are started, fed, followed over windows and started again."""
+"""Students: how they are started, fed, followed over windows and started again.
 
-from collections.abc import Mapping, Sequence
+They are kept one by one, so that each may have an architecture of its own, and run together: those of one architecture
+are a batch of the unroll. For evolution strategies a student is several particles: one life (same fresh params, same
+batches) under several phi.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,140 +16,298 @@ from torch.utils._pytree import tree_map
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.schedules import Horizon
-from l2l_opt.tasks.base import TaskFamily
+from l2l_opt.tasks.base import Split, TaskFamily
+from l2l_opt.tasks.mixture import TaskMixture, Tasks, draw_family
 from l2l_opt.types import Batch, Params, TaskData
 from l2l_opt.unroll import InnerState, unroll
 
 
+@dataclass
+class Student:
+    """Where one student stands in its episode (fresh params to horizon).
+
+    Attributes:
+        number: of the student; with the seed and the stream it determines all its episodes.
+        episode: how many it has lived through before this one.
+        attempt: how often it was started anew within this episode, having become infinite.
+        age: inner steps since the episode began.
+        horizon: inner steps that the rule is told.
+        lifetime: inner steps after which the episode ends: the horizon, or less in a staggered first episode.
+        family: its architecture.
+        generator: of its batches.
+        data: what is particular to it.
+        inner: params and rule state, leading axis particles.
+        pending: the batches drawn last, by split: the first of the next window.
+        initial_losses: ``[particles]``, the first losses of the episode; NaN before they are known.
+        best_losses: ``[particles]``, the least so far in the episode; infinite at its beginning.
+        memory: what an estimator keeps over the episode.
+    """
+
+    number: int
+    episode: int
+    attempt: int
+    age: int
+    horizon: int
+    lifetime: int
+    family: TaskFamily
+    generator: torch.Generator
+    data: TaskData
+    inner: InnerState
+    pending: dict[Split, Batch]
+    initial_losses: Tensor
+    best_losses: Tensor
+    memory: Params = field(default_factory=dict)
+
+    PLAIN = ("number", "episode", "attempt", "age", "horizon", "lifetime")
+    TENSORS = ("data", "pending", "initial_losses", "best_losses", "memory")
+
+
+@dataclass(frozen=True)
+class Window:
+    """One batch of the unroll: the next window of students that share an architecture.
+
+    Attributes:
+        family: the architecture.
+        indices: places of these students among all, ``[G]``.
+        data: leading axis S = G * particles, the particles of one student beside each other.
+        inner: likewise.
+        batches: K + 1 training batches, likewise.
+        judging: K + 1 batches of the split on which students are judged; None where that is the training split.
+        initial_losses: ``[S]``, NaN at the beginning of an episode.
+        best_losses: ``[S]``.
+    """
+
+    family: TaskFamily
+    indices: list[int]
+    data: TaskData
+    inner: InnerState
+    batches: list[Batch]
+    judging: list[Batch] | None
+    initial_losses: Tensor
+    best_losses: Tensor
+
+    def known_initial_losses(self, losses: Tensor) -> Tensor:
+        """``initial_losses`` with those filled in that this window's first losses reveal: ``[S]``."""
+        revealed = losses[0].detach().to(self.initial_losses.dtype)
+        return torch.where(self.initial_losses.isnan(), revealed, self.initial_losses)
+
+
 class Students:
-    """S students of one family, each living through one episode (fresh params to horizon) after the other.
+    """S students, each living through one episode after the other.
 
     All that is random about a student comes from a generator seeded by (seed, stream, student number, episode), so it
-    does not depend on the students beside it, nor on the rule.
+    does not depend on the students beside it, nor on the rule. Students of one group (``number // group_size``) share
+    architecture and horizon in every episode, so that they run as one batch.
 
     Args:
         rule: the teacher, which says what state a student starts with.
-        family: the students' architecture.
+        tasks: where students come from.
         numbers: the students' numbers.
         horizon: inner steps an episode.
         seed: of the run.
         stream: what these students are for.
+        num_particles: copies of each student that live under a phi of their own.
+        group_size: students that share an architecture; 1 for a single family and all for a mixture where None.
+        staggered: cut first episodes at a random age, so that students are not all of one age ever after.
+        judged_on: the split whose losses are the meta-loss.
 
     Attributes:
-        inner: where they stand, leading axis S.
-        data: what varies between them, leading axis S.
-        initial_losses: ``[S]``, the first training loss of each one's episode; NaN before it is known.
-        ages: inner steps each has done in its episode.
+        progress: fraction of the planned outer steps that are done; growing horizons follow it.
     """
 
     def __init__(
         self,
         rule: UpdateRule,
-        family: TaskFamily,
+        tasks: Tasks,
         *,
         numbers: Sequence[int],
         horizon: Horizon,
         seed: int,
         stream: Stream,
+        num_particles: int = 1,
+        group_size: int | None = None,
+        staggered: bool = False,
+        judged_on: Split = "train",
     ):
         if not numbers:
             raise ValueError("there must be at least one student; got none, use --students 1 or more")
-        self.rule, self.family, self.horizon, self.seed, self.stream = rule, family, horizon, seed, stream
-        self.numbers = list(numbers)
-        self.episodes = [0] * len(numbers)
-        self.ages = [0] * len(numbers)
-        fresh = [self._start(index) for index in range(len(numbers))]
-        self.generators = [generator for generator, *_ in fresh]
-        self.horizons = [horizon for _, horizon, *_ in fresh]
-        self.pending = [batch for *_, batch in fresh]
-        self.data: TaskData = _stack([data for _, _, data, _, _ in fresh])
-        params: Params = _stack([params for _, _, _, params, _ in fresh])
-        state = _stack([rule.init_state(params) for _, _, _, params, _ in fresh])
+        if group_size is not None and group_size < 1:
+            raise ValueError(f"group_size must be positive; got {group_size}, use 1 or more")
+        self.rule, self.tasks, self.horizon, self.seed, self.stream = rule, tasks, horizon, seed, stream
+        self.num_particles, self.staggered, self.judged_on = num_particles, staggered, judged_on
+        default = max(numbers) + 1 if isinstance(tasks, TaskMixture) else 1
+        self.group_size = default if group_size is None else group_size
+        self.progress = 0.0
+        self.members = [self._start(number, 0, 0) for number in numbers]
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def _start(self, number: int, episode: int, attempt: int) -> Student:
+        family, horizon, lifetime = self._draw_group(number // self.group_size, episode)
+        generator = make_generator(self.seed, self.stream, number, episode, *([attempt] if attempt else []))
+        data = family.sample(generator)
+        params = family.init_params(data, generator)
+        pending: dict[Split, Batch] = {"train": family.sample_batch(data, generator)}
+        if self.judged_on == "test":
+            pending["test"] = family.sample_batch(data, generator, "test")
+        state = self.rule.init_state(params)
         like = next(iter(params.values()))
-        self.inner = InnerState(params, state, torch.tensor(self.horizons, dtype=torch.float32, device=like.device))
-        self.initial_losses = torch.full((len(numbers),), torch.nan, dtype=like.dtype, device=like.device)
+        num_steps = torch.tensor(float(horizon), dtype=torch.float32, device=like.device)
+        places = tree_map(self._particles, (params, state, num_steps))
+        unknown = like.new_full((self.num_particles,), torch.nan)
+        return Student(
+            number=number,
+            episode=episode,
+            attempt=attempt,
+            age=0,
+            horizon=horizon,
+            lifetime=lifetime,
+            family=family,
+            generator=generator,
+            data=data,
+            inner=InnerState(*places),
+            pending=pending,
+            initial_losses=unknown,
+            best_losses=torch.full_like(unknown, torch.inf),
+        )
 
-    def _start(self, index: int) -> tuple[torch.Generator, int, TaskData, Params, Batch]:
-        generator = make_generator(self.seed, self.stream, self.numbers[index], self.episodes[index])
-        horizon = self.horizon.draw(generator)
-        data = self.family.sample(generator)
-        params = self.family.init_params(data, generator)
-        return generator, horizon, data, params, self.family.sample_batch(data, generator)
+    def _draw_group(self, group: int, episode: int) -> tuple[TaskFamily, int, int]:
+        generator = make_generator(self.seed, Stream.GROUP, int(self.stream), group, episode)
+        family = draw_family(self.tasks, generator)
+        horizon = lifetime = self.horizon.draw(generator, progress=self.progress)
+        if self.staggered and episode == 0:
+            windows = max(horizon // self.horizon.multiple, 1)
+            lifetime = self.horizon.multiple * int(torch.randint(1, windows + 1, (), generator=generator))
+        return family, horizon, lifetime
 
-    def window(self, length: int) -> list[Batch]:
-        """The next ``length + 1`` batches, each leaf ``[S, ...]``; the last is kept as the first of the next window."""
-        drawn = []
-        for index, generator in enumerate(self.generators):
-            data = tree_map(lambda leaf, i=index: leaf[i], self.data)
-            batches = [self.family.sample_batch(data, generator) for _ in range(length)]
-            drawn.append([self.pending[index], *batches])
-            self.pending[index] = batches[-1]
-        return [_stack(list(step)) for step in zip(*drawn, strict=True)]
+    def _particles(self, value: Tensor) -> Tensor:
+        return value.unsqueeze(0).expand(self.num_particles, *value.shape)
 
-    def initial_losses_given(self, losses: Tensor) -> Tensor:
-        """``initial_losses`` with those filled in that a window's first losses reveal: ``[S]``."""
-        fresh = torch.tensor([age == 0 for age in self.ages], device=losses.device)
-        return torch.where(fresh, losses[0].detach().to(self.initial_losses.dtype), self.initial_losses)
+    def windows(self, length: int, among: Sequence[int] | None = None) -> Iterator[Window]:
+        """The next ``length`` inner steps of every student, one batch for each architecture.
 
-    def advance(self, inner: InnerState, losses: Tensor) -> None:
-        """Take the students to where a window has left them; start those anew that are done or no longer finite.
+        Each window must be given back to ``advance``.
 
         Args:
+            length: inner steps.
+            among: places of the students to run; all where None.
+        """
+        by_family: dict[int, list[int]] = {}
+        for index in range(len(self.members)) if among is None else among:
+            by_family.setdefault(id(self.members[index].family), []).append(index)
+        for indices in by_family.values():
+            yield self._window(indices, length)
+
+    def _window(self, indices: list[int], length: int) -> Window:
+        members = [self.members[index] for index in indices]
+        drawn: dict[Split, list[list[Batch]]] = {}
+        for student in members:
+            # Split by split within a step, so that windows of any length draw the same.
+            batches: dict[Split, list[Batch]] = {split: [first] for split, first in student.pending.items()}
+            for _ in range(length):
+                for split, so_far in batches.items():
+                    so_far.append(student.family.sample_batch(student.data, student.generator, split))
+            for split, so_far in batches.items():
+                student.pending[split] = so_far[-1]
+                drawn.setdefault(split, []).append(so_far)
+        stacked = {
+            split: [self._repeat(_stack(list(step))) for step in zip(*of_students, strict=True)]
+            for split, of_students in drawn.items()
+        }
+        places = [(student.inner.params, student.inner.state, student.inner.num_steps) for student in members]
+        return Window(
+            family=members[0].family,
+            indices=indices,
+            data=self._repeat(_stack([student.data for student in members])),
+            inner=InnerState(*tree_map(lambda *leaves: torch.cat(leaves), *places)),
+            batches=stacked["train"],
+            judging=None if self.judged_on == "train" else stacked[self.judged_on],
+            initial_losses=torch.cat([student.initial_losses for student in members]),
+            best_losses=torch.cat([student.best_losses for student in members]),
+        )
+
+    def _repeat(self, tree: Any) -> Any:
+        if self.num_particles == 1:
+            return tree
+        return tree_map(lambda leaf: leaf.repeat_interleave(self.num_particles, dim=0), tree)
+
+    def advance(self, window: Window, inner: InnerState, losses: Tensor) -> None:
+        """Take the students of a window to where it has left them.
+
+        Args:
+            window: as ``windows`` gave it.
             inner: as ``unroll`` returned it.
             losses: ``[K + 1, S]``, likewise.
         """
-        losses = losses.detach()
-        self.inner = inner.detach()
-        length = losses.shape[0] - 1
-        self.initial_losses = self.initial_losses_given(losses)
-        finite = torch.isfinite(losses).all(dim=0).tolist()
-        for index in range(len(self.numbers)):
-            self.ages[index] += length
-            if self.ages[index] >= self.horizons[index] or not finite[index]:
-                self._restart(index)
+        losses, inner = losses.detach(), inner.detach()
+        initial = window.known_initial_losses(losses)
+        best = torch.fmin(window.best_losses, losses[1:].to(initial.dtype).nan_to_num(nan=torch.inf).amin(dim=0))
+        particles = self.num_particles
+        for place, index in enumerate(window.indices):
+            own = slice(place * particles, (place + 1) * particles)
+            student = self.members[index]
+            student.inner = InnerState(
+                *tree_map(lambda leaf, own=own: leaf[own], (inner.params, inner.state, inner.num_steps))
+            )
+            student.initial_losses, student.best_losses = initial[own], best[own]
+            student.age += losses.shape[0] - 1
 
-    def _restart(self, index: int) -> None:
-        self.episodes[index] += 1
-        self.ages[index] = 0
-        generator, horizon, data, params, batch = self._start(index)
-        self.generators[index], self.horizons[index], self.pending[index] = generator, horizon, batch
-        assert self.inner.num_steps is not None
-        place = (self.data, self.inner.params, self.inner.state)
-        self.data, new_params, new_state = tree_map(
-            lambda old, new: torch.cat([old[:index], new.unsqueeze(0), old[index + 1 :]]),
-            place,
-            (data, params, self.rule.init_state(params)),
-        )
-        num_steps = self.inner.num_steps.clone()
-        num_steps[index] = horizon
-        self.inner = InnerState(new_params, new_state, num_steps)
-        self.initial_losses[index] = torch.nan
+    def restart(self, losses: Tensor, *, spare_diverged: bool = False) -> None:
+        """Start anew the students whose episode is over, and those that are no longer finite.
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on bit for bit; shares no storage that later steps would change."""
-        return {
-            "episodes": list(self.episodes),
-            "ages": list(self.ages),
-            "horizons": list(self.horizons),
-            "generators": [generator.get_state() for generator in self.generators],
-            "pending": list(self.pending),
-            "data": self.data,
-            "params": self.inner.params,
-            "state": self.inner.state,
-            "num_steps": self.inner.num_steps,
-            "initial_losses": self.initial_losses.clone(),
-        }
+        A student that is not finite begins again within its episode and ends with it, so that its group stays together.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        device = self.initial_losses.device
-        state = tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, state)
-        self.episodes, self.ages, self.horizons = list(state["episodes"]), list(state["ages"]), list(state["horizons"])
-        for generator, value in zip(self.generators, state["generators"], strict=True):
-            generator.set_state(value.cpu())
-        self.pending = list(state["pending"])
-        self.data = state["data"]
-        self.inner = InnerState(state["params"], state["state"], state["num_steps"])
-        self.initial_losses = state["initial_losses"].clone()
+        Args:
+            losses: ``[K + 1, S]`` of the last windows of all students, in their order.
+            spare_diverged: let students live on of which one particle at least is finite.
+        """
+        finite = torch.isfinite(losses).all(dim=0).reshape(len(self), self.num_particles)
+        alive = (finite.any(dim=1) if spare_diverged else finite.all(dim=1)).tolist()
+        for index, student in enumerate(self.members):
+            if student.age >= student.lifetime:
+                self.members[index] = self._start(student.number, student.episode + 1, 0)
+            elif not alive[index]:
+                anew = self._start(student.number, student.episode, student.attempt + 1)
+                anew.age, anew.horizon, anew.lifetime = student.age, student.horizon, student.lifetime
+                self.members[index] = anew
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """All that is needed to go on bit for bit, student by student; shares no storage that later steps change."""
+        return [
+            {key: getattr(student, key) for key in Student.PLAIN}
+            | {key: tree_map(lambda leaf: leaf.clone(), getattr(student, key)) for key in Student.TENSORS}
+            | {
+                "generator": student.generator.get_state(),
+                "params": student.inner.params,
+                "state": student.inner.state,
+                "num_steps": student.inner.num_steps,
+            }
+            for student in self.members
+        ]
+
+    def load_state_dict(self, state: Sequence[Mapping[str, Any]]) -> None:
+        """Take each student's state from those of a run, by number; there may be more than are here.
+
+        Raises:
+            ValueError: a student of whom nothing is known.
+        """
+        known = {own["number"]: own for own in state}
+        for index, student in enumerate(self.members):
+            if student.number not in known:
+                raise ValueError(
+                    f"a checkpoint must hold every student; got none of number {student.number}, "
+                    "use as many students as the run was started with"
+                )
+            device = student.initial_losses.device
+            own = dict(known[student.number])
+            generator_state = own.pop("generator").cpu()
+            own = tree_map(lambda leaf, device=device: leaf.to(device) if isinstance(leaf, Tensor) else leaf, own)
+            family, _, _ = self._draw_group(student.number // self.group_size, own["episode"])
+            generator = torch.Generator()
+            generator.set_state(generator_state)
+            inner = InnerState(own.pop("params"), own.pop("state"), own.pop("num_steps"))
+            self.members[index] = Student(family=family, generator=generator, inner=inner, **own)
 
 
 def _stack(trees: list[Any]) -> Any:
@@ -152,42 +316,57 @@ def _stack(trees: list[Any]) -> Any:
 
 def training_losses(
     rule: UpdateRule,
-    family: TaskFamily,
+    tasks: Tasks,
     *,
     numbers: Sequence[int],
     horizon: int,
     seed: int,
     stream: Stream,
     phi: Mapping[str, Tensor] | None = None,
+    group_size: int | None = None,
     window_length: int = 50,
 ) -> Tensor:
     """Train students through one whole episode, without a graph.
 
     Args:
         rule: the teacher.
-        family: the students' architecture.
+        tasks: where the students come from.
         numbers: the students' numbers; a number may come twice, for two rules on the very same student and batches.
         horizon: inner steps.
         seed: of the students.
         stream: what they are for.
         phi: the rule's weights, shared or one set a student; the rule's own where None.
+        group_size: students that share an architecture; 1 for a single family and all for a mixture where None.
         window_length: inner steps whose batches are held in memory at once.
 
     Returns:
         ``[horizon, S]``, the training loss before each step, on the CPU.
     """
-    students = Students(rule, family, numbers=numbers, horizon=Horizon(horizon, horizon), seed=seed, stream=stream)
-    inner = students.inner
-    device = next(iter(inner.params.values())).device
+    students = Students(
+        rule,
+        tasks,
+        numbers=numbers,
+        horizon=Horizon(horizon, horizon),
+        seed=seed,
+        stream=stream,
+        group_size=group_size,
+    )
+    device = students.members[0].initial_losses.device
     rule.to(device)
+    shapes = {name: weight.shape for name, weight in rule.named_parameters()}
     phi = None if phi is None else {name: weight.to(device) for name, weight in phi.items()}
-    curves = []
+    curves = torch.empty(horizon, len(students), dtype=students.members[0].initial_losses.dtype)
     with torch.no_grad():
         for start in range(0, horizon, window_length):
-            batches = students.window(min(window_length, horizon - start))
-            inner, losses = unroll(rule, family, students.data, inner, batches, phi=phi)
-            curves.append(losses[:-1])
-    return torch.cat(curves).cpu()
+            for window in students.windows(min(window_length, horizon - start)):
+                own_phi = phi and {
+                    name: weight if weight.shape == shapes[name] else weight[window.indices]
+                    for name, weight in phi.items()
+                }
+                inner, losses = unroll(rule, window.family, window.data, window.inner, window.batches, phi=own_phi)
+                students.advance(window, inner, losses)
+                curves[start : start + losses.shape[0] - 1, window.indices] = losses[:-1].cpu()
+    return curves
 
 
 def final_losses(curves: Tensor) -> Tensor:

@@ -5,14 +5,15 @@ updates_k, state_{k+1} = g_phi(grads_k, state_k, theta_k)
 theta_{k+1} = theta_k + updates_k
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.tasks.base import TaskFamily
@@ -118,6 +119,8 @@ def unroll(
     *,
     phi: Mapping[str, Tensor] | None = None,
     second_derivatives: bool = False,
+    judging: Sequence[Batch] | None = None,
+    gradient_checkpointing: bool = False,
 ) -> tuple[InnerState, Tensor]:
     """Run K inner steps of S students; pure, and differentiable in phi wherever gradients are enabled.
 
@@ -129,20 +132,101 @@ def unroll(
         batches: K + 1 batches drawn beforehand, each leaf ``[S, ...]``; the last is the next window's first.
         phi: the rule's weights (``dict(rule.named_parameters())`` where None), shared or with a leading axis S.
         second_derivatives: keep d grad / d params in the meta-gradient.
+        judging: K + 1 batches whose losses are returned instead of those of ``batches``, e.g. of the test split.
+        gradient_checkpointing: keep only the states between segments of about sqrt(K) steps, and run each segment
+            again when it is differentiated: memory grows with sqrt(K), time by one more forward pass.
 
     Returns:
         Where the students stand after K steps, and losses ``[K + 1, S]``: ``losses[k]`` before step k, ``losses[K]``
         after the last on the next window's first batch. A window's meta-loss is over ``losses[1:]``.
 
     Source: arXiv 1606.04474, section 2; it drops second derivatives, as is the default here.
+    Checkpoints: arXiv 1604.06174, section 3.
     """
-    weights: Mapping[str, Tensor] = dict(rule.named_parameters()) if phi is None else phi
-    losses: list[Tensor] = []
-    for batch in batches[:-1]:
-        loss, grads = losses_and_gradients(family, inner.params, data, batch, second_derivatives=second_derivatives)
-        losses.append(loss)
-        updates, state = apply_rule(rule, weights, grads, inner)
-        params = {name: param + updates[name] for name, param in inner.params.items()}
-        inner = InnerState(params, state, inner.num_steps)
-    loss, _ = losses_and_gradients(family, inner.params, data, batches[-1], second_derivatives=second_derivatives)
-    return inner, torch.stack([*losses, loss])
+    steps = _Steps(rule, family, data, second_derivatives)
+    weights: Params = dict(rule.named_parameters()) if phi is None else dict(phi)
+    num_steps = len(batches) - 1
+    parts: list[Tensor] = []
+    length = math.isqrt(max(num_steps - 1, 0)) + 1 if gradient_checkpointing and torch.is_grad_enabled() else num_steps
+    for start in range(0, num_steps, max(length, 1)):
+        part = slice(start, min(start + length, num_steps))
+        run = steps.run if length == num_steps else steps.run_without_graph
+        inner, losses = run(weights, inner, batches[part], None if judging is None else judging[part])
+        parts.append(losses)
+    parts.append(steps.judge(inner, batches[-1] if judging is None else judging[-1]).unsqueeze(0))
+    return inner, torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Inner steps of one batch of students."""
+
+    rule: UpdateRule
+    family: TaskFamily
+    data: TaskData
+    second_derivatives: bool
+
+    def run(
+        self, phi: Params, inner: InnerState, batches: Sequence[Batch], judging: Sequence[Batch] | None
+    ) -> tuple[InnerState, Tensor]:
+        """One step a batch: where the students stand then, and their losses before each step, ``[K, S]``."""
+        losses: list[Tensor] = []
+        for index, batch in enumerate(batches):
+            loss, grads = losses_and_gradients(
+                self.family, inner.params, self.data, batch, second_derivatives=self.second_derivatives
+            )
+            losses.append(loss if judging is None else self.judge(inner, judging[index]))
+            updates, state = apply_rule(self.rule, phi, grads, inner)
+            params = {name: param + updates[name] for name, param in inner.params.items()}
+            inner = InnerState(params, state, inner.num_steps)
+        return inner, torch.stack(losses)
+
+    def judge(self, inner: InnerState, batch: Batch) -> Tensor:
+        """Losses ``[S]``, differentiable in params."""
+        return vmap(self.family.loss)(inner.params, self.data, batch)
+
+    def run_without_graph(
+        self, phi: Params, inner: InnerState, batches: Sequence[Batch], judging: Sequence[Batch] | None
+    ) -> tuple[InnerState, Tensor]:
+        """``run``, whose graph is not kept but made anew when it is needed."""
+        leaves, structure = tree_flatten((phi, inner.params, inner.state))
+
+        def segment(*tensors: Tensor) -> tuple[Tensor, ...]:
+            own_phi, params, state = tree_unflatten(tensors, structure)
+            end, losses = self.run(own_phi, InnerState(params, state, inner.num_steps), batches, judging)
+            ends = [end.params[name] for name in params]
+            ends += [end.state[name][key] for name in state for key in state[name]]
+            return losses, *ends
+
+        results = _Recomputed.apply(segment, *leaves)
+        assert isinstance(results, tuple)
+        losses, *ends = results
+        _, params, state = tree_unflatten([*leaves[: len(leaves) - len(ends)], *ends], structure)
+        return InnerState(params, state, inner.num_steps), losses
+
+
+class _Recomputed(torch.autograd.Function):
+    """A function of tensors that keeps its arguments and not its graph."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., tuple[Tensor, ...]], *arguments: Tensor) -> tuple[Tensor, ...]:
+        ctx.function = function
+        ctx.save_for_backward(*arguments)
+        return function(*arguments)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        arguments = [argument.detach().requires_grad_() for argument in ctx.saved_tensors]
+        with torch.enable_grad():
+            results = ctx.function(*arguments)
+        differentiable = [index for index, result in enumerate(results) if result.requires_grad]
+        own = torch.autograd.grad(
+            [results[index] for index in differentiable],
+            arguments,
+            [gradients[index] for index in differentiable],
+            allow_unused=True,
+        )
+        return None, *own

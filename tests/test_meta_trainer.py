@@ -13,6 +13,7 @@ from l2l_opt.estimators import MetaLoss
 from l2l_opt.meta_trainer import Validation
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks import make_task
+from l2l_opt.unroll import InnerState
 from tests.conftest import small_family, small_rule
 
 
@@ -49,7 +50,7 @@ def test_a_learning_rate_is_learned():
         outer_steps=40,
         num_students=8,
         meta_lr=0.05,
-        meta_loss=MetaLoss("ones", "log"),
+        meta_loss=MetaLoss("sum", "log"),
         validate_every=0,
     )
     first = trainer.validate().figure
@@ -95,7 +96,12 @@ def test_the_best_is_kept_by_value():
 def test_a_meta_gradient_that_is_not_finite_is_skipped_and_counted():
     trainer = make()
     trainer.outer_step()
-    trainer.students.inner.params["0.weight"][0] = float("nan")
+    first = trainer.students.members[0]
+    first.inner = InnerState(
+        {**first.inner.params, "0.weight": first.inner.params["0.weight"] * torch.nan},
+        first.inner.state,
+        first.inner.num_steps,
+    )
     before, moments = phi_of(trainer), trainer.optimizer.state_dict()["state"][0]["exp_avg"].clone()
     step = trainer.outer_step()
     assert step.skipped

@@ -106,7 +106,7 @@ INITIAL = torch.tensor([4.0, 8.0], dtype=torch.float64)
 @pytest.mark.parametrize(
     ("weights", "expected"),
     [
-        ("ones", (3.5 + 14) / 2),
+        ("sum", (3.5 + 14) / 2),
         ("last", (0.5 + 2) / 2),
         ("linear", (2 / 3 + 2 / 3 + 0.5 + 8 / 3 + 8 / 3 + 2) / 2),
         ((1.0, 0.0, 2.0), (3 + 12) / 2),
@@ -126,10 +126,10 @@ def test_log_meta_loss_does_not_see_a_tasks_scale():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("squares", "none"), "step_weights must be one of"),
-        (("ones", "sqrt"), "normalisation must be"),
-        (((), "none"), "step_weights must be finite numbers"),
-        (((float("nan"),), "none"), "step_weights must be finite numbers"),
+        (("squares", "none"), "over_steps must be one of"),
+        (("sum", "sqrt"), "normalisation must be"),
+        (((), "none"), "over_steps must be finite numbers"),
+        (((float("nan"),), "none"), "over_steps must be finite numbers"),
     ],
 )
 def test_bad_meta_losses_are_named(options, message):
@@ -137,6 +137,6 @@ def test_bad_meta_losses_are_named(options, message):
         MetaLoss(*options)
 
 
-def test_step_weights_must_fit_the_window():
-    with pytest.raises(ValueError, match="as many as the truncation length; got 2 and 3"):
+def test_over_steps_must_fit_the_window():
+    with pytest.raises(ValueError, match="as many as the steps; got 2 and 3"):
         MetaLoss((1.0, 2.0))(LOSSES, INITIAL)

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from l2l_opt.randomness import Stream
 from l2l_opt.schedules import Horizon
 from l2l_opt.students import Students, final_losses, training_losses
 from l2l_opt.tasks import make_task
+from l2l_opt.tasks.mixture import make_tasks
+from l2l_opt.tasks.module_task import Examples
 from l2l_opt.unroll import InnerState, unroll
 from tests.conftest import small_family, small_rule
 
@@ -19,19 +21,39 @@ def make(numbers=(0, 1, 2), horizon=8, seed=0, stream=Stream.META_TRAINING, fami
     return rule, family, Students(rule, family, numbers=numbers, horizon=horizon, seed=seed, stream=stream)
 
 
-def go(rule, family, students, length):
+def next_window(students, length):
+    (window,) = students.windows(length)
+    return window
+
+
+def go(students, length):
+    all_losses = torch.empty(length + 1, len(students) * students.num_particles, dtype=torch.float64)
     with torch.no_grad():
-        inner, losses = unroll(rule, family, students.data, students.inner, students.window(length))
-    students.advance(inner, losses)
-    return losses
+        for window in students.windows(length):
+            inner, losses = unroll(students.rule, window.family, window.data, window.inner, window.batches)
+            students.advance(window, inner, losses)
+            all_losses.reshape(length + 1, len(students), -1)[:, window.indices] = losses.double().reshape(
+                length + 1, len(window.indices), -1
+            )
+    students.restart(all_losses)
+    return all_losses
+
+
+def all_of(students, attribute):
+    return [getattr(student, attribute) for student in students.members]
+
+
+def param(students, index):
+    return students.members[index].inner.params["0.weight"]
 
 
 def test_a_student_does_not_depend_on_its_neighbours():
     _, _, together = make(numbers=(0, 1, 2))
     _, _, alone = make(numbers=(2,))
+    together, alone = next_window(together, 4), next_window(alone, 4)
     for a, b in zip(tree_leaves(together.inner.params), tree_leaves(alone.inner.params), strict=True):
         assert torch.equal(a[2:], b)
-    for a, b in zip(together.window(4), alone.window(4), strict=True):
+    for a, b in zip(together.batches, alone.batches, strict=True):
         assert torch.equal(a["index"][2:], b["index"])
 
 
@@ -39,12 +61,12 @@ def test_a_student_does_not_depend_on_its_neighbours():
 def test_seed_stream_and_number_each_make_another_student(change):
     _, _, one = make()
     _, _, other = make(**change)
-    assert not torch.equal(one.inner.params["0.weight"], other.inner.params["0.weight"])
+    assert not torch.equal(param(one, 0), param(other, 0))
 
 
 def test_a_windows_last_batch_is_the_nexts_first():
     _, _, students = make()
-    first, second = students.window(3), students.window(3)
+    first, second = next_window(students, 3).batches, next_window(students, 3).batches
     assert len(first) == 4
     assert torch.equal(first[-1]["index"], second[0]["index"])
 
@@ -52,66 +74,169 @@ def test_a_windows_last_batch_is_the_nexts_first():
 def test_windows_do_not_change_what_is_drawn():
     _, _, long = make()
     _, _, short = make()
-    whole = long.window(6)
-    parts = short.window(2) + short.window(4)[1:]
+    whole = next_window(long, 6).batches
+    parts = next_window(short, 2).batches + next_window(short, 4).batches[1:]
     for a, b in zip(whole, parts, strict=True):
         assert torch.equal(a["index"], b["index"])
 
 
 def test_students_start_anew_at_their_horizon():
-    rule, family, students = make(horizon=8)
-    start = students.inner.params["0.weight"].clone()
-    go(rule, family, students, 4)
-    assert students.ages == [4, 4, 4]
-    assert students.episodes == [0, 0, 0]
-    assert torch.isfinite(students.initial_losses).all()
-    go(rule, family, students, 4)
-    assert students.ages == [0, 0, 0]
-    assert students.episodes == [1, 1, 1]
-    assert not torch.equal(students.inner.params["0.weight"], start)
-    assert students.inner.state["0.weight"]["step"].tolist() == [0, 0, 0]
-    assert all(float(value.abs().sum()) == 0 for value in students.inner.state["0.weight"].values())
+    _, _, students = make(horizon=8)
+    start = param(students, 0).clone()
+    go(students, 4)
+    assert all_of(students, "age") == [4, 4, 4]
+    assert all_of(students, "episode") == [0, 0, 0]
+    assert all(torch.isfinite(student.initial_losses).all() for student in students.members)
+    go(students, 4)
+    assert all_of(students, "age") == [0, 0, 0]
+    assert all_of(students, "episode") == [1, 1, 1]
+    assert not torch.equal(param(students, 0), start)
+    for student in students.members:
+        assert student.initial_losses.isnan().all()
+        assert student.best_losses.isinf().all()
+        assert all(float(value.abs().sum()) == 0 for value in student.inner.state["0.weight"].values())
 
 
 def test_horizons_may_differ_between_students():
-    rule, family, students = make(numbers=range(6), horizon=Horizon(4, 40, 4))
-    assert len(set(students.horizons)) > 2
-    assert all(horizon % 4 == 0 and 4 <= horizon <= 40 for horizon in students.horizons)
-    assert students.inner.num_steps.tolist() == students.horizons
-    ends = list(students.horizons)
-    go(rule, family, students, 4)
-    assert students.episodes == [int(end == 4) for end in ends]
-    assert students.inner.num_steps.tolist() == students.horizons
+    _, _, students = make(numbers=range(6), horizon=Horizon(4, 40, 4))
+    horizons = all_of(students, "horizon")
+    assert len(set(horizons)) > 2
+    assert all(horizon % 4 == 0 and 4 <= horizon <= 40 for horizon in horizons)
+    assert [float(student.inner.num_steps) for student in students.members] == horizons
+    go(students, 4)
+    assert all_of(students, "episode") == [int(horizon == 4) for horizon in horizons]
 
 
-def test_a_student_that_is_not_finite_is_started_anew():
-    rule, family, students = make(horizon=100)
-    params = tree_map(torch.clone, students.inner.params)
-    params["0.weight"][1] = float("inf")
-    students.inner = InnerState(params, students.inner.state, students.inner.num_steps)
-    go(rule, family, students, 4)
-    assert students.episodes == [0, 1, 0]
-    assert students.ages == [4, 0, 4]
-    assert all(torch.isfinite(leaf).all() for leaf in tree_leaves(students.inner.params))
+def test_growing_horizons_follow_the_run():
+    _, _, students = make(horizon=Horizon(4, 64, 4, growing=True))
+    assert all_of(students, "horizon") == [4, 4, 4]
+    students.progress = 0.5
+    go(students, 4)
+    assert all_of(students, "horizon") == [16, 16, 16]
+    assert float(students.members[0].inner.num_steps) == 16
+    assert Horizon(4, 64, 4, growing=True).draw(torch.Generator(), progress=1.0) == 64
+
+
+def test_staggered_students_are_cut_at_different_ages_in_their_first_episode_only():
+    rule, family = small_rule("sgd").double(), small_family()
+    students = Students(
+        rule, family, numbers=range(12), horizon=Horizon(40, 40, 4), seed=0, stream=Stream.META_TRAINING, staggered=True
+    )
+    assert len(set(all_of(students, "lifetime"))) > 4
+    assert all(0 < lifetime <= 40 and lifetime % 4 == 0 for lifetime in all_of(students, "lifetime"))
+    assert all_of(students, "horizon") == [40] * 12
+    for _ in range(10):
+        go(students, 4)
+    assert len(set(all_of(students, "age"))) > 4
+    assert all_of(students, "lifetime") == [40] * 12
+
+
+def test_a_student_that_is_not_finite_begins_again_and_ends_with_its_group():
+    _, _, students = make(horizon=100)
+    spoilt = students.members[1]
+    spoilt.inner = InnerState({**spoilt.inner.params, "0.weight": param(students, 1) + torch.inf}, *list_of(spoilt))
+    go(students, 4)
+    assert all_of(students, "attempt") == [0, 1, 0]
+    assert all_of(students, "episode") == [0, 0, 0]
+    assert all_of(students, "age") == [4, 4, 4]
+    assert students.members[1].initial_losses.isnan().all()
+    assert float(students.members[1].inner.state["0.weight"]["step"]) == 0
+    assert not torch.equal(param(students, 1), param(make(horizon=100)[2], 1))
+    assert all(torch.isfinite(leaf).all() for student in students.members for leaf in tree_leaves(student.inner.params))
+
+
+def list_of(student):
+    return student.inner.state, student.inner.num_steps
+
+
+def test_a_pair_of_which_one_is_finite_may_be_spared():
+    rule, family = small_rule("sgd").double(), small_family()
+    students = Students(
+        rule, family, numbers=[0, 1], horizon=Horizon(8, 8), seed=0, stream=Stream.META_TRAINING, num_particles=2
+    )
+    losses = torch.zeros(5, 4)
+    losses[2, 1] = torch.nan
+    students.restart(losses, spare_diverged=True)
+    assert all_of(students, "attempt") == [0, 0]
+    students.restart(losses)
+    assert all_of(students, "attempt") == [1, 0]
+
+
+def test_particles_of_a_student_start_alike_and_see_the_same_batches():
+    rule, family = small_rule("sgd").double(), make_task("quadratics", dtype=torch.float64)
+    students = Students(
+        rule, family, numbers=[0, 1], horizon=Horizon(8, 8), seed=0, stream=Stream.META_TRAINING, num_particles=2
+    )
+    window = next_window(students, 4)
+    for tree in (window.data, window.inner.params):
+        for leaf in tree_leaves(tree):
+            assert torch.equal(leaf[0], leaf[1])
+            assert not torch.equal(leaf[1], leaf[2])
+
+
+def test_best_losses_are_those_of_the_episode():
+    _, _, students = make(horizon=12)
+    first = go(students, 4)
+    second = go(students, 4)
+    expected = torch.minimum(first[1:].amin(0), second[1:].amin(0))
+    assert torch.equal(torch.cat(all_of(students, "best_losses")), expected)
+
+
+def test_judged_on_test_batches_the_training_batches_stay_the_same():
+    rule, family = small_rule("sgd").double(), small_family()
+    examples = family.examples
+    family.examples = Examples(examples.inputs, examples.targets, {"train": (0, 20), "test": (20, 40)})
+    options = {"numbers": [0], "horizon": Horizon(8, 8), "seed": 0, "stream": Stream.META_TRAINING}
+    window = next_window(Students(rule, family, **options, judged_on="test"), 4)
+    assert window.judging is not None
+    assert all(int(batch["index"].max()) < 20 for batch in window.batches)
+    assert all(int(batch["index"].min()) >= 20 for batch in window.judging)
+    with torch.no_grad():
+        _, losses = unroll(rule, family, window.data, window.inner, window.batches, judging=window.judging)
+        params = {key: value[0] for key, value in window.inner.params.items()}
+        judged = family.loss(params, {}, {"index": window.judging[0]["index"][0]})
+    torch.testing.assert_close(losses[0, 0], judged)
+
+
+def test_students_of_a_group_share_architecture_and_horizon_in_every_episode():
+    rule = small_rule("sgd")
+    tasks = make_tasks("quadratics:dim=2..9 + 2*digits-mlp:hidden=2..5,batch_size=4")
+    options = {"horizon": Horizon(2, 4, 2), "seed": 0, "stream": Stream.META_TRAINING}
+    students = Students(rule, tasks, numbers=range(6), **options, group_size=2)
+    kinds = set()
+    for _ in range(12):
+        families = all_of(students, "family")
+        assert all(families[2 * group] is families[2 * group + 1] for group in range(3))
+        kinds |= {id(family) for family in families}
+        assert len(list(students.windows(2))) <= 3
+        go(students, 2)
+        horizons = all_of(students, "horizon")
+        assert all(horizons[2 * group] == horizons[2 * group + 1] for group in range(3))
+    assert len(kinds) > 5
 
 
 def test_the_state_cut_at_a_windows_edge_has_no_graph():
     rule, family, students = make()
-    inner, losses = unroll(rule, family, students.data, students.inner, students.window(4))
+    window = next_window(students, 4)
+    inner, losses = unroll(rule, family, window.data, window.inner, window.batches)
     assert inner.params["0.weight"].requires_grad
-    students.advance(inner, losses)
-    assert not any(leaf.requires_grad for leaf in tree_leaves((students.inner.params, students.inner.state)))
+    students.advance(window, inner, losses)
+    assert not any(
+        leaf.requires_grad
+        for student in students.members
+        for leaf in tree_leaves((student.inner.params, student.inner.state))
+    )
 
 
 def test_state_dict_goes_on_bit_for_bit():
-    rule, family, students = make(horizon=8)
-    go(rule, family, students, 4)
+    _, _, students = make(horizon=8)
+    go(students, 4)
     saved = students.state_dict()
     _, _, again = make(horizon=8, seed=99)
     again.load_state_dict(saved)
-    again.seed = students.seed
+    again.seed, again.rule = students.seed, students.rule
     for _ in range(4):
-        assert torch.equal(go(rule, family, students, 4), go(rule, family, again, 4))
+        assert torch.equal(go(students, 4), go(again, 4))
 
 
 def test_training_losses_do_not_depend_on_the_window():
@@ -135,11 +260,11 @@ def test_one_phi_a_student_runs_rules_side_by_side():
 
 
 def test_quadratics_differ_between_students_and_episodes():
-    rule, family, students = make(horizon=4, family=make_task("quadratics", dtype=torch.float64))
-    first = students.data["W"].clone()
-    assert not torch.equal(first[0], first[1])
-    go(rule, family, students, 4)
-    assert not torch.equal(first, students.data["W"])
+    _, _, students = make(horizon=4, family=make_task("quadratics", dtype=torch.float64))
+    first, second, _ = (student.data["W"] for student in students.members)
+    assert not torch.equal(first, second)
+    go(students, 4)
+    assert not torch.equal(first, students.members[0].data["W"])
 
 
 @pytest.mark.parametrize(("length", "expected"), [(5, slice(0, 5)), (100, slice(90, 100)), (1000, slice(900, 1000))])

@@ -12,19 +12,23 @@ from l2l_opt.students import Students
 from l2l_opt.unroll import InnerState, unroll
 from tests.conftest import small_family, small_rule
 
-RULES = ["lstm", "rnnprop", "composed", "sgd", "momentum", "rmsprop", "adam"]
+RULES = ["compact", "lstm", "rnnprop", "composed", "sgd", "momentum", "rmsprop", "adam"]
 
 
 def start(rule, family, *, num_students: int = 3, length: int = 4):
     students = Students(
         rule, family, numbers=range(num_students), horizon=Horizon(length, length), seed=0, stream=Stream.META_TRAINING
     )
-    return students, students.window(length)
+    (window,) = students.windows(length)
+    return window, window.batches
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_meta_gradient_equals_central_finite_differences(name):
     rule, family = small_rule(name).double(), small_family()
+    if name == "compact":
+        # Its read-out starts so near zero that the differences drown in rounding.
+        torch.nn.init.normal_(rule.readout.weight)
     students, batches = start(rule, family)
     phi = dict(rule.named_parameters())
 

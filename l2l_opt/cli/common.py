@@ -11,7 +11,7 @@ import torch
 
 from l2l_opt.checkpoint import FileFormatError, load_rule, make_writable_folder
 from l2l_opt.rules import UpdateRule
-from l2l_opt.tasks import TaskFamily, make_task
+from l2l_opt.tasks.mixture import Tasks, make_tasks
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -89,15 +89,13 @@ def read_device(name: str) -> torch.device:
     return device
 
 
-def read_task(spec: str, *, device: torch.device, dtype: str) -> TaskFamily:
-    """A task family from its notation on the command line."""
+def read_tasks(spec: str, *, device: torch.device, dtype: str) -> Tasks:
+    """A task family, or a mixture of them, from its notation on the command line."""
     with wrong_usage():
-        return make_task(spec, device=device, dtype=DTYPES[dtype])
+        return make_tasks(spec, device=device, dtype=DTYPES[dtype])
 
 
-def prepare(
-    rule: str, task: str, folder: Path, *, device: str, threads: int, dtype: str
-) -> tuple[UpdateRule, TaskFamily]:
+def prepare(rule: str, task: str, folder: Path, *, device: str, threads: int, dtype: str) -> tuple[UpdateRule, Tasks]:
     """What running a saved rule on a task begins with; fails before any work if the folder cannot be written.
 
     Returns:
@@ -107,6 +105,6 @@ def prepare(
     with wrong_usage():
         place = read_device(device)
     teacher = load_rule(rule).to(device=place, dtype=DTYPES[dtype])
-    family = read_task(task, device=place, dtype=dtype)
+    family = read_tasks(task, device=place, dtype=dtype)
     make_writable_folder(folder)
     return teacher, family

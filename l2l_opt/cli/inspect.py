@@ -10,6 +10,7 @@ from l2l_opt.cli.common import device_options, prepare
 from l2l_opt.inspection.monitor import UnrollMonitor
 from l2l_opt.optimizer import LearnedOptimizer
 from l2l_opt.randomness import Stream, make_generator
+from l2l_opt.tasks.mixture import draw_family
 
 
 @click.command()
@@ -41,8 +42,9 @@ def inspect(
 
     Example: l2l-opt inspect default-1 --task digits-mlp --logdir runs/inspection
     """
-    teacher, family = prepare(rule, task, logdir, device=device, threads=threads, dtype=dtype)
+    teacher, tasks = prepare(rule, task, logdir, device=device, threads=threads, dtype=dtype)
     generator = make_generator(seed, Stream.REPORTING, 0, 0)
+    family = draw_family(tasks, generator)
     data = family.sample(generator)
     params = {name: torch.nn.Parameter(p) for name, p in family.init_params(data, generator).items()}
     optimizer = LearnedOptimizer(params.items(), teacher, num_steps=horizon)

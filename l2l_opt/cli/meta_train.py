@@ -9,10 +9,12 @@ import click
 import torch
 
 from l2l_opt.checkpoint import load_rule
-from l2l_opt.cli.common import DTYPES, device_options, read_device, read_task, wrong_usage
+from l2l_opt.cli.common import DTYPES, device_options, read_device, read_tasks, wrong_usage
 from l2l_opt.cli.progress import MetaTrainingProgress
-from l2l_opt.estimators import ESTIMATORS, MetaLoss
-from l2l_opt.estimators.meta_loss import NORMALISATIONS, STEP_WEIGHTS
+from l2l_opt.distributed import ALONE, Ranks
+from l2l_opt.estimators import ESTIMATORS, MetaGradientEstimator, MetaLoss
+from l2l_opt.estimators.imitation import Imitation
+from l2l_opt.estimators.meta_loss import NORMALISATIONS, OVER_STEPS, SPLITS
 from l2l_opt.inspection.meta_training import MetaTrainingLog
 from l2l_opt.meta_trainer import MetaTrainer
 from l2l_opt.meta_training_run import MetaTrainingRun
@@ -21,27 +23,56 @@ from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules import RULES, UpdateRule, make_rule
 from l2l_opt.schedules import Horizon
+from l2l_opt.tasks.augmentation import Scales, augment
 
 
 @click.command()
 @click.option("--rule", default="lstm", show_default=True, help="A rule's name (fresh), or an artefact to go on from.")
 @click.option(
-    "--task", default="digits-mlp", show_default=True, help="The meta-training task: NAME or NAME:OPTION=VALUE,..."
+    "--task",
+    default="digits-mlp",
+    show_default=True,
+    help="The meta-training tasks: NAME:OPTION=VALUE,...; values may be ranges (hidden=8..64) or choices "
+    "(activation='relu|tanh'), and families be mixed by weight ('2*digits-mlp + quadratics').",
+)
+@click.option(
+    "--validation-task", default=None, show_default="as --task, not augmented", help="Where validation students live."
 )
 @click.option("--outer-steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Updates of phi.")
 @click.option(
-    "--horizon", default="100", show_default=True, help="Inner steps of an episode: 100, or 100..2000 (log-uniform)."
+    "--horizon",
+    default="100",
+    show_default=True,
+    help="Inner steps of an episode: 100, 100..2000 (log-uniform), or 100..2000:growing (over the run).",
 )
-@click.option(
-    "--truncation-length", type=int, default=20, show_default=True, help="Inner steps differentiated together."
-)
+@click.option("--truncation-length", type=int, default=20, show_default=True, help="Inner steps of a window.")
 @click.option(
     "--students", type=click.IntRange(min=1), default=8, show_default=True, help="Students trained side by side."
 )
-@click.option("--estimator", default="tbptt", show_default=True, help="Of the meta-gradient.")
+@click.option(
+    "--group-size",
+    type=click.IntRange(min=1),
+    default=None,
+    show_default="all of a mixture, 1 of one family",
+    help="Students that share an architecture and its horizon.",
+)
+@click.option("--staggered", is_flag=True, default=False, show_default="off", help="Students of all ages at any time.")
+@click.option(
+    "--estimator",
+    default="tbptt",
+    show_default=True,
+    help="Of the meta-gradient: tbptt, full-es, pes or nres, e.g. nres:sigma=0.01.",
+)
 @click.option("--second-derivatives", is_flag=True, default=False, show_default="off", help="Keep d grad / d params.")
 @click.option(
-    "--step-weights", type=click.Choice(STEP_WEIGHTS), default="ones", show_default=True, help="Of the meta-loss."
+    "--gradient-checkpointing",
+    is_flag=True,
+    default=False,
+    show_default="off",
+    help="tbptt in memory that grows with the root of the window, for one more forward pass.",
+)
+@click.option(
+    "--meta-loss", type=click.Choice(OVER_STEPS), default="sum", show_default=True, help="What losses are worth."
 )
 @click.option(
     "--normalisation",
@@ -50,7 +81,17 @@ from l2l_opt.schedules import Horizon
     show_default=True,
     help="Of losses in the meta-loss.",
 )
-@click.option("--meta-lr", type=float, default=1e-3, show_default=True, help="Adam's learning rate on phi.")
+@click.option("--clip-loss", type=float, default=None, show_default="off", help="Bound on each (normalised) loss.")
+@click.option(
+    "--judged-on", type=click.Choice(SPLITS), default="train", show_default=True, help="Batches of the meta-loss."
+)
+@click.option("--reparametrise", default=None, show_default="off", help="Random scale of each tensor, e.g. 1e-3..1e3.")
+@click.option("--loss-scale", default=None, show_default="off", help="Random scale of the loss, e.g. 1e-2..1e2.")
+@click.option("--imitate", default=None, show_default="off", help="A rule to imitate first, e.g. adam:lr=0.001.")
+@click.option(
+    "--imitation-steps", type=click.IntRange(min=0), default=0, show_default=True, help="Outer steps of imitation."
+)
+@click.option("--meta-lr", type=float, default=1e-3, show_default=True, help="AdamW's learning rate on phi.")
 @click.option(
     "--meta-lr-schedule",
     type=click.Choice(["constant", "cosine"]),
@@ -58,6 +99,7 @@ from l2l_opt.schedules import Horizon
     show_default=True,
     help="Over outer steps.",
 )
+@click.option("--meta-weight-decay", type=float, default=0.0, show_default=True, help="AdamW's weight decay on phi.")
 @click.option("--clip-norm", type=float, default=1.0, show_default=True, help="Bound on the meta-gradient's norm.")
 @click.option(
     "--validate-every",
@@ -72,6 +114,13 @@ from l2l_opt.schedules import Horizon
     default=8,
     show_default=True,
     help="Students a validation trains.",
+)
+@click.option(
+    "--validation-horizon",
+    type=click.IntRange(min=1),
+    default=None,
+    show_default="the longest",
+    help="Inner steps of a validation.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
 @click.option(
@@ -107,7 +156,7 @@ def meta_train(
     """
     torch.set_num_threads(options["threads"])
     with wrong_usage():
-        trainer = _make_trainer(rule, **options)
+        trainer = _make_trainer(rule, ALONE, **options)
         run = MetaTrainingRun(
             out,
             trainer,
@@ -139,31 +188,51 @@ def meta_train(
         )
 
 
-def _make_trainer(rule: str, **options: Any) -> MetaTrainer:
-    device, dtype = read_device(options["device"]), DTYPES[options["dtype"]]
-    horizon = Horizon.parse(options["horizon"], truncation_length=options["truncation_length"])
-    meta_loss = MetaLoss(options["step_weights"], options["normalisation"])
-    estimator = ESTIMATORS.make(
-        options["estimator"],
-        horizon=horizon,
-        truncation_length=options["truncation_length"],
-        meta_loss=meta_loss,
-        second_derivatives=options["second_derivatives"],
-    )
-    teacher = _read_rule(rule, seed=options["seed"]).to(device=device, dtype=dtype)
+def _make_trainer(rule: str, ranks: Ranks, **options: Any) -> MetaTrainer:
+    device, dtype = read_device(options["device"]), options["dtype"]
+    lives = {
+        "horizon": Horizon.parse(options["horizon"], truncation_length=options["truncation_length"]),
+        "truncation_length": options["truncation_length"],
+        "staggered": options["staggered"],
+        "group_size": options["group_size"],
+    }
+    teacher = _read_rule(rule, seed=options["seed"]).to(device=device, dtype=DTYPES[dtype])
+    tasks = read_tasks(options["task"], device=device, dtype=dtype)
+    other = options["validation_task"]
+    imitated = options["imitate"]
     return MetaTrainer(
         teacher,
-        read_task(options["task"], device=device, dtype=options["dtype"]),
-        estimator,
+        augment(tasks, **{key: _read_scales(options[key]) for key in ("reparametrise", "loss_scale")}),
+        _make_estimator(lives, **options),
         outer_steps=options["outer_steps"],
         num_students=options["students"],
         meta_lr=options["meta_lr"],
         meta_lr_schedule=options["meta_lr_schedule"],
+        meta_weight_decay=options["meta_weight_decay"],
         clip_norm=options["clip_norm"],
         validate_every=options["validate_every"],
         validation_students=options["validation_students"],
+        validation_horizon=options["validation_horizon"],
+        validation_family=tasks if other is None else read_tasks(other, device=device, dtype=dtype),
+        imitation=None if imitated is None else Imitation(make_rule(imitated).to(device), **lives),
+        imitation_steps=options["imitation_steps"],
         seed=options["seed"],
+        ranks=ranks,
     )
+
+
+def _make_estimator(lives: dict[str, Any], **options: Any) -> MetaGradientEstimator:
+    name, own = parse_spec(options["estimator"])
+    for flag in ("second_derivatives", "gradient_checkpointing"):
+        # Passed only where it is on, so that an estimator without such a thing says so.
+        if options[flag]:
+            own[flag] = True
+    meta_loss = MetaLoss(options["meta_loss"], options["normalisation"], options["clip_loss"], options["judged_on"])
+    return ESTIMATORS.make(name, **lives, meta_loss=meta_loss, **own)
+
+
+def _read_scales(text: str | None) -> Scales | None:
+    return None if text is None else Scales.parse(text)
 
 
 def _read_rule(rule: str, *, seed: int) -> UpdateRule:

@@ -1,16 +1,18 @@
 """The contract of a meta-gradient estimator: how phi's gradient is got from students' losses."""
 
 import abc
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from l2l_opt.estimators.meta_loss import MetaLoss
+from l2l_opt.randomness import Stream
 from l2l_opt.registry import Registry
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.schedules import Horizon
 from l2l_opt.students import Students
-from l2l_opt.tasks.base import TaskFamily
+from l2l_opt.tasks.mixture import Tasks
 from l2l_opt.types import Params
 
 
@@ -19,9 +21,9 @@ class MetaGradient:
     """What one outer step has learned of phi.
 
     Attributes:
-        gradients: weight name -> d meta-loss / d phi.
+        gradients: weight name -> d meta-loss / d phi, the mean over students.
         meta_loss: 0-dim, the objective on the students of this outer step.
-        losses: ``[K + 1, S]``, the students' training losses.
+        losses: ``[K + 1, S * particles]``, the students' losses; NaN beyond the end of a shorter episode.
     """
 
     gradients: Params
@@ -32,17 +34,66 @@ class MetaGradient:
 class MetaGradientEstimator(abc.ABC):
     """Estimates d meta-loss / d phi from students that go on from one outer step to the next.
 
+    Args:
+        horizon: inner steps from fresh params to reset: a number, ``"100..2000"`` for log-uniform,
+            ``"100..2000:growing"``, or a ``Horizon``.
+        truncation_length: K, inner steps of a window; it divides the horizon.
+        meta_loss: the objective; the plain sum of losses where None.
+        staggered: cut first episodes at a random age, so that students are not all of one age ever after.
+        group_size: students that share an architecture; 1 for a single family and all for a mixture where None.
+
     Attributes:
-        horizon: of the students' episodes.
-        meta_loss: the objective, by whose normalisation phi is also validated.
+        num_particles: copies of each student that live under a phi of their own.
+
+    Raises:
+        ValueError: a truncation length that is longer than the horizon or does not divide it.
     """
 
-    horizon: Horizon
-    meta_loss: MetaLoss
+    num_particles = 1
 
-    @abc.abstractmethod
-    def init(self, rule: UpdateRule, family: TaskFamily, *, num_students: int, seed: int) -> Students:
-        """Start the students of a meta-training run."""
+    def __init__(
+        self,
+        *,
+        horizon: int | str | Horizon = 100,
+        truncation_length: int = 20,
+        meta_loss: MetaLoss | None = None,
+        staggered: bool = False,
+        group_size: int | None = None,
+    ):
+        self.horizon = Horizon.parse(str(horizon), truncation_length=truncation_length)
+        self.truncation_length = truncation_length
+        self.meta_loss = MetaLoss() if meta_loss is None else meta_loss
+        self.staggered, self.group_size = staggered, group_size
+
+    def init(
+        self, rule: UpdateRule, family: Tasks, *, num_students: int, seed: int, numbers: Sequence[int] | None = None
+    ) -> Students:
+        """Start the students of a meta-training run.
+
+        Args:
+            rule: the teacher.
+            family: where students come from.
+            num_students: of the whole run.
+            seed: of the run.
+            numbers: those among them that live here; all where None.
+        """
+        group_size = self.group_size if self.group_size is not None else self.default_group_size(num_students)
+        return Students(
+            rule,
+            family,
+            numbers=range(num_students) if numbers is None else numbers,
+            horizon=self.horizon,
+            seed=seed,
+            stream=Stream.META_TRAINING,
+            num_particles=self.num_particles,
+            group_size=group_size,
+            staggered=self.staggered,
+            judged_on=self.meta_loss.judged_on,
+        )
+
+    def default_group_size(self, num_students: int) -> int | None:
+        """Students that share an architecture and horizon where the user does not say."""
+        return None
 
     @abc.abstractmethod
     def estimate(self, rule: UpdateRule, students: Students) -> tuple[MetaGradient, Students]:

@@ -1,4 +1,4 @@
-"""The objective for phi: what a window of students' losses is worth."""
+"""The objective for phi: what a student's losses over some inner steps are worth."""
 
 import math
 from collections.abc import Sequence
@@ -7,55 +7,77 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from l2l_opt.tasks.base import Split
+
 NORMALISATIONS = ("none", "log")
-STEP_WEIGHTS = ("ones", "linear", "last")
+OVER_STEPS = ("sum", "mean", "linear", "last", "best-so-far")
+SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class MetaLoss:
-    """``L(phi) = mean over students of sum_k w_k l(losses_k)``, over the losses after each step of a window.
+    """``L(phi) = mean over students of sum_k w_k l(losses_k)``, over the losses after each step.
 
     Attributes:
-        step_weights: w over the K steps of a window: ``"ones"``, ``"linear"`` (k / K), ``"last"`` (only the last), or
-            K numbers.
+        over_steps: w over the K steps: ``"sum"`` (1), ``"mean"`` (1 / K), ``"linear"`` (k / K), ``"last"`` (only the
+            last), K numbers; or ``"best-so-far"``, the mean over steps of the least loss of the episode until there.
         normalisation: ``"none"``, l = loss; ``"log"``, l = log(loss / initial loss of the episode), which puts tasks
             of any loss scale on one footing.
+        clip: l is at most this, and is this where a student has diverged; None for no bound.
+        judged_on: the split of the batches whose losses these are.
 
     Raises:
-        ValueError: an unknown word, or weights that are not finite.
+        ValueError: an unknown word, or a number that is not finite.
 
     Source: arXiv 1606.04474, equation 3 (sum, all weights one).
     """
 
-    step_weights: str | Sequence[float] = "ones"
+    over_steps: str | Sequence[float] = "sum"
     normalisation: str = "none"
+    clip: float | None = None
+    judged_on: Split = "train"
 
     def __post_init__(self) -> None:
         if self.normalisation not in NORMALISATIONS:
             raise ValueError(f"normalisation must be 'none' or 'log'; got {self.normalisation!r}, use one of these")
-        if isinstance(self.step_weights, str):
-            if self.step_weights not in STEP_WEIGHTS:
+        if isinstance(self.over_steps, str):
+            if self.over_steps not in OVER_STEPS:
                 raise ValueError(
-                    f"step_weights must be one of {', '.join(STEP_WEIGHTS)} or numbers; got {self.step_weights!r}"
+                    f"over_steps must be one of {', '.join(OVER_STEPS)} or numbers; got {self.over_steps!r}"
                 )
-        elif not self.step_weights or not all(math.isfinite(weight) for weight in self.step_weights):
-            raise ValueError(f"step_weights must be finite numbers; got {list(self.step_weights)!r}, use e.g. ones")
+        elif not self.over_steps or not all(math.isfinite(weight) for weight in self.over_steps):
+            raise ValueError(f"over_steps must be finite numbers; got {list(self.over_steps)!r}, use e.g. sum")
+        if self.clip is not None and not math.isfinite(self.clip):
+            raise ValueError(f"clip must be a finite number or None; got {self.clip!r}, use e.g. 2.0")
+        if self.judged_on not in SPLITS:
+            raise ValueError(f"judged_on must be 'train' or 'test'; got {self.judged_on!r}, use one of these")
 
-    def __call__(self, losses: Tensor, initial_losses: Tensor) -> Tensor:
-        """The meta-loss of one window.
+    def __call__(self, losses: Tensor, initial_losses: Tensor, best_losses: Tensor | None = None) -> Tensor:
+        """The meta-loss, 0-dim: the mean of ``per_student``."""
+        return self.per_student(losses, initial_losses, best_losses).mean()
+
+    def per_student(self, losses: Tensor, initial_losses: Tensor, best_losses: Tensor | None = None) -> Tensor:
+        """The meta-loss of each student over K steps.
 
         Args:
             losses: ``[K + 1, S]``, as ``unroll`` returns them.
             initial_losses: ``[S]``, the first loss of each student's episode.
+            best_losses: ``[S]``, the least loss of each episode before these steps; None at its beginning.
 
         Returns:
-            0-dim.
+            ``[S]``.
 
         Raises:
             ValueError: numbers of another count than K.
         """
-        after = self.normalise(losses[1:], initial_losses)
-        return (self.weights(after.shape[0]).to(after) @ after).mean()
+        after = losses[1:]
+        if self.over_steps == "best-so-far":
+            after = after.nan_to_num(nan=math.inf, posinf=math.inf).cummin(dim=0).values
+            after = after if best_losses is None else torch.minimum(after, best_losses.to(after))
+        after = self.normalise(after, initial_losses)
+        if self.clip is not None:
+            after = torch.where(after.isnan(), self.clip, after).clamp(max=self.clip)
+        return self.weights(after.shape[0]).to(after) @ after
 
     def normalise(self, losses: Tensor, initial_losses: Tensor) -> Tensor:
         """l(losses), ``[..., S]``, given the first loss of each student's episode, ``[S]``."""
@@ -65,16 +87,16 @@ class MetaLoss:
         return losses.clamp(min=tiny).log() - initial_losses.to(losses.dtype).clamp(min=tiny).log()
 
     def weights(self, length: int) -> Tensor:
-        """The weights of a window's steps, ``[length]``."""
-        if self.step_weights == "ones":
+        """The weights of steps, ``[length]``."""
+        if self.over_steps == "sum":
             return torch.ones(length, dtype=torch.float64)
-        if self.step_weights == "linear":
+        if self.over_steps in ("mean", "best-so-far"):
+            return torch.full((length,), 1 / length, dtype=torch.float64)
+        if self.over_steps == "linear":
             return torch.arange(1, length + 1, dtype=torch.float64) / length
-        if self.step_weights == "last":
+        if self.over_steps == "last":
             return torch.eye(length, dtype=torch.float64)[-1]
-        assert not isinstance(self.step_weights, str)
-        if len(self.step_weights) != length:
-            raise ValueError(
-                f"step_weights must be as many as the truncation length; got {len(self.step_weights)} and {length}"
-            )
-        return torch.tensor(list(self.step_weights), dtype=torch.float64)
+        assert not isinstance(self.over_steps, str)
+        if len(self.over_steps) != length:
+            raise ValueError(f"over_steps must be as many as the steps; got {len(self.over_steps)} and {length}")
+        return torch.tensor(list(self.over_steps), dtype=torch.float64)

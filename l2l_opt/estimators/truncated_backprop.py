@@ -12,11 +12,9 @@ import torch
 
 from l2l_opt.estimators.base import ESTIMATORS, MetaGradient, MetaGradientEstimator
 from l2l_opt.estimators.meta_loss import MetaLoss
-from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.schedules import Horizon
 from l2l_opt.students import Students
-from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.unroll import unroll
 
 
@@ -24,10 +22,14 @@ class TruncatedBackprop(MetaGradientEstimator):
     """Truncated back-propagation through time: one window of every student an outer step.
 
     Args:
-        horizon: inner steps from fresh params to reset: a number, ``"100..2000"`` for log-uniform, or a ``Horizon``.
+        horizon: inner steps from fresh params to reset: a number, ``"100..2000"`` for log-uniform,
+            ``"100..2000:growing"``, or a ``Horizon``.
         truncation_length: K, inner steps differentiated together; it divides the horizon.
         meta_loss: the objective over a window.
+        staggered: cut first episodes at a random age, so that students are not all of one age ever after.
+        group_size: students that share an architecture; 1 for a single family and all for a mixture where None.
         second_derivatives: keep d grad / d params in the meta-gradient.
+        gradient_checkpointing: memory that grows with the root of K, for one more forward pass.
 
     Raises:
         ValueError: a truncation length that is longer than the horizon or does not divide it.
@@ -41,34 +43,49 @@ class TruncatedBackprop(MetaGradientEstimator):
         horizon: int | str | Horizon = 100,
         truncation_length: int = 20,
         meta_loss: MetaLoss | None = None,
+        staggered: bool = False,
+        group_size: int | None = None,
         second_derivatives: bool = False,
+        gradient_checkpointing: bool = False,
     ):
-        self.horizon = Horizon.parse(str(horizon), truncation_length=truncation_length)
-        self.truncation_length, self.second_derivatives = truncation_length, second_derivatives
-        self.meta_loss = MetaLoss() if meta_loss is None else meta_loss
-
-    def init(self, rule: UpdateRule, family: TaskFamily, *, num_students: int, seed: int) -> Students:
-        return Students(
-            rule, family, numbers=range(num_students), horizon=self.horizon, seed=seed, stream=Stream.META_TRAINING
+        super().__init__(
+            horizon=horizon,
+            truncation_length=truncation_length,
+            meta_loss=meta_loss,
+            staggered=staggered,
+            group_size=group_size,
         )
+        self.second_derivatives, self.gradient_checkpointing = second_derivatives, gradient_checkpointing
 
     def estimate(self, rule: UpdateRule, students: Students) -> tuple[MetaGradient, Students]:
         phi = dict(rule.named_parameters())
-        batches = students.window(self.truncation_length)
-        with torch.enable_grad():
-            inner, losses = unroll(
-                rule,
-                students.family,
-                students.data,
-                students.inner,
-                batches,
-                phi=phi,
-                second_derivatives=self.second_derivatives,
-            )
-            meta_loss = self.meta_loss(losses, students.initial_losses_given(losses))
-            gradients = torch.autograd.grad(meta_loss, list(phi.values()), materialize_grads=True)
-        students.advance(inner, losses)
-        return MetaGradient(dict(zip(phi, gradients, strict=True)), meta_loss.detach(), losses.detach()), students
+        gradients = {name: torch.zeros_like(weight) for name, weight in phi.items()}
+        values = torch.empty(len(students), dtype=torch.float64)
+        all_losses = torch.empty(self.truncation_length + 1, len(students), dtype=torch.float64)
+        for window in students.windows(self.truncation_length):
+            with torch.enable_grad():
+                inner, losses = unroll(
+                    rule,
+                    window.family,
+                    window.data,
+                    window.inner,
+                    window.batches,
+                    phi=phi,
+                    second_derivatives=self.second_derivatives,
+                    judging=window.judging,
+                    gradient_checkpointing=self.gradient_checkpointing,
+                )
+                per_student = self.meta_loss.per_student(
+                    losses, window.known_initial_losses(losses), window.best_losses
+                )
+                own = torch.autograd.grad(per_student.sum() / len(students), list(phi.values()), materialize_grads=True)
+            for total, gradient in zip(gradients.values(), own, strict=True):
+                total += gradient
+            students.advance(window, inner, losses)
+            values[window.indices] = per_student.detach().double().cpu()
+            all_losses[:, window.indices] = losses.detach().double().cpu()
+        students.restart(all_losses)
+        return MetaGradient(gradients, values.mean(), all_losses), students
 
 
 ESTIMATORS.register("tbptt", TruncatedBackprop)

@@ -9,7 +9,7 @@ import torch
 from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule, make_rule
 from l2l_opt.students import final_losses, training_losses
-from l2l_opt.tasks.base import TaskFamily
+from l2l_opt.tasks.mixture import Tasks
 
 WIDEST = 16
 """Half-decades from 1 that the grid is widened to at most: 1e-8 to 1e8."""
@@ -57,7 +57,7 @@ class Tuning:
     figures: dict[float, float]
 
 
-def tune(baseline: Baseline, family: TaskFamily, *, horizon: int, num_seeds: int, seed: int) -> Tuning:
+def tune(baseline: Baseline, family: Tasks, *, horizon: int, num_seeds: int, seed: int) -> Tuning:
     """Find the learning rate of least mean final loss, on students kept for tuning.
 
     All rates run in one batch, on the same students. Where the best sits at the grid's edge, the grid is widened.
@@ -76,6 +76,7 @@ def tune(baseline: Baseline, family: TaskFamily, *, horizon: int, num_seeds: int
             seed=seed,
             stream=Stream.TUNING,
             phi={"log_lr": log_lrs},
+            group_size=1,
         )
         means = final_losses(curves).reshape(len(trial), num_seeds).double().mean(dim=1)
         figures |= {k: (mean if mean == mean else float("inf")) for k, mean in zip(trial, means.tolist(), strict=True)}

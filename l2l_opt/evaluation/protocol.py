@@ -12,7 +12,7 @@ from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.students import final_losses, training_losses
-from l2l_opt.tasks.base import TaskFamily
+from l2l_opt.tasks.mixture import Tasks
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Result:
 
 def evaluate(
     rule: UpdateRule,
-    family: TaskFamily,
+    family: Tasks,
     *,
     task: str,
     horizons: list[int],
@@ -101,7 +101,7 @@ def evaluate(
 
 def _report(
     rule: UpdateRule,
-    family: TaskFamily,
+    family: Tasks,
     task: str,
     horizon: int,
     optimizer: str,
@@ -111,7 +111,7 @@ def _report(
 ) -> Result:
     start = time.perf_counter()
     curves = training_losses(
-        rule, family, numbers=range(num_seeds), horizon=horizon, seed=seed, stream=Stream.REPORTING
+        rule, family, numbers=range(num_seeds), horizon=horizon, seed=seed, stream=Stream.REPORTING, group_size=1
     )
     seconds = (time.perf_counter() - start) / num_seeds
     losses = final_losses(curves).double().tolist()

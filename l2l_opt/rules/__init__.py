@@ -1,6 +1,16 @@
 """The teacher: update rules, learned and hand-designed. Importing this package registers them all."""
 
-from l2l_opt.rules import composed, hand_designed, lstm, rnnprop
+from l2l_opt.rules import compact, composed, hand_designed, lstm, rnnprop
 from l2l_opt.rules.base import RULES, UpdateRule, make_rule, register_rule
 
-__all__ = ["RULES", "UpdateRule", "composed", "hand_designed", "lstm", "make_rule", "register_rule", "rnnprop"]
+__all__ = [
+    "RULES",
+    "UpdateRule",
+    "compact",
+    "composed",
+    "hand_designed",
+    "lstm",
+    "make_rule",
+    "register_rule",
+    "rnnprop",
+]

@@ -1,6 +1,7 @@
 """What a rule sees of a gradient: scale-free inputs, and the clock."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -61,3 +62,30 @@ def progress(step: Tensor, num_steps: Tensor | None, *, dtype: torch.dtype) -> T
     if num_steps is None:
         return None
     return (step.to(dtype) / num_steps.to(dtype)).clamp(max=1.0)
+
+
+Reduce = Callable[[Tensor], Tensor]
+"""A sum over the devices that hold the shards of one tensor."""
+
+
+def tensor_sum(value: Tensor, reduce: Reduce | None = None) -> Tensor:
+    """The sum over all coordinates of one tensor, 0-dim: the only way in which a rule may look beyond a coordinate.
+
+    Args:
+        value: of any shape; where the parameter is sharded, this device's shard.
+        reduce: sums a 0-dim tensor over the shards; None for a tensor that is whole.
+    """
+    total = value.sum()
+    return total if reduce is None else reduce(total)
+
+
+def tensor_rms(value: Tensor, reduce: Reduce | None = None) -> Tensor:
+    """The root mean square over all coordinates of one tensor, 0-dim; 0 for an empty one.
+
+    Args:
+        value: of any shape; where the parameter is sharded, this device's shard.
+        reduce: sums a 0-dim tensor over the shards; None for a tensor that is whole.
+    """
+    count = tensor_sum(value.new_tensor(float(value.numel())), reduce) if reduce is not None else value.numel()
+    mean = tensor_sum(value * value, reduce) / (count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1))
+    return safe_sqrt(mean)

@@ -30,7 +30,7 @@ class RecurrentBody(nn.Module):
                 raise ValueError(f"{key} must be a positive integer; got {value!r}, use e.g. 20")
         self.hidden_size, self.num_layers = hidden_size, num_layers
         self.layers = nn.ModuleList(
-            _LSTMLayer(num_inputs if layer == 0 else hidden_size, hidden_size) for layer in range(num_layers)
+            LSTMLayer(num_inputs if layer == 0 else hidden_size, hidden_size) for layer in range(num_layers)
         )
         self.readout = nn.Linear(hidden_size, 1)
         # A bias would push all coordinates one way, step after step, before anything is learned.
@@ -54,7 +54,7 @@ class RecurrentBody(nn.Module):
             Parameter name -> output ``param.shape``, and parameter name -> next ``hidden`` and ``cell``.
         """
         dtype = next(iter(inputs.values())).dtype
-        layers = [layer.weights(dtype) for layer in cast(Iterable[_LSTMLayer], self.layers)]
+        layers = [layer.weights(dtype) for layer in cast(Iterable[LSTMLayer], self.layers)]
         outputs, hidden, cell = fused_coordinatewise_lstm(
             [coordinates(value) for value in inputs.values()],
             [coordinates(state[name]["hidden"]) for name in inputs],
@@ -76,7 +76,7 @@ def coordinates(value: Tensor) -> Tensor:
     return value.reshape(value.shape[0], value.shape[1:].numel())
 
 
-class _LSTMLayer(nn.Module):
+class LSTMLayer(nn.Module):
     """The weights of one layer, drawn as ``nn.LSTM`` draws them, with forget gates opened by a bias of one."""
 
     def __init__(self, num_inputs: int, hidden_size: int):

@@ -1,15 +1,15 @@
 """Multilayer perceptrons on real images: the original paper's second task and its shifts."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from l2l_opt.tasks.base import register_task
 from l2l_opt.tasks.datasets import ImageData, load_digits, load_fashion_subset, load_idx
-from l2l_opt.tasks.module_task import ModuleTask
+from l2l_opt.tasks.module_task import Examples, ModuleTask
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
@@ -28,6 +28,7 @@ def image_mlp(
     layers: int = 1,
     activation: str = "sigmoid",
     batch_size: int = 128,
+    side: int | None = None,
     root: str | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -40,6 +41,7 @@ def image_mlp(
         layers: hidden layers.
         activation: sigmoid, relu, tanh, gelu, elu or silu.
         batch_size: examples a batch.
+        side: images are averaged down to side x side; left as they are where None.
         root: a folder to look for the images in first.
         device: where tensors live.
         dtype: of weights and images.
@@ -55,21 +57,43 @@ def image_mlp(
             raise ValueError(f"{key} must be a positive integer; got {value!r}, use e.g. {key}=2")
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}, use e.g. sigmoid")
-    images = load(root)
-    widths = [images.train_images[0].numel()] + [hidden] * layers
+    if side is not None and (not isinstance(side, int) or side < 1):
+        raise ValueError(f"side must be a positive integer; got {side!r}, use e.g. side=8")
+    examples, num_classes = _examples(load, root, side, torch.device(device), dtype)
+    widths = [examples.inputs[0].numel()] + [hidden] * layers
     modules: list[nn.Module] = [nn.Flatten()]
     for num_inputs, num_outputs in pairwise(widths):
         modules += [nn.Linear(num_inputs, num_outputs), ACTIVATIONS[activation]()]
-    modules.append(nn.Linear(widths[-1], images.num_classes))
+    modules.append(nn.Linear(widths[-1], num_classes))
     return ModuleTask(
         nn.Sequential(*modules),
         nn.functional.cross_entropy,
-        (images.train_images, images.train_labels),
-        test_dataset=(images.test_images, images.test_labels),
+        examples,
         batch_size=batch_size,
         device=device,
         dtype=dtype,
     )
+
+
+@lru_cache(8)
+def _examples(
+    load: Callable[[str | None], ImageData],
+    root: str | None,
+    side: int | None,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Examples, int]:
+    """The images, once in memory for all families on them, and the number of classes."""
+    images = load(root)
+
+    def place(tensor: Tensor) -> Tensor:
+        if side is not None:
+            tensor = nn.functional.adaptive_avg_pool2d(tensor.unsqueeze(1), side).squeeze(1)
+        return tensor.to(device=device, dtype=dtype)
+
+    train = place(images.train_images), images.train_labels.to(device)
+    test = place(images.test_images), images.test_labels.to(device)
+    return Examples.join(train, test), images.num_classes
 
 
 def _register(name: str, load: Callable[[str | None], ImageData], summary: str) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sized
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +11,30 @@ from torch.utils.data import Dataset, TensorDataset
 
 from l2l_opt.tasks.base import Split
 from l2l_opt.types import Batch, Params, TaskData
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Training and test examples in one pair of tensors, so that a batch is indices whatever its split.
+
+    Attributes:
+        inputs: ``[num_train + num_test, ...]``.
+        targets: ``[num_train + num_test, ...]``.
+        ranges: split -> its first index and the one after its last.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    ranges: dict[str, tuple[int, int]]
+
+    @classmethod
+    def join(cls, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor] | None) -> "Examples":
+        """One pair of tensors of two splits; the test split is the training data where there is none."""
+        num_train = train[0].shape[0]
+        if test is None:
+            return cls(*train, {"train": (0, num_train), "test": (0, num_train)})
+        inputs, targets = (torch.cat(pair) for pair in zip(train, test, strict=True))
+        return cls(inputs, targets, {"train": (0, num_train), "test": (num_train, inputs.shape[0])})
 
 
 class ModuleTask:
@@ -22,7 +47,7 @@ class ModuleTask:
         module: the student; its own weights are not touched.
         loss_fn: ``loss_fn(outputs, targets) -> scalar``, e.g. ``torch.nn.functional.cross_entropy``.
         dataset: ``(inputs, targets)`` tensors with examples along the first axis, or a map-style ``Dataset`` of such
-            pairs (it is read into memory once).
+            pairs (it is read into memory once), or ready ``Examples`` that several families share.
         test_dataset: the same for the test split; the training data where None.
         batch_size: examples a batch, drawn with replacement.
         init_fn: ``init_fn(module)`` draws fresh weights in place with torch's global generator, which is seeded for
@@ -43,7 +68,7 @@ class ModuleTask:
         self,
         module: nn.Module,
         loss_fn: Callable[[Any, Tensor], Tensor],
-        dataset: tuple[Tensor, Tensor] | Dataset[Any],
+        dataset: tuple[Tensor, Tensor] | Dataset[Any] | Examples,
         *,
         test_dataset: tuple[Tensor, Tensor] | Dataset[Any] | None = None,
         batch_size: int = 128,
@@ -59,17 +84,11 @@ class ModuleTask:
         self.module = copy.deepcopy(module).to(device=self.device, dtype=dtype)
         self.loss_fn, self.batch_size = loss_fn, batch_size
         self.init_fn = init_fn if init_fn is not None else _reset_parameters
-        train = self._tensors(dataset)
-        test = train if test_dataset is None else self._tensors(test_dataset)
-        # One pair of tensors, so that a batch is indices whatever its split.
-        self.inputs, self.targets = train
-        if test is not train:
-            self.inputs, self.targets = torch.cat([train[0], test[0]]), torch.cat([train[1], test[1]])
-        num_train, num_all = train[0].shape[0], self.inputs.shape[0]
-        self.ranges: dict[str, tuple[int, int]] = {
-            "train": (0, num_train),
-            "test": (0, num_train) if test is train else (num_train, num_all),
-        }
+        if isinstance(dataset, Examples):
+            self.examples = dataset
+        else:
+            test = None if test_dataset is None else self._tensors(test_dataset)
+            self.examples = Examples.join(self._tensors(dataset), test)
         self.buffers = dict(self.module.named_buffers())
         self._refuse_what_unroll_cannot_run()
 
@@ -87,13 +106,13 @@ class ModuleTask:
 
     def sample_batch(self, data: TaskData, generator: torch.Generator, split: Split = "train") -> Batch:
         """``index [batch_size]``, the examples of the split that are drawn."""
-        index = torch.randint(*self.ranges[split], (self.batch_size,), generator=generator)
+        index = torch.randint(*self.examples.ranges[split], (self.batch_size,), generator=generator)
         return {"index": index.to(self.device)}
 
     def loss(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
         index = batch["index"]
-        outputs = torch.func.functional_call(self.module, (params, self.buffers), (self.inputs[index],))
-        return self.loss_fn(outputs, self.targets[index])
+        outputs = torch.func.functional_call(self.module, (params, self.buffers), (self.examples.inputs[index],))
+        return self.loss_fn(outputs, self.examples.targets[index])
 
     def _tensors(self, dataset: tuple[Tensor, Tensor] | Dataset[Any]) -> tuple[Tensor, Tensor]:
         if isinstance(dataset, TensorDataset):

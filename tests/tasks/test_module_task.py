@@ -68,7 +68,7 @@ def test_test_batches_come_from_the_test_set():
     train = family.sample_batch({}, generator)["index"]
     test = family.sample_batch({}, generator, "test")["index"]
     assert int(train.max()) < 20 <= int(test.min())
-    assert family.inputs[test].min() > 50 > family.inputs[train].max()
+    assert family.examples.inputs[test].min() > 50 > family.examples.inputs[train].max()
 
 
 def test_buffers_that_are_only_read_take_part():

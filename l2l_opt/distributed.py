@@ -1,0 +1,145 @@
+"""Several processes that meta-train one rule: the only file that knows torch.distributed.
+
+Every rank unrolls its own students; sums and flags are all-reduced; rank 0 alone writes. Gloo carries what lies on a
+CPU, NCCL what lies on a GPU.
+"""
+
+import contextlib
+import datetime
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+TIMEOUT = datetime.timedelta(minutes=30)
+"""How long a rank waits for a slower one, which may be validating or writing a checkpoint."""
+
+
+class RankLostError(RuntimeError):
+    """Another rank has ended in the middle of the run."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of a run.
+
+    Attributes:
+        rank: number of this process.
+        size: number of processes.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, numbers: Sequence[T]) -> Sequence[T]:
+        """The part of ``numbers`` that is this rank's: contiguous, of about equal length.
+
+        Raises:
+            ValueError: fewer numbers than ranks.
+        """
+        if len(numbers) < self.size:
+            raise ValueError(
+                f"there must be a student for every rank; got {len(numbers)} for {self.size}, "
+                f"use at least {self.size} students"
+            )
+        return numbers[self.rank * len(numbers) // self.size : (self.rank + 1) * len(numbers) // self.size]
+
+    def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Each tensor summed over ranks; the tensors may differ in dtype and shape, and lie on one device."""
+        if self.size == 1:
+            return list(tensors)
+        totals = []
+        with _peers():
+            for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+                flat = torch.cat([tensor.reshape(-1) for tensor in tensors if tensor.dtype == dtype])
+                dist.all_reduce(flat)
+                totals.append((dtype, flat))
+        offsets = dict.fromkeys((dtype for dtype, _ in totals), 0)
+        flats = dict(totals)
+        results = []
+        for tensor in tensors:
+            start = offsets[tensor.dtype]
+            offsets[tensor.dtype] = start + tensor.numel()
+            results.append(flats[tensor.dtype][start : start + tensor.numel()].reshape(tensor.shape))
+        return results
+
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        """Of each flag whether it is raised on any rank."""
+        if self.size == 1:
+            return list(flags)
+        raised = torch.tensor([int(flag) for flag in flags])
+        with _peers():
+            dist.all_reduce(raised, op=dist.ReduceOp.MAX)
+        return [bool(flag) for flag in raised.tolist()]
+
+    def gather(self, value: T) -> list[T]:
+        """The value of every rank, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        with _peers():
+            dist.all_gather_object(values, value)
+        return values
+
+    def first(self, action: Callable[[], T]) -> T:
+        """Do something on the first rank only; all ranks get its result, or its error."""
+        if self.size == 1:
+            return action()
+        outcome: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                outcome[0] = action()
+            except (ValueError, OSError) as error:
+                outcome[1] = error
+        with _peers():
+            dist.broadcast_object_list(outcome)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
+
+
+ALONE = Ranks()
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Ranks]:
+    """The ranks that torchrun has started this process among; alone where it has not."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield ALONE
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+    with _peers():
+        dist.init_process_group(backend, timeout=TIMEOUT)
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def local_device(device: torch.device) -> torch.device:
+    """This rank's own GPU where the device is ``cuda`` without a number."""
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return device
+
+
+@contextlib.contextmanager
+def _peers() -> Iterator[None]:
+    try:
+        yield
+    except (dist.DistError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RankLostError(
+            f"every rank of a run must live to its end; one has ended or cannot be reached ({reason}), "
+            "look at its own message, then go on with --resume"
+        ) from error

@@ -1,0 +1,208 @@
+"""Evolution strategies: meta-gradients from differences of losses, of the objective smoothed by Gaussian noise.
+
+    L_sigma(phi) = E L(phi + eps),   eps ~ N(0, sigma^2 I)
+    d L_sigma / d phi = E (L(phi + eps) - L(phi - eps)) eps / (2 sigma^2)
+
+Nothing is differentiated, so chaos in a long unroll cannot blow the estimate up, and memory does not depend on the
+horizon. A student is an antithetic pair of particles that live its life (fresh params, batches) under phi + eps and
+phi - eps; all particles of all students of one architecture are one batch of the unroll, each with its own phi. With
+windows of K steps, of which an outer step takes one, the estimators differ in the noise of window w of an episode:
+
+    full-es   one outer step is a whole episode                  eps for all of it
+    pes       eps_w anew in each window,                         times eps_1 + ... + eps_w
+    nres      eps drawn once for the episode,                    times eps
+
+The estimates of an episode's windows sum to that of the episode: of full-es and nres exactly, of pes on average.
+"""
+
+import abc
+
+import torch
+from torch import Tensor
+
+from l2l_opt.estimators.base import ESTIMATORS, MetaGradient, MetaGradientEstimator
+from l2l_opt.estimators.meta_loss import MetaLoss
+from l2l_opt.randomness import Stream, make_generator
+from l2l_opt.rules.base import UpdateRule
+from l2l_opt.schedules import Horizon
+from l2l_opt.students import Student, Students, Window
+from l2l_opt.types import Params
+from l2l_opt.unroll import InnerState, unroll
+
+
+class EvolutionStrategy(MetaGradientEstimator):
+    """What the three have in common: antithetic pairs in one batched unroll.
+
+    Args:
+        horizon: inner steps from fresh params to reset: a number, ``"100..2000"`` for log-uniform,
+            ``"100..2000:growing"``, or a ``Horizon``.
+        truncation_length: K, inner steps of a window; it divides the horizon.
+        meta_loss: the objective, best with ``clip``, since a particle may diverge.
+        staggered: cut first episodes at a random age, so that students are not all of one age ever after.
+        group_size: students (pairs) that share an architecture; 1 for a single family and all for a mixture where None.
+        sigma: deviation of the noise, in the weights' unit.
+
+    Raises:
+        ValueError: a truncation length that is longer than the horizon or does not divide it; a sigma that is not
+            positive.
+    """
+
+    num_particles = 2
+
+    def __init__(
+        self,
+        *,
+        horizon: int | str | Horizon = 100,
+        truncation_length: int = 20,
+        meta_loss: MetaLoss | None = None,
+        staggered: bool = False,
+        group_size: int | None = None,
+        sigma: float = 0.01,
+    ):
+        super().__init__(
+            horizon=horizon,
+            truncation_length=truncation_length,
+            meta_loss=meta_loss,
+            staggered=staggered,
+            group_size=group_size,
+        )
+        if not (isinstance(sigma, (int, float)) and 0 < sigma < float("inf")):
+            raise ValueError(f"sigma must be a positive number; got {sigma!r}, use e.g. 0.01")
+        self.sigma = float(sigma)
+
+    def draw_noise(self, phi: Params, students: Students, student: Student) -> Params:
+        """eps of the deviation sigma for what begins at the student's age: ``[*weight.shape]`` each."""
+        generator = make_generator(
+            students.seed, Stream.EVOLUTION, student.number, student.episode, student.attempt, student.age
+        )
+        return {
+            name: self.sigma
+            * torch.randn(weight.shape, generator=generator, dtype=weight.dtype).to(device=weight.device)
+            for name, weight in phi.items()
+        }
+
+    def run_pairs(
+        self, rule: UpdateRule, phi: Params, window: Window, noise: list[Params]
+    ) -> tuple[InnerState, Tensor]:
+        """Unroll a window under phi + eps and phi - eps: where all particles stand then, and losses ``[K + 1, 2 G]``.
+
+        Args:
+            rule: the teacher.
+            phi: its weights.
+            window: of G students.
+            noise: eps of each student.
+        """
+        particles = {
+            name: torch.stack([weight + sign * eps[name] for eps in noise for sign in (1, -1)])
+            for name, weight in phi.items()
+        }
+        return unroll(
+            rule,
+            window.family,
+            window.data,
+            window.inner,
+            window.batches,
+            phi=particles,
+            judging=window.judging,
+        )
+
+    def gradient(self, phi: Params, per_particle: Tensor, directions: list[Params]) -> Params:
+        """``mean over students of (L_+ - L_-) direction / (2 sigma^2)``.
+
+        Args:
+            phi: the weights.
+            per_particle: ``[2 S]``, L of each particle.
+            directions: of each student what the difference of its pair is multiplied by.
+        """
+        slopes = (per_particle[0::2] - per_particle[1::2]) / (2 * self.sigma**2 * len(directions))
+        return {
+            name: torch.tensordot(slopes.to(weight), torch.stack([direction[name] for direction in directions]), dims=1)
+            for name, weight in phi.items()
+        }
+
+
+class _WindowedEvolution(EvolutionStrategy):
+    """An outer step is one window of every student."""
+
+    @abc.abstractmethod
+    def perturb(self, phi: Params, students: Students, student: Student) -> tuple[Params, Params]:
+        """eps of the student's next window, and what the difference of its pair is multiplied by."""
+
+    @torch.no_grad()
+    def estimate(self, rule: UpdateRule, students: Students) -> tuple[MetaGradient, Students]:
+        phi = {name: weight.detach() for name, weight in rule.named_parameters()}
+        noise, directions = zip(*(self.perturb(phi, students, member) for member in students.members), strict=True)
+        values = torch.empty(len(students), 2, dtype=torch.float64)
+        all_losses = torch.empty(self.truncation_length + 1, len(students), 2, dtype=torch.float64)
+        for window in students.windows(self.truncation_length):
+            inner, losses = self.run_pairs(rule, phi, window, [noise[index] for index in window.indices])
+            initial_losses = window.known_initial_losses(losses)
+            per_particle = self.meta_loss.per_student(losses, initial_losses, window.best_losses)
+            values[window.indices] = per_particle.reshape(-1, 2).double().cpu()
+            all_losses[:, window.indices] = losses.reshape(len(losses), -1, 2).double().cpu()
+            students.advance(window, inner, losses)
+        gradients = self.gradient(phi, values.flatten(), list(directions))
+        students.restart(all_losses.flatten(1), spare_diverged=self.meta_loss.clip is not None)
+        return MetaGradient(gradients, values.mean(), all_losses.flatten(1)), students
+
+
+class PES(_WindowedEvolution):
+    """Persistent evolution strategies: fresh noise every window, multiplied by the sum of an episode's noises so far.
+
+    Unbiased (but for the smoothing), with a variance that grows with the number of windows an episode has.
+
+    Source: arXiv 2112.13835, algorithm 2.
+    """
+
+    def perturb(self, phi: Params, students: Students, student: Student) -> tuple[Params, Params]:
+        noise = self.draw_noise(phi, students, student)
+        so_far = student.memory or {name: torch.zeros_like(eps) for name, eps in noise.items()}
+        student.memory = {name: so_far[name] + eps for name, eps in noise.items()}
+        return noise, student.memory
+
+
+class NRES(_WindowedEvolution):
+    """Noise-reuse evolution strategies: one noise for all windows of an episode.
+
+    Unbiased (but for the smoothing) as PES is, with a variance that does not grow with the number of windows.
+
+    Source: arXiv 2304.12180, algorithm 1.
+    """
+
+    def perturb(self, phi: Params, students: Students, student: Student) -> tuple[Params, Params]:
+        student.memory = student.memory or self.draw_noise(phi, students, student)
+        return student.memory, student.memory
+
+
+class FullES(EvolutionStrategy):
+    """Full evolution strategies: an outer step is one whole episode of every student, cut into windows for its batches.
+
+    Source: arXiv 1810.10180, section 4.1.
+    """
+
+    def default_group_size(self, num_students: int) -> int:
+        # One horizon for all, so that all particles are one batch to the end of the episode.
+        return num_students
+
+    @torch.no_grad()
+    def estimate(self, rule: UpdateRule, students: Students) -> tuple[MetaGradient, Students]:
+        phi = {name: weight.detach() for name, weight in rule.named_parameters()}
+        noise = [self.draw_noise(phi, students, student) for student in students.members]
+        curves: list[list[Tensor]] = [[] for _ in noise]
+        while running := [index for index, one in enumerate(students.members) if one.age < one.lifetime]:
+            for window in students.windows(self.truncation_length, running):
+                inner, losses = self.run_pairs(rule, phi, window, [noise[index] for index in window.indices])
+                for index, own in zip(window.indices, losses.reshape(len(losses), -1, 2).unbind(1), strict=True):
+                    curves[index].append(own[1:] if curves[index] else own)
+                students.advance(window, inner, losses)
+        episodes = [torch.cat(curve) for curve in curves]
+        values = torch.stack([self.meta_loss.per_student(losses, losses[0]) for losses in episodes]).double()
+        gradients = self.gradient(phi, values.flatten().cpu(), noise)
+        all_losses = torch.nn.utils.rnn.pad_sequence(episodes, padding_value=torch.nan).double().cpu().flatten(1)
+        students.restart(all_losses)
+        return MetaGradient(gradients, values.mean().cpu(), all_losses), students
+
+
+ESTIMATORS.register("full-es", FullES)
+ESTIMATORS.register("pes", PES)
+ESTIMATORS.register("nres", NRES)

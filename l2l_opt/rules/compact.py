@@ -1,0 +1,134 @@
+"""A rule small enough for evolution strategies: 736 weights, residual on Adam's direction."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from l2l_opt.kernels import LSTMWeights, ReadoutWeights, coordinatewise_lstm
+from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
+from l2l_opt.rules.features import bias_correction, progress, safe_sqrt, tensor_rms
+from l2l_opt.rules.recurrent import LSTMLayer, coordinates
+from l2l_opt.types import Params, RuleState
+
+BETAS = (0.5, 0.9, 0.99)
+SQUARE_BETA = 0.99
+EPS = 1e-8
+SMALLEST_RMS = 1e-6
+NUM_INPUTS = 6
+NUM_CONTEXT = 7
+
+
+@register_rule("compact")
+class CompactRule(UpdateRule):
+    """A small LSTM that corrects Adam's direction and size, with a cosine over the run and the tensor's own scale.
+
+    With bias-corrected moments m_.5, m_.9, m_.99 of g and v of g^2 (decay .99), r = sqrt(v) + 1e-8 and f = t / T:
+
+        x  = clip_5([g / r, m_.5 / r, m_.9 / r, m_.99 / r, p / rms(p)]), log(r / rms(r) + 1e-3)      a coordinate
+        c  = f, f^2, sqrt f, tanh(t / 10 - 1), .3 log rms(p), 2 rms(m_.99 / r) - 1, 2 rms(m_.9 / r) - 1     a tensor
+        (o_1, o_2), h' = LSTM_phi(x, h; biases moved by C c)
+        update = -output_scale (1 + cos(pi f)) / 2 max(rms(p), floor) (clip_3(m_.9 / r) + o_1) exp(1.5 tanh o_2)
+
+    The read-out starts near zero, so that a fresh rule is Adam with a cosine. What a tensor's coordinates share enters
+    through the biases and costs nothing a coordinate. Where num_steps is unknown f stays 0: no annealing.
+
+    Args:
+        hidden_size: units of the one LSTM layer.
+        output_scale: relative size of an update: dimensionless, of the tensor's root mean square.
+        floor: least root mean square that a tensor is taken to have, in the parameters' unit.
+
+    State of a parameter:
+        averages: ``[3, *param.shape]``; square_average: ``[1, *param.shape]``;
+        hidden, cell: ``[hidden_size, *param.shape]``. 80 bytes a parameter in float32 with 8 units.
+
+    Raises:
+        ValueError: a size that is not a positive integer, an output_scale or floor that is not positive.
+
+    Source: normalised momenta at several time scales and magnitude as exp: arXiv 2203.11860, section 3.
+    """
+
+    betas: Tensor
+
+    def __init__(self, *, hidden_size: int = 8, output_scale: float = 0.05, floor: float = 0.05):
+        super().__init__(hidden_size=hidden_size, output_scale=output_scale, floor=floor)
+        if not isinstance(hidden_size, int) or hidden_size < 1:
+            raise ValueError(f"hidden_size must be a positive integer; got {hidden_size!r}, use e.g. 8")
+        for key, value in {"output_scale": output_scale, "floor": floor}.items():
+            if not (isinstance(value, (int, float)) and 0 < value < math.inf):
+                raise ValueError(f"{key} must be a positive number; got {value!r}, use e.g. 0.05")
+        self.hidden_size, self.output_scale, self.floor = hidden_size, float(output_scale), float(floor)
+        self.layer = LSTMLayer(NUM_INPUTS, hidden_size)
+        self.context = nn.Linear(NUM_CONTEXT, 4 * hidden_size, bias=False)
+        self.readout = nn.Linear(hidden_size, 2)
+        self.readout_context = nn.Linear(NUM_CONTEXT, 2, bias=False)
+        nn.init.zeros_(self.readout.bias)
+        for linear in (self.readout, self.readout_context):
+            nn.init.uniform_(linear.weight, -0.01, 0.01)
+        self.register_buffer("betas", torch.tensor(BETAS, dtype=torch.float64), persistent=False)
+
+    def init_state(self, params: Params) -> RuleState:
+        sizes = {"averages": len(BETAS), "square_average": 1, "hidden": self.hidden_size, "cell": self.hidden_size}
+        return {
+            name: {"step": initial_step(param)}
+            | {key: param.new_zeros(size, *param.shape) for key, size in sizes.items()}
+            for name, param in params.items()
+        }
+
+    def forward(
+        self, grads: Params, state: RuleState, params: Params, *, num_steps: Tensor | None = None
+    ) -> tuple[Params, RuleState]:
+        updates: Params = {}
+        next_state: RuleState = {}
+        for name, gradient in grads.items():
+            updates[name], next_state[name] = self._one_tensor(gradient, state[name], params[name], num_steps)
+        return updates, next_state
+
+    def _one_tensor(
+        self, gradient: Tensor, state: dict[str, Tensor], param: Tensor, num_steps: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        dtype, shape = gradient.dtype, gradient.shape
+        g, p = gradient.reshape(1, -1), param.reshape(1, -1)
+        steps = state["step"] + 1
+        betas = self.betas.to(dtype).unsqueeze(1)
+        averages = betas * coordinates(state["averages"]) + (1 - betas) * g
+        square = SQUARE_BETA * coordinates(state["square_average"]) + (1 - SQUARE_BETA) * g * g
+        masses = -torch.expm1(steps.to(dtype) * betas.log())
+        root = safe_sqrt(square / bias_correction(steps, beta=SQUARE_BETA, dtype=dtype)) + EPS
+        momenta = averages / masses / root
+        rms = tensor_rms(p)
+        inputs = torch.cat(
+            [
+                torch.cat([g / root, momenta, p / rms.clamp(min=SMALLEST_RMS)]).clamp(-5, 5),
+                (root / tensor_rms(root).clamp(min=EPS) + 1e-3).log(),
+            ]
+        )
+        fraction = progress(state["step"], num_steps, dtype=dtype)
+        fraction = torch.zeros_like(rms) if fraction is None else fraction
+        context = torch.stack(
+            [
+                fraction,
+                fraction * fraction,
+                fraction.sqrt(),
+                torch.tanh(state["step"].to(dtype) / 10 - 1),
+                0.3 * rms.clamp(min=SMALLEST_RMS).log(),
+                2 * tensor_rms(momenta[2]) - 1,
+                2 * tensor_rms(momenta[1]) - 1,
+            ]
+        )
+        weights = self.layer.weights(dtype)
+        gates = LSTMWeights(weights.input, weights.hidden, weights.bias + self.context.weight.to(dtype) @ context)
+        shift = self.readout.bias.to(dtype) + self.readout_context.weight.to(dtype) @ context
+        outputs, hidden, cell = coordinatewise_lstm(
+            inputs,
+            coordinates(state["hidden"]),
+            coordinates(state["cell"]),
+            [gates],
+            ReadoutWeights(self.readout.weight.to(dtype), shift),
+        )
+        size = self.output_scale * (1 + torch.cos(math.pi * fraction)) / 2 * rms.clamp(min=self.floor)
+        update = -size * (momenta[1].clamp(-3, 3) + outputs[0]) * torch.exp(1.5 * outputs[1].tanh())
+        flat = {"averages": averages, "square_average": square, "hidden": hidden, "cell": cell}
+        return update.reshape(shape), {"step": steps} | {
+            key: value.reshape(value.shape[0], *shape) for key, value in flat.items()
+        }

@@ -1,0 +1,172 @@
+"""Distributions over architectures: families mixed by weight, and options that vary between students.
+
+    2*digits-mlp:hidden=8..64,activation=relu|tanh + quadratics:dim=5..20
+
+draws digits-mlp twice as often as quadratics, its width log-uniform in 8 to 64, its activation one of two.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from l2l_opt.registry import parse_spec
+from l2l_opt.tasks.base import TaskFamily, make_task
+
+FAMILIES_KEPT = 64
+"""Families that a mixture keeps built; more are built anew when drawn again."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """One family of a mixture.
+
+    Attributes:
+        weight: relative frequency.
+        name: in the registry of tasks.
+        options: option -> its value, or a ``Range`` or ``Choice`` to draw it from.
+    """
+
+    weight: float
+    name: str
+    options: Mapping[str, Any]
+
+    @property
+    def varies(self) -> bool:
+        return any(isinstance(value, (Range, Choice)) for value in self.options.values())
+
+
+@dataclass(frozen=True)
+class Range:
+    """Log-uniform between two positive bounds, inclusive; whole numbers if both bounds are."""
+
+    low: float
+    high: float
+
+    def draw(self, generator: torch.Generator) -> float | int:
+        uniform = float(torch.rand((), generator=generator, dtype=torch.float64))
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            # Half a unit more on both sides, so that the bounds are as frequent as what lies between.
+            low, high = self.low - 0.5, self.high + 0.5
+            return min(max(round(low * (high / low) ** uniform), self.low), self.high)
+        return self.low * (self.high / self.low) ** uniform
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values, all equally likely."""
+
+    values: tuple[Any, ...]
+
+    def draw(self, generator: torch.Generator) -> Any:
+        return self.values[int(torch.randint(len(self.values), (), generator=generator))]
+
+
+class TaskMixture:
+    """What the architecture of a group of students is drawn from: families with weights, whose options may vary.
+
+    Args:
+        components: the families.
+        device: where tensors live.
+        dtype: of all tensors.
+        transform: applied to every family drawn, e.g. an augmentation.
+
+    Raises:
+        ValueError: no components, a weight that is not positive, a family that cannot be built.
+    """
+
+    def __init__(
+        self,
+        components: list[Component],
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        transform: Callable[[TaskFamily], TaskFamily] | None = None,
+    ):
+        if not components or not all(0 < component.weight < math.inf for component in components):
+            weights = [component.weight for component in components]
+            raise ValueError(f"a mixture's weights must be positive numbers; got {weights}, use e.g. 2*digits-mlp")
+        self.components, self.device, self.dtype = components, device, dtype
+        self.weights = torch.tensor([component.weight for component in components], dtype=torch.float64)
+
+        @lru_cache(FAMILIES_KEPT)
+        def build(name: str, options: tuple[tuple[str, Any], ...]) -> TaskFamily:
+            family = make_task(name, device=device, dtype=dtype, **dict(options))
+            return family if transform is None else transform(family)
+
+        self._build = build
+        generator = torch.Generator().manual_seed(0)
+        for component in components:
+            # Fails now, and not in the middle of a run, where an option is unknown or data are missing.
+            self._realise(component, generator)
+
+    def draw(self, generator: torch.Generator) -> TaskFamily:
+        """One family; the same object for the same options."""
+        index = int(torch.multinomial(self.weights, 1, generator=generator))
+        return self._realise(self.components[index], generator)
+
+    def transformed(self, transform: Callable[[TaskFamily], TaskFamily]) -> "TaskMixture":
+        """The same mixture with every family drawn passed through ``transform``."""
+        return TaskMixture(self.components, device=self.device, dtype=self.dtype, transform=transform)
+
+    def _realise(self, component: Component, generator: torch.Generator) -> TaskFamily:
+        drawn = {
+            key: value.draw(generator) if isinstance(value, (Range, Choice)) else value
+            for key, value in sorted(component.options.items())
+        }
+        return self._build(component.name, tuple(drawn.items()))
+
+
+Tasks = TaskFamily | TaskMixture
+"""What students come from: one family, or a mixture of them."""
+
+
+def draw_family(tasks: Tasks, generator: torch.Generator) -> TaskFamily:
+    """A family of the mixture, or the one there is."""
+    return tasks.draw(generator) if isinstance(tasks, TaskMixture) else tasks
+
+
+def make_tasks(spec: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tasks:
+    """A family or a mixture from its notation, e.g. ``2*digits-mlp:hidden=8..64 + quadratics``.
+
+    Raises:
+        ValueError: a weight, range or choice that cannot be read; unknown task, unknown option or bad value.
+        FileNotFoundError: data that are not on this machine.
+    """
+    components = [_parse_component(part.strip(), spec) for part in spec.split("+")]
+    if len(components) == 1 and not components[0].varies:
+        return make_task(components[0].name, device=device, dtype=dtype, **components[0].options)
+    return TaskMixture(components, device=device, dtype=dtype)
+
+
+def _parse_component(part: str, spec: str) -> Component:
+    weight, star, rest = part.partition("*")
+    if not star:
+        weight, rest = "1", part
+    try:
+        number = float(weight)
+    except ValueError:
+        raise ValueError(f"a weight must be a number; got {weight!r} in {spec!r}, use e.g. 2*digits-mlp") from None
+    name, options = parse_spec(rest.strip())
+    return Component(number, name, {key: _parse_varying(value, spec) for key, value in options.items()})
+
+
+def _parse_varying(value: Any, spec: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    if "|" in value:
+        return Choice(tuple(_literal(item) for item in value.split("|")))
+    low, dots, high = value.partition("..")
+    bounds = _literal(low), _literal(high)
+    if not dots or not all(isinstance(bound, (int, float)) for bound in bounds):
+        return value
+    if not 0 < bounds[0] <= bounds[1]:
+        raise ValueError(f"a range must be positive and in order; got {value!r} in {spec!r}, use e.g. 8..64")
+    return Range(*bounds)
+
+
+def _literal(text: str) -> Any:
+    return parse_spec(f"x:value={text}")[1].get("value", text)
