@@ -6,7 +6,11 @@ CPU, NCCL what lies on a GPU.
 
 import contextlib
 import datetime
+import logging
 import os
+import signal
+import sys
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,6 +18,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 T = TypeVar("T")
 
@@ -114,7 +121,7 @@ ALONE = Ranks()
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
     """The ranks that torchrun has started this process among; alone where it has not."""
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+    if not under_launcher():
         yield ALONE
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
@@ -124,6 +131,46 @@ def joined() -> Iterator[Ranks]:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def under_launcher() -> bool:
+    """Whether torchrun, or ``launch``, has started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def launch(arguments: Sequence[str], num_processes: int) -> None:
+    """Run ``l2l-opt ARGUMENTS`` in that many processes on this machine, as torchrun does.
+
+    Raises:
+        SystemExit: with the exit code of the process that failed first, which has said why.
+        RankLostError: a process was killed.
+    """
+    # Their tracebacks are of the launcher; each rank says in a sentence what went wrong.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num_processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.1,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "l2l_opt.cli", *arguments)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode > 0:
+            raise SystemExit(failure.exitcode) from error
+        name = signal.Signals(-failure.exitcode).name
+        raise RankLostError(
+            f"every rank of a run must live to its end; got {name} in rank {rank}, go on with --resume"
+        ) from error
+    except SignalException as error:
+        raise RankLostError(
+            f"a run must reach its last outer step to be done; got {error.sigval.name}, go on with --resume"
+        ) from error
 
 
 def local_device(device: torch.device) -> torch.device:

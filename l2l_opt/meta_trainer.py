@@ -278,7 +278,13 @@ class MetaTrainer:
             "imitating": None if self.imitating is None else self._students_of_all_ranks(self.imitating),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, with_students: bool = True) -> None:
+        """Go on from a saved state.
+
+        Args:
+            state: as ``state_dict`` returned it, under any number of ranks.
+            with_students: whether students go on too, or start anew.
+        """
         self.outer_steps_done, self.num_skipped = state["outer_steps_done"], state["num_skipped"]
         self.last_validated, self.seconds = state["last_validated"], state["seconds"]
         with torch.no_grad():
@@ -288,6 +294,8 @@ class MetaTrainer:
         self.best = None if state["best"] is None else Validation(**state["best"])
         self.best_phi = {name: weight.to(device) for name, weight in state["best_phi"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
+        if not with_students:
+            return
         self.students.load_state_dict(state["students"])
         if state["imitating"] is None:
             self.imitating = None

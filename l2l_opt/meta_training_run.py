@@ -31,6 +31,23 @@ from l2l_opt.rules.base import UpdateRule
 
 CHECKPOINT_SECONDS = 180.0
 CHECKPOINTS_KEPT = 2
+STUDENTS_DEPEND_ON = {
+    "task",
+    "dtype",
+    "horizon",
+    "truncation_length",
+    "students",
+    "group_size",
+    "staggered",
+    "estimator",
+    "judged_on",
+    "reparametrise",
+    "loss_scale",
+    "rule",
+    "seed",
+    "imitate",
+}
+"""Options without which a checkpoint's students mean nothing."""
 
 
 class Observer(Protocol):
@@ -69,9 +86,14 @@ class MetaTrainingRun:
     ):
         self.folder, self.trainer, self.card, self.say = folder, trainer, dict(card), say
         self.options = dict(options)
+        self.ranks = trainer.ranks
         self._has_checkpoint = False
-        refuse_unusable_folder(folder, resume=resume)
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+
+        def prepare_folder() -> None:
+            refuse_unusable_folder(folder, resume=resume)
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+
+        self.ranks.first(prepare_folder)
         if resume:
             self._restore(allow_changed_options)
 
@@ -90,25 +112,30 @@ class MetaTrainingRun:
             ``"finished"``, ``"out of time"``, or the name of the signal.
         """
         started = last_saved = time.monotonic()
+        saved_at = self.trainer.outer_steps_done
 
         def observe_step(step: OuterStep) -> None:
-            nonlocal last_saved
             for observer in observers:
                 observer.on_outer_step(self.trainer, step)
-            by_count = checkpoint_every is not None and step.number % checkpoint_every == 0
-            if by_count or (checkpoint_every is None and time.monotonic() - last_saved > CHECKPOINT_SECONDS):
-                self.save()
-                last_saved = time.monotonic()
 
         def observe_validation(validation: Validation) -> None:
             for observer in observers:
                 observer.on_validation(self.trainer, validation)
 
-        with _signals() as received:
+        with _signals(repeated_end_it=self.ranks.size == 1) as received:
 
             def should_stop() -> bool:
-                out_of_time = minutes is not None and time.monotonic() - started > 60 * minutes
-                return bool(received) or out_of_time
+                nonlocal last_saved, saved_at
+                now, done = time.monotonic(), self.trainer.outer_steps_done
+                by_time = checkpoint_every is None and now - last_saved > CHECKPOINT_SECONDS
+                by_count = checkpoint_every is not None and done % checkpoint_every == 0
+                out_of_time = minutes is not None and now - started > 60 * minutes
+                # Clocks and signals differ between ranks; what they all do next must not.
+                stop, save = self.ranks.any([bool(received) or out_of_time, by_time or by_count])
+                if save and done > saved_at:
+                    self.save()
+                    last_saved, saved_at = time.monotonic(), done
+                return stop
 
             if not self._has_checkpoint:
                 self.save()
@@ -116,15 +143,19 @@ class MetaTrainingRun:
                 should_stop=should_stop, on_outer_step=observe_step, on_validation=observe_validation
             )
             self.save(finished=finished)
-            if not finished and not received:
+            signals = [name for names in self.ranks.gather(received) for name in names]
+            if not finished and not signals:
                 self._save_best_of_an_unfinished_run(observe_validation)
-        return "finished" if finished else (received[0] if received else "out of time")
+        return "finished" if finished else (signals[0] if signals else "out of time")
 
     def save(self, *, finished: bool = False) -> None:
-        """Write the checkpoint, then what is derived from it."""
+        """Write the checkpoint of all ranks, then what is derived from it."""
         trainer = self.trainer
+        state = trainer.state_dict()
+        if not self.ranks.is_first:
+            return
         path = self.checkpoints / f"outer-step-{trainer.outer_steps_done:08d}.safetensors"
-        save_tree({"options": self.options, "trainer": trainer.state_dict()}, path)
+        save_tree({"options": self.options, "trainer": state}, path)
         for old in self._checkpoint_paths()[:-CHECKPOINTS_KEPT]:
             old.unlink()
         self._write_results(trainer.best_rule(), trainer.best, finished=finished)
@@ -155,7 +186,7 @@ class MetaTrainingRun:
             return
         validation = trainer.validate()
         observe_validation(validation)
-        if trainer.best is None or validation.figure < trainer.best.figure:
+        if self.ranks.is_first and (trainer.best is None or validation.figure < trainer.best.figure):
             self._write_results(trainer.rule, validation, finished=False)
 
     def _card(self, figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,28 +212,35 @@ class MetaTrainingRun:
         return sorted(self.checkpoints.glob("outer-step-*.safetensors"))
 
     def _restore(self, allow_changed_options: bool) -> None:
+        tree = self.ranks.first(self._newest_good_checkpoint)
+        if tree is None:
+            self.say("no checkpoint there yet: starting from the beginning")
+            return
+        changed = {
+            key: (tree["options"].get(key), self.options.get(key))
+            for key in tree["options"].keys() | self.options.keys()
+            if tree["options"].get(key) != self.options.get(key)
+        }
+        listed = "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in sorted(changed.items()))
+        if changed and not allow_changed_options:
+            raise ValueError(
+                f"a run must be resumed with the options it was started with; got others ({listed}), "
+                "use the old ones or --allow-changed-options"
+            )
+        students_go_on = not changed.keys() & STUDENTS_DEPEND_ON
+        self.trainer.load_state_dict(tree["trainer"], with_students=students_go_on)
+        self._has_checkpoint = True
+        self.say(f"going on from outer step {self.trainer.outer_steps_done}")
+        if changed:
+            self.say(f"with changed options ({listed})" + ("" if students_go_on else "; students start anew"))
+
+    def _newest_good_checkpoint(self) -> dict[str, Any] | None:
         for path in reversed(self._checkpoint_paths()):
             try:
-                tree = load_tree(path)
+                return load_tree(path)
             except FileFormatError as error:
                 self.say(f"passing over a checkpoint: {error}")
-                continue
-            changed = {
-                key: (tree["options"].get(key), self.options.get(key))
-                for key in tree["options"].keys() | self.options.keys()
-                if tree["options"].get(key) != self.options.get(key)
-            }
-            if changed and not allow_changed_options:
-                listed = "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in sorted(changed.items()))
-                raise ValueError(
-                    f"a run must be resumed with the options it was started with; got others ({listed}), "
-                    "use the old ones or --allow-changed-options"
-                )
-            self.trainer.load_state_dict(tree["trainer"])
-            self._has_checkpoint = True
-            self.say(f"going on from outer step {self.trainer.outer_steps_done}")
-            return
-        self.say("no checkpoint there yet: starting from the beginning")
+        return None
 
 
 def refuse_unusable_folder(folder: Path, *, resume: bool) -> None:
@@ -220,14 +258,20 @@ def refuse_unusable_folder(folder: Path, *, resume: bool) -> None:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[list[str]]:
-    """The names of SIGINT and SIGTERM received meanwhile; a second one has its usual effect."""
+def _signals(*, repeated_end_it: bool) -> Iterator[list[str]]:
+    """The names of SIGINT and SIGTERM received meanwhile.
+
+    Args:
+        repeated_end_it: whether a second one has its usual effect. Not so among ranks, where both the terminal and
+            the launcher send what a user has sent once.
+    """
     received: list[str] = []
     usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, _: FrameType | None) -> None:
         received.append(signal.Signals(number).name)
-        signal.signal(number, usual[signal.Signals(number)])
+        if repeated_end_it:
+            signal.signal(number, usual[signal.Signals(number)])
 
     try:
         for number in usual:

@@ -147,14 +147,19 @@ def unroll(
     weights: Params = dict(rule.named_parameters()) if phi is None else dict(phi)
     num_steps = len(batches) - 1
     parts: list[Tensor] = []
-    length = math.isqrt(max(num_steps - 1, 0)) + 1 if gradient_checkpointing and torch.is_grad_enabled() else num_steps
-    for start in range(0, num_steps, max(length, 1)):
+    length = segment_length(num_steps) if gradient_checkpointing and torch.is_grad_enabled() else max(num_steps, 1)
+    for start in range(0, num_steps, length):
         part = slice(start, min(start + length, num_steps))
         run = steps.run if length == num_steps else steps.run_without_graph
         inner, losses = run(weights, inner, batches[part], None if judging is None else judging[part])
         parts.append(losses)
     parts.append(steps.judge(inner, batches[-1] if judging is None else judging[-1]).unsqueeze(0))
     return inner, torch.cat(parts)
+
+
+def segment_length(num_steps: int) -> int:
+    """Inner steps between two states that gradient checkpointing keeps: the root of all, rounded up."""
+    return math.isqrt(max(num_steps - 1, 0)) + 1
 
 
 @dataclass(frozen=True)

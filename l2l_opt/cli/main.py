@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        result = group.main(args=arguments, prog_name="l2l-opt", standalone_mode=False)
+        result = group.main(args=arguments, prog_name="l2l-opt", standalone_mode=False, obj={"arguments": arguments})
         sys.exit(result if isinstance(result, int) else 0)
     except click.ClickException as error:
         if debug and error.__cause__ is not None:

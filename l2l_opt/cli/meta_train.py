@@ -1,7 +1,11 @@
 """l2l-opt meta-train."""
 
+import contextlib
 import json
 import math
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +15,14 @@ import torch
 from l2l_opt.checkpoint import load_rule
 from l2l_opt.cli.common import DTYPES, device_options, read_device, read_tasks, wrong_usage
 from l2l_opt.cli.progress import MetaTrainingProgress
-from l2l_opt.distributed import ALONE, Ranks
+from l2l_opt.distributed import Ranks, joined, launch, local_device, under_launcher
 from l2l_opt.estimators import ESTIMATORS, MetaGradientEstimator, MetaLoss
 from l2l_opt.estimators.imitation import Imitation
 from l2l_opt.estimators.meta_loss import NORMALISATIONS, OVER_STEPS, SPLITS
 from l2l_opt.inspection.meta_training import MetaTrainingLog
 from l2l_opt.meta_trainer import MetaTrainer
-from l2l_opt.meta_training_run import MetaTrainingRun
+from l2l_opt.meta_training_run import MetaTrainingRun, Observer
+from l2l_opt.planning import Plan, gibibytes, plan, plan_of_students
 from l2l_opt.pretrained import list_pretrained
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.registry import parse_spec
@@ -134,15 +139,23 @@ from l2l_opt.tasks.augmentation import Scales, augment
 @click.option(
     "--checkpoint-every", type=click.IntRange(min=1), default=None, show_default="3 minutes", help="Outer steps."
 )
+@click.option(
+    "--nproc", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that share the students."
+)
+@click.option("--dry-run", is_flag=True, default=False, show_default="off", help="Say what the run needs, and end.")
 @click.option("--json", "as_json", is_flag=True, default=False, show_default="off", help="Print run.json at the end.")
 @device_options
+@click.pass_context
 def meta_train(
+    context: click.Context,
     rule: str,
     out: Path,
     resume: bool,
     allow_changed_options: bool,
     minutes: float | None,
     checkpoint_every: int | None,
+    nproc: int,
+    dry_run: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -155,8 +168,46 @@ def meta_train(
     Example: l2l-opt meta-train --rule rnnprop --task digits-mlp --outer-steps 300 --out runs/first
     """
     torch.set_num_threads(options["threads"])
+    if dry_run:
+        ranks = Ranks(0, nproc)
+        trainer = _make_trainer(rule, ranks, on_bound=partial(_say_what_cannot_fit, ranks, as_json), **options)
+        _say_plan(plan(trainer), ranks, as_json=as_json, outer_steps=options["outer_steps"])
+        return
+    if nproc > 1 and not under_launcher():
+        launch(context.obj["arguments"], nproc)
+        return
+    with joined() as ranks:
+        _meta_train(
+            rule,
+            ranks,
+            out,
+            resume=resume,
+            allow_changed_options=allow_changed_options,
+            minutes=minutes,
+            checkpoint_every=checkpoint_every,
+            as_json=as_json,
+            options=options,
+        )
+
+
+def _meta_train(
+    rule: str,
+    ranks: Ranks,
+    out: Path,
+    *,
+    resume: bool,
+    allow_changed_options: bool,
+    minutes: float | None,
+    checkpoint_every: int | None,
+    as_json: bool,
+    options: dict[str, Any],
+) -> None:
+    def say(message: str) -> None:
+        if ranks.is_first:
+            click.echo(message, err=True)
+
+    trainer = _make_trainer(rule, ranks, **options)
     with wrong_usage():
-        trainer = _make_trainer(rule, ALONE, **options)
         run = MetaTrainingRun(
             out,
             trainer,
@@ -164,32 +215,75 @@ def meta_train(
             card={key: options[key] for key in ("task", "horizon", "truncation_length", "estimator")},
             resume=resume,
             allow_changed_options=allow_changed_options,
-            say=lambda message: click.echo(message, err=True),
+            say=say,
         )
-    log = MetaTrainingLog(out / "events", start=trainer.outer_steps_done)
-    with MetaTrainingProgress(trainer, minutes=minutes) as progress:
-        ending = run.go(minutes=minutes, checkpoint_every=checkpoint_every, observers=[progress, log])
-    log.close()
-    record = json.loads((out / "run.json").read_text())
-    figure = record["figures"]["validation"]
-    if as_json:
-        click.echo(json.dumps(record, indent=2))
-    else:
-        shown = "none yet" if figure is None or not math.isfinite(figure) else f"{figure:.4g}"
-        click.echo(
-            f"{ending} after outer step {record['outer_step']} of {trainer.outer_steps}, best validation figure {shown}"
-        )
-        click.echo(f"rule: {out / 'rule.safetensors'}")
-        click.echo(f"curves: tensorboard --logdir {out / 'events'}")
+        if trainer.outer_steps_done == 0:
+            needed = plan(trainer, with_time=False)
+            ranks.first(lambda: needed.refuse_what_cannot_fit(ranks.size))
+    with contextlib.ExitStack() as stack:
+        observers: list[Observer] = []
+        if ranks.is_first:
+            log = stack.enter_context(
+                contextlib.closing(MetaTrainingLog(out / "events", start=trainer.outer_steps_done))
+            )
+            observers = [stack.enter_context(MetaTrainingProgress(trainer, minutes=minutes)), log]
+        ending = run.go(minutes=minutes, checkpoint_every=checkpoint_every, observers=observers)
+    if ranks.is_first:
+        _say_ending(ending, out, trainer, as_json=as_json)
     if ending.startswith("SIG"):
         raise click.ClickException(
-            f"a run must reach its last outer step to be done; got {ending} after {record['outer_step']}, "
+            f"a run must reach its last outer step to be done; got {ending} after {trainer.outer_steps_done}, "
             "go on with --resume"
         )
 
 
-def _make_trainer(rule: str, ranks: Ranks, **options: Any) -> MetaTrainer:
-    device, dtype = read_device(options["device"]), options["dtype"]
+def _say_ending(ending: str, out: Path, trainer: MetaTrainer, *, as_json: bool) -> None:
+    record = json.loads((out / "run.json").read_text())
+    if as_json:
+        click.echo(json.dumps(record, indent=2))
+        return
+    figure = record["figures"]["validation"]
+    shown = "none yet" if figure is None or not math.isfinite(figure) else f"{figure:.4g}"
+    click.echo(
+        f"{ending} after outer step {record['outer_step']} of {trainer.outer_steps}, best validation figure {shown}"
+    )
+    click.echo(f"rule: {out / 'rule.safetensors'}")
+    click.echo(f"curves: tensorboard --logdir {out / 'events'}")
+
+
+def _say_what_cannot_fit(ranks: Ranks, as_json: bool, bound: Plan) -> None:
+    if not bound.fits(ranks.size):
+        _say_plan(bound, ranks, as_json=as_json)
+
+
+def _say_plan(found: Plan, ranks: Ranks, *, as_json: bool, outer_steps: int = 0) -> None:
+    processes = ranks.size
+    if as_json:
+        click.echo(json.dumps(asdict(found) | {"processes": processes}, indent=2))
+    else:
+        low, high = found.student_parameters
+        click.echo(f"student parameters: {low:,}" + (f" to {high:,}" if high != low else ""))
+        click.echo(
+            f"peak memory: {gibibytes(found.peak_bytes)}" + (f" in each of {processes} processes" * (processes > 1))
+        )
+        if found.available_bytes is not None:
+            click.echo(f"memory available: {gibibytes(found.available_bytes)}")
+        if found.seconds_per_outer_step is not None:
+            minutes = outer_steps * found.seconds_per_outer_step / 60
+            click.echo(f"seconds per outer step: {found.seconds_per_outer_step:.3g} ({minutes:.3g} minutes in all)")
+        click.echo(f"checkpoint: {gibibytes(found.checkpoint_bytes)}, of which the last two are kept")
+    found.refuse_what_cannot_fit(processes)
+
+
+def _make_trainer(
+    rule: str, ranks: Ranks, *, on_bound: Callable[[Plan], None] = lambda bound: None, **options: Any
+) -> MetaTrainer:
+    with wrong_usage():
+        return _read_trainer(rule, ranks, on_bound, **options)
+
+
+def _read_trainer(rule: str, ranks: Ranks, on_bound: Callable[[Plan], None], **options: Any) -> MetaTrainer:
+    device, dtype = local_device(read_device(options["device"])), options["dtype"]
     lives = {
         "horizon": Horizon.parse(options["horizon"], truncation_length=options["truncation_length"]),
         "truncation_length": options["truncation_length"],
@@ -198,12 +292,17 @@ def _make_trainer(rule: str, ranks: Ranks, **options: Any) -> MetaTrainer:
     }
     teacher = _read_rule(rule, seed=options["seed"]).to(device=device, dtype=DTYPES[dtype])
     tasks = read_tasks(options["task"], device=device, dtype=dtype)
+    estimator = _make_estimator(lives, **options)
+    share = len(ranks.share(range(options["students"])))
+    bound = plan_of_students(teacher, tasks, estimator, num_students=share, device=device)
+    on_bound(bound)
+    bound.refuse_what_cannot_fit(ranks.size)
     other = options["validation_task"]
     imitated = options["imitate"]
     return MetaTrainer(
         teacher,
         augment(tasks, **{key: _read_scales(options[key]) for key in ("reparametrise", "loss_scale")}),
-        _make_estimator(lives, **options),
+        estimator,
         outer_steps=options["outer_steps"],
         num_students=options["students"],
         meta_lr=options["meta_lr"],

@@ -91,6 +91,11 @@ class MetaGradientEstimator(abc.ABC):
             judged_on=self.meta_loss.judged_on,
         )
 
+    @property
+    def num_states_kept(self) -> int:
+        """States of each particle that one outer step holds in memory together; the plan of a run counts on it."""
+        return 1
+
     def default_group_size(self, num_students: int) -> int | None:
         """Students that share an architecture and horizon where the user does not say."""
         return None

@@ -15,7 +15,7 @@ from l2l_opt.estimators.meta_loss import MetaLoss
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.schedules import Horizon
 from l2l_opt.students import Students
-from l2l_opt.unroll import unroll
+from l2l_opt.unroll import segment_length, unroll
 
 
 class TruncatedBackprop(MetaGradientEstimator):
@@ -56,6 +56,13 @@ class TruncatedBackprop(MetaGradientEstimator):
             group_size=group_size,
         )
         self.second_derivatives, self.gradient_checkpointing = second_derivatives, gradient_checkpointing
+
+    @property
+    def num_states_kept(self) -> int:
+        if not self.gradient_checkpointing:
+            return self.truncation_length
+        length = segment_length(self.truncation_length)
+        return length + -(-self.truncation_length // length)
 
     def estimate(self, rule: UpdateRule, students: Students) -> tuple[MetaGradient, Students]:
         phi = dict(rule.named_parameters())

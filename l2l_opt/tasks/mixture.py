@@ -112,6 +112,25 @@ class TaskMixture:
         """The same mixture with every family drawn passed through ``transform``."""
         return TaskMixture(self.components, device=self.device, dtype=self.dtype, transform=transform)
 
+    def largest(self) -> list[TaskFamily]:
+        """Of each component the family with every range at its upper bound, and the first of each choice."""
+        return [self._at_bound(component, "high") for component in self.components]
+
+    def smallest(self) -> list[TaskFamily]:
+        """Of each component the family with every range at its lower bound, and the first of each choice."""
+        return [self._at_bound(component, "low") for component in self.components]
+
+    def _at_bound(self, component: Component, bound: str) -> TaskFamily:
+        options = {
+            key: getattr(value, bound)
+            if isinstance(value, Range)
+            else value.values[0]
+            if isinstance(value, Choice)
+            else value
+            for key, value in sorted(component.options.items())
+        }
+        return self._build(component.name, tuple(options.items()))
+
     def _realise(self, component: Component, generator: torch.Generator) -> TaskFamily:
         drawn = {
             key: value.draw(generator) if isinstance(value, (Range, Choice)) else value

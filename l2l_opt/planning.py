@@ -1,0 +1,295 @@
+"""What a meta-training run will need, before it starts: memory, time and disk, from probes of a few inner steps.
+
+Peak memory and seconds are affine in the inner steps whose states are kept together (all of a window, or with gradient
+checkpointing those of two segments), so two short windows predict the planned one. One student is probed before all of
+them are, so that a probe never needs the memory that it is to warn of. Of a mixture the largest architecture of each
+family decides memory, and random draws decide time.
+"""
+
+import copy
+import math
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from l2l_opt.estimators.base import MetaGradientEstimator
+from l2l_opt.estimators.evolution import FullES
+from l2l_opt.meta_trainer import MetaTrainer
+from l2l_opt.randomness import Stream, make_generator
+from l2l_opt.rules.base import UpdateRule
+from l2l_opt.students import training_losses
+from l2l_opt.tasks.base import TaskFamily
+from l2l_opt.tasks.mixture import TaskMixture, Tasks
+from l2l_opt.types import Params
+
+SHORT, LONG = 2, 6
+"""Inner steps of the two probes of memory."""
+TIMED = (3, 12)
+"""Inner steps of the two probes of time."""
+REPEATS = 3
+DRAWS = 6
+"""Architectures of a mixture that time is averaged over."""
+SHARE_FOR_PROBES = 0.5
+"""Of the memory available, what a probe of all students may be expected to take."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one process of a run needs.
+
+    Attributes:
+        student_parameters: least and greatest number of weights a student may have.
+        peak_bytes: resident memory at the worst moment.
+        available_bytes: of the device for this process, None where unknown.
+        seconds_per_outer_step: mean; None where it was not asked for, or where the run cannot fit.
+        checkpoint_bytes: one checkpoint on disk; two are kept.
+    """
+
+    student_parameters: tuple[int, int]
+    peak_bytes: int
+    available_bytes: int | None
+    seconds_per_outer_step: float | None
+    checkpoint_bytes: int
+
+    def fits(self, num_processes: int = 1) -> bool:
+        """Whether this machine has the memory for that many such processes."""
+        return self.available_bytes is None or self.peak_bytes * num_processes <= self.available_bytes
+
+    def refuse_what_cannot_fit(self, num_processes: int = 1) -> None:
+        """Raise where this machine has not the memory.
+
+        Raises:
+            ValueError: predicted peak memory beyond what is available.
+        """
+        if not self.fits(num_processes):
+            raise ValueError(
+                f"a run must fit into memory; got a predicted peak of {gibibytes(self.peak_bytes * num_processes)} "
+                f"with {gibibytes(self.available_bytes or 0)} available, use fewer --students, a shorter "
+                "--truncation-length, --gradient-checkpointing or a smaller --task"
+            )
+
+
+def gibibytes(count: float) -> str:
+    """A number of bytes as people read it."""
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def plan_of_students(
+    rule: UpdateRule, tasks: Tasks, estimator: MetaGradientEstimator, *, num_students: int, device: torch.device
+) -> Plan:
+    """What the students' weights and states alone need, told from their shapes without making them.
+
+    A lower bound of the peak: states that the unroll keeps, the students' own, and the next.
+    """
+    families = _largest(tasks)
+    bytes_of_student = max(_bytes_of_student(rule, family) for family in families)
+    particles = num_students * estimator.num_particles
+    checkpoint = 4 * _num_bytes(dict(rule.named_parameters())) + particles * bytes_of_student
+    return Plan(
+        student_parameters=_student_parameters(tasks),
+        peak_bytes=_resident_bytes(device) + particles * bytes_of_student * (estimator.num_states_kept + 2),
+        available_bytes=available_bytes(device),
+        seconds_per_outer_step=None,
+        checkpoint_bytes=checkpoint,
+    )
+
+
+def plan(trainer: MetaTrainer, *, with_time: bool = True) -> Plan:
+    """Predict what a run of this trainer needs; the trainer is not changed.
+
+    Args:
+        trainer: freshly built, with the students of this process.
+        with_time: also probe seconds, which takes a few outer steps' worth.
+    """
+    families, device = _largest(trainer.family), next(trainer.rule.parameters()).device
+    available = available_bytes(device)
+    bound = plan_of_students(
+        trainer.rule, trainer.family, trainer.estimator, num_students=len(trainer.numbers), device=device
+    )
+    peak = max(_peak_of_outer_step(trainer, family, available) for family in families)
+    if peak <= (available or math.inf):
+        peak = max(peak, *(_peak_of_validation(trainer, family) for family in families))
+    fits = available is None or peak * trainer.ranks.size <= available
+    return Plan(
+        student_parameters=bound.student_parameters,
+        peak_bytes=int(max(peak, bound.peak_bytes)),
+        available_bytes=available,
+        seconds_per_outer_step=_seconds(trainer) if with_time and fits else None,
+        checkpoint_bytes=_checkpoint_bytes(trainer),
+    )
+
+
+def _peak_of_outer_step(trainer: MetaTrainer, family: TaskFamily, available: int | None) -> float:
+    device = next(trainer.rule.parameters()).device
+
+    def peak_of(numbers: Sequence[int]) -> Callable[[int], float]:
+        return lambda steps: _peak_bytes(device, _outer_step(trainer, family, steps, numbers=numbers))
+
+    def kept(steps: int) -> float:
+        shorter = _shorter(trainer.estimator, steps)
+        # Where no states are kept, what still grows with the window are its batches.
+        return shorter.num_states_kept if shorter.num_states_kept > 1 else steps
+
+    length = trainer.estimator.truncation_length
+    base = _resident_bytes(device)
+    # The first call loads operators, which is no memory of the unroll.
+    _outer_step(trainer, family, 1, numbers=trainer.numbers[:1])()
+    of_one = max(_through_probes(peak_of(trainer.numbers[:1]), (1, 2), min(LONG, length), kept) - base, 0)
+    if available is not None and base + of_one * len(trainer.numbers) > SHARE_FOR_PROBES * available:
+        whole = _through_probes(peak_of(trainer.numbers[:1]), (1, 2), length, kept) - base
+        return base + whole * len(trainer.numbers)
+    return _through_probes(peak_of(trainer.numbers), (SHORT, LONG), length, kept)
+
+
+def _peak_of_validation(trainer: MetaTrainer, family: TaskFamily) -> float:
+    device = next(trainer.rule.parameters()).device
+
+    def measure(steps: int) -> float:
+        return _peak_bytes(
+            device,
+            lambda: training_losses(
+                trainer.rule,
+                family,
+                numbers=trainer.ranks.share(range(trainer.validation_students)),
+                horizon=steps,
+                seed=0,
+                stream=Stream.VALIDATION,
+                group_size=trainer.validation_group_size,
+            ),
+        )
+
+    return _through_probes(measure, (SHORT, LONG), min(50, trainer.validation_horizon), float)
+
+
+def _shorter(estimator: MetaGradientEstimator, steps: int) -> MetaGradientEstimator:
+    shorter = copy.copy(estimator)
+    shorter.truncation_length = steps
+    return shorter
+
+
+def _outer_step(
+    trainer: MetaTrainer, tasks: Tasks, steps: int, *, numbers: Sequence[int], seed: int = 0
+) -> Callable[[], object]:
+    """One outer step of fewer inner steps, on students of its own."""
+    estimator = _shorter(trainer.estimator, steps)
+    students = estimator.init(trainer.rule, tasks, num_students=trainer.num_students, seed=seed, numbers=numbers)
+    for student in students.members:
+        student.lifetime = steps if isinstance(estimator, FullES) else max(student.horizon, steps + 1)
+    return lambda: estimator.estimate(trainer.rule, students)
+
+
+def _through_probes(
+    measure: Callable[[int], float], probes: tuple[int, int], length: float, of: Callable[[int], float]
+) -> float:
+    """The affine function of ``of(steps)`` through two measurements, at ``length``; never less than the longer one."""
+    short, long = measure(probes[0]), measure(probes[1])
+    slope = max((long - short) / (of(probes[1]) - of(probes[0])), 0.0)
+    return max(long + slope * (of(int(length)) - of(probes[1])), long if length >= probes[1] else 0.0)
+
+
+def _seconds(trainer: MetaTrainer) -> float:
+    """Mean seconds of an outer step, over architectures, and over horizons where it is a whole episode."""
+    seeds = range(1)
+    if isinstance(trainer.family, TaskMixture):
+        groups = len({number // trainer.students.group_size for number in trainer.numbers})
+        seeds = range(max(DRAWS // groups, 1))
+    estimator = trainer.estimator
+    length = _mean_horizon(estimator) if isinstance(estimator, FullES) else float(estimator.truncation_length)
+
+    def measure(steps: int) -> float:
+        return statistics.mean(_median_seconds(trainer, steps, seed) for seed in seeds)
+
+    return _through_probes(measure, TIMED, length, float)
+
+
+def _median_seconds(trainer: MetaTrainer, steps: int, seed: int) -> float:
+    taken = []
+    for _ in range(REPEATS):
+        outer_step = _outer_step(trainer, trainer.family, steps, numbers=trainer.numbers, seed=seed)
+        start = time.perf_counter()
+        outer_step()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def _mean_horizon(estimator: MetaGradientEstimator) -> float:
+    low, high = estimator.horizon.shortest, estimator.horizon.longest
+    return low if low == high else (high - low) / math.log(high / low)
+
+
+def _largest(tasks: Tasks) -> list[TaskFamily]:
+    return tasks.largest() if isinstance(tasks, TaskMixture) else [tasks]
+
+
+def _fresh_params(family: TaskFamily) -> Params:
+    generator = make_generator(0, Stream.VALIDATION, 0)
+    return family.init_params(family.sample(generator), generator)
+
+
+def _student_parameters(tasks: Tasks) -> tuple[int, int]:
+    families = _largest(tasks) + (tasks.smallest() if isinstance(tasks, TaskMixture) else [])
+    counts = [sum(param.numel() for param in _fresh_params(family).values()) for family in families]
+    return min(counts), max(counts)
+
+
+def _num_bytes(tree: object) -> int:
+    leaves = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+    return sum(leaf.numel() * leaf.element_size() for leaf in leaves)
+
+
+def _bytes_of_student(rule: UpdateRule, family: TaskFamily) -> int:
+    params = {name: param.to("meta") for name, param in _fresh_params(family).items()}
+    return _num_bytes((params, rule.init_state(params)))
+
+
+def _checkpoint_bytes(trainer: MetaTrainer) -> int:
+    """Of the tensors that a checkpoint holds: phi four times (itself, the best, two moments), and all students."""
+    students = _num_bytes(trainer.students.state_dict()) * trainer.num_students // len(trainer.numbers)
+    return 4 * _num_bytes(dict(trainer.rule.named_parameters())) + students
+
+
+def _peak_bytes(device: torch.device, action: Callable[[], object]) -> int:
+    """Most memory that the process held at one moment of the action."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        action()
+        return torch.cuda.max_memory_reserved(device)
+    if sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")  # Lets VmHWM begin anew from what is held now.
+    action()
+    return _from_status("VmHWM:") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _resident_bytes(device: torch.device) -> int:
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else _from_status("VmRSS:")
+
+
+def _from_status(key: str) -> int:
+    return sum(1024 * int(line.split()[1]) for line in _lines("/proc/self/status") if line.startswith(key))
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Memory that this process may still take, with what it has: of the GPU, or of the machine and its cgroup."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    own = _resident_bytes(device)
+    limits = [own + 1024 * int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemAvailable:")]
+    folder = Path("/sys/fs/cgroup")
+    maximum, current = (_lines(folder / name) for name in ("memory.max", "memory.current"))
+    if maximum and current and maximum[0].strip() != "max":
+        limits.append(int(maximum[0]) - int(current[0]) + own)
+    return min(limits) if limits else None
+
+
+def _lines(path: str | Path) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:  # Not a Linux machine, or no such limit: then it does not bind.
+        return []
