@@ -13,6 +13,9 @@ _HOMES = {
     "RNNProp": "l2l_opt.rules.rnnprop",
     "MetaTrainer": "l2l_opt.meta_trainer",
     "TruncatedBackprop": "l2l_opt.estimators.truncated_backprop",
+    "FullES": "l2l_opt.estimators.evolution",
+    "PES": "l2l_opt.estimators.evolution",
+    "NRES": "l2l_opt.estimators.evolution",
     "TaskFamily": "l2l_opt.tasks.base",
     "ModuleTask": "l2l_opt.tasks.module_task",
     "load_rule": "l2l_opt.checkpoint",
@@ -23,7 +26,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "NRES",
+    "PES",
     "CoordinatewiseLSTM",
+    "FullES",
     "LearnedOptimizer",
     "MetaTrainer",
     "ModuleTask",
@@ -40,6 +46,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from l2l_opt.checkpoint import load_rule, save_rule
+    from l2l_opt.estimators.evolution import NRES, PES, FullES
     from l2l_opt.estimators.truncated_backprop import TruncatedBackprop
     from l2l_opt.meta_trainer import MetaTrainer
     from l2l_opt.optimizer import LearnedOptimizer

@@ -9,6 +9,7 @@ import l2l_opt
 
 NAMES = [
     "LearnedOptimizer", "UpdateRule", "CoordinatewiseLSTM", "RNNProp", "MetaTrainer", "TruncatedBackprop",
+    "FullES", "PES", "NRES",
     "TaskFamily", "ModuleTask", "load_rule", "save_rule", "list_pretrained", "register_rule", "register_task",
 ]  # fmt: skip
 

@@ -1,6 +1,7 @@
 """The command group, and what becomes of errors: one sentence and an exit code."""
 
 import importlib
+import os
 import sys
 
 import click
@@ -71,5 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _say_and_exit(message: str, code: int) -> None:
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    # Wrong usage is the same on all ranks of a distributed run: one says so.
+    if code != 2 or os.environ.get("RANK", "0") == "0":
+        click.echo(f"Error: {' '.join(message.split())}", err=True)
     sys.exit(code)

@@ -16,6 +16,8 @@ import torch
 from l2l_opt.registry import parse_spec
 from l2l_opt.tasks.base import TaskFamily, make_task
 
+Options = tuple[tuple[str, Any], ...]
+
 FAMILIES_KEPT = 64
 """Families that a mixture keeps built; more are built anew when drawn again."""
 
@@ -37,6 +39,27 @@ class Component:
     @property
     def varies(self) -> bool:
         return any(isinstance(value, (Range, Choice)) for value in self.options.values())
+
+    def realise(self, of_range: Callable[["Range"], Any], of_choice: Callable[["Choice"], Any]) -> "Options":
+        """Its options with a value in place of each range and choice."""
+        values = {
+            key: of_range(value)
+            if isinstance(value, Range)
+            else of_choice(value)
+            if isinstance(value, Choice)
+            else value
+            for key, value in sorted(self.options.items())
+        }
+        return tuple(values.items())
+
+    def corners(self) -> list["Options"]:
+        """Options in which every bound and every choice comes once at least."""
+        choices = max((len(value.values) for value in self.options.values() if isinstance(value, Choice)), default=1)
+        low = [
+            self.realise(lambda value: value.low, lambda value, place=place: value.values[place % len(value.values)])
+            for place in range(choices)
+        ]
+        return [*low, self.realise(lambda value: value.high, lambda value: value.values[0])]
 
 
 @dataclass(frozen=True)
@@ -93,20 +116,22 @@ class TaskMixture:
         self.weights = torch.tensor([component.weight for component in components], dtype=torch.float64)
 
         @lru_cache(FAMILIES_KEPT)
-        def build(name: str, options: tuple[tuple[str, Any], ...]) -> TaskFamily:
+        def build(name: str, options: Options) -> TaskFamily:
             family = make_task(name, device=device, dtype=dtype, **dict(options))
             return family if transform is None else transform(family)
 
         self._build = build
-        generator = torch.Generator().manual_seed(0)
         for component in components:
-            # Fails now, and not in the middle of a run, where an option is unknown or data are missing.
-            self._realise(component, generator)
+            # Fails now, and not in the middle of a run, where a value is wrong or data are missing.
+            for options in component.corners():
+                build(component.name, options)
 
     def draw(self, generator: torch.Generator) -> TaskFamily:
         """One family; the same object for the same options."""
         index = int(torch.multinomial(self.weights, 1, generator=generator))
-        return self._realise(self.components[index], generator)
+        component = self.components[index]
+        options = component.realise(lambda value: value.draw(generator), lambda value: value.draw(generator))
+        return self._build(component.name, options)
 
     def transformed(self, transform: Callable[[TaskFamily], TaskFamily]) -> "TaskMixture":
         """The same mixture with every family drawn passed through ``transform``."""
@@ -114,29 +139,11 @@ class TaskMixture:
 
     def largest(self) -> list[TaskFamily]:
         """Of each component the family with every range at its upper bound, and the first of each choice."""
-        return [self._at_bound(component, "high") for component in self.components]
+        return [self._build(component.name, component.corners()[-1]) for component in self.components]
 
     def smallest(self) -> list[TaskFamily]:
         """Of each component the family with every range at its lower bound, and the first of each choice."""
-        return [self._at_bound(component, "low") for component in self.components]
-
-    def _at_bound(self, component: Component, bound: str) -> TaskFamily:
-        options = {
-            key: getattr(value, bound)
-            if isinstance(value, Range)
-            else value.values[0]
-            if isinstance(value, Choice)
-            else value
-            for key, value in sorted(component.options.items())
-        }
-        return self._build(component.name, tuple(options.items()))
-
-    def _realise(self, component: Component, generator: torch.Generator) -> TaskFamily:
-        drawn = {
-            key: value.draw(generator) if isinstance(value, (Range, Choice)) else value
-            for key, value in sorted(component.options.items())
-        }
-        return self._build(component.name, tuple(drawn.items()))
+        return [self._build(component.name, component.corners()[0]) for component in self.components]
 
 
 Tasks = TaskFamily | TaskMixture

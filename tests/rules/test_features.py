@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from l2l_opt.rules.features import bias_correction, log_sign, progress, safe_sqrt
+from l2l_opt.rules.features import bias_correction, log_sign, progress, safe_sqrt, tensor_rms, tensor_sum
 
 
 def test_log_sign_of_large_gradients_is_log_and_sign():
@@ -59,3 +59,27 @@ def test_progress_is_the_fraction_done_and_stops_at_one():
     assert progress(torch.tensor(3.0), None, dtype=torch.float32) is None
     assert float(progress(torch.tensor(3.0), torch.tensor(12.0), dtype=torch.float64)) == 0.25
     assert float(progress(torch.tensor(30.0), torch.tensor(12.0), dtype=torch.float64)) == 1.0
+
+
+def test_sums_over_shards_are_those_of_the_whole_tensor():
+    """Two shards, each with a reduce that adds what the other holds."""
+    whole = torch.randn(7, 3, dtype=torch.float64)
+    shards = whole[:4], whole[4:]
+    elsewhere = {
+        float(shards[0].numel()): float(shards[1].numel()),
+        float(shards[0].square().sum()): float(shards[1].square().sum()),
+    }
+
+    def reduce(total):
+        return total + elsewhere[float(total)]
+
+    torch.testing.assert_close(tensor_rms(shards[0], reduce), whole.square().mean().sqrt())
+    torch.testing.assert_close(tensor_rms(whole), whole.square().mean().sqrt())
+    assert float(tensor_sum(whole)) == pytest.approx(float(whole.sum()))
+
+
+def test_the_root_mean_square_of_nothing_is_zero_and_differentiable_at_zero():
+    assert float(tensor_rms(torch.zeros(0, 3))) == 0
+    zeros = torch.zeros(4, requires_grad=True)
+    (gradient,) = torch.autograd.grad(tensor_rms(zeros), zeros)
+    assert torch.isfinite(gradient).all()

@@ -1,0 +1,65 @@
+"""Truncated back-propagation: its windows, gradient checkpointing, and what students are judged on."""
+
+import pytest
+import torch
+
+from l2l_opt import TruncatedBackprop
+from l2l_opt.estimators import MetaLoss
+from l2l_opt.tasks.module_task import Examples
+from tests.conftest import small_family, small_rule
+
+
+def gradients(rule, *, outer_steps=2, family=None, **options):
+    estimator = TruncatedBackprop(**{"horizon": 20, "truncation_length": 10, **options})
+    students = estimator.init(rule, family or small_family(), num_students=2, seed=0)
+    results = []
+    for _ in range(outer_steps):
+        meta_gradient, students = estimator.estimate(rule, students)
+        results.append(meta_gradient)
+    return results
+
+
+@pytest.mark.parametrize("second_derivatives", [False, True])
+@pytest.mark.parametrize("name", ["compact", "lstm", "adam"])
+def test_gradient_checkpointing_changes_nothing_but_memory(name, second_derivatives):
+    rule = small_rule(name).double()
+    plain = gradients(rule, second_derivatives=second_derivatives)
+    segmented = gradients(rule, second_derivatives=second_derivatives, gradient_checkpointing=True)
+    for a, b in zip(plain, segmented, strict=True):
+        torch.testing.assert_close(a.losses, b.losses, rtol=1e-13, atol=0)
+        for key, gradient in a.gradients.items():
+            assert gradient.abs().max() > 0
+            torch.testing.assert_close(gradient, b.gradients[key], rtol=1e-9, atol=1e-14)
+
+
+def saved_bytes(rule, length, **options):
+    """Bytes that autograd keeps for one window."""
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        gradients(rule, outer_steps=1, horizon=length, truncation_length=length, **options)
+    return sum(kept.values())
+
+
+def test_checkpointed_memory_grows_with_the_root_of_the_window():
+    rule = small_rule("adam").double()
+    plain = [saved_bytes(rule, length) for length in (16, 64)]
+    assert plain[1] > 3 * plain[0]
+
+
+def test_judged_on_test_batches_the_meta_gradient_is_that_of_test_losses():
+    rule, family = small_rule("rnnprop").double(), small_family()
+    inputs = family.examples.inputs
+    family.examples = Examples(inputs, family.examples.targets, {"train": (0, 20), "test": (20, 40)})
+    (train,) = gradients(rule, outer_steps=1, family=family)
+    (test,) = gradients(rule, outer_steps=1, family=family, meta_loss=MetaLoss(judged_on="test"))
+    assert float(train.meta_loss) != float(test.meta_loss)
+    assert any(not torch.equal(a, test.gradients[key]) for key, a in train.gradients.items())
+    # A family whose test examples are its training examples of the same draw order differs in batches only.
+    family.examples = Examples(inputs, family.examples.targets, {"train": (0, 20), "test": (0, 20)})
+    (same,) = gradients(rule, outer_steps=1, family=family, meta_loss=MetaLoss(judged_on="test"))
+    assert all(torch.isfinite(gradient).all() for gradient in same.gradients.values())

@@ -1,0 +1,91 @@
+"""The compact rule: what it starts as, what it is blind to, and what it keeps."""
+
+import math
+
+import pytest
+import torch
+
+from l2l_opt.rules import make_rule
+
+
+def fresh(**options):
+    """A rule whose read-out says nothing: the hand-made direction alone."""
+    rule = make_rule("compact", **options).double()
+    with torch.no_grad():
+        rule.readout.weight.zero_()
+        rule.readout_context.weight.zero_()
+    return rule
+
+
+def loud():
+    rule = make_rule("compact").double()
+    with torch.no_grad():
+        for weight in rule.parameters():
+            weight.normal_(std=0.5)
+    return rule
+
+
+def run(rule, gradients, param, num_steps=None):
+    state = rule.init_state({"p": param})
+    updates = []
+    for gradient in gradients:
+        update, state = rule({"p": gradient}, state, {"p": param}, num_steps=num_steps)
+        updates.append(update["p"])
+    return torch.stack(updates)
+
+
+def test_it_has_736_weights_and_80_bytes_of_state_a_parameter():
+    rule = make_rule("compact")
+    assert sum(weight.numel() for weight in rule.parameters()) == 736
+    state = rule.init_state({"p": torch.zeros(10)})["p"]
+    assert sum(value.numel() * value.element_size() for key, value in state.items() if key != "step") == 800
+
+
+def test_a_silent_read_out_is_adam_with_a_cosine_and_the_tensors_own_scale():
+    torch.manual_seed(0)
+    param = torch.randn(4, 3, dtype=torch.float64)
+    gradients = torch.randn(6, 4, 3, dtype=torch.float64)
+    ours = run(fresh(), gradients, param, torch.tensor(10.0))
+    m = v = torch.zeros_like(param)
+    for t, gradient in enumerate(gradients):
+        m, v = 0.9 * m + 0.1 * gradient, 0.99 * v + 0.01 * gradient**2
+        direction = m / (1 - 0.9 ** (t + 1)) / ((v / (1 - 0.99 ** (t + 1))).sqrt() + 1e-8)
+        size = 0.05 * (1 + math.cos(math.pi * t / 10)) / 2 * param.square().mean().sqrt()
+        torch.testing.assert_close(ours[t], -size * direction.clamp(-3, 3), rtol=1e-12, atol=1e-12)
+
+
+def test_it_is_blind_to_the_scale_of_the_loss():
+    torch.manual_seed(0)
+    rule, param = loud(), torch.randn(20, dtype=torch.float64)
+    gradients = torch.randn(5, 20, dtype=torch.float64)
+    one, other = run(rule, gradients, param), run(rule, 1000 * gradients, param)
+    assert one.abs().max() > 0
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-9)
+
+
+def test_updates_end_with_the_planned_run_and_do_not_where_its_length_is_unknown():
+    torch.manual_seed(0)
+    param, gradients = torch.randn(8, dtype=torch.float64), torch.randn(6, 8, dtype=torch.float64)
+    planned, unknown = run(loud(), gradients, param, torch.tensor(4.0)), run(loud(), gradients, param)
+    assert planned[:4].abs().amin(dim=1).min() > 0
+    assert planned[4:].abs().max() < 1e-15
+    assert unknown[4:].abs().max() > 0
+
+
+def test_a_tensor_of_zeros_moves_by_the_floor():
+    param, gradients = torch.zeros(5, dtype=torch.float64), torch.ones(1, 5, dtype=torch.float64)
+    for floor in (0.05, 0.5):
+        torch.testing.assert_close(run(fresh(floor=floor), gradients, param)[0], torch.full_like(param, -0.05 * floor))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden_size": 0}, "hidden_size must be a positive integer; got 0"),
+        ({"output_scale": -1.0}, "output_scale must be a positive number; got -1.0"),
+        ({"floor": 0.0}, "floor must be a positive number; got 0.0"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_rule("compact", **options)

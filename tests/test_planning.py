@@ -1,0 +1,97 @@
+"""Plans of runs: what they predict, and what they refuse."""
+
+import pytest
+import torch
+
+from l2l_opt import NRES, FullES, MetaTrainer, TruncatedBackprop, planning
+from l2l_opt.planning import Plan, gibibytes, plan, plan_of_students
+from l2l_opt.rules import make_rule
+from l2l_opt.tasks.mixture import make_tasks
+from tests.conftest import small_rule
+
+CPU = torch.device("cpu")
+
+
+def trainer(task="digits-mlp", estimator=None, rule="rnnprop", **options):
+    return MetaTrainer(
+        small_rule(rule), make_tasks(task), estimator or TruncatedBackprop(), outer_steps=10, num_students=2, **options
+    )
+
+
+def test_student_parameters_are_counted():
+    assert plan(trainer(), with_time=False).student_parameters == (1510, 1510)
+    mixed = plan(trainer("digits-mlp:hidden=2..5 + quadratics:dim=3..9"), with_time=False)
+    assert mixed.student_parameters == (3, 64 * 5 + 5 + 5 * 10 + 10)
+
+
+def test_the_trainer_is_left_alone():
+    one, other = trainer(), trainer()
+    other.rule.load_state_dict(one.rule.state_dict())
+    plan(one)
+    a, b = one.outer_step(), other.outer_step()
+    assert (a.meta_loss, a.meta_gradient_norm) == (b.meta_loss, b.meta_gradient_norm)
+
+
+def test_longer_windows_need_more_and_checkpointed_ones_less():
+    def peak(length, **options):
+        estimator = TruncatedBackprop(horizon=length, truncation_length=length, **options)
+        return plan(trainer("digits-mlp:hidden=200", estimator), with_time=False).peak_bytes
+
+    short, long, segmented = peak(10), peak(400), peak(400, gradient_checkpointing=True)
+    assert long > short + 500 * 2**20
+    assert segmented < short + (long - short) / 3
+
+
+def test_the_states_of_students_alone_bound_the_peak_from_below():
+    estimator = TruncatedBackprop(horizon=100, truncation_length=100)
+    tasks = make_tasks("digits-mlp:hidden=1000,layers=2")
+    bound = plan_of_students(make_rule("lstm"), tasks, estimator, num_students=8, device=CPU)
+    count = bound.student_parameters[0]
+    assert bound.peak_bytes > 8 * 100 * count * 4 * 80
+    assert bound.seconds_per_outer_step is None
+    less = plan_of_students(make_rule("lstm"), tasks, NRES(horizon=100), num_students=8, device=CPU)
+    assert less.peak_bytes < bound.peak_bytes / 5
+
+
+def test_what_cannot_fit_is_refused_with_both_numbers():
+    fitting = Plan((1, 1), 2**30, 3 * 2**30, 1.0, 0)
+    fitting.refuse_what_cannot_fit(3)
+    with pytest.raises(ValueError, match=r"predicted peak of 4.00 GiB with 3.00 GiB available, use fewer --students"):
+        fitting.refuse_what_cannot_fit(4)
+    Plan((1, 1), 2**50, None, 1.0, 0).refuse_what_cannot_fit()
+
+
+def test_large_students_are_probed_one_at_a_time(monkeypatch):
+    seen = []
+    original = planning._outer_step
+
+    def record(trainer, tasks, steps, *, numbers, seed=0):
+        seen.append((len(numbers), steps))
+        return original(trainer, tasks, steps, numbers=numbers, seed=seed)
+
+    monkeypatch.setattr(planning, "_outer_step", record)
+    monkeypatch.setattr(planning, "available_bytes", lambda device: planning._resident_bytes(device) + 2**24)
+    found = plan(trainer("digits-mlp:hidden=500", TruncatedBackprop(horizon=2000, truncation_length=2000)))
+    assert not found.fits()
+    assert max(numbers for numbers, _ in seen) == 1
+    assert max(steps for _, steps in seen) == 2
+
+
+@pytest.mark.parametrize("estimator", [TruncatedBackprop(horizon=40), FullES(horizon="20..80"), NRES(horizon=40)])
+def test_seconds_are_predicted_for_every_estimator(estimator):
+    found = plan(trainer("quadratics", estimator))
+    assert found.seconds_per_outer_step is not None
+    assert 1e-4 < found.seconds_per_outer_step < 60
+    assert found.available_bytes is not None
+    assert found.peak_bytes > 50 * 2**20
+
+
+def test_checkpoints_hold_phi_and_the_students():
+    found = plan(trainer(rule="lstm"), with_time=False)
+    students = 2 * 1510 * (1 + 2 * 2 * 4) * 4
+    assert students < found.checkpoint_bytes < 1.3 * students + 50_000
+
+
+def test_bytes_read_well():
+    assert gibibytes(2.5 * 2**30) == "2.50 GiB"
+    assert gibibytes(1.5 * 2**20) == "1.5 MiB"
