@@ -1,0 +1,231 @@
+"""Measures of meta-gradient estimators; each writes results/long_horizons/NAME.json.
+
+python scripts/measure_estimators.py bias | variance | norms | batching | checkpointing
+"""
+
+import copy
+import math
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+import records
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from l2l_opt import NRES, PES, FullES, TruncatedBackprop, load_rule
+from l2l_opt.estimators import MetaGradientEstimator, MetaLoss
+from l2l_opt.rules import RULES, make_rule
+from l2l_opt.rules.base import UpdateRule
+from l2l_opt.tasks.mixture import Tasks, make_tasks
+from l2l_opt.unroll import InnerState, unroll
+
+FOLDER = records.RESULTS / "long_horizons"
+CLIPPED = MetaLoss("mean", "log", clip=2.0)
+
+
+@click.group()
+def group() -> None:
+    torch.set_num_threads(1)
+
+
+def one_episode(
+    estimator: MetaGradientEstimator, rule: UpdateRule, tasks: Tasks, *, num: int, seed: int
+) -> list[Tensor]:
+    """The meta-gradients of the outer steps of one episode of fresh students, phi frozen, each flattened."""
+    students = estimator.init(rule, tasks, num_students=num, seed=seed)
+    gradients = []
+    while students.members[0].episode == 0:
+        meta_gradient, students = estimator.estimate(rule, students)
+        gradients.append(torch.cat([gradient.flatten() for gradient in meta_gradient.gradients.values()]).double())
+    return gradients
+
+
+@group.command()
+@click.option("--samples", default=100)
+@click.option("--students", default=2000)
+def bias(samples: int, students: int) -> None:
+    """Each estimator against exact gradients: 2-d quadratics, learnable log learning rate, horizon 8, window 2."""
+    rule, tasks = make_rule("sgd", lr=0.02).double(), make_tasks("quadratics:dim=2,init_scale=1.0", dtype=torch.float64)
+    whole = {"horizon": 8, "truncation_length": 8}
+    windows = {"horizon": 8, "truncation_length": 2}
+    exact = TruncatedBackprop(**whole, second_derivatives=True)
+    greedy = TruncatedBackprop(**windows, second_derivatives=True)
+    estimators: dict[str, tuple[MetaGradientEstimator, MetaGradientEstimator]] = {
+        "full-es": (FullES(**windows, sigma=0.01), exact),
+        "pes": (PES(**windows, sigma=0.01), exact),
+        "nres": (NRES(**windows, sigma=0.01), exact),
+        "tbptt": (greedy, greedy),
+    }
+    rows = []
+    for name, (estimator, reference) in estimators.items():
+        # Other students in every sample for the estimate and its reference: the means must agree, not the samples.
+        estimates = [sum(one_episode(estimator, rule, tasks, num=students, seed=seed)) for seed in range(samples)]
+        targets = [
+            sum(one_episode(reference, rule, tasks, num=students, seed=samples + seed)) for seed in range(samples)
+        ]
+        mean, target = (statistics.mean(float(x) for x in values) for values in (estimates, targets))
+        error = math.sqrt(
+            sum(statistics.variance([float(x) for x in values]) / samples for values in (estimates, targets))
+        )
+        row = {"estimator": name, "mean": mean, "expected": target, "standard_error": error}
+        row |= {"standard_errors_off": abs(mean - target) / error, "relative_error": abs(mean / target - 1)}
+        rows.append(row)
+        click.echo(row)
+    records.write(FOLDER / "bias.json", {"samples": samples, "students": students, "rows": rows})
+
+
+@group.command()
+@click.option("--rule", "name", default="compact", help="A registered name or an artefact.")
+@click.option("--task", default="digits-mlp:hidden=8,batch_size=32")
+@click.option("--samples", default=12)
+def variance(name: str, task: str, samples: int) -> None:
+    """Total variance of one outer step's meta-gradient: horizon 1,000, window 50, 16 particles, phi frozen."""
+    rule, tasks = read_rule(name), make_tasks(task)
+    rows: dict[str, Any] = {}
+    for estimator in (PES, NRES):
+        made = estimator(horizon=1000, truncation_length=50, sigma=0.01, meta_loss=CLIPPED, group_size=8)
+        episodes = torch.stack(
+            [torch.stack(one_episode(made, rule, tasks, num=8, seed=seed)) for seed in range(samples)]
+        )
+        by_window = episodes.var(dim=0).sum(dim=1)
+        rows[estimator.__name__.lower()] = {
+            "mean_over_windows": float(by_window.mean()),
+            "of_the_sum_of_an_episode": float(episodes.sum(dim=1).var(dim=0).sum()),
+            "by_window": by_window.tolist(),
+        }
+        click.echo(f"{estimator.__name__}: {rows[estimator.__name__.lower()]}")
+    ratio = rows["nres"]["mean_over_windows"] / rows["pes"]["mean_over_windows"]
+    click.echo(f"nres / pes: {ratio:.3f}")
+    content = {"rule": name, "task": task, "samples": samples, "rows": rows, "nres_over_pes": ratio}
+    records.write(FOLDER / f"variance-{task.partition(':')[0]}.json", content)
+
+
+@group.command()
+@click.option("--rule", "names", default=("compact", "lstm"), multiple=True)
+@click.option("--task", default="digits-mlp")
+@click.option("--outer-steps", default=20)
+def norms(names: tuple[str, ...], task: str, outer_steps: int) -> None:
+    """Norms of meta-gradients, phi frozen, students of all ages of a horizon of 2,000 (of the window for tbptt-K)."""
+    tasks, rows = make_tasks(task), []
+    for name in names:
+        for kind, length in (("tbptt", 20), ("tbptt", 40), ("tbptt", 80), ("nres", 50)):
+            maker = TruncatedBackprop if kind == "tbptt" else NRES
+            estimator = maker(horizon=2000, truncation_length=length, meta_loss=CLIPPED, staggered=True)
+            rule = read_rule(name)
+            students = estimator.init(rule, tasks, num_students=8, seed=0)
+            found = []
+            for _ in range(outer_steps):
+                meta_gradient, students = estimator.estimate(rule, students)
+                found.append(math.sqrt(sum(float(g.double().square().sum()) for g in meta_gradient.gradients.values())))
+            row = {"rule": name, "estimator": kind, "window": length, "horizon": 2000}
+            row |= {"median_norm": statistics.median(found), "greatest_norm": max(found)}
+            rows.append(row)
+            click.echo(row)
+    records.write(FOLDER / "norms.json", {"task": task, "outer_steps": outer_steps, "rows": rows})
+
+
+@group.command()
+@click.option("--repeats", default=9)
+@click.option("--steps", default=20)
+def batching(repeats: int, steps: int) -> None:
+    """16 particles with their own phi in one unroll against a loop over them, interleaved; and whether losses agree."""
+    rule, tasks = make_rule("compact"), make_tasks("digits-mlp")
+    estimator = NRES(horizon=100, truncation_length=steps, sigma=0.01)
+    students = estimator.init(rule, tasks, num_students=8, seed=0)
+    phi = {key: weight.detach() for key, weight in rule.named_parameters()}
+    noise = [estimator.perturb(phi, students, student)[0] for student in students.members]
+    (window,) = students.windows(steps)
+    particles = [{key: phi[key] + sign * eps[key] for key in phi} for eps in noise for sign in (1, -1)]
+
+    def alone(index: int) -> Tensor:
+        def one(leaf: Tensor) -> Tensor:
+            return leaf[index : index + 1]
+
+        inner = InnerState(*tree_map(one, (window.inner.params, window.inner.state, window.inner.num_steps)))
+        batches = tree_map(one, window.batches)
+        return unroll(rule, window.family, tree_map(one, window.data), inner, batches, phi=particles[index])[1]
+
+    def together() -> Tensor:
+        return estimator.run_pairs(rule, phi, window, noise)[1]
+
+    def looped() -> Tensor:
+        return torch.cat([alone(index) for index in range(16)], dim=1)
+
+    with torch.no_grad():
+        difference = float((together() - looped()).abs().max())
+        taken: dict[str, list[float]] = {"together": [], "looped": []}
+        for _ in range(repeats):
+            for name, run in (("together", together), ("looped", looped)):
+                taken[name].append(seconds(run) / 16)
+    medians = {name: statistics.median(values) for name, values in taken.items()}
+    content = {"steps": steps, "seconds_per_particle": medians, "ratio": medians["looped"] / medians["together"]}
+    content["greatest_difference_of_losses"] = difference
+    click.echo(content)
+    records.write(FOLDER / "batching.json", {**content, "repeats": repeats})
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+@group.command()
+@click.option("--window", default=100)
+def checkpointing(window: int) -> None:
+    """Peak memory of one outer step of tbptt beyond what the process held, with gradient checkpointing and not."""
+    rows = {}
+    for rule, task in (
+        ("compact", "digits-mlp:hidden=64"),
+        ("lstm", "digits-mlp:hidden=64"),
+        ("rnnprop", "digits-mlp"),
+    ):
+        for flag in (False, True):
+            # A process each, so that peaks do not hide one another.
+            command = [sys.executable, __file__, "one-peak", rule, task, str(window), *(["--on"] if flag else [])]
+            peak, taken = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+            rows.setdefault(f"{rule} on {task}", []).append({"mebibytes": float(peak), "seconds": float(taken)})
+    content = {
+        "window": window,
+        "students": 8,
+        "rows": [
+            {"case": case, "without": off, "with": on, "memory_ratio": on["mebibytes"] / off["mebibytes"]}
+            for case, (off, on) in rows.items()
+        ],
+    }
+    for row in content["rows"]:
+        click.echo(row)
+    records.write(FOLDER / "checkpointing.json", content)
+
+
+@group.command(hidden=True)
+@click.argument("rule")
+@click.argument("task")
+@click.argument("window", type=int)
+@click.option("--on", is_flag=True)
+def one_peak(rule: str, task: str, window: int, on: bool) -> None:
+    teacher, tasks = make_rule(rule), make_tasks(task)
+    estimator = TruncatedBackprop(horizon=window, truncation_length=window, gradient_checkpointing=on)
+    short = copy.copy(estimator)
+    short.truncation_length = 1
+    short.estimate(teacher, estimator.init(teacher, tasks, num_students=1, seed=0))
+    students = estimator.init(teacher, tasks, num_students=8, seed=0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    taken = seconds(lambda: estimator.estimate(teacher, students))
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    click.echo(f"{(after - before) / 1024} {taken}")
+
+
+def read_rule(name: str) -> UpdateRule:
+    return make_rule(name) if name.partition(":")[0] in RULES.names() else load_rule(name)
+
+
+if __name__ == "__main__":
+    group()

@@ -1,0 +1,36 @@
+"""What every measured file says of itself: the command, the versions and the machine that made it."""
+
+import json
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import l2l_opt
+
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Write a measurement as JSON beside where it comes from."""
+    record = {
+        "command": shlex.join(["python", f"scripts/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "versions": {"l2l_opt": l2l_opt.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "machine": {"cpus": os.cpu_count(), "processor": _processor(), "threads": torch.get_num_threads()},
+        **content,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
