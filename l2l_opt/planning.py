@@ -6,11 +6,11 @@ them are, so that a probe never needs the memory that it is to warn of. Of a mix
 family decides memory, and random draws decide time.
 """
 
+import contextlib
 import copy
 import math
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -261,8 +261,9 @@ def _peak_bytes(device: torch.device, action: Callable[[], object]) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         action()
         return torch.cuda.max_memory_reserved(device)
-    if sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5")  # Lets VmHWM begin anew from what is held now.
+    with contextlib.suppress(OSError):
+        # Lets VmHWM begin anew from what is held now. Where it may not, the greatest peak so far stands in for it.
+        Path("/proc/self/clear_refs").write_text("5")
     action()
     return _from_status("VmHWM:") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

@@ -1,5 +1,7 @@
 """Registry, notation, schedules, seeds, meta-loss."""
 
+import math
+
 import pytest
 import torch
 
@@ -110,10 +112,34 @@ INITIAL = torch.tensor([4.0, 8.0], dtype=torch.float64)
         ("last", (0.5 + 2) / 2),
         ("linear", (2 / 3 + 2 / 3 + 0.5 + 8 / 3 + 8 / 3 + 2) / 2),
         ((1.0, 0.0, 2.0), (3 + 12) / 2),
+        ("mean", (3.5 + 14) / 6),
+        ("best-so-far", (3.5 + 14) / 6),
     ],
 )
 def test_meta_loss_weighs_the_losses_after_each_step(weights, expected):
     assert float(MetaLoss(weights)(LOSSES, INITIAL)) == pytest.approx(expected)
+
+
+def test_the_best_so_far_is_that_of_the_episode():
+    losses = torch.tensor([[9.0], [3.0], [5.0], [math.nan], [1.0]], dtype=torch.float64)
+    initial = torch.tensor([9.0], dtype=torch.float64)
+    best = MetaLoss("best-so-far")
+    assert float(best(losses, initial)) == pytest.approx((3 + 3 + 3 + 1) / 4)
+    assert float(best(losses, initial, torch.tensor([2.0]))) == pytest.approx((2 + 2 + 2 + 1) / 4)
+    assert float(best(losses, initial, torch.tensor([torch.inf]))) == pytest.approx((3 + 3 + 3 + 1) / 4)
+
+
+def test_a_clip_bounds_each_loss_and_stands_for_divergence():
+    losses = torch.tensor([[1.0, 1.0], [math.e, 100.0], [math.e, math.nan], [math.e, math.inf]], dtype=torch.float64)
+    initial = torch.ones(2, dtype=torch.float64)
+    clipped = MetaLoss("mean", "log", clip=2.0)
+    assert clipped.per_student(losses, initial).tolist() == pytest.approx([1.0, 2.0])
+    assert not torch.isfinite(MetaLoss("mean", "log")(losses, initial))
+    live = losses[:3].nan_to_num(3.0).requires_grad_()
+    clipped(live, initial).backward()
+    assert live.grad is not None
+    assert live.grad[1, 1] == 0  # Beyond the bound nothing is to be gained.
+    assert live.grad[1, 0] > 0
 
 
 def test_log_meta_loss_does_not_see_a_tasks_scale():
@@ -130,6 +156,8 @@ def test_log_meta_loss_does_not_see_a_tasks_scale():
         (("sum", "sqrt"), "normalisation must be"),
         (((), "none"), "over_steps must be finite numbers"),
         (((float("nan"),), "none"), "over_steps must be finite numbers"),
+        (("sum", "log", math.inf), "clip must be a finite number or None; got inf"),
+        (("sum", "log", None, "validation"), "judged_on must be 'train' or 'test'; got 'validation'"),
     ],
 )
 def test_bad_meta_losses_are_named(options, message):

@@ -162,6 +162,70 @@ def test_resume_of_a_finished_run_succeeds(tmp_path):
     assert "meta_lr was 0.001, is 0.5" in result.stderr
 
 
+LONG = [
+    "--rule", "compact", "--task", "2*quadratics:dim=2..5 + digits-mlp:hidden=2..4,activation=relu|tanh,batch_size=8",
+    "--horizon", "10..40", "--truncation-length", "5", "--students", "4", "--group-size", "2", "--staggered",
+    "--meta-loss", "mean", "--normalisation", "log", "--clip-loss", "2", "--reparametrise", "1e-1..1e1",
+    "--loss-scale", "1e-2..1e2", "--meta-lr-schedule", "cosine", "--meta-weight-decay", "0.01",
+    "--validate-every", "6", "--validation-students", "4", "--validation-horizon", "20", "--outer-steps", "12",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--estimator", "nres:sigma=0.02"],
+        ["--estimator", "pes"],
+        ["--estimator", "full-es", "--horizon", "10..20:growing"],
+        ["--estimator", "tbptt", "--gradient-checkpointing", "--judged-on", "test"],
+        ["--imitate", "adam:lr=0.01", "--imitation-steps", "7", "--meta-loss", "best-so-far"],
+    ],
+    ids=["nres", "pes", "full-es", "tbptt", "imitation"],
+)
+def test_every_estimator_and_curriculum_resumes_bit_for_bit(options, tmp_path):
+    l2l_opt("meta-train", *LONG, *options, "--out", tmp_path / "whole")
+    l2l_opt("meta-train", *LONG, *options, "--minutes", "1e-6", "--out", tmp_path / "part")
+    stopped = json.loads((tmp_path / "part" / "run.json").read_text())["outer_step"]
+    command = [sys.executable, "-m", "l2l_opt.cli", "meta-train", *LONG, *options, "--checkpoint-every", "1"]
+    with subprocess.Popen(
+        [*command, "--out", str(tmp_path / "part"), "--resume"], stderr=subprocess.DEVNULL
+    ) as process:
+        wait_for_outer_step(tmp_path / "part", stopped + 3, process)
+        process.kill()
+    l2l_opt("meta-train", *LONG, *options, "--out", tmp_path / "part", "--resume")
+    assert digests(tmp_path / "part") == digests(tmp_path / "whole")
+    moved = load_rule(tmp_path / "whole" / "last.safetensors")
+    assert any(weight.abs().max() > 0 for weight in moved.parameters())
+
+
+def test_a_changed_option_is_refused_unless_told_and_students_start_anew_where_they_must(tmp_path):
+    run = ["meta-train", *SMALL, "--outer-steps", 4, "--out", tmp_path / "run"]
+    l2l_opt(*run)
+    more = [*run, "--resume", "--outer-steps", 6]
+    assert "outer_steps was 4, is 6" in l2l_opt(*more, code=2).stderr
+    result = l2l_opt(*more, "--allow-changed-options")
+    assert "with changed options (outer_steps was 4, is 6)" in result.stderr
+    assert "students start anew" not in result.stderr
+    result = l2l_opt(*more, "--outer-steps", 8, "--task", "quadratics:dim=7", "--allow-changed-options")
+    assert "students start anew" in result.stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["outer_step"] == 8
+
+
+def test_a_dry_run_says_what_it_needs_and_starts_nothing(tmp_path):
+    result = l2l_opt("meta-train", *SMALL, "--dry-run", "--out", tmp_path / "run")
+    for word in ("student parameters: 3\n", "peak memory: ", "seconds per outer step: ", "checkpoint: "):
+        assert word in result.stdout
+    found = json.loads(l2l_opt("meta-train", *SMALL, "--dry-run", "--json").stdout)
+    assert found["student_parameters"] == [3, 3]
+    assert found["peak_bytes"] > 0
+    assert found["seconds_per_outer_step"] > 0
+    assert not (tmp_path / "run").exists()
+    large = ["--rule", "lstm", "--task", "digits-mlp:hidden=2000,layers=3"]
+    result = l2l_opt("meta-train", *large, "--dry-run", code=2)
+    assert "student parameters: 8,154,010" in result.stdout
+    assert "a run must fit into memory" in result.stderr
+
+
 PLUGIN = '''
 """A rule and a task of a user's own."""
 import torch
