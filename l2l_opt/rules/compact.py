@@ -28,36 +28,41 @@ class CompactRule(UpdateRule):
         x  = clip_5([g / r, m_.5 / r, m_.9 / r, m_.99 / r, p / rms(p)]), log(r / rms(r) + 1e-3)      a coordinate
         c  = f, f^2, sqrt f, tanh(t / 10 - 1), .3 log rms(p), 2 rms(m_.99 / r) - 1, 2 rms(m_.9 / r) - 1     a tensor
         (o_1, o_2), h' = LSTM_phi(x, h; biases moved by C c)
-        update = -output_scale (1 + cos(pi f)) / 2 max(rms(p), floor) (clip_3(m_.9 / r) + o_1) exp(1.5 tanh o_2)
+        update = -output_scale (1 + cos(pi f)) / 2 R (clip_3(m_.9 / r) + o_1) exp(1.5 tanh o_2)
+        R  = max(min(rms(p), growth rms(p_0)), floor)
 
-    The read-out starts near zero, so that a fresh rule is Adam with a cosine. What a tensor's coordinates share enters
+    Steps in proportion to rms(p) alone let it grow exponentially, by chance even, which thousands of steps turn into
+    divergence; from ``growth`` times the first rms on, R grows no more. The read-out starts near zero, so that a fresh rule is Adam with a cosine. What a tensor's coordinates share enters
     through the biases and costs nothing a coordinate. Where num_steps is unknown f stays 0: no annealing.
 
     Args:
         hidden_size: units of the one LSTM layer.
         output_scale: relative size of an update: dimensionless, of the tensor's root mean square.
         floor: least root mean square that a tensor is taken to have, in the parameters' unit.
+        growth: of the first root mean square, up to which updates grow with it; dimensionless.
 
     State of a parameter:
         averages: ``[3, *param.shape]``; square_average: ``[1, *param.shape]``;
-        hidden, cell: ``[hidden_size, *param.shape]``. 80 bytes a parameter in float32 with 8 units.
+        hidden, cell: ``[hidden_size, *param.shape]``; first_rms: 0-dim, of the tensor before its first update.
+        80 bytes a parameter in float32 with 8 units.
 
     Raises:
-        ValueError: a size that is not a positive integer, an output_scale or floor that is not positive.
+        ValueError: a size that is not a positive integer, an output_scale, floor or growth that is not positive.
 
     Source: normalised momenta at several time scales and magnitude as exp: arXiv 2203.11860, section 3.
     """
 
     betas: Tensor
 
-    def __init__(self, *, hidden_size: int = 8, output_scale: float = 0.05, floor: float = 0.05):
-        super().__init__(hidden_size=hidden_size, output_scale=output_scale, floor=floor)
+    def __init__(self, *, hidden_size: int = 8, output_scale: float = 0.05, floor: float = 0.05, growth: float = 2.0):
+        super().__init__(hidden_size=hidden_size, output_scale=output_scale, floor=floor, growth=growth)
         if not isinstance(hidden_size, int) or hidden_size < 1:
             raise ValueError(f"hidden_size must be a positive integer; got {hidden_size!r}, use e.g. 8")
-        for key, value in {"output_scale": output_scale, "floor": floor}.items():
+        for key, value in {"output_scale": output_scale, "floor": floor, "growth": growth}.items():
             if not (isinstance(value, (int, float)) and 0 < value < math.inf):
                 raise ValueError(f"{key} must be a positive number; got {value!r}, use e.g. 0.05")
-        self.hidden_size, self.output_scale, self.floor = hidden_size, float(output_scale), float(floor)
+        self.hidden_size, self.output_scale = hidden_size, float(output_scale)
+        self.floor, self.growth = float(floor), float(growth)
         self.layer = LSTMLayer(NUM_INPUTS, hidden_size)
         self.context = nn.Linear(NUM_CONTEXT, 4 * hidden_size, bias=False)
         self.readout = nn.Linear(hidden_size, 2)
@@ -70,7 +75,7 @@ class CompactRule(UpdateRule):
     def init_state(self, params: Params) -> RuleState:
         sizes = {"averages": len(BETAS), "square_average": 1, "hidden": self.hidden_size, "cell": self.hidden_size}
         return {
-            name: {"step": initial_step(param)}
+            name: {"step": initial_step(param), "first_rms": tensor_rms(param.detach())}
             | {key: param.new_zeros(size, *param.shape) for key, size in sizes.items()}
             for name, param in params.items()
         }
@@ -126,9 +131,10 @@ class CompactRule(UpdateRule):
             [gates],
             ReadoutWeights(self.readout.weight.to(dtype), shift),
         )
-        size = self.output_scale * (1 + torch.cos(math.pi * fraction)) / 2 * rms.clamp(min=self.floor)
+        reach = torch.minimum(rms, self.growth * state["first_rms"]).clamp(min=self.floor)
+        size = self.output_scale * (1 + torch.cos(math.pi * fraction)) / 2 * reach
         update = -size * (momenta[1].clamp(-3, 3) + outputs[0]) * torch.exp(1.5 * outputs[1].tanh())
         flat = {"averages": averages, "square_average": square, "hidden": hidden, "cell": cell}
-        return update.reshape(shape), {"step": steps} | {
+        return update.reshape(shape), {"step": steps, "first_rms": state["first_rms"]} | {
             key: value.reshape(value.shape[0], *shape) for key, value in flat.items()
         }

@@ -38,7 +38,7 @@ def test_it_has_736_weights_and_80_bytes_of_state_a_parameter():
     rule = make_rule("compact")
     assert sum(weight.numel() for weight in rule.parameters()) == 736
     state = rule.init_state({"p": torch.zeros(10)})["p"]
-    assert sum(value.numel() * value.element_size() for key, value in state.items() if key != "step") == 800
+    assert sum(value.numel() * value.element_size() for value in state.values() if value.dim()) == 800
 
 
 def test_a_silent_read_out_is_adam_with_a_cosine_and_the_tensors_own_scale():
@@ -78,12 +78,29 @@ def test_a_tensor_of_zeros_moves_by_the_floor():
         torch.testing.assert_close(run(fresh(floor=floor), gradients, param)[0], torch.full_like(param, -0.05 * floor))
 
 
+def test_updates_stop_growing_with_a_tensor_that_has_outgrown_its_beginning():
+    torch.manual_seed(0)
+    rule, gradient = fresh(growth=3.0), torch.randn(1, 8, dtype=torch.float64)
+    param = torch.randn(8, dtype=torch.float64)
+    state = rule.init_state({"p": param})
+
+    def size(scale):
+        with torch.no_grad():
+            update, _ = rule({"p": gradient[0]}, state, {"p": scale * param})
+        return float(update["p"].abs().max())
+
+    assert size(2.0) == pytest.approx(2 * size(1.0))
+    assert size(3.0) == pytest.approx(3 * size(1.0))
+    assert size(100.0) == pytest.approx(3 * size(1.0))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"hidden_size": 0}, "hidden_size must be a positive integer; got 0"),
         ({"output_scale": -1.0}, "output_scale must be a positive number; got -1.0"),
         ({"floor": 0.0}, "floor must be a positive number; got 0.0"),
+        ({"growth": -2.0}, "growth must be a positive number; got -2.0"),
     ],
 )
 def test_bad_options_are_named(options, message):
