@@ -28,7 +28,7 @@ TIMEOUT = datetime.timedelta(minutes=30)
 """How long a rank waits for a slower one, which may be validating or writing a checkpoint."""
 
 
-class RankLostError(RuntimeError):
+class RankLostError(ConnectionError):
     """Another rank has ended in the middle of the run."""
 
 
@@ -142,11 +142,11 @@ def launch(arguments: Sequence[str], num_processes: int) -> None:
     """Run ``l2l-opt ARGUMENTS`` in that many processes on this machine, as torchrun does.
 
     Raises:
-        SystemExit: with the exit code of the process that failed first, which has said why.
+        SystemExit: with the exit code of the process that failed first, or 1 after a signal; it has said why.
         RankLostError: a process was killed.
     """
-    # Their tracebacks are of the launcher; each rank says in a sentence what went wrong.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    # The launcher's own messages are tracebacks; each rank says in a sentence what went wrong.
+    logging.disable(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -168,9 +168,7 @@ def launch(arguments: Sequence[str], num_processes: int) -> None:
             f"every rank of a run must live to its end; got {name} in rank {rank}, go on with --resume"
         ) from error
     except SignalException as error:
-        raise RankLostError(
-            f"a run must reach its last outer step to be done; got {error.sigval.name}, go on with --resume"
-        ) from error
+        raise SystemExit(1) from error
 
 
 def local_device(device: torch.device) -> torch.device:

@@ -8,7 +8,7 @@ import click
 
 from l2l_opt.checkpoint import load_rule
 from l2l_opt.cli.common import device_options
-from l2l_opt.estimators import ESTIMATORS
+from l2l_opt.estimators import ESTIMATORS, MetaGradientEstimator
 from l2l_opt.pretrained import list_pretrained
 from l2l_opt.rules import RULES
 from l2l_opt.tasks import TASKS
@@ -35,7 +35,10 @@ def list_names(what: str, as_json: bool, device: str, threads: int, dtype: str) 
     elif what == "rules":
         entries = [_entry(name, RULES.summary(name), RULES.options(name)) for name in RULES.names()]
     else:
-        entries = [_entry(name, ESTIMATORS.summary(name), {}) for name in ESTIMATORS.names()]
+        common = inspect.signature(MetaGradientEstimator).parameters
+        for name in ESTIMATORS.names():
+            own = {key: value for key, value in ESTIMATORS.options(name).items() if key not in common}
+            entries.append(_entry(name, ESTIMATORS.summary(name), own))
     if as_json:
         click.echo(json.dumps(entries, indent=2))
         return

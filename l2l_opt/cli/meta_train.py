@@ -230,6 +230,8 @@ def _meta_train(
         ending = run.go(minutes=minutes, checkpoint_every=checkpoint_every, observers=observers)
     if ranks.is_first:
         _say_ending(ending, out, trainer, as_json=as_json)
+    elif ending.startswith("SIG"):
+        raise SystemExit(1)
     if ending.startswith("SIG"):
         raise click.ClickException(
             f"a run must reach its last outer step to be done; got {ending} after {trainer.outer_steps_done}, "

@@ -32,8 +32,9 @@ class CompactRule(UpdateRule):
         R  = max(min(rms(p), growth rms(p_0)), floor)
 
     Steps in proportion to rms(p) alone let it grow exponentially, by chance even, which thousands of steps turn into
-    divergence; from ``growth`` times the first rms on, R grows no more. The read-out starts near zero, so that a fresh rule is Adam with a cosine. What a tensor's coordinates share enters
-    through the biases and costs nothing a coordinate. Where num_steps is unknown f stays 0: no annealing.
+    divergence; from ``growth`` times the first rms on, R grows no more. The read-out starts near zero, so that a fresh
+    rule is Adam with a cosine. What a tensor's coordinates share enters through the biases and costs nothing a
+    coordinate. Where num_steps is unknown f stays 0: no annealing.
 
     Args:
         hidden_size: units of the one LSTM layer.
