@@ -13,6 +13,7 @@ from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks import make_task
+from l2l_opt.tasks.mixture import make_tasks
 from tests.conftest import small_family
 
 
@@ -138,3 +139,23 @@ def test_curves_are_a_png(results):
     content = curves_png(results)
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     assert len(content) > 20_000
+
+
+def test_a_mixture_is_judged_on_students_of_several_architectures():
+    """The same architectures for the rule and the baselines, one for each seed."""
+    tasks = make_tasks("quadratics:dim=2..6 + digits-mlp:hidden=2,batch_size=4")
+    adam = Baseline("adam", "adam", range(-2, -1))
+    results = evaluate(
+        make_rule("adam", lr=0.1),
+        tasks,
+        task="mixed",
+        horizons=[12],
+        num_seeds=5,
+        tuning_seeds=2,
+        seed=0,
+        settings={},
+        baselines=(adam,),
+    )
+    learned, tuned = (result.curves for result in results)
+    np.testing.assert_allclose(learned[0], tuned[0], rtol=1e-6)
+    assert np.ptp(np.log(learned[0])) > 0.5
