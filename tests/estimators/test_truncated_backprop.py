@@ -6,6 +6,7 @@ import torch
 from l2l_opt import TruncatedBackprop
 from l2l_opt.estimators import MetaLoss
 from l2l_opt.tasks.module_task import Examples
+from l2l_opt.unroll import unroll
 from tests.conftest import small_family, small_rule
 
 
@@ -32,23 +33,37 @@ def test_gradient_checkpointing_changes_nothing_but_memory(name, second_derivati
             torch.testing.assert_close(gradient, b.gradients[key], rtol=1e-9, atol=1e-14)
 
 
-def saved_bytes(rule, length, **options):
-    """Bytes that autograd keeps for one window."""
+def saved_bytes(rule, length, *, gradient_checkpointing):
+    """Bytes that autograd keeps of one window until it is differentiated."""
     kept = {}
 
     def pack(tensor):
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
+    estimator = TruncatedBackprop(horizon=length, truncation_length=length)
+    students = estimator.init(rule, small_family(), num_students=2, seed=0)
+    (window,) = students.windows(length)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        gradients(rule, outer_steps=1, horizon=length, truncation_length=length, **options)
+        _, losses = unroll(
+            rule,
+            window.family,
+            window.data,
+            window.inner,
+            window.batches,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+    assert losses.requires_grad
     return sum(kept.values())
 
 
 def test_checkpointed_memory_grows_with_the_root_of_the_window():
     rule = small_rule("adam").double()
-    plain = [saved_bytes(rule, length) for length in (16, 64)]
-    assert plain[1] > 3 * plain[0]
+    plain = [saved_bytes(rule, length, gradient_checkpointing=False) for length in (16, 144)]
+    segmented = [saved_bytes(rule, length, gradient_checkpointing=True) for length in (16, 144)]
+    assert 8 < plain[1] / plain[0] < 10
+    assert 2 < segmented[1] / segmented[0] < 4
+    assert segmented[1] < plain[1] / 3
 
 
 def test_judged_on_test_batches_the_meta_gradient_is_that_of_test_losses():
