@@ -1,7 +1,7 @@
 """What a meta-training run will need, before it starts: memory, time and disk, from probes of a few inner steps.
 
-Peak memory and seconds are affine in the inner steps whose states are kept together (all of a window, or with gradient
-checkpointing those of two segments), so two short windows predict the planned one. One student is probed before all of
+Peak memory and seconds are affine in the inner steps whose graph is kept together (all of a window, or with gradient
+checkpointing one segment), so two short windows predict the planned one. One student is probed before all of
 them are, so that a probe never needs the memory that it is to warn of. Of a mixture the largest architecture of each
 family decides memory, and random draws decide time.
 """
@@ -29,13 +29,14 @@ from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.tasks.mixture import TaskMixture, Tasks
 from l2l_opt.types import Params
 
-SHORT, LONG = 2, 6
-"""Inner steps of the two probes of memory."""
+PROBES = (2, 6)
+PROBES_OF_SEGMENTS = (4, 16)
+"""Inner steps of the two probes of memory, without gradient checkpointing and with it: segments of 2 and 4."""
 TIMED = (3, 12)
 """Inner steps of the two probes of time."""
 REPEATS = 3
-DRAWS = 6
-"""Architectures of a mixture that time is averaged over."""
+DRAWS = 12
+"""Architectures of a mixture, at least, that time is averaged over."""
 SHARE_FOR_PROBES = 0.5
 """Of the memory available, what a probe of all students may be expected to take."""
 
@@ -94,7 +95,7 @@ def plan_of_students(
     checkpoint = 4 * _num_bytes(dict(rule.named_parameters())) + particles * bytes_of_student
     return Plan(
         student_parameters=_student_parameters(tasks),
-        peak_bytes=_resident_bytes(device) + particles * bytes_of_student * (estimator.num_states_kept + 2),
+        peak_bytes=_resident_bytes(device) + particles * bytes_of_student * (estimator.steps_in_graph + 2),
         available_bytes=available_bytes(device),
         seconds_per_outer_step=None,
         checkpoint_bytes=checkpoint,
@@ -133,19 +134,26 @@ def _peak_of_outer_step(trainer: MetaTrainer, family: TaskFamily, available: int
         return lambda steps: _peak_bytes(device, _outer_step(trainer, family, steps, numbers=numbers))
 
     def kept(steps: int) -> float:
-        shorter = _shorter(trainer.estimator, steps)
-        # Where no states are kept, what still grows with the window are its batches.
-        return shorter.num_states_kept if shorter.num_states_kept > 1 else steps
+        # Where nothing is differentiated, what still grows with the window are its batches.
+        return _shorter(trainer.estimator, steps).steps_in_graph or steps
 
-    length = trainer.estimator.truncation_length
+    length, together = trainer.estimator.truncation_length, _students_in_one_batch(trainer)
+    probes = PROBES if kept(PROBES_OF_SEGMENTS[1]) == PROBES_OF_SEGMENTS[1] else PROBES_OF_SEGMENTS
     base = _resident_bytes(device)
     # The first call loads operators, which is no memory of the unroll.
-    _outer_step(trainer, family, 1, numbers=trainer.numbers[:1])()
-    of_one = max(_through_probes(peak_of(trainer.numbers[:1]), (1, 2), min(LONG, length), kept) - base, 0)
-    if available is not None and base + of_one * len(trainer.numbers) > SHARE_FOR_PROBES * available:
-        whole = _through_probes(peak_of(trainer.numbers[:1]), (1, 2), length, kept) - base
-        return base + whole * len(trainer.numbers)
-    return _through_probes(peak_of(trainer.numbers), (SHORT, LONG), length, kept)
+    _outer_step(trainer, family, 1, numbers=together[:1])()
+    of_one = max(_through_probes(peak_of(together[:1]), (1, 2), min(probes[1], length), kept) - base, 0)
+    if available is not None and base + of_one * len(together) > SHARE_FOR_PROBES * available:
+        whole = _through_probes(peak_of(together[:1]), (1, 2), length, kept) - base
+        return base + whole * len(together)
+    return _through_probes(peak_of(together), probes, length, kept)
+
+
+def _students_in_one_batch(trainer: MetaTrainer) -> Sequence[int]:
+    """Those that may share an architecture: one group where options vary within ranges, all otherwise."""
+    tasks = trainer.family
+    varies = isinstance(tasks, TaskMixture) and any(component.has_range for component in tasks.components)
+    return trainer.numbers[: trainer.students.group_size] if varies else trainer.numbers
 
 
 def _peak_of_validation(trainer: MetaTrainer, family: TaskFamily) -> float:
@@ -165,7 +173,7 @@ def _peak_of_validation(trainer: MetaTrainer, family: TaskFamily) -> float:
             ),
         )
 
-    return _through_probes(measure, (SHORT, LONG), min(50, trainer.validation_horizon), float)
+    return _through_probes(measure, PROBES, min(50, trainer.validation_horizon), float)
 
 
 def _shorter(estimator: MetaGradientEstimator, steps: int) -> MetaGradientEstimator:
@@ -195,18 +203,23 @@ def _through_probes(
 
 
 def _seconds(trainer: MetaTrainer) -> float:
-    """Mean seconds of an outer step, over architectures, and over horizons where it is a whole episode."""
-    seeds = range(1)
+    """Mean seconds of an outer step: over architectures, over horizons, and with its share of fresh students."""
+    estimator, horizon = trainer.estimator, _mean_horizon(trainer.estimator)
+    seeds = [0]
     if isinstance(trainer.family, TaskMixture):
         groups = len({number // trainer.students.group_size for number in trainer.numbers})
-        seeds = range(max(DRAWS // groups, 1))
-    estimator = trainer.estimator
-    length = _mean_horizon(estimator) if isinstance(estimator, FullES) else float(estimator.truncation_length)
+        seeds = list(range(-(-DRAWS // groups)))
+    length = horizon if isinstance(estimator, FullES) else float(estimator.truncation_length)
 
     def measure(steps: int) -> float:
         return statistics.mean(_median_seconds(trainer, steps, seed) for seed in seeds)
 
-    return _through_probes(measure, TIMED, length, float)
+    start = time.perf_counter()
+    for seed in seeds:
+        # Seeds of their own, since families that were drawn before are ready made.
+        _outer_step(trainer, trainer.family, 1, numbers=trainer.numbers, seed=len(seeds) + seed)
+    of_fresh_students = (time.perf_counter() - start) / len(seeds)
+    return _through_probes(measure, TIMED, length, float) + of_fresh_students * min(length / horizon, 1.0)
 
 
 def _median_seconds(trainer: MetaTrainer, steps: int, seed: int) -> float:

@@ -92,9 +92,9 @@ class MetaGradientEstimator(abc.ABC):
         )
 
     @property
-    def num_states_kept(self) -> int:
-        """States of each particle that one outer step holds in memory together; the plan of a run counts on it."""
-        return 1
+    def steps_in_graph(self) -> int:
+        """Inner steps whose graph is in memory at one time, 0 where nothing is differentiated; plans count on it."""
+        return 0
 
     def default_group_size(self, num_students: int) -> int | None:
         """Students that share an architecture and horizon where the user does not say."""

@@ -58,11 +58,8 @@ class TruncatedBackprop(MetaGradientEstimator):
         self.second_derivatives, self.gradient_checkpointing = second_derivatives, gradient_checkpointing
 
     @property
-    def num_states_kept(self) -> int:
-        if not self.gradient_checkpointing:
-            return self.truncation_length
-        length = segment_length(self.truncation_length)
-        return length + -(-self.truncation_length // length)
+    def steps_in_graph(self) -> int:
+        return segment_length(self.truncation_length) if self.gradient_checkpointing else self.truncation_length
 
     def estimate(self, rule: UpdateRule, students: Students) -> tuple[MetaGradient, Students]:
         phi = dict(rule.named_parameters())

@@ -40,6 +40,10 @@ class Component:
     def varies(self) -> bool:
         return any(isinstance(value, (Range, Choice)) for value in self.options.values())
 
+    @property
+    def has_range(self) -> bool:
+        return any(isinstance(value, Range) for value in self.options.values())
+
     def realise(self, of_range: Callable[["Range"], Any], of_choice: Callable[["Choice"], Any]) -> "Options":
         """Its options with a value in place of each range and choice."""
         values = {
