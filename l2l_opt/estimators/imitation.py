@@ -1,5 +1,7 @@
 """Imitation of a hand-designed rule: the learned rule reads what the other sees, and is to write what it writes."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,7 @@ from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.features import tensor_sum
 from l2l_opt.schedules import Horizon
 from l2l_opt.students import Students
+from l2l_opt.tasks.mixture import Tasks
 from l2l_opt.types import Params, RuleState
 from l2l_opt.unroll import unroll
 
@@ -92,8 +95,11 @@ class Imitation(MetaGradientEstimator):
         )
         self.model = model
 
-    def init(self, rule: UpdateRule, *arguments: object, **options: object) -> Students:
-        return super().init(_Beside(rule, self.model), *arguments, **options)  # type: ignore[arg-type]
+    def init(
+        self, rule: UpdateRule, family: Tasks, *, num_students: int, seed: int, numbers: Sequence[int] | None = None
+    ) -> Students:
+        beside = _Beside(rule, self.model)
+        return super().init(beside, family, num_students=num_students, seed=seed, numbers=numbers)
 
     def estimate(self, rule: UpdateRule, students: Students) -> tuple[MetaGradient, Students]:
         beside = students.rule
