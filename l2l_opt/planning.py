@@ -186,10 +186,12 @@ def _outer_step(
     trainer: MetaTrainer, tasks: Tasks, steps: int, *, numbers: Sequence[int], seed: int = 0
 ) -> Callable[[], object]:
     """One outer step of fewer inner steps, on students of its own."""
-    estimator = _shorter(trainer.estimator, steps)
+    whole_episodes = isinstance(trainer.estimator, FullES)
+    length = min(steps, trainer.estimator.truncation_length) if whole_episodes else steps
+    estimator = _shorter(trainer.estimator, length)
     students = estimator.init(trainer.rule, tasks, num_students=trainer.num_students, seed=seed, numbers=numbers)
     for student in students.members:
-        student.lifetime = steps if isinstance(estimator, FullES) else max(student.horizon, steps + 1)
+        student.lifetime = steps if whole_episodes else max(student.horizon, steps + 1)
     return lambda: estimator.estimate(trainer.rule, students)
 
 
@@ -209,7 +211,10 @@ def _seconds(trainer: MetaTrainer) -> float:
     if isinstance(trainer.family, TaskMixture):
         groups = len({number // trainer.students.group_size for number in trainer.numbers})
         seeds = list(range(-(-DRAWS // groups)))
-    length = horizon if isinstance(estimator, FullES) else float(estimator.truncation_length)
+    length, probes = float(estimator.truncation_length), TIMED
+    if isinstance(estimator, FullES):
+        # Its edges between windows take time too.
+        length, probes = horizon, (estimator.truncation_length, 2 * estimator.truncation_length)
 
     def measure(steps: int) -> float:
         return statistics.mean(_median_seconds(trainer, steps, seed) for seed in seeds)
@@ -219,7 +224,7 @@ def _seconds(trainer: MetaTrainer) -> float:
         # Seeds of their own, since families that were drawn before are ready made.
         _outer_step(trainer, trainer.family, 1, numbers=trainer.numbers, seed=len(seeds) + seed)
     of_fresh_students = (time.perf_counter() - start) / len(seeds)
-    return _through_probes(measure, TIMED, length, float) + of_fresh_students * min(length / horizon, 1.0)
+    return _through_probes(measure, probes, length, float) + of_fresh_students * min(length / horizon, 1.0)
 
 
 def _median_seconds(trainer: MetaTrainer, steps: int, seed: int) -> float:

@@ -171,8 +171,8 @@ CONFIGURATIONS = {
     "--truncation-length 100 --gradient-checkpointing --outer-steps 4",
     "compact on a mixture, tbptt-20": "--rule compact --horizon 20 --group-size 2 --outer-steps 60 "
     "--task 'digits-mlp:hidden=8..64,layers=1..3 + quadratics:dim=5..20'",
-    "lstm on digits, full-es of 20 to 200": "--rule lstm:hidden_size=8 --task digits-mlp --estimator full-es "
-    "--horizon 20..200 --outer-steps 20",
+    "lstm on digits, full-es of 40 to 120": "--rule lstm:hidden_size=8 --task digits-mlp --estimator full-es "
+    "--horizon 40..120 --outer-steps 20",
 }
 
 
