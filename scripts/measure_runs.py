@@ -49,8 +49,15 @@ def record_of(folder: Path) -> dict[str, Any]:
 @click.option("--seed", default=0)
 def kills(number: int, seed: int) -> None:
     """SIGKILL a run at random moments and go on, each time from the beginning of a run; then compare digests."""
-    options = ["--rule", "compact", "--task", "digits-mlp:hidden=4..8 + quadratics:dim=5", "--estimator", "nres"]
-    options += ["--horizon", "20..100", "--truncation-length", "10", "--students", "4", "--group-size", "2"]
+    options = [
+        "--rule",
+        "compact",
+        "--task",
+        "digits-mlp:hidden=4,batch_size=8..16 + quadratics:dim=3",
+        "--estimator",
+        "nres",
+    ]
+    options += ["--horizon", "8..32", "--truncation-length", "4", "--students", "4", "--group-size", "2"]
     options += ["--staggered", "--meta-loss", "mean", "--normalisation", "log", "--clip-loss", "2"]
     options += [
         "--outer-steps",
@@ -91,7 +98,7 @@ def kills(number: int, seed: int) -> None:
 
 def _wait_for_a_checkpoint_being_written(folder: Path, process: subprocess.Popen, chance: random.Random) -> bool:
     """Return at a moment when a checkpoint's temporary file exists, after a random number of earlier ones."""
-    to_pass = chance.randint(0, 25)
+    to_pass = chance.randint(0, 30)
     seen: set[str] = set()
     while process.poll() is None:
         try:
