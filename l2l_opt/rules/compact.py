@@ -28,13 +28,17 @@ class CompactRule(UpdateRule):
         x  = clip_5([g / r, m_.5 / r, m_.9 / r, m_.99 / r, p / rms(p)]), log(r / rms(r) + 1e-3)      a coordinate
         c  = f, f^2, sqrt f, tanh(t / 10 - 1), .3 log rms(p), 2 rms(m_.99 / r) - 1, 2 rms(m_.9 / r) - 1     a tensor
         (o_1, o_2), h' = LSTM_phi(x, h; biases moved by C c)
-        update = -output_scale (1 + cos(pi f)) / 2 R (clip_3(m_.9 / r) + o_1) exp(1.5 tanh o_2)
+        d  = clip_3(m_.9 / r)
         R  = max(min(rms(p), growth rms(p_0)), floor)
+        update = -output_scale (1 + cos(pi f)) / 2 R (d + rms(d) tanh o_1) exp(1.5 tanh o_2)
 
-    Steps in proportion to rms(p) alone let it grow exponentially, by chance even, which thousands of steps turn into
-    divergence; from ``growth`` times the first rms on, R grows no more. The read-out starts near zero, so that a fresh
-    rule is Adam with a cosine. What a tensor's coordinates share enters through the biases and costs nothing a
-    coordinate. Where num_steps is unknown f stays 0: no annealing.
+    Two bounds make it hold over horizons far beyond those of its meta-training. Steps in proportion to rms(p) alone
+    let it grow exponentially, by chance even; from ``growth`` times the first rms on, R grows no more. And in no tensor
+    is the learned correction longer than d: by Cauchy and Schwarz their sum never points against Adam's direction. An
+    unbounded correction, once gradients are mostly noise, pushes weights steadily one way until the student diverges.
+
+    The read-out starts near zero, so that a fresh rule is Adam with a cosine. What a tensor's coordinates share enters
+    through the biases and costs nothing a coordinate. Where num_steps is unknown f stays 0: no annealing.
 
     Args:
         hidden_size: units of the one LSTM layer.
@@ -134,7 +138,9 @@ class CompactRule(UpdateRule):
         )
         reach = torch.minimum(rms, self.growth * state["first_rms"]).clamp(min=self.floor)
         size = self.output_scale * (1 + torch.cos(math.pi * fraction)) / 2 * reach
-        update = -size * (momenta[1].clamp(-3, 3) + outputs[0]) * torch.exp(1.5 * outputs[1].tanh())
+        adam = momenta[1].clamp(-3, 3)
+        direction = adam + tensor_rms(adam) * outputs[0].tanh()
+        update = -size * direction * torch.exp(1.5 * outputs[1].tanh())
         flat = {"averages": averages, "square_average": square, "hidden": hidden, "cell": cell}
         return update.reshape(shape), {"step": steps, "first_rms": state["first_rms"]} | {
             key: value.reshape(value.shape[0], *shape) for key, value in flat.items()

@@ -94,6 +94,20 @@ def test_updates_stop_growing_with_a_tensor_that_has_outgrown_its_beginning():
     assert size(100.0) == pytest.approx(3 * size(1.0))
 
 
+def test_the_learned_correction_never_turns_a_tensor_against_adam():
+    torch.manual_seed(0)
+    rule = loud()
+    with torch.no_grad():
+        rule.readout.weight[0] *= 100  # corrections at their bound
+        rule.readout.weight[1], rule.readout_context.weight[1], rule.readout.bias[1] = 0.0, 0.0, 0.0  # sizes all alike
+    param, gradients = torch.randn(50, dtype=torch.float64), torch.randn(30, 50, dtype=torch.float64)
+    ours, adam = run(rule, gradients, param), run(fresh(), gradients, param)
+    cosines = torch.cosine_similarity(ours, adam, dim=1)
+    assert cosines.min() >= 0
+    assert cosines.max() < 0.95  # and yet it corrects
+    assert (ours.norm(dim=1) <= 2 * adam.norm(dim=1) + 1e-12).all()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
