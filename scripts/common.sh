@@ -20,7 +20,7 @@ make_venv() {
         echo "making .venv with $("$python" --version)"
         "$python" -m venv .venv
     fi
-    stamp=$(echo "$*" | cat - constraints.txt setup.cfg pyproject.toml | cksum)
+    stamp=$(echo "$*" | cat - constraints.txt setup.cfg setup.py pyproject.toml l2l_opt/kernels/native/* | cksum)
     if [ "$(cat .venv/l2l_opt.stamp 2>/dev/null)" != "$stamp" ]; then
         echo "installing (torch and its companions; minutes on a first run)"
         .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@"

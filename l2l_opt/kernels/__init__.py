@@ -1,6 +1,6 @@
 """The computation that everything waits for: one recurrent step of every coordinate."""
 
-from l2l_opt.kernels.fused import fused_coordinatewise_lstm
+from l2l_opt.kernels.operator import fused_coordinatewise_lstm
 from l2l_opt.kernels.reference import LSTMWeights, ReadoutWeights, coordinatewise_lstm
 
 __all__ = ["LSTMWeights", "ReadoutWeights", "coordinatewise_lstm", "fused_coordinatewise_lstm"]

@@ -1,11 +1,12 @@
 """A rule small enough for evolution strategies: 736 weights, residual on Adam's direction."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.kernels import LSTMWeights, ReadoutWeights, coordinatewise_lstm
+from l2l_opt.kernels import ReadoutWeights, fused_coordinatewise_lstm
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
 from l2l_opt.rules.features import bias_correction, progress, safe_sqrt, tensor_rms
 from l2l_opt.rules.recurrent import LSTMLayer, coordinates
@@ -88,16 +89,34 @@ class CompactRule(UpdateRule):
     def forward(
         self, grads: Params, state: RuleState, params: Params, *, num_steps: Tensor | None = None
     ) -> tuple[Params, RuleState]:
+        if not grads:
+            return {}, {}
+        dtype = next(iter(grads.values())).dtype
+        looks = {name: self._look(gradient, state[name], params[name], num_steps) for name, gradient in grads.items()}
+        outputs, hidden, cell = fused_coordinatewise_lstm(
+            [look.inputs for look in looks.values()],
+            [coordinates(state[name]["hidden"]) for name in grads],
+            [coordinates(state[name]["cell"]) for name in grads],
+            [self.layer.weights(dtype)],
+            ReadoutWeights(self.readout.weight.to(dtype), self.readout.bias.to(dtype)),
+            biases=[look.biases for look in looks.values()],
+        )
         updates: Params = {}
         next_state: RuleState = {}
-        for name, gradient in grads.items():
-            updates[name], next_state[name] = self._one_tensor(gradient, state[name], params[name], num_steps)
+        for (name, look), output, h, c in zip(looks.items(), outputs, hidden, cell, strict=True):
+            direction = look.adam + tensor_rms(look.adam) * output[0].tanh()
+            update = -look.size * direction * torch.exp(1.5 * output[1].tanh())
+            shape = grads[name].shape
+            updates[name] = update.reshape(shape)
+            flat = {"averages": look.averages, "square_average": look.square, "hidden": h, "cell": c}
+            next_state[name] = {"step": state[name]["step"] + 1, "first_rms": state[name]["first_rms"]} | {
+                key: value.reshape(value.shape[0], *shape) for key, value in flat.items()
+            }
         return updates, next_state
 
-    def _one_tensor(
-        self, gradient: Tensor, state: dict[str, Tensor], param: Tensor, num_steps: Tensor | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        dtype, shape = gradient.dtype, gradient.shape
+    def _look(self, gradient: Tensor, state: dict[str, Tensor], param: Tensor, num_steps: Tensor | None) -> "_Look":
+        """What the network sees of one tensor, and what its answer will be applied to."""
+        dtype = gradient.dtype
         g, p = gradient.reshape(1, -1), param.reshape(1, -1)
         steps = state["step"] + 1
         betas = self.betas.to(dtype).unsqueeze(1)
@@ -126,22 +145,34 @@ class CompactRule(UpdateRule):
                 2 * tensor_rms(momenta[1]) - 1,
             ]
         )
-        weights = self.layer.weights(dtype)
-        gates = LSTMWeights(weights.input, weights.hidden, weights.bias + self.context.weight.to(dtype) @ context)
-        shift = self.readout.bias.to(dtype) + self.readout_context.weight.to(dtype) @ context
-        outputs, hidden, cell = coordinatewise_lstm(
-            inputs,
-            coordinates(state["hidden"]),
-            coordinates(state["cell"]),
-            [gates],
-            ReadoutWeights(self.readout.weight.to(dtype), shift),
-        )
+        biases = torch.cat([self.layer.bias, self.readout.bias]).to(dtype)
+        context_weights = torch.cat([self.context.weight, self.readout_context.weight]).to(dtype)
         reach = torch.minimum(rms, self.growth * state["first_rms"]).clamp(min=self.floor)
-        size = self.output_scale * (1 + torch.cos(math.pi * fraction)) / 2 * reach
-        adam = momenta[1].clamp(-3, 3)
-        direction = adam + tensor_rms(adam) * outputs[0].tanh()
-        update = -size * direction * torch.exp(1.5 * outputs[1].tanh())
-        flat = {"averages": averages, "square_average": square, "hidden": hidden, "cell": cell}
-        return update.reshape(shape), {"step": steps, "first_rms": state["first_rms"]} | {
-            key: value.reshape(value.shape[0], *shape) for key, value in flat.items()
-        }
+        return _Look(
+            inputs=inputs,
+            biases=biases + context_weights @ context,
+            adam=momenta[1].clamp(-3, 3),
+            size=self.output_scale * (1 + torch.cos(math.pi * fraction)) / 2 * reach,
+            averages=averages,
+            square=square,
+        )
+
+
+class _Look(NamedTuple):
+    """One tensor of N coordinates before the network.
+
+    Attributes:
+        inputs: ``[NUM_INPUTS, N]``.
+        biases: ``[4 * hidden_size + 2]``, moved by what the tensor's coordinates share.
+        adam: ``[N]``, the direction to be corrected.
+        size: 0-dim, of an update of one.
+        averages: ``[len(BETAS), N]``, the next.
+        square: ``[1, N]``, the next.
+    """
+
+    inputs: Tensor
+    biases: Tensor
+    adam: Tensor
+    size: Tensor
+    averages: Tensor
+    square: Tensor

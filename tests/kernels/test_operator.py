@@ -1,11 +1,11 @@
-"""The fused LSTM against its definition."""
+"""The operator against its definition; in float64 it is computed in PyTorch, compiled kernels are tested beside."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from l2l_opt.kernels import LSTMWeights, ReadoutWeights, coordinatewise_lstm, fused_coordinatewise_lstm
-from l2l_opt.kernels.fused import BLOCK_LENGTH
+from l2l_opt.kernels.portable import BLOCK_LENGTH
 
 NUM_INPUTS = 3
 
@@ -109,6 +109,50 @@ def test_gradcheck():
         return tuple(t for kind in fused_coordinatewise_lstm(x, h, c, own, ReadoutWeights(*weights[6:])) for t in kind)
 
     assert torch.autograd.gradcheck(step, flat)
+
+
+def flat_arguments(dtype: torch.dtype, sizes: list[int], particles: int = 1):
+    layers, readout = make_weights(3, 2, dtype)
+    states = make_states(sizes, 6, dtype)
+
+    def per_particle(t: Tensor, axis: int) -> Tensor:
+        return torch.stack([t.detach() * (1 + p) for p in range(particles)], axis).requires_grad_()
+
+    biases = torch.cat([*(layer.bias for layer in layers), readout.bias]).detach()
+    weights = [w for layer in layers for w in (layer.input, layer.hidden)] + [readout.weight]
+    return (
+        *([per_particle(t, 1) for t in kind] for kind in states),
+        [per_particle(biases, 0) for _ in sizes],
+        [per_particle(weight, 0) for weight in weights],
+    )
+
+
+@pytest.mark.parametrize("particles", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_opcheck(dtype, particles):
+    torch.manual_seed(0)
+    arguments = flat_arguments(dtype, [4, 0, 2], particles)
+    torch.library.opcheck(torch.ops.l2l_opt.coordinatewise_lstm.default, arguments)
+    plain = tuple([t.detach() for t in part] for part in arguments)
+    results = torch.ops.l2l_opt.coordinatewise_lstm(*plain)
+    seeds = [torch.randn_like(t) for t in results]
+    torch.library.opcheck(torch.ops.l2l_opt.coordinatewise_lstm_backward.default, (*plain, results[3:6], seeds, True))
+
+
+def test_torch_compile_goes_through_it_whole():
+    torch.manual_seed(0)
+    layers, readout = make_weights(4, 1, torch.float32)
+    states = make_states([5], 4, torch.float32)
+
+    def step(x: Tensor, h: Tensor, c: Tensor) -> Tensor:
+        outputs, hidden, _ = fused_coordinatewise_lstm([2 * x], [h], [c], layers, readout)
+        return outputs[0].sum() + hidden[0].square().sum()
+
+    column = [kind[0] for kind in states]
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    gradients = [torch.autograd.grad(run(*column), column) for run in (step, compiled)]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_not_finite_inputs_stay_in_their_coordinate():

@@ -1,0 +1,173 @@
+// The coordinatewise LSTM on tiles of coordinates. A tile is rows of TILE floats, one row a feature.
+//
+// Weights of a unit lie together, [inputs][4 gates]; a unit's four gates stay in registers until they are its state.
+
+constexpr int TILE = W * V;
+constexpr int WIDE = V < 4 ? 2 : 4;  // columns of products that fit into the registers beside four rows
+
+// Rows of n <= TILE coordinates into a tile and back; beyond n a tile is zero, and so is one from nowhere.
+template <typename T>
+TARGET static void gather(float* tile, const T* from, int64_t stride, int rows, int n) {
+    if (from == nullptr) {
+        std::memset(tile, 0, sizeof(float) * rows * TILE);
+        return;
+    }
+    for (int row = 0; row < rows; ++row, tile += TILE, from += stride) {
+        if (n == TILE) {
+            for (int v = 0; v < V; ++v) store(tile + v * W, load(from + v * W));
+        } else {
+            for (int at = 0; at < n; ++at) tile[at] = to_float(from[at]);
+            std::memset(tile + n, 0, sizeof(float) * (TILE - n));
+        }
+    }
+}
+
+template <typename T>
+TARGET static void scatter(T* to, int64_t stride, const float* tile, int rows, int n) {
+    for (int row = 0; row < rows; ++row, tile += TILE, to += stride) {
+        if (n == TILE) {
+            for (int v = 0; v < V; ++v) store(to + v * W, load(tile + v * W));
+        } else {
+            for (int at = 0; at < n; ++at) from_float(to[at], tile[at]);
+        }
+    }
+}
+
+// The four gates of one unit before their nonlinearities; bias points at the unit's first, gates are `hidden` apart.
+INLINE void unit_gates(
+    vec (&gates)[4][V], const float* packed, const float* bias, int hidden, const float* in, int inputs
+) {
+    for (int g = 0; g < 4; ++g)
+        for (int v = 0; v < V; ++v) gates[g][v] = all(bias[g * hidden]);
+    for (int k = 0; k < inputs; ++k)
+        for (int g = 0; g < 4; ++g)
+            for (int v = 0; v < V; ++v) gates[g][v] += packed[4 * k + g] * load(in + k * TILE + v * W);
+}
+
+// One layer forward. in: rows of the layer below, then of its own hidden state. cell is replaced.
+TARGET static void forward_layer(
+    const float* packed, const float* bias, int hidden, const float* in, int inputs, float* cell, float* next_hidden
+) {
+    for (int j = 0; j < hidden; ++j) {
+        vec gates[4][V];
+        unit_gates(gates, packed + 4 * j * inputs, bias + j, hidden, in, inputs);
+        for (int v = 0; v < V; ++v) {
+            float* c = cell + j * TILE + v * W;
+            vec i = sigmoid_denominator(gates[0][v]), f = sigmoid_denominator(gates[1][v]);
+            vec o = sigmoid_denominator(gates[3][v]);
+            Ratio g = tanh_ratio(gates[2][v]);
+            vec ig = i * g.bottom, reciprocal = 1.0f / (ig * f);
+            vec next = load(c) * (ig * reciprocal) + g.top * (f * reciprocal);
+            Ratio t = tanh_ratio(next);
+            store(c, next);
+            store(next_hidden + j * TILE + v * W, t.top / (t.bottom * o));
+        }
+    }
+}
+
+TARGET static void forward_readout(
+    const float* weight, const float* bias, int hidden, int outputs, const float* in, float* out
+) {
+    for (int o = 0; o < outputs; ++o) {
+        vec total[V];
+        for (int v = 0; v < V; ++v) total[v] = all(bias[o]);
+        for (int j = 0; j < hidden; ++j)
+            for (int v = 0; v < V; ++v) total[v] += weight[o * hidden + j] * load(in + j * TILE + v * W);
+        for (int v = 0; v < V; ++v) store(out + o * TILE + v * W, total[v]);
+    }
+}
+
+// One layer backward, its gates made anew. On entry d_hidden and d_cell hold the derivatives of the next state; on
+// return d_cell holds that of the old, d_gates [4 * hidden rows, gate fastest] those before the nonlinearities.
+TARGET static void backward_layer(
+    const float* packed, const float* bias, int hidden, const float* in, int inputs, const float* cell,
+    const float* d_hidden, float* d_cell, float* d_gates, float* next_hidden
+) {
+    for (int j = 0; j < hidden; ++j) {
+        vec gates[4][V];
+        unit_gates(gates, packed + 4 * j * inputs, bias + j, hidden, in, inputs);
+        for (int v = 0; v < V; ++v) {
+            const int at = j * TILE + v * W;
+            // One division for four: the reciprocal of all denominators times the other ones.
+            vec i_bottom = sigmoid_denominator(gates[0][v]), f_bottom = sigmoid_denominator(gates[1][v]);
+            vec o_bottom = sigmoid_denominator(gates[3][v]);
+            Ratio g_ratio = tanh_ratio(gates[2][v]);
+            vec i_f = i_bottom * f_bottom, o_g = o_bottom * g_ratio.bottom, reciprocal = 1.0f / (i_f * o_g);
+            vec i = reciprocal * o_g * f_bottom, f = reciprocal * o_g * i_bottom;
+            vec g = reciprocal * i_f * o_bottom * g_ratio.top, o = reciprocal * i_f * g_ratio.bottom;
+            vec c = load(cell + at);
+            Ratio t_ratio = tanh_ratio(f * c + i * g);
+            vec t = t_ratio.top / t_ratio.bottom;
+            vec d_h = load(d_hidden + at);
+            vec d_c = load(d_cell + at) + d_h * o * (1.0f - t * t);
+            float* d = d_gates + 4 * j * TILE + v * W;
+            store(d, d_c * g * i * (1.0f - i));
+            store(d + TILE, d_c * c * f * (1.0f - f));
+            store(d + 2 * TILE, d_c * i * (1.0f - g * g));
+            store(d + 3 * TILE, d_h * t * o * (1.0f - o));
+            store(d_cell + at, d_c * f);
+            store(next_hidden + at, o * t);
+        }
+    }
+}
+
+// d_in[k] = sum over gates of weight[gate][k] d_gates[gate]; weights lie as [inputs / 4][4 * hidden][4 inputs].
+TARGET static void backward_inputs(
+    const float* by_input, int hidden, int inputs, const float* d_gates, float* d_in
+) {
+    for (int k = 0; k < inputs; k += 4, by_input += 16 * hidden) {
+        vec total[4][V] = {};
+        for (int r = 0; r < 4 * hidden; ++r)
+            for (int column = 0; column < 4; ++column)
+                for (int v = 0; v < V; ++v) total[column][v] += by_input[4 * r + column] * load(d_gates + r * TILE + v * W);
+        for (int column = 0; column < 4 && k + column < inputs; ++column)
+            for (int v = 0; v < V; ++v) store(d_in + (k + column) * TILE + v * W, total[column][v]);
+    }
+}
+
+// total[left][right] += the products of all pairs of rows, lane by lane, over a block of tiles that lie `step` apart.
+// The totals keep their lanes; `rights` is a multiple of 4 that the rows of right are padded to.
+TARGET static void add_products(
+    float* total, const float* left, int lefts, int64_t left_step, const float* right, int rights, int64_t right_step,
+    int tiles
+) {
+    for (int row = 0; row < lefts; row += 4)
+        for (int column = 0; column < rights; column += WIDE) {
+            float* corner = total + (static_cast<int64_t>(row) * rights + column) * W;
+            vec sums[4][WIDE];
+            for (int a = 0; a < 4; ++a)
+                for (int b = 0; b < WIDE; ++b) sums[a][b] = load(corner + (a * rights + b) * W);
+            for (int tile = 0; tile < tiles; ++tile) {
+                const float* l = left + tile * left_step + row * TILE;
+                const float* r = right + tile * right_step + column * TILE;
+                for (int v = 0; v < TILE; v += W)
+                    for (int a = 0; a < 4; ++a)
+                        for (int b = 0; b < WIDE; ++b) sums[a][b] += load(l + a * TILE + v) * load(r + b * TILE + v);
+            }
+            for (int a = 0; a < 4; ++a)
+                for (int b = 0; b < WIDE; ++b) store(corner + (a * rights + b) * W, sums[a][b]);
+        }
+}
+
+TARGET static void add_row_sums(float* total, const float* tile, int rows) {
+    for (int row = 0; row < rows; ++row) {
+        vec sums = load(total + row * W);
+        for (int v = 0; v < V; ++v) sums += load(tile + row * TILE + v * W);
+        store(total + row * W, sums);
+    }
+}
+
+TARGET static void add_rows(float* to, const float* rows, int count) {
+    for (int at = 0; at < count * TILE; at += W) store(to + at, load(to + at) + load(rows + at));
+}
+
+TARGET static void add_readout_gradient(
+    const float* weight, int hidden, int outputs, const float* d_out, float* d_hidden
+) {
+    for (int o = 0; o < outputs; ++o)
+        for (int j = 0; j < hidden; ++j)
+            for (int v = 0; v < TILE; v += W)
+                store(
+                    d_hidden + j * TILE + v, load(d_hidden + j * TILE + v) + weight[o * hidden + j] * load(d_out + o * TILE + v)
+                );
+}

@@ -1,0 +1,185 @@
+// The step of all coordinates of all tensors and students, and its derivative, tile by tile.
+
+template <typename State>
+TARGET static void forward_part(const Shape& shape, const Packed& packed, const ForwardTensor* tensors, Part part) {
+    const int hidden = shape.hidden, top = shape.layers - 1;
+    Workspace workspace((shape.most_inputs() + 3 * hidden + shape.outputs) * TILE);
+    float* in = workspace.begin();
+    float* cell = in + shape.most_inputs() * TILE;
+    float* result = cell + hidden * TILE;
+    float* out = result + hidden * TILE;
+    for (Runs<ForwardTensor> run(shape, tensors, TILE, part); run.next();) {
+        const ForwardTensor& tensor = *run.tensor;
+        const int64_t particle = run.particle;
+        const float* bias = tensor.bias.at<float>(particle);
+        for (int64_t at = run.begin; at < run.end; at += TILE) {
+            const int n = static_cast<int>(std::min<int64_t>(TILE, run.end - at));
+            for (int layer = 0; layer <= top; ++layer) {
+                const int below = layer ? hidden : shape.inputs;
+                const int64_t row = static_cast<int64_t>(layer) * hidden;
+                if (layer) std::memcpy(in, result, sizeof(float) * hidden * TILE);
+                else gather(in, tensor.inputs.at<float>(particle, 0, at), tensor.inputs.stride, below, n);
+                gather(in + below * TILE, tensor.hidden.at<State>(particle, row, at), tensor.hidden.stride, hidden, n);
+                gather(cell, tensor.cell.at<State>(particle, row, at), tensor.cell.stride, hidden, n);
+                forward_layer(
+                    packed.by_unit(particle, layer), bias + 4 * row, hidden, in, below + hidden, cell, result
+                );
+                scatter(tensor.next_hidden.at<State>(particle, row, at), tensor.next_hidden.stride, result, hidden, n);
+                scatter(tensor.next_cell.at<State>(particle, row, at), tensor.next_cell.stride, cell, hidden, n);
+            }
+            forward_readout(
+                packed.readout(particle), bias + 4 * hidden * shape.layers, hidden, shape.outputs, result, out
+            );
+            scatter(tensor.outputs.at<float>(particle, 0, at), tensor.outputs.stride, out, shape.outputs, n);
+        }
+    }
+}
+
+// Where the rows of one tile lie in a block, so that products over a block read them again from the cache.
+struct BlockRows {
+    std::vector<int64_t> in, gates;
+    int64_t top, d_out, size;
+    explicit BlockRows(const Shape& shape) : top(0) {
+        for (int layer = 0; layer < shape.layers; ++layer) {
+            in.push_back(top * TILE);
+            top += padded(shape.inputs_of(layer));
+            gates.push_back(top * TILE);
+            top += 4 * shape.hidden;
+        }
+        top *= TILE;
+        d_out = top + padded(shape.hidden) * TILE;
+        size = d_out + padded(shape.outputs) * TILE;
+    }
+};
+
+// Sums of d_gates times inputs over coordinates, one number a lane, until they are moved to the totals.
+struct Products {
+    const Shape& shape;
+    std::vector<int64_t> starts;
+    Workspace memory;
+    static std::vector<int64_t> starts_of(const Shape& shape) {
+        std::vector<int64_t> starts{0};
+        for (int layer = 0; layer < shape.layers; ++layer)
+            starts.push_back(starts.back() + static_cast<int64_t>(4) * shape.hidden * padded(shape.inputs_of(layer)) * W);
+        starts.push_back(starts.back() + static_cast<int64_t>(padded(shape.outputs)) * padded(shape.hidden) * W);
+        return starts;
+    }
+    explicit Products(const Shape& shape) : shape(shape), starts(starts_of(shape)), memory(starts.back()) {}
+    float* layer(int layer) { return memory.begin() + starts[layer]; }
+
+    TARGET void move_to(Totals& totals, int64_t particle) {
+        const int hidden = shape.hidden;
+        for (int at = 0; at < shape.layers; ++at) {
+            const int inputs = shape.inputs_of(at);
+            float* total = totals.layer(particle, at);
+            for (int r = 0; r < 4 * hidden; ++r)
+                for (int k = 0; k < inputs; ++k)
+                    total[(r % 4 * hidden + r / 4) * inputs + k] +=
+                        sum(load(layer(at) + (static_cast<int64_t>(r) * padded(inputs) + k) * W));
+        }
+        float* total = totals.layer(particle, shape.layers);
+        for (int o = 0; o < shape.outputs; ++o)
+            for (int j = 0; j < hidden; ++j)
+                total[o * hidden + j] += sum(load(layer(shape.layers) + (o * padded(hidden) + j) * W));
+        std::memset(memory.begin(), 0, sizeof(float) * starts.back());
+    }
+};
+
+template <typename State>
+TARGET static void backward_part(
+    const Shape& shape, const Packed& packed, const BackwardTensor* tensors, Part part, Totals& totals
+) {
+    constexpr int TILES = 512 / TILE;
+    const int hidden = shape.hidden, last = shape.layers - 1, biases = shape.biases();
+    const BlockRows rows(shape);
+    Workspace block_memory(rows.size * TILES), workspace((4 * hidden + shape.most_inputs()) * TILE);
+    float* block = block_memory.begin();
+    float* cell = workspace.begin();
+    float* d_hidden = cell + hidden * TILE;
+    float* d_cell = d_hidden + hidden * TILE;
+    float* unused = d_cell + hidden * TILE;
+    float* d_in = unused + hidden * TILE;
+
+    Products products(shape);
+    Workspace bias_memory(biases * W);
+    float* bias_sums = bias_memory.begin();
+    int64_t current = -1;
+    for (Runs<BackwardTensor> run(shape, tensors, TILE, part); run.next();) {
+        const BackwardTensor& tensor = *run.tensor;
+        const int64_t particle = run.particle;
+        const float* bias = tensor.bias.at<float>(particle);
+        if (current >= 0 && particle != current && shape.weight_sets > 1) products.move_to(totals, current);
+        current = particle;
+        int tiles = 0;
+        for (int64_t at = run.begin; at < run.end; at += TILE) {
+            const int n = static_cast<int>(std::min<int64_t>(TILE, run.end - at));
+            float* tile = block + rows.size * tiles;
+            gather(tile + rows.d_out, tensor.d_outputs.at<float>(particle, 0, at), tensor.d_outputs.stride, shape.outputs, n);
+            for (int layer = last; layer >= 0; --layer) {
+                const int below = layer ? hidden : shape.inputs;
+                const int64_t row = static_cast<int64_t>(layer) * hidden;
+                float* in = tile + rows.in[layer];
+                float* d_gates = tile + rows.gates[layer];
+                if (layer) gather(in, tensor.next_hidden.at<State>(particle, row - hidden, at), tensor.next_hidden.stride, below, n);
+                else gather(in, tensor.inputs.at<float>(particle, 0, at), tensor.inputs.stride, below, n);
+                gather(in + below * TILE, tensor.hidden.at<State>(particle, row, at), tensor.hidden.stride, hidden, n);
+                gather(cell, tensor.cell.at<State>(particle, row, at), tensor.cell.stride, hidden, n);
+                gather(d_cell, tensor.d_next_cell.at<State>(particle, row, at), tensor.d_next_cell.stride, hidden, n);
+                gather(d_hidden, tensor.d_next_hidden.at<State>(particle, row, at), tensor.d_next_hidden.stride, hidden, n);
+                if (layer == last) add_readout_gradient(packed.readout(particle), hidden, shape.outputs, tile + rows.d_out, d_hidden);
+                else add_rows(d_hidden, d_in, hidden);
+                backward_layer(
+                    packed.by_unit(particle, layer), bias + 4 * row, hidden, in, below + hidden, cell, d_hidden, d_cell,
+                    d_gates, layer == last ? tile + rows.top : unused
+                );
+                backward_inputs(packed.by_input(particle, layer), hidden, below + hidden, d_gates, d_in);
+                scatter(tensor.d_hidden.at<State>(particle, row, at), tensor.d_hidden.stride, d_in + below * TILE, hidden, n);
+                scatter(tensor.d_cell.at<State>(particle, row, at), tensor.d_cell.stride, d_cell, hidden, n);
+                if (!layer && tensor.d_inputs.address) scatter(tensor.d_inputs.at<float>(particle, 0, at), tensor.d_inputs.stride, d_in, below, n);
+                add_row_sums(bias_sums + 4 * row * W, d_gates, 4 * hidden);
+            }
+            add_row_sums(bias_sums + 4 * hidden * shape.layers * W, tile + rows.d_out, shape.outputs);
+            if (++tiles == TILES || at + TILE >= run.end) {
+                for (int layer = 0; layer <= last; ++layer)
+                    add_products(
+                        products.layer(layer), block + rows.gates[layer], 4 * hidden, rows.size,
+                        block + rows.in[layer], padded(shape.inputs_of(layer)), rows.size, tiles
+                    );
+                add_products(
+                    products.layer(last + 1), block + rows.d_out, padded(shape.outputs), rows.size,
+                    block + rows.top, padded(hidden), rows.size, tiles
+                );
+                tiles = 0;
+            }
+        }
+        float* total = totals.bias(run.index, particle);
+        for (int layer = 0; layer <= last; ++layer)
+            for (int r = 0; r < 4 * hidden; ++r)
+                total[4 * hidden * layer + r % 4 * hidden + r / 4] += sum(load(bias_sums + (4 * hidden * layer + r) * W));
+        for (int o = biases - shape.outputs; o < biases; ++o) total[o] += sum(load(bias_sums + o * W));
+        std::memset(bias_sums, 0, sizeof(float) * biases * W);
+    }
+    if (current >= 0) products.move_to(totals, current);
+}
+
+template <typename Tensor, typename Function>
+static void over_threads(const Shape& shape, const Tensor* tensors, int threads, Function run) {
+    const int64_t tiles = shape.particles * tiles_of_particle(shape, tensors, TILE);
+    share(tiles, worthwhile(threads, tiles, TILE), run);
+}
+
+static void forward(const Shape& shape, const Packed& packed, const ForwardTensor* tensors, int threads, bool bf16) {
+    auto part = bf16 ? forward_part<bfloat16> : forward_part<float>;
+    over_threads(shape, tensors, threads, [&](Part own, int) { part(shape, packed, tensors, own); });
+}
+
+static void backward(
+    const Shape& shape, const Packed& packed, const BackwardTensor* tensors, float* d_weights, int threads, bool bf16
+) {
+    auto part = bf16 ? backward_part<bfloat16> : backward_part<float>;
+    std::vector<Totals> totals(threads, Totals(shape));
+    over_threads(shape, tensors, threads, [&](Part own, int thread) {
+        part(shape, packed, tensors, own, totals[thread]);
+    });
+    for (auto& total : totals) total.add_to(d_weights, tensors);
+}

@@ -1,0 +1,100 @@
+// Vectors of W floats and the few functions that an LSTM needs, for the instruction set named by ISA and TARGET.
+
+typedef float vec __attribute__((vector_size(4 * W)));
+typedef int32_t ivec __attribute__((vector_size(4 * W)));
+typedef uint16_t hvec __attribute__((vector_size(2 * W)));
+
+INLINE vec load(const float* from) {
+    vec value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+}
+INLINE void store(float* to, vec value) { std::memcpy(to, &value, sizeof value); }
+INLINE ivec bits_of(vec value) {
+    ivec bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+INLINE vec of_bits(ivec bits) {
+    vec value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+// bfloat16 is the upper half of a float; rounded to nearest even, NaN kept by its highest bit.
+INLINE vec load(const bfloat16* from) {
+    hvec halves;
+    std::memcpy(&halves, from, sizeof halves);
+    return of_bits(__builtin_convertvector(halves, ivec) << 16);
+}
+INLINE void store(bfloat16* to, vec value) {
+    ivec bits = bits_of(value);
+    ivec rounded = bits + 0x7fff + ((bits >> 16) & 1);
+    rounded = value == value ? rounded : (bits | 0x400000);
+    hvec halves = __builtin_convertvector((rounded >> 16) & 0xffff, hvec);
+    std::memcpy(to, &halves, sizeof halves);
+}
+INLINE float to_float(float value) { return value; }
+INLINE float to_float(bfloat16 value) {
+    uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
+    float result;
+    std::memcpy(&result, &bits, sizeof result);
+    return result;
+}
+INLINE void from_float(float& to, float value) { to = value; }
+INLINE void from_float(bfloat16& to, float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    bits = value == value ? bits + 0x7fff + ((bits >> 16) & 1) : bits | 0x400000;
+    to.bits = static_cast<uint16_t>(bits >> 16);
+}
+
+INLINE vec all(float value) { return value - vec{}; }
+
+// Comparisons are written so that NaN passes through.
+INLINE vec at_most(vec value, float bound) { return value > bound ? all(bound) : value; }
+INLINE vec at_least(vec value, float bound) { return value < bound ? all(bound) : value; }
+INLINE vec within(vec value, float bound) { return at_least(at_most(value, bound), -bound); }
+
+INLINE float sum(vec value) {
+    float total = 0;
+    for (int lane = 0; lane < W; ++lane) total += value[lane];
+    return total;
+}
+
+// e^x = 2^n e^r with |r| <= log(2) / 2, for -87 <= x <= 88; the constant rounds n to an integer in the low bits.
+INLINE vec exponential(vec x) {
+    const float round = 12582912.0f;
+    vec shifted = x * 1.44269504f + round;
+    vec n = shifted - round;
+    vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vec p = r * 1.38888889e-3f + 8.33333333e-3f;
+    p = p * r + 4.16666667e-2f;
+    p = p * r + 1.66666667e-1f;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    return p * of_bits((bits_of(shifted) << 23) + 0x3f800000);
+}
+
+// sigmoid(x) = 1 / this; bounded so that three such denominators multiply without overflow; 2e-12 from the truth.
+INLINE vec sigmoid_denominator(vec x) { return 1.0f + exponential(at_least(at_most(-x, 27.0f), -80.0f)); }
+
+struct Ratio {
+    vec top, bottom;
+};
+
+// tanh(x) = x P(x^2) / Q(x^2): minimax fit on [0, 9], relative error 2e-8 before rounding, 4e-7 in float.
+INLINE Ratio tanh_ratio(vec x) {
+    x = within(x, 9.0f);
+    vec y = x * x;
+    vec p = y * 1.3354357619732582e-08f + 2.0608857084880583e-05f;
+    p = p * y + 0.0034955742303282022f;
+    p = p * y + 0.1338101327419281f;
+    p = p * y + 1.0f;
+    vec q = y * 7.77643151650409e-07f + 0.00032856123289093375f;
+    q = q * y + 0.025876929983496666f;
+    q = q * y + 0.46714329719543457f;
+    q = q * y + 1.0f;
+    return {x * p, q};
+}

@@ -1,0 +1,16 @@
+"""The compiled kernels; all else is in setup.cfg. Optional: without GCC or Clang the package works on PyTorch alone."""
+
+from setuptools import Extension, setup
+
+setup(
+    ext_modules=[
+        Extension(
+            "l2l_opt.kernels._native",
+            sources=["l2l_opt/kernels/native/lstm.cpp"],
+            depends=[f"l2l_opt/kernels/native/{name}.h" for name in ("simd", "lstm", "passes")],
+            language="c++",
+            extra_compile_args=["-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-Wno-psabi", "-pthread"],
+            optional=True,
+        )
+    ]
+)
