@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from l2l_opt.checkpoint import digest, load_rule
+from l2l_opt.kernels import CompiledStep, recurrent_step_, serves_in_place
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.types import Params, RuleState
 
 SMALL_LR = 0.03
 BOOKKEEPING = ("skipped",)
@@ -129,21 +129,52 @@ class LearnedOptimizer(torch.optim.Optimizer):
         tensors = {name: p for name, p in self._named(group) if p.grad is not None}
         if not tensors:
             return
-        grads: Params = {}
+        device = next(iter(tensors.values())).device
+        self.rule.to(device)
         for name, p in tensors.items():
             assert p.grad is not None
             if p.grad.is_sparse:
                 raise ValueError(f"gradients must be dense; got a sparse one for {name!r}, use e.g. sparse=False")
-            grads[name] = -p.grad if group["maximize"] else p.grad
-        device = next(iter(tensors.values())).device
-        self.rule.to(device)
-        params = {name: p.detach() for name, p in tensors.items()}
-        state: RuleState = {}
-        for name, p in tensors.items():
             if not self.state[p]:
-                self.state[p].update(self.rule.init_state({name: params[name]})[name])
-            state[name] = {key: value for key, value in self.state[p].items() if key not in BOOKKEEPING}
+                self.state[p].update(self.rule.init_state({name: p.detach()})[name])
+        compiled = self.rule.compiled_step() if device.type == "cpu" else None
+        in_place = [
+            p
+            for p in tensors.values()
+            if compiled is not None and serves_in_place(p, _gradient(p), self._rule_state(p))
+        ]
+        if compiled is not None and in_place:
+            self._step_in_place(group, compiled, in_place)
+        served = {id(p) for p in in_place}
+        others = {name: p for name, p in tensors.items() if id(p) not in served}
+        if others:
+            self._step_purely(group, others)
+
+    def _step_in_place(self, group: dict[str, Any], compiled: CompiledStep, params: list[Tensor]) -> None:
+        bad = recurrent_step_(
+            compiled,
+            params,
+            [_gradient(p) for p in params],
+            [self._rule_state(p) for p in params],
+            num_steps=group["num_steps"],
+            lr=float(group["lr"]),
+            decay=float(group["lr"] * group["weight_decay"]),
+            sign=-1.0 if group["maximize"] else 1.0,
+            guarded=self.guard is not None,
+        )
+        for p, flag in zip(params, bad, strict=True):
+            own = self.state[p]
+            if flag != 1:
+                own["step"] = own["step"] + 1
+            if self.guard is not None:
+                own["skipped"] = own.get("skipped", torch.zeros((), dtype=torch.int64)) + int(flag > 0)
+
+    def _step_purely(self, group: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        params = {name: p.detach() for name, p in tensors.items()}
+        grads = {name: -_gradient(p) if group["maximize"] else _gradient(p) for name, p in tensors.items()}
+        state = {name: self._rule_state(p) for name, p in tensors.items()}
         num_steps = group["num_steps"]
+        device = next(iter(tensors.values())).device
         planned = None if num_steps is None else torch.tensor(float(num_steps), device=device)
         updates, next_state = self.rule(grads, state, params, num_steps=planned)
         decay = group["lr"] * group["weight_decay"]
@@ -158,6 +189,9 @@ class LearnedOptimizer(torch.optim.Optimizer):
                 new["skipped"] = (~finite).to(torch.int64) + skipped
             p.add_(change)
             self.state[p].update(new)
+
+    def _rule_state(self, p: Tensor) -> dict[str, Tensor]:
+        return {key: value for key, value in self.state[p].items() if key not in BOOKKEEPING}
 
     def _named(self, group: dict[str, Any]) -> list[tuple[str, Tensor]]:
         names = group.get("param_names") or [str(index) for index in range(len(group["params"]))]
@@ -187,3 +221,8 @@ class LearnedOptimizer(torch.optim.Optimizer):
         memo[id(self)] = copied
         copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return copied
+
+
+def _gradient(p: Tensor) -> Tensor:
+    assert p.grad is not None
+    return p.grad

@@ -2,5 +2,14 @@
 
 from l2l_opt.kernels.operator import fused_coordinatewise_lstm
 from l2l_opt.kernels.reference import LSTMWeights, ReadoutWeights, coordinatewise_lstm
+from l2l_opt.kernels.step import CompiledStep, recurrent_step_, serves_in_place
 
-__all__ = ["LSTMWeights", "ReadoutWeights", "coordinatewise_lstm", "fused_coordinatewise_lstm"]
+__all__ = [
+    "CompiledStep",
+    "LSTMWeights",
+    "ReadoutWeights",
+    "coordinatewise_lstm",
+    "fused_coordinatewise_lstm",
+    "recurrent_step_",
+    "serves_in_place",
+]

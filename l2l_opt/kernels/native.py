@@ -143,6 +143,62 @@ def lstm_backward(
     return [*d_inputs, *d_hidden, *d_cell, *d_biases, *d_weights]
 
 
+KINDS = ("log_sign", "ratios", "residual")
+"""Rules whose whole step is compiled: by what their network sees."""
+
+
+def step(
+    kind: str,
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    hidden: Sequence[Tensor],
+    cell: Sequence[Tensor],
+    averages: Sequence[Tensor],
+    squares: Sequence[Tensor],
+    numbers: Tensor,
+    weights: Sequence[Tensor],
+    biases: Tensor,
+    options: Tensor,
+    *,
+    lr: float,
+    decay: float,
+    sign: float,
+    guarded: bool,
+) -> Tensor:
+    """``operator.recurrent_step_`` by the compiled kernels."""
+    assert library is not None
+    weights = [weight.contiguous() for weight in weights]
+    numbers, biases, options = numbers.contiguous(), biases.contiguous(), options.contiguous()
+    bad = torch.zeros(len(params), dtype=torch.uint8)
+    table: list[int] = []
+    for index, (p, g, h, c) in enumerate(zip(params, grads, hidden, cell, strict=True)):
+        table += (p.numel(), p.data_ptr(), g.data_ptr(), *_whole(h), *_whole(c))
+        table += (*_whole(averages[index]), *_whole(squares[index])) if averages else (0,) * 6
+        table.append(numbers[index].data_ptr() if numbers.numel() else 0)
+    num_outputs, units = weights[-1].shape
+    shape = _table([weights[0].shape[1], units, len(weights) // 2, num_outputs, 1, 1, len(params)])
+    if params:
+        library.l2l_opt_step(
+            shape,
+            ctypes.c_int(KINDS.index(kind)),
+            _addresses(weights),
+            _table(table),
+            ctypes.c_void_p(biases.data_ptr()),
+            ctypes.c_void_p(options.data_ptr()),
+            (ctypes.c_float * 3)(lr, decay, sign),
+            ctypes.c_int(guarded),
+            ctypes.c_int(hidden[0].dtype == torch.bfloat16),
+            ctypes.c_int(torch.get_num_threads()),
+            ctypes.c_void_p(bad.data_ptr()),
+        )
+    return bad
+
+
+def _whole(state: Tensor) -> tuple[int, int, int]:
+    """Address and strides of a contiguous ``[rows, *param.shape]``."""
+    return state.data_ptr(), state.numel() // max(state.shape[0], 1), 0
+
+
 def _dense(tensor: Tensor) -> Tensor:
     """The tensor itself where its coordinates lie one after the other, otherwise a copy in which they do."""
     return tensor if tensor.shape[-1] <= 1 or tensor.stride(-1) == 1 else tensor.contiguous()

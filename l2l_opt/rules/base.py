@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.kernels import CompiledStep
 from l2l_opt.registry import Registry, parse_spec
 from l2l_opt.types import Params, RuleState
 
@@ -56,6 +57,10 @@ class UpdateRule(nn.Module, abc.ABC):
         Returns:
             Updates (signed changes, to be *added* to params), and the state after them.
         """
+
+    def compiled_step(self) -> CompiledStep | None:
+        """The same computation for ``kernels.recurrent_step_``, in place; None where it is not compiled."""
+        return None
 
 
 def initial_step(param: Tensor) -> Tensor:

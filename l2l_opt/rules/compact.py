@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.kernels import ReadoutWeights, fused_coordinatewise_lstm
+from l2l_opt.kernels import CompiledStep, ReadoutWeights, fused_coordinatewise_lstm
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
 from l2l_opt.rules.features import bias_correction, progress, safe_sqrt, tensor_rms
 from l2l_opt.rules.recurrent import LSTMLayer, coordinates
@@ -113,6 +113,20 @@ class CompactRule(UpdateRule):
                 key: value.reshape(value.shape[0], *shape) for key, value in flat.items()
             }
         return updates, next_state
+
+    def compiled_step(self) -> CompiledStep:
+        biases = torch.cat([self.layer.bias, self.readout.bias])
+        context_weights = torch.cat([self.context.weight, self.readout_context.weight])
+        own = [*BETAS, SQUARE_BETA, EPS, SMALLEST_RMS, self.output_scale, self.floor, self.growth]
+        options = torch.cat([torch.tensor(own), biases, context_weights.flatten()])
+        weights = [self.layer.weight_input, self.layer.weight_hidden, self.readout.weight]
+
+        def numbers(state: dict[str, Tensor], num_steps: int | None) -> list[float]:
+            step, first_rms = float(state["step"]), float(state["first_rms"])
+            masses = [1 / (1 - beta ** (step + 1)) for beta in (*BETAS, SQUARE_BETA)]
+            return [*masses, 0.0 if num_steps is None else min(step / num_steps, 1.0), step, first_rms]
+
+        return CompiledStep("residual", ("averages", "square_average"), weights, biases, options, numbers)
 
     def _look(self, gradient: Tensor, state: dict[str, Tensor], param: Tensor, num_steps: Tensor | None) -> "_Look":
         """What the network sees of one tensor, and what its answer will be applied to."""

@@ -2,8 +2,10 @@
 
 import math
 
+import torch
 from torch import Tensor
 
+from l2l_opt.kernels import CompiledStep
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
 from l2l_opt.rules.features import log_sign
 from l2l_opt.rules.recurrent import RecurrentBody
@@ -54,3 +56,8 @@ class CoordinatewiseLSTM(UpdateRule):
         outputs, next_state = self.body(inputs, state)
         updates = {name: self.output_scale * output for name, output in outputs.items()}
         return updates, {name: {"step": state[name]["step"] + 1} | next_state[name] for name in grads}
+
+    def compiled_step(self) -> CompiledStep:
+        weights, biases = self.body.compiled()
+        options = torch.tensor([self.p, math.exp(-self.p), math.exp(self.p), self.output_scale])
+        return CompiledStep("log_sign", None, weights, biases, options)

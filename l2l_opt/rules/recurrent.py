@@ -70,6 +70,12 @@ class RecurrentBody(nn.Module):
             next_state[name] = {"hidden": h.reshape(h.shape[0], *shape), "cell": c.reshape(c.shape[0], *shape)}
         return updates, next_state
 
+    def compiled(self) -> tuple[list[Tensor], Tensor]:
+        """Weights and biases as ``kernels.CompiledStep`` takes them."""
+        layers = cast(list[LSTMLayer], list(self.layers))
+        weights = [weight for layer in layers for weight in (layer.weight_input, layer.weight_hidden)]
+        return [*weights, self.readout.weight], torch.cat([*(layer.bias for layer in layers), self.readout.bias])
+
 
 def coordinates(value: Tensor) -> Tensor:
     """``[features, *shape]`` as ``[features, N]``, for shapes of any rank and for empty ones."""

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.kernels import CompiledStep
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
 from l2l_opt.rules.features import bias_correction, moving_average
 from l2l_opt.rules.recurrent import RecurrentBody, coordinates
@@ -86,3 +87,13 @@ class RNNProp(UpdateRule):
         outputs, recurrent = self.body(inputs, state)
         updates = {name: -self.output_scale * output.tanh() for name, output in outputs.items()}
         return updates, {name: next_state[name] | recurrent[name] for name in grads}
+
+    def compiled_step(self) -> CompiledStep:
+        weights, biases = self.body.compiled()
+        own = torch.tensor([self.beta, self.eps**2, self.output_scale])
+        options = torch.cat([own, self.embedding.weight.flatten(), self.embedding.bias])
+
+        def numbers(state: dict[str, Tensor], _num_steps: int | None) -> list[float]:
+            return [1 / (1 - self.beta ** (float(state["step"]) + 1))]
+
+        return CompiledStep("ratios", ("average", "square_average"), weights, biases, options, numbers)

@@ -6,6 +6,7 @@
 // that depends on the number of threads alone.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <thread>
@@ -46,6 +47,27 @@ struct ForwardTensor {
 struct BackwardTensor {
     int64_t count;
     Rows inputs, hidden, cell, bias, next_hidden, d_outputs, d_next_hidden, d_next_cell, d_inputs, d_hidden, d_cell, d_bias;
+};
+
+// A parameter with its gradient and state for a step in place. numbers: what a kind of rule is told of this tensor.
+struct StepTensor {
+    int64_t count;
+    float* param;
+    const float* gradient;
+    Rows hidden, cell, averages, squares;
+    const float* numbers;
+};
+
+enum class Kind { log_sign, ratios, residual };
+
+struct StepCall {
+    Shape shape;
+    Kind kind;
+    const float* options;
+    const float* biases;
+    float lr, decay, sign;
+    bool guarded, reads_params, state_is_bfloat16;
+    int threads;
 };
 
 // Weights in the orders in which the passes read them, for each set: a row of `by_unit` is one unit's four gates for
@@ -220,6 +242,7 @@ namespace avx512 {
 #include "simd.h"
 #include "lstm.h"
 #include "passes.h"
+#include "steps.h"
 }
 #undef TARGET
 #undef W
@@ -231,6 +254,7 @@ namespace avx2 {
 #include "simd.h"
 #include "lstm.h"
 #include "passes.h"
+#include "steps.h"
 }
 #undef TARGET
 #undef W
@@ -248,6 +272,7 @@ namespace baseline {
 #include "simd.h"
 #include "lstm.h"
 #include "passes.h"
+#include "steps.h"
 }
 #undef TARGET
 #undef W
@@ -306,5 +331,21 @@ void l2l_opt_lstm_backward(
     if (chosen == Isa::avx2) return avx2::backward(*shape, packed, tensors, d_weights, threads, state_is_bfloat16);
 #endif
     baseline::backward(*shape, packed, tensors, d_weights, threads, state_is_bfloat16);
+}
+
+// One step of an optimizer in place; numbers: lr, decay, sign. bad[tensor] becomes 1 where a guarded tensor was left as it
+// was, 2 where only coordinates whose updates were not finite were.
+void l2l_opt_step(
+    const Shape* shape, int kind, const float* const* weights, const StepTensor* tensors, const float* biases,
+    const float* options, const float* numbers, int guarded, int state_is_bfloat16, int threads, char* bad
+) {
+    const Packed packed(*shape, weights, false);
+    const StepCall call{*shape, static_cast<Kind>(kind), options, biases, numbers[0], numbers[1], numbers[2], guarded != 0,
+                        static_cast<Kind>(kind) == Kind::residual, state_is_bfloat16 != 0, threads};
+#if defined(__x86_64__)
+    if (chosen == Isa::avx512) return avx512::step(call, packed, tensors, bad);
+    if (chosen == Isa::avx2) return avx2::step(call, packed, tensors, bad);
+#endif
+    baseline::step(call, packed, tensors, bad);
 }
 }

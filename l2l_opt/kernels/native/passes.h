@@ -1,36 +1,59 @@
 // The step of all coordinates of all tensors and students, and its derivative, tile by tile.
 
+// The network on one tile: put inputs into `in`, run, read `outputs` and the states after, and keep these if they please.
+struct Body {
+    const Shape& shape;
+    Workspace memory;
+    float *in, *next_hidden, *next_cell, *outputs;
+
+    explicit Body(const Shape& shape)
+        : shape(shape), memory((shape.most_inputs() + 2 * shape.hidden * shape.layers + shape.outputs) * TILE) {
+        in = memory.begin();
+        next_hidden = in + shape.most_inputs() * TILE;
+        next_cell = next_hidden + shape.hidden * shape.layers * TILE;
+        outputs = next_cell + shape.hidden * shape.layers * TILE;
+    }
+
+    template <typename State>
+    TARGET void run(
+        const Packed& packed, const float* bias, const Rows& hidden, const Rows& cell, int64_t particle, int64_t at, int n
+    ) {
+        const int64_t units = shape.hidden;
+        gather(next_cell, cell.at<State>(particle, 0, at), cell.stride, units * shape.layers, n);
+        for (int64_t layer = 0; layer < shape.layers; ++layer) {
+            const int64_t below = layer ? units : shape.inputs, row = layer * units;
+            if (layer) std::memcpy(in, next_hidden + (row - units) * TILE, sizeof(float) * units * TILE);
+            gather(in + below * TILE, hidden.at<State>(particle, row, at), hidden.stride, units, n);
+            forward_layer(
+                packed.by_unit(particle, layer), bias + 4 * row, units, in, below + units, next_cell + row * TILE,
+                next_hidden + row * TILE
+            );
+        }
+        forward_readout(
+            packed.readout(particle), bias + 4 * units * shape.layers, units, shape.outputs,
+            next_hidden + (shape.layers - 1) * units * TILE, outputs
+        );
+    }
+
+    template <typename State>
+    TARGET void keep(const Rows& hidden, const Rows& cell, int64_t particle, int64_t at, int n) {
+        scatter(hidden.at<State>(particle, 0, at), hidden.stride, next_hidden, shape.hidden * shape.layers, n);
+        scatter(cell.at<State>(particle, 0, at), cell.stride, next_cell, shape.hidden * shape.layers, n);
+    }
+};
+
 template <typename State>
 TARGET static void forward_part(const Shape& shape, const Packed& packed, const ForwardTensor* tensors, Part part) {
-    const int hidden = shape.hidden, top = shape.layers - 1;
-    Workspace workspace((shape.most_inputs() + 3 * hidden + shape.outputs) * TILE);
-    float* in = workspace.begin();
-    float* cell = in + shape.most_inputs() * TILE;
-    float* result = cell + hidden * TILE;
-    float* out = result + hidden * TILE;
+    Body body(shape);
     for (Runs<ForwardTensor> run(shape, tensors, TILE, part); run.next();) {
         const ForwardTensor& tensor = *run.tensor;
-        const int64_t particle = run.particle;
-        const float* bias = tensor.bias.at<float>(particle);
+        const float* bias = tensor.bias.at<float>(run.particle);
         for (int64_t at = run.begin; at < run.end; at += TILE) {
             const int n = static_cast<int>(std::min<int64_t>(TILE, run.end - at));
-            for (int layer = 0; layer <= top; ++layer) {
-                const int below = layer ? hidden : shape.inputs;
-                const int64_t row = static_cast<int64_t>(layer) * hidden;
-                if (layer) std::memcpy(in, result, sizeof(float) * hidden * TILE);
-                else gather(in, tensor.inputs.at<float>(particle, 0, at), tensor.inputs.stride, below, n);
-                gather(in + below * TILE, tensor.hidden.at<State>(particle, row, at), tensor.hidden.stride, hidden, n);
-                gather(cell, tensor.cell.at<State>(particle, row, at), tensor.cell.stride, hidden, n);
-                forward_layer(
-                    packed.by_unit(particle, layer), bias + 4 * row, hidden, in, below + hidden, cell, result
-                );
-                scatter(tensor.next_hidden.at<State>(particle, row, at), tensor.next_hidden.stride, result, hidden, n);
-                scatter(tensor.next_cell.at<State>(particle, row, at), tensor.next_cell.stride, cell, hidden, n);
-            }
-            forward_readout(
-                packed.readout(particle), bias + 4 * hidden * shape.layers, hidden, shape.outputs, result, out
-            );
-            scatter(tensor.outputs.at<float>(particle, 0, at), tensor.outputs.stride, out, shape.outputs, n);
+            gather(body.in, tensor.inputs.at<float>(run.particle, 0, at), tensor.inputs.stride, shape.inputs, n);
+            body.run<State>(packed, bias, tensor.hidden, tensor.cell, run.particle, at, n);
+            body.keep<State>(tensor.next_hidden, tensor.next_cell, run.particle, at, n);
+            scatter(tensor.outputs.at<float>(run.particle, 0, at), tensor.outputs.stride, body.outputs, shape.outputs, n);
         }
     }
 }

@@ -80,6 +80,18 @@ INLINE vec exponential(vec x) {
 // sigmoid(x) = 1 / this; bounded so that three such denominators multiply without overflow; 2e-12 from the truth.
 INLINE vec sigmoid_denominator(vec x) { return 1.0f + exponential(at_least(at_most(-x, 27.0f), -80.0f)); }
 
+// log x = e log 2 + 2 artanh(s), s = (m - 1) / (m + 1), with x = 2^e m and m between the roots of 1/2 and 2; x > 0.
+INLINE vec logarithm(vec x) {
+    ivec e = (bits_of(x) - 0x3f3504f3) >> 23;
+    vec m = of_bits(bits_of(x) - (e << 23));
+    vec s = (m - 1.0f) / (m + 1.0f), y = s * s;
+    vec p = y * (2.0f / 9) + (2.0f / 7);
+    p = p * y + (2.0f / 5);
+    p = p * y + (2.0f / 3);
+    p = s * 2.0f + s * y * p;
+    return x < 3.4e38f ? __builtin_convertvector(e, vec) * 0.693147181f + p : x;
+}
+
 struct Ratio {
     vec top, bottom;
 };
@@ -97,4 +109,15 @@ INLINE Ratio tanh_ratio(vec x) {
     q = q * y + 0.46714329719543457f;
     q = q * y + 1.0f;
     return {x * p, q};
+}
+
+INLINE vec tanh(vec x) {
+    Ratio ratio = tanh_ratio(x);
+    return ratio.top / ratio.bottom;
+}
+INLINE vec magnitude(vec x) { return of_bits(bits_of(x) & 0x7fffffff); }
+INLINE vec root(vec x) {
+    vec result;
+    for (int lane = 0; lane < W; ++lane) result[lane] = __builtin_sqrtf(x[lane]);
+    return result;
 }
