@@ -1,4 +1,4 @@
-"""A rule small enough for evolution strategies: 736 weights, residual on Adam's direction."""
+"""A rule small enough for evolution strategies: 736 weights that choose among momenta and size the step."""
 
 import math
 from typing import NamedTuple
@@ -22,24 +22,26 @@ NUM_CONTEXT = 7
 
 @register_rule("compact")
 class CompactRule(UpdateRule):
-    """A small LSTM that corrects Adam's direction and size, with a cosine over the run and the tensor's own scale.
+    """A small LSTM that chooses how long Adam averages and how far it goes, with a cosine over the run.
 
     With bias-corrected moments m_.5, m_.9, m_.99 of g and v of g^2 (decay .99), r = sqrt(v) + 1e-8 and f = t / T:
 
         x  = clip_5([g / r, m_.5 / r, m_.9 / r, m_.99 / r, p / rms(p)]), log(r / rms(r) + 1e-3)      a coordinate
         c  = f, f^2, sqrt f, tanh(t / 10 - 1), .3 log rms(p), 2 rms(m_.99 / r) - 1, 2 rms(m_.9 / r) - 1     a tensor
         (o_1, o_2), h' = LSTM_phi(x, h; biases moved by C c)
-        d  = clip_3(m_.9 / r)
+        b  = (1 + tanh o_1) / 2
+        d  = clip_3(b^2 m_.5 / r + 2 b (1 - b) m_.9 / r + (1 - b)^2 m_.99 / r)
         R  = max(min(rms(p), growth rms(p_0)), floor)
-        update = -output_scale (1 + cos(pi f)) / 2 R (d + rms(d) tanh o_1) exp(1.5 tanh o_2)
+        update = -output_scale (1 + cos(pi f)) / 2 R d exp(1.5 tanh o_2)
 
     Two bounds make it hold over horizons far beyond those of its meta-training. Steps in proportion to rms(p) alone
-    let it grow exponentially, by chance even; from ``growth`` times the first rms on, R grows no more. And in no tensor
-    is the learned correction longer than d: by Cauchy and Schwarz their sum never points against Adam's direction. An
-    unbounded correction, once gradients are mostly noise, pushes weights steadily one way until the student diverges.
+    let it grow exponentially, by chance even; from ``growth`` times the first rms on, R grows no more. And d is always
+    an average of past gradients, of a length that the network chooses: what it could add of its own, bounded even,
+    pushes weights steadily one way once gradients are mostly noise, until the student diverges.
 
-    The read-out starts near zero, so that a fresh rule is Adam with a cosine. What a tensor's coordinates share enters
-    through the biases and costs nothing a coordinate. Where num_steps is unknown f stays 0: no annealing.
+    The read-out starts near zero, so that a fresh rule is Adam with a cosine, its momentum a mean of three. What a
+    tensor's coordinates share enters through the biases and costs nothing a coordinate. Where num_steps is unknown f
+    stays 0: no annealing.
 
     Args:
         hidden_size: units of the one LSTM layer.
@@ -104,7 +106,9 @@ class CompactRule(UpdateRule):
         updates: Params = {}
         next_state: RuleState = {}
         for (name, look), output, h, c in zip(looks.items(), outputs, hidden, cell, strict=True):
-            direction = look.adam + tensor_rms(look.adam) * output[0].tanh()
+            brief = (1 + output[0].tanh()) / 2
+            shares = torch.stack([brief * brief, 2 * brief * (1 - brief), (1 - brief) * (1 - brief)])
+            direction = (shares * look.momenta).sum(0).clamp(-3, 3)
             update = -look.size * direction * torch.exp(1.5 * output[1].tanh())
             shape = grads[name].shape
             updates[name] = update.reshape(shape)
@@ -165,7 +169,7 @@ class CompactRule(UpdateRule):
         return _Look(
             inputs=inputs,
             biases=biases + context_weights @ context,
-            adam=momenta[1].clamp(-3, 3),
+            momenta=momenta,
             size=self.output_scale * (1 + torch.cos(math.pi * fraction)) / 2 * reach,
             averages=averages,
             square=square,
@@ -178,7 +182,7 @@ class _Look(NamedTuple):
     Attributes:
         inputs: ``[NUM_INPUTS, N]``.
         biases: ``[4 * hidden_size + 2]``, moved by what the tensor's coordinates share.
-        adam: ``[N]``, the direction to be corrected.
+        momenta: ``[len(BETAS), N]``, averages of gradients over the root of their mean square.
         size: 0-dim, of an update of one.
         averages: ``[len(BETAS), N]``, the next.
         square: ``[1, N]``, the next.
@@ -186,7 +190,7 @@ class _Look(NamedTuple):
 
     inputs: Tensor
     biases: Tensor
-    adam: Tensor
+    momenta: Tensor
     size: Tensor
     averages: Tensor
     square: Tensor

@@ -41,15 +41,18 @@ def test_it_has_736_weights_and_80_bytes_of_state_a_parameter():
     assert sum(value.numel() * value.element_size() for value in state.values() if value.dim()) == 800
 
 
-def test_a_silent_read_out_is_adam_with_a_cosine_and_the_tensors_own_scale():
+def test_a_silent_read_out_is_adam_with_a_mean_of_momenta_a_cosine_and_the_tensors_own_scale():
     torch.manual_seed(0)
     param = torch.randn(4, 3, dtype=torch.float64)
     gradients = torch.randn(6, 4, 3, dtype=torch.float64)
     ours = run(fresh(), gradients, param, torch.tensor(10.0))
-    m = v = torch.zeros_like(param)
+    v = torch.zeros_like(param)
+    momenta = dict.fromkeys((0.5, 0.9, 0.99), v)
     for t, gradient in enumerate(gradients):
-        m, v = 0.9 * m + 0.1 * gradient, 0.99 * v + 0.01 * gradient**2
-        direction = m / (1 - 0.9 ** (t + 1)) / ((v / (1 - 0.99 ** (t + 1))).sqrt() + 1e-8)
+        v = 0.99 * v + 0.01 * gradient**2
+        momenta = {beta: beta * m + (1 - beta) * gradient for beta, m in momenta.items()}
+        short, middle, long = (m / (1 - beta ** (t + 1)) for beta, m in momenta.items())
+        direction = (short / 4 + middle / 2 + long / 4) / ((v / (1 - 0.99 ** (t + 1))).sqrt() + 1e-8)
         size = 0.05 * (1 + math.cos(math.pi * t / 10)) / 2 * param.square().mean().sqrt()
         torch.testing.assert_close(ours[t], -size * direction.clamp(-3, 3), rtol=1e-12, atol=1e-12)
 
@@ -94,18 +97,28 @@ def test_updates_stop_growing_with_a_tensor_that_has_outgrown_its_beginning():
     assert size(100.0) == pytest.approx(3 * size(1.0))
 
 
-def test_the_learned_correction_never_turns_a_tensor_against_adam():
+@pytest.mark.parametrize(("answer", "beta"), [(50.0, 0.5), (-50.0, 0.99)])
+def test_the_network_chooses_how_long_gradients_are_averaged(answer, beta):
     torch.manual_seed(0)
-    rule = loud()
+    rule, param, gradients = fresh(), torch.ones(5, dtype=torch.float64), torch.randn(40, 5, dtype=torch.float64)
     with torch.no_grad():
-        rule.readout.weight[0] *= 100  # corrections at their bound
-        rule.readout.weight[1], rule.readout_context.weight[1], rule.readout.bias[1] = 0.0, 0.0, 0.0  # sizes all alike
-    param, gradients = torch.randn(50, dtype=torch.float64), torch.randn(30, 50, dtype=torch.float64)
-    ours, adam = run(rule, gradients, param), run(fresh(), gradients, param)
-    cosines = torch.cosine_similarity(ours, adam, dim=1)
-    assert cosines.min() >= 0
-    assert cosines.max() < 0.95  # and yet it corrects
-    assert (ours.norm(dim=1) <= 2 * adam.norm(dim=1) + 1e-12).all()
+        rule.readout.bias[0] = answer
+    ours = run(rule, gradients, param)
+    m = v = torch.zeros_like(param)
+    for gradient in gradients:
+        m, v = beta * m + (1 - beta) * gradient, 0.99 * v + 0.01 * gradient**2
+    direction = m / (1 - beta**40) / (v / (1 - 0.99**40)).sqrt()
+    torch.testing.assert_close(ours[-1], -0.05 * direction.clamp(-3, 3), rtol=1e-6, atol=1e-9)
+
+
+def test_an_update_never_has_a_sign_that_no_average_of_gradients_has():
+    torch.manual_seed(0)
+    rule, param = loud(), torch.randn(50, dtype=torch.float64)
+    with torch.no_grad():
+        rule.readout.weight *= 100
+    updates = run(rule, torch.randn(30, 50, dtype=torch.float64).abs(), param)
+    assert (updates < 0).all()
+    assert updates.abs().std(dim=1).min() > 0  # and yet it chooses coordinate by coordinate
 
 
 @pytest.mark.parametrize(

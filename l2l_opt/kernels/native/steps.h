@@ -5,8 +5,8 @@
 
 // What the coordinates of one tensor share, from sums over them; for rules that look at more than a coordinate.
 struct Shared {
-    double squares[5] = {};
-    float size = 0, over_rms = 0, over_root_rms = 0, adam_rms = 0;
+    double squares[4] = {};
+    float size = 0, over_rms = 0, over_root_rms = 0;
     std::vector<float> biases;
 };
 
@@ -69,10 +69,10 @@ struct Residual {
     static constexpr bool LOOKS_TWICE = true;
     const float* options;
     const Shape& shape;
-    alignas(64) float adam[TILE] = {};
+    alignas(64) float momenta[3 * TILE] = {};
 
-    // Brings moments up to date and sums squares: p, r, m_.99 / r, m_.9 / r and the last one clipped.
-    TARGET void prepare(const StepTensor& tensor, const vec* gradient, vec (&sums)[5], int64_t at, int n) {
+    // Brings moments up to date and sums squares: p, r, m_.99 / r and m_.9 / r.
+    TARGET void prepare(const StepTensor& tensor, const vec* gradient, vec (&sums)[4], int64_t at, int n) {
         alignas(64) float moments[4 * TILE], param[TILE];
         gather(moments, tensor.averages.at<float>(0, 0, at), tensor.averages.stride, 3, n);
         gather(moments + 3 * TILE, tensor.squares.at<float>(0, 0, at), 0, 1, n);
@@ -85,11 +85,11 @@ struct Residual {
             store(here + 3 * TILE, load(here + 3 * TILE) * options[3] + g * g * (1.0f - options[3]));
             vec r = root(load(here + 3 * TILE) * tensor.numbers[3]) + options[4], over_r = 1.0f / r;
             vec slow = load(here + 2 * TILE) * tensor.numbers[2] * over_r;
-            vec middle = load(here + TILE) * tensor.numbers[1] * over_r, clipped = within(middle, 3.0f);
+            vec middle = load(here + TILE) * tensor.numbers[1] * over_r;
             vec p = load(param + v * W);
             // What lies beyond the tensor has gradient and moments of zero, and adds eps to the sum of r alone.
-            vec terms[5] = {p * p, r * r, slow * slow, middle * middle, clipped * clipped};
-            for (int k = 0; k < 5; ++k) sums[k] += terms[k];
+            vec terms[4] = {p * p, r * r, slow * slow, middle * middle};
+            for (int k = 0; k < 4; ++k) sums[k] += terms[k];
         }
         scatter(tensor.averages.at<float>(0, 0, at), tensor.averages.stride, moments, 3, n);
         scatter(tensor.squares.at<float>(0, 0, at), 0, moments + 3 * TILE, 1, n);
@@ -97,8 +97,8 @@ struct Residual {
 
     // Options from 5 on: smallest rms, output_scale, floor, growth, then biases [B] and context weights [B][7].
     TARGET void share(const StepTensor& tensor, Shared& shared) const {
-        float rms[5];
-        for (int k = 0; k < 5; ++k)
+        float rms[4];
+        for (int k = 0; k < 4; ++k)
             rms[k] = static_cast<float>(std::sqrt(shared.squares[k] / static_cast<double>(tensor.count)));
         const float smallest = options[5], fraction = tensor.numbers[4], time = tensor.numbers[5];
         const float param_rms = std::max(rms[0], smallest);
@@ -115,7 +115,6 @@ struct Residual {
         shared.size = options[6] * (1 + std::cos(3.14159265358979f * fraction)) / 2 * reach;
         shared.over_rms = 1 / param_rms;
         shared.over_root_rms = 1 / std::max(rms[1], options[4]);
-        shared.adam_rms = rms[4];
     }
 
     TARGET void look(const StepTensor& tensor, const Shared& shared, const vec* gradient, float* in, int64_t at, int n) {
@@ -129,7 +128,7 @@ struct Residual {
             store(x, within(gradient[v] * over_r, 5.0f));
             for (int k = 0; k < 3; ++k) {
                 vec ratio = load(x + (1 + k) * TILE) * tensor.numbers[k] * over_r;
-                if (k == 1) store(adam + v * W, within(ratio, 3.0f));
+                store(momenta + k * TILE + v * W, ratio);
                 store(x + (1 + k) * TILE, within(ratio, 5.0f));
             }
             store(x + 4 * TILE, within(load(x + 4 * TILE) * shared.over_rms, 5.0f));
@@ -139,8 +138,11 @@ struct Residual {
 
     TARGET void answer(const Shared& shared, const float* out, vec* updates) {
         for (int v = 0; v < V; ++v) {
-            vec direction = load(adam + v * W) + shared.adam_rms * tanh(load(out + v * W));
-            updates[v] = -shared.size * direction * exponential(1.5f * tanh(load(out + TILE + v * W)));
+            const float* here = momenta + v * W;
+            vec brief = 0.5f + 0.5f * tanh(load(out + v * W)), lasting = 1.0f - brief;
+            vec direction = brief * (brief * load(here) + 2.0f * lasting * load(here + TILE))
+                + lasting * lasting * load(here + 2 * TILE);
+            updates[v] = -shared.size * within(direction, 3.0f) * exponential(1.5f * tanh(load(out + TILE + v * W)));
         }
     }
 };
@@ -172,14 +174,14 @@ TARGET static void prepare_part(const StepCall& call, const StepTensor* tensors,
     Kind kind{call.options, call.shape};
     for (Runs<StepTensor> run(call.shape, tensors, TILE, part); run.next();) {
         if (bad[run.index]) continue;
-        vec sums[5] = {};
+        vec sums[4] = {};
         for (int64_t at = run.begin, since = 0; at < run.end; at += TILE) {
             const int n = static_cast<int>(std::min<int64_t>(TILE, run.end - at));
             vec gradient[V];
             read_gradient(call, *run.tensor, at, n, gradient);
             kind.prepare(*run.tensor, gradient, sums, at, n);
             if (++since == 64 || at + TILE >= run.end) {
-                for (int k = 0; k < 5; ++k) {
+                for (int k = 0; k < 4; ++k) {
                     shared[run.index].squares[k] += sum(sums[k]);
                     sums[k] = vec{};
                 }
@@ -250,7 +252,7 @@ static void step_kind(const StepCall& call, const Packed& packed, const StepTens
         });
         for (int64_t index = 0; index < shape.tensors; ++index) {
             for (auto& thread : own)
-                for (int k = 0; k < 5; ++k) shared[index].squares[k] += thread[index].squares[k];
+                for (int k = 0; k < 4; ++k) shared[index].squares[k] += thread[index].squares[k];
             if (tensors[index].count) Kind{call.options, shape}.share(tensors[index], shared[index]);
         }
     }
