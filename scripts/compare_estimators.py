@@ -50,8 +50,8 @@ def train(out: Path) -> None:
     first = str(out / "first" / "last.safetensors")
     for name, rule, options in (
         ("first", "compact", [*TBPTT, "--outer-steps", "100000", "--minutes", "15"]),
-        ("nres", first, [*NRES, *ANNEALED, "--outer-steps", "1850"]),
-        ("tbptt", first, [*TBPTT, *ANNEALED, "--outer-steps", "2950"]),
+        ("nres", first, [*NRES, *ANNEALED, "--outer-steps", "1900"]),
+        ("tbptt", first, [*TBPTT, *ANNEALED, "--outer-steps", "3500"]),
     ):
         command = [sys.executable, "-m", "l2l_opt.cli", "meta-train", "--rule", rule, *COMMON, *options]
         subprocess.run([*command, "--out", str(out / name), "--resume"], check=True)
