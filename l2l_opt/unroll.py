@@ -8,14 +8,16 @@ theta_{k+1} = theta_k + updates_k
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from l2l_opt.replay import can_replay, run_and_replay
 from l2l_opt.rules.base import UpdateRule
+from l2l_opt.rules.recurrent import GradientRule
 from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.types import Batch, Params, RuleState, TaskData
 
@@ -146,6 +148,11 @@ def unroll(
     steps = _Steps(rule, family, data, second_derivatives)
     weights: Params = dict(rule.named_parameters()) if phi is None else dict(phi)
     num_steps = len(batches) - 1
+    if num_steps and not second_derivatives and can_replay(rule, weights, inner.params, inner.state):
+        params, state, losses = run_and_replay(
+            cast(GradientRule, rule), inner.params, inner.state, batches, judging, steps.losses_and_gradients
+        )
+        return InnerState(params, state, inner.num_steps), losses
     parts: list[Tensor] = []
     length = segment_length(num_steps) if gradient_checkpointing and torch.is_grad_enabled() else max(num_steps, 1)
     for start in range(0, num_steps, length):
@@ -185,6 +192,9 @@ class _Steps:
             params = {name: param + updates[name] for name, param in inner.params.items()}
             inner = InnerState(params, state, inner.num_steps)
         return inner, torch.stack(losses)
+
+    def losses_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params]:
+        return losses_and_gradients(self.family, params, self.data, batch, second_derivatives=False)
 
     def judge(self, inner: InnerState, batch: Batch) -> Tensor:
         """Losses ``[S]``, differentiable in params."""

@@ -56,14 +56,20 @@ def lstm_forward(
     cell: Sequence[Tensor],
     biases: Sequence[Tensor],
     weights: Sequence[Tensor],
+    into: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None,
 ) -> list[Tensor]:
-    """``portable.forward`` by the compiled kernels, on ``torch.get_num_threads()`` threads."""
+    """``portable.forward`` by the compiled kernels, on ``torch.get_num_threads()`` threads.
+
+    Args:
+        into: where the next hidden and cell states go, perhaps where the old ones lie; new memory where None.
+    """
     assert library is not None
     inputs, hidden, cell, biases = ([_dense(t) for t in kind] for kind in (inputs, hidden, cell, biases))
     weights = [weight.contiguous() for weight in weights]
     outputs = [x.new_empty(weights[-1].shape[1], *x.shape[1:]) for x in inputs]
-    next_hidden = [torch.empty_like(h, memory_format=torch.contiguous_format) for h in hidden]
-    next_cell = [torch.empty_like(c, memory_format=torch.contiguous_format) for c in cell]
+    next_hidden, next_cell = into or (
+        [torch.empty_like(t, memory_format=torch.contiguous_format) for t in kind] for kind in (hidden, cell)
+    )
     tensors: list[int] = []
     for x, h, c, bias, out, h_new, c_new in zip(
         inputs, hidden, cell, biases, outputs, next_hidden, next_cell, strict=True
@@ -110,10 +116,7 @@ def lstm_backward(
         [torch.empty_like(t, memory_format=torch.contiguous_format) for t in kind] for kind in (inputs, hidden, cell)
     )
     d_biases = [torch.zeros_like(bias, memory_format=torch.contiguous_format) for bias in biases]
-    # All weights of one set lie together, each layer's two matrices side by side.
-    (num_sets, num_outputs, units), num_layers = weights[-1].shape, len(weights) // 2
-    widths = [weights[2 * layer].shape[2] + units for layer in range(num_layers)]
-    d_flat = weights[-1].new_zeros(num_sets, 4 * units * sum(widths) + num_outputs * units)
+    d_flat = _flat_weights(weights)
     tensors: list[int] = []
     for index, (x, h, c, bias, h_new, d_x, d_h, d_c, d_bias) in enumerate(
         zip(inputs, hidden, cell, biases, next_hidden, d_inputs, d_hidden, d_cell, d_biases, strict=True)
@@ -131,16 +134,86 @@ def lstm_backward(
             ctypes.c_int(torch.get_num_threads()),
             ctypes.c_int(hidden[0].dtype == torch.bfloat16),
         )
-    *by_layer, d_readout = d_flat.split([*(4 * units * width for width in widths), num_outputs * units], dim=1)
-    d_weights: list[Tensor] = []
-    for width, d_layer in zip(widths, by_layer, strict=True):
-        below, own = d_layer.reshape(num_sets, 4 * units, width).split([width - units, units], dim=2)
-        d_weights += [
-            below.clone(memory_format=torch.contiguous_format),
-            own.clone(memory_format=torch.contiguous_format),
-        ]
-    d_weights.append(d_readout.reshape(num_sets, num_outputs, units).clone(memory_format=torch.contiguous_format))
-    return [*d_inputs, *d_hidden, *d_cell, *d_biases, *d_weights]
+    return [*d_inputs, *d_hidden, *d_cell, *d_biases, *_weights_of(d_flat, weights)]
+
+
+def lstm_replay(
+    inputs: Sequence[Tensor],
+    hidden: Sequence[Tensor],
+    cell: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    d_outputs: Sequence[Tensor],
+    d_last: Sequence[tuple[Tensor | None, Tensor | None]],
+    *,
+    num_steps: int,
+    needs_d_inputs: bool,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Back-propagation through K steps of which nothing but the inputs was kept.
+
+    Every tile of coordinates runs through all steps again from its first state, and back while all is in cache.
+
+    Args:
+        inputs: of each tensor ``[K * num_inputs, P, N]``, one step after the other.
+        hidden: of each tensor ``[num_layers * hidden_size, P, N]``, before the first step.
+        cell: likewise.
+        biases: of each tensor ``[P, 4 * hidden_size * num_layers + num_outputs]``.
+        weights: as ``portable.forward`` takes them.
+        d_outputs: derivatives of the outputs of each tensor, ``[K * num_outputs, P, N]``.
+        d_last: derivatives of hidden and cell state after the last step, float32; None for zeros.
+        num_steps: K.
+        needs_d_inputs: without it those derivatives are not computed.
+
+    Returns:
+        Derivatives of inputs (an empty list where not needed), of biases, and of weights.
+    """
+    assert library is not None
+    inputs, hidden, cell, biases, d_outputs = (
+        [_dense(t) for t in kind] for kind in (inputs, hidden, cell, biases, d_outputs)
+    )
+    weights = [weight.contiguous() for weight in weights]
+    d_inputs = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs] if needs_d_inputs else []
+    d_biases = [bias.new_zeros(bias.shape) for bias in biases]
+    d_flat = _flat_weights(weights)
+    ends = [tuple(None if d is None else _dense(d) for d in pair) for pair in d_last]
+    tensors: list[int] = []
+    for index, (x, h, c, bias, d_out, (d_h, d_c), d_bias) in enumerate(
+        zip(inputs, hidden, cell, biases, d_outputs, ends, d_biases, strict=True)
+    ):
+        tensors += (x.shape[2], *_rows(x), *_rows(h), *_rows(c), *_bias(bias), *_rows(d_out), *_rows(d_h), *_rows(d_c))
+        tensors += (*_rows(d_inputs[index] if needs_d_inputs else None), *_bias(d_bias))
+    if inputs:
+        library.l2l_opt_lstm_replay(
+            _shape(inputs, weights, num_steps=num_steps),
+            _addresses(weights),
+            _table(tensors),
+            ctypes.c_int(num_steps),
+            ctypes.c_void_p(d_flat.data_ptr()),
+            ctypes.c_int(torch.get_num_threads()),
+            ctypes.c_int(hidden[0].dtype == torch.bfloat16),
+        )
+    return d_inputs, d_biases, _weights_of(d_flat, weights)
+
+
+def _flat_weights(weights: Sequence[Tensor]) -> Tensor:
+    """Zeros for derivatives of weights: all of one set lie together, each layer's two matrices side by side."""
+    num_sets, num_outputs, units = weights[-1].shape
+    return weights[-1].new_zeros(num_sets, 4 * units * sum(_widths(weights)) + num_outputs * units)
+
+
+def _weights_of(flat: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+    (num_sets, num_outputs, units), widths = weights[-1].shape, _widths(weights)
+    *by_layer, readout = flat.split([*(4 * units * width for width in widths), num_outputs * units], dim=1)
+    matrices: list[Tensor] = []
+    for width, layer in zip(widths, by_layer, strict=True):
+        matrices += layer.reshape(num_sets, 4 * units, width).split([width - units, units], dim=2)
+    matrices.append(readout.reshape(num_sets, num_outputs, units))
+    return [matrix.clone(memory_format=torch.contiguous_format) for matrix in matrices]
+
+
+def _widths(weights: Sequence[Tensor]) -> list[int]:
+    """Inputs of each layer, its own hidden state among them."""
+    return [weights[2 * layer].shape[2] + weights[-1].shape[2] for layer in range(len(weights) // 2)]
 
 
 KINDS = ("log_sign", "ratios", "residual")
@@ -214,10 +287,10 @@ def _bias(tensor: Tensor) -> tuple[int, int, int]:
     return tensor.data_ptr(), 0, tensor.stride(0)
 
 
-def _shape(inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> ctypes.Array[ctypes.c_int64]:
-    num_inputs, particles, _ = inputs[0].shape
+def _shape(inputs: Sequence[Tensor], weights: Sequence[Tensor], *, num_steps: int = 1) -> ctypes.Array[ctypes.c_int64]:
+    rows, particles, _ = inputs[0].shape
     num_sets, num_outputs, units = weights[-1].shape
-    return _table([num_inputs, units, len(weights) // 2, num_outputs, particles, num_sets, len(inputs)])
+    return _table([rows // num_steps, units, len(weights) // 2, num_outputs, particles, num_sets, len(inputs)])
 
 
 def _table(numbers: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from l2l_opt.kernels import CompiledStep
-from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
+from l2l_opt.rules.base import initial_step, register_rule
 from l2l_opt.rules.features import log_sign
-from l2l_opt.rules.recurrent import RecurrentBody
+from l2l_opt.rules.recurrent import GradientRule, RecurrentBody
 from l2l_opt.types import Params, RuleState
 
 
 @register_rule("lstm")
-class CoordinatewiseLSTM(UpdateRule):
+class CoordinatewiseLSTM(GradientRule):
     """A small LSTM run on every coordinate: ``update_t, h_{t+1} = output_scale * LSTM_phi(log_sign(g_t), h_t)``.
 
     Without arguments it is the paper's: two layers of 20 units.
@@ -47,15 +47,11 @@ class CoordinatewiseLSTM(UpdateRule):
     def init_state(self, params: Params) -> RuleState:
         return {name: {"step": initial_step(param)} | self.body.init_state(param) for name, param in params.items()}
 
-    def forward(
-        self, grads: Params, state: RuleState, params: Params, *, num_steps: Tensor | None = None
-    ) -> tuple[Params, RuleState]:
-        if not grads:
-            return {}, {}
-        inputs = {name: log_sign(gradient, p=self.p) for name, gradient in grads.items()}
-        outputs, next_state = self.body(inputs, state)
-        updates = {name: self.output_scale * output for name, output in outputs.items()}
-        return updates, {name: {"step": state[name]["step"] + 1} | next_state[name] for name in grads}
+    def look(self, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        return log_sign(gradient, p=self.p), {"step": state["step"] + 1}
+
+    def answer(self, output: Tensor) -> Tensor:
+        return self.output_scale * output
 
     def compiled_step(self) -> CompiledStep:
         weights, biases = self.body.compiled()

@@ -1,5 +1,6 @@
 """The recurrent body that learned rules share: features in, one number a coordinate out, a hidden state for each."""
 
+import abc
 import math
 from collections.abc import Iterable
 from typing import cast
@@ -8,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from l2l_opt.kernels import LSTMWeights, ReadoutWeights, fused_coordinatewise_lstm
-from l2l_opt.types import Params
+from l2l_opt.rules.base import UpdateRule
+from l2l_opt.types import Params, RuleState
 
 
 class RecurrentBody(nn.Module):
@@ -75,6 +77,39 @@ class RecurrentBody(nn.Module):
         layers = cast(list[LSTMLayer], list(self.layers))
         weights = [weight for layer in layers for weight in (layer.weight_input, layer.weight_hidden)]
         return [*weights, self.readout.weight], torch.cat([*(layer.bias for layer in layers), self.readout.bias])
+
+
+class GradientRule(UpdateRule):
+    """A rule around a recurrent body that reads gradients alone, and each coordinate by itself.
+
+        x_t, own_{t+1} = look(g_t, own_t);    o_t, h_{t+1} = body(x_t, h_t);    update_t = answer(o_t)
+
+    What it sees depends neither on the parameters nor on what it answered before. So where gradients count as data, a
+    whole window can be differentiated from its gradients alone (``l2l_opt.replay``).
+
+    Attributes:
+        body: the recurrent part; all else in phi belongs to ``look``.
+    """
+
+    body: RecurrentBody
+
+    @abc.abstractmethod
+    def look(self, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the body sees of a gradient ``[*shape]``, ``[num_inputs, *shape]``, and the next state but the body's."""
+
+    @abc.abstractmethod
+    def answer(self, output: Tensor) -> Tensor:
+        """Updates of the body's outputs, of any shape; no weights of phi are read."""
+
+    def forward(
+        self, grads: Params, state: RuleState, params: Params, *, num_steps: Tensor | None = None
+    ) -> tuple[Params, RuleState]:
+        if not grads:
+            return {}, {}
+        looks = {name: self.look(gradient, state[name]) for name, gradient in grads.items()}
+        outputs, recurrent = self.body({name: inputs for name, (inputs, _) in looks.items()}, state)
+        updates = {name: self.answer(output) for name, output in outputs.items()}
+        return updates, {name: own | recurrent[name] for name, (_, own) in looks.items()}
 
 
 def coordinates(value: Tensor) -> Tensor:

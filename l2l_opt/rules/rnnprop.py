@@ -4,14 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from l2l_opt.kernels import CompiledStep
-from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
+from l2l_opt.rules.base import initial_step, register_rule
 from l2l_opt.rules.features import bias_correction, moving_average
-from l2l_opt.rules.recurrent import RecurrentBody, coordinates
+from l2l_opt.rules.recurrent import GradientRule, RecurrentBody, coordinates
 from l2l_opt.types import Params, RuleState
 
 
 @register_rule("rnnprop")
-class RNNProp(UpdateRule):
+class RNNProp(GradientRule):
     """``update = -output_scale * tanh(LSTM_phi(ELU(W [g / r, m / r] + b), h))`` with ``r = sqrt(v + eps^2)``.
 
     m and v are bias-corrected moving averages of g and g^2, so the rule does not see the scale of the loss.
@@ -62,31 +62,19 @@ class RNNProp(UpdateRule):
             state[name] = {"step": initial_step(param)} | moments | self.body.init_state(param)
         return state
 
-    def forward(
-        self, grads: Params, state: RuleState, params: Params, *, num_steps: Tensor | None = None
-    ) -> tuple[Params, RuleState]:
-        if not grads:
-            return {}, {}
-        inputs: Params = {}
-        next_state: RuleState = {}
-        for name, gradient in grads.items():
-            old = state[name]
-            steps = old["step"] + 1
-            average = moving_average(old["average"].squeeze(0), gradient, beta=self.beta)
-            square = moving_average(old["square_average"].squeeze(0), gradient * gradient, beta=self.beta)
-            mass = bias_correction(steps, beta=self.beta, dtype=gradient.dtype)
-            root = (square / mass + self.eps**2).sqrt()
-            ratios = coordinates(torch.stack([gradient / root, average / mass / root]))
-            dense = self.embedding.weight.to(ratios.dtype) @ ratios + self.embedding.bias.to(ratios.dtype).unsqueeze(1)
-            inputs[name] = nn.functional.elu(dense).reshape(dense.shape[0], *gradient.shape)
-            next_state[name] = {
-                "step": steps,
-                "average": average.unsqueeze(0),
-                "square_average": square.unsqueeze(0),
-            }
-        outputs, recurrent = self.body(inputs, state)
-        updates = {name: -self.output_scale * output.tanh() for name, output in outputs.items()}
-        return updates, {name: next_state[name] | recurrent[name] for name in grads}
+    def look(self, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        steps = state["step"] + 1
+        average = moving_average(state["average"].squeeze(0), gradient, beta=self.beta)
+        square = moving_average(state["square_average"].squeeze(0), gradient * gradient, beta=self.beta)
+        mass = bias_correction(steps, beta=self.beta, dtype=gradient.dtype)
+        root = (square / mass + self.eps**2).sqrt()
+        ratios = coordinates(torch.stack([gradient / root, average / mass / root]))
+        dense = self.embedding.weight.to(ratios.dtype) @ ratios + self.embedding.bias.to(ratios.dtype).unsqueeze(1)
+        inputs = nn.functional.elu(dense).reshape(dense.shape[0], *gradient.shape)
+        return inputs, {"step": steps, "average": average.unsqueeze(0), "square_average": square.unsqueeze(0)}
+
+    def answer(self, output: Tensor) -> Tensor:
+        return -self.output_scale * output.tanh()
 
     def compiled_step(self) -> CompiledStep:
         weights, biases = self.body.compiled()

@@ -20,7 +20,7 @@ struct bfloat16 {
     uint16_t bits;
 };
 
-// Shape, Rows and the two kinds of Tensor are laid out as the caller's tables of 64-bit integers.
+// Shape, Rows and the kinds of Tensor are laid out as the caller's tables of 64-bit integers.
 struct Shape {
     int64_t inputs, hidden, layers, outputs, particles, weight_sets, tensors;
     int64_t inputs_of(int64_t layer) const { return (layer ? hidden : inputs) + hidden; }
@@ -47,6 +47,12 @@ struct ForwardTensor {
 struct BackwardTensor {
     int64_t count;
     Rows inputs, hidden, cell, bias, next_hidden, d_outputs, d_next_hidden, d_next_cell, d_inputs, d_hidden, d_cell, d_bias;
+};
+
+// A window of steps: inputs [steps * inputs, particles, coordinates], d_outputs and d_inputs likewise, states before it.
+struct ReplayTensor {
+    int64_t count;
+    Rows inputs, hidden, cell, bias, d_outputs, d_last_hidden, d_last_cell, d_inputs, d_bias;
 };
 
 // A parameter with its gradient and state for a step in place. numbers: what a kind of rule is told of this tensor.
@@ -143,11 +149,12 @@ public:
         return biases_.data() + (tensor * shape_.particles + particle) * shape_.biases();
     }
     // d_weights: [weight_sets, all layers and the read-out, one after the other].
-    void add_to(float* d_weights, const BackwardTensor* tensors) {
+    template <typename Tensor>
+    void add_to(float* d_weights, const Tensor* tensors) {
         for (size_t at = 0; at < weights_.size(); ++at) d_weights[at] += weights_[at];
         for (int64_t tensor = 0; tensor < shape_.tensors; ++tensor)
             for (int64_t particle = 0; particle < shape_.particles; ++particle) {
-                float* to = tensors[tensor].d_bias.at<float>(particle);
+                float* to = tensors[tensor].d_bias.template at<float>(particle);
                 for (int64_t at = 0; at < shape_.biases(); ++at) to[at] += bias(tensor, particle)[at];
             }
     }
@@ -331,6 +338,19 @@ void l2l_opt_lstm_backward(
     if (chosen == Isa::avx2) return avx2::backward(*shape, packed, tensors, d_weights, threads, state_is_bfloat16);
 #endif
     baseline::backward(*shape, packed, tensors, d_weights, threads, state_is_bfloat16);
+}
+
+// Derivatives through a window of steps; d_weights and the tensors' d_bias are added to.
+void l2l_opt_lstm_replay(
+    const Shape* shape, const float* const* weights, const ReplayTensor* tensors, int steps, float* d_weights, int threads,
+    int state_is_bfloat16
+) {
+    const Packed packed(*shape, weights, true);
+#if defined(__x86_64__)
+    if (chosen == Isa::avx512) return avx512::replay(*shape, packed, tensors, steps, d_weights, threads, state_is_bfloat16);
+    if (chosen == Isa::avx2) return avx2::replay(*shape, packed, tensors, steps, d_weights, threads, state_is_bfloat16);
+#endif
+    baseline::replay(*shape, packed, tensors, steps, d_weights, threads, state_is_bfloat16);
 }
 
 // One step of an optimizer in place; numbers: lr, decay, sign. bad[tensor] becomes 1 where a guarded tensor was left as it

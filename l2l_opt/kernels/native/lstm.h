@@ -77,6 +77,29 @@ TARGET static void forward_readout(
     }
 }
 
+struct Activated {
+    vec i, f, g, o;
+};
+
+// One division for four: the reciprocal of all denominators times the other ones.
+INLINE Activated activated(vec i, vec f, vec g, vec o) {
+    vec i_bottom = sigmoid_denominator(i), f_bottom = sigmoid_denominator(f), o_bottom = sigmoid_denominator(o);
+    Ratio g_ratio = tanh_ratio(g);
+    vec i_f = i_bottom * f_bottom, o_g = o_bottom * g_ratio.bottom, reciprocal = 1.0f / (i_f * o_g);
+    return {reciprocal * o_g * f_bottom, reciprocal * o_g * i_bottom, reciprocal * i_f * o_bottom * g_ratio.top,
+            reciprocal * i_f * g_ratio.bottom};
+}
+
+// Derivatives of one unit's gates before their nonlinearities, put into d; returns that of the old cell.
+INLINE vec unit_derivative(const Activated& a, vec cell, vec tanh_cell, vec d_hidden, vec d_next_cell, float* d) {
+    vec d_c = d_next_cell + d_hidden * a.o * (1.0f - tanh_cell * tanh_cell);
+    store(d, d_c * a.g * a.i * (1.0f - a.i));
+    store(d + TILE, d_c * cell * a.f * (1.0f - a.f));
+    store(d + 2 * TILE, d_c * a.i * (1.0f - a.g * a.g));
+    store(d + 3 * TILE, d_hidden * tanh_cell * a.o * (1.0f - a.o));
+    return d_c * a.f;
+}
+
 // One layer backward, its gates made anew. On entry d_hidden and d_cell hold the derivatives of the next state; on
 // return d_cell holds that of the old, d_gates [4 * hidden rows, gate fastest] those before the nonlinearities.
 TARGET static void backward_layer(
@@ -88,27 +111,50 @@ TARGET static void backward_layer(
         unit_gates(gates, packed + 4 * j * inputs, bias + j, hidden, in, inputs);
         for (int v = 0; v < V; ++v) {
             const int at = j * TILE + v * W;
-            // One division for four: the reciprocal of all denominators times the other ones.
-            vec i_bottom = sigmoid_denominator(gates[0][v]), f_bottom = sigmoid_denominator(gates[1][v]);
-            vec o_bottom = sigmoid_denominator(gates[3][v]);
-            Ratio g_ratio = tanh_ratio(gates[2][v]);
-            vec i_f = i_bottom * f_bottom, o_g = o_bottom * g_ratio.bottom, reciprocal = 1.0f / (i_f * o_g);
-            vec i = reciprocal * o_g * f_bottom, f = reciprocal * o_g * i_bottom;
-            vec g = reciprocal * i_f * o_bottom * g_ratio.top, o = reciprocal * i_f * g_ratio.bottom;
-            vec c = load(cell + at);
-            Ratio t_ratio = tanh_ratio(f * c + i * g);
-            vec t = t_ratio.top / t_ratio.bottom;
-            vec d_h = load(d_hidden + at);
-            vec d_c = load(d_cell + at) + d_h * o * (1.0f - t * t);
+            Activated a = activated(gates[0][v], gates[1][v], gates[2][v], gates[3][v]);
+            vec c = load(cell + at), t = tanh(a.f * c + a.i * a.g);
             float* d = d_gates + 4 * j * TILE + v * W;
-            store(d, d_c * g * i * (1.0f - i));
-            store(d + TILE, d_c * c * f * (1.0f - f));
-            store(d + 2 * TILE, d_c * i * (1.0f - g * g));
-            store(d + 3 * TILE, d_h * t * o * (1.0f - o));
-            store(d_cell + at, d_c * f);
-            store(next_hidden + at, o * t);
+            store(d_cell + at, unit_derivative(a, c, t, load(d_hidden + at), load(d_cell + at), d));
+            store(next_hidden + at, a.o * t);
         }
     }
+}
+
+// One layer forward that keeps what its derivative needs: gates [4 * hidden rows, gate fastest] and tanh of the next cell.
+TARGET static void forward_layer_kept(
+    const float* packed, const float* bias, int hidden, const float* in, int inputs, const float* cell, float* next_cell,
+    float* next_hidden, float* kept_gates, float* kept_tanh
+) {
+    for (int j = 0; j < hidden; ++j) {
+        vec gates[4][V];
+        unit_gates(gates, packed + 4 * j * inputs, bias + j, hidden, in, inputs);
+        for (int v = 0; v < V; ++v) {
+            const int at = j * TILE + v * W;
+            Activated a = activated(gates[0][v], gates[1][v], gates[2][v], gates[3][v]);
+            vec next = a.f * load(cell + at) + a.i * a.g, t = tanh(next);
+            float* kept = kept_gates + 4 * j * TILE + v * W;
+            store(kept, a.i);
+            store(kept + TILE, a.f);
+            store(kept + 2 * TILE, a.g);
+            store(kept + 3 * TILE, a.o);
+            store(kept_tanh + at, t);
+            store(next_cell + at, next);
+            store(next_hidden + at, a.o * t);
+        }
+    }
+}
+
+// Its derivative: kept gates become derivatives before the nonlinearities; d_cell, of the next cell, that of the old.
+TARGET static void backward_layer_kept(
+    int hidden, const float* cell, const float* kept_tanh, const float* d_hidden, float* d_cell, float* kept_gates
+) {
+    for (int j = 0; j < hidden; ++j)
+        for (int v = 0; v < V; ++v) {
+            const int at = j * TILE + v * W;
+            float* d = kept_gates + 4 * j * TILE + v * W;
+            const Activated a{load(d), load(d + TILE), load(d + 2 * TILE), load(d + 3 * TILE)};
+            store(d_cell + at, unit_derivative(a, load(cell + at), load(kept_tanh + at), load(d_hidden + at), load(d_cell + at), d));
+        }
 }
 
 // d_in[k] = sum over gates of weight[gate][k] d_gates[gate]; weights lie as [inputs / 4][4 * hidden][4 inputs].

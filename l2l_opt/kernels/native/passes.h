@@ -108,6 +108,16 @@ struct Products {
     }
 };
 
+// Sums over coordinates of d_gates and d_out, one number a lane, added to the totals and set to zero.
+TARGET static void move_biases(const Shape& shape, float* sums, float* total) {
+    const int64_t hidden = shape.hidden, gates = 4 * hidden * shape.layers;
+    for (int64_t layer = 0; layer < shape.layers; ++layer)
+        for (int64_t r = 0; r < 4 * hidden; ++r)
+            total[4 * hidden * layer + r % 4 * hidden + r / 4] += sum(load(sums + (4 * hidden * layer + r) * W));
+    for (int64_t o = gates; o < shape.biases(); ++o) total[o] += sum(load(sums + o * W));
+    std::memset(sums, 0, sizeof(float) * shape.biases() * W);
+}
+
 template <typename State>
 TARGET static void backward_part(
     const Shape& shape, const Packed& packed, const BackwardTensor* tensors, Part part, Totals& totals
@@ -175,12 +185,118 @@ TARGET static void backward_part(
                 tiles = 0;
             }
         }
-        float* total = totals.bias(run.index, particle);
-        for (int layer = 0; layer <= last; ++layer)
-            for (int r = 0; r < 4 * hidden; ++r)
-                total[4 * hidden * layer + r % 4 * hidden + r / 4] += sum(load(bias_sums + (4 * hidden * layer + r) * W));
-        for (int o = biases - shape.outputs; o < biases; ++o) total[o] += sum(load(bias_sums + o * W));
-        std::memset(bias_sums, 0, sizeof(float) * biases * W);
+        move_biases(shape, bias_sums, totals.bias(run.index, particle));
+    }
+    if (current >= 0) products.move_to(totals, current);
+}
+
+// Where the rows of one tile lie in one step of a replay: what BlockRows says, and cells before and tanh of them after.
+struct ReplayRows : BlockRows {
+    std::vector<int64_t> cell, tanh_cell;
+    explicit ReplayRows(const Shape& shape) : BlockRows(shape) {
+        for (int layer = 0; layer < shape.layers; ++layer) {
+            cell.push_back(size);
+            tanh_cell.push_back(size + shape.hidden * TILE);
+            size += 2 * shape.hidden * TILE;
+        }
+    }
+};
+
+// Back-propagation through all steps of a window, tile by tile: a tile's steps are run again from its first state and
+// all that they compute stays in cache until it is differentiated.
+template <typename State>
+TARGET static void replay_part(
+    const Shape& shape, const Packed& packed, const ReplayTensor* tensors, int steps, Part part, Totals& totals
+) {
+    constexpr int TOGETHER = 4;
+    const int hidden = shape.hidden, last = shape.layers - 1, biases = shape.biases();
+    const int64_t units = static_cast<int64_t>(hidden) * shape.layers;
+    const ReplayRows rows(shape);
+    Workspace tape_memory(rows.size * (steps + 1)), workspace((2 * units + shape.most_inputs() + 4) * TILE);
+    float* tape = tape_memory.begin();
+    float* d_hidden = workspace.begin();
+    float* d_cell = d_hidden + units * TILE;
+    float* d_in = d_cell + units * TILE;
+    auto at_step = [&](int step) { return tape + rows.size * step; };
+    auto own = [&](int step, int layer) { return at_step(step) + rows.in[layer] + (layer ? hidden : shape.inputs) * TILE; };
+
+    Products products(shape);
+    Workspace bias_memory(biases * W);
+    float* bias_sums = bias_memory.begin();
+    int64_t current = -1;
+    for (Runs<ReplayTensor> run(shape, tensors, TILE, part); run.next();) {
+        const ReplayTensor& tensor = *run.tensor;
+        const int64_t particle = run.particle;
+        const float* bias = tensor.bias.at<float>(particle);
+        if (current >= 0 && particle != current && shape.weight_sets > 1) products.move_to(totals, current);
+        current = particle;
+        for (int64_t at = run.begin; at < run.end; at += TILE) {
+            const int n = static_cast<int>(std::min<int64_t>(TILE, run.end - at));
+            for (int layer = 0; layer <= last; ++layer) {
+                const int64_t row = static_cast<int64_t>(layer) * hidden;
+                gather(own(0, layer), tensor.hidden.at<State>(particle, row, at), tensor.hidden.stride, hidden, n);
+                gather(tape + rows.cell[layer], tensor.cell.at<State>(particle, row, at), tensor.cell.stride, hidden, n);
+            }
+            for (int step = 0; step < steps; ++step) {
+                float* tile = at_step(step);
+                gather(
+                    tile + rows.in[0], tensor.inputs.at<float>(particle, step * shape.inputs, at), tensor.inputs.stride,
+                    shape.inputs, n
+                );
+                for (int layer = 0; layer <= last; ++layer) {
+                    const int inputs = shape.inputs_of(layer);
+                    forward_layer_kept(
+                        packed.by_unit(particle, layer), bias + 4 * layer * hidden, hidden, tile + rows.in[layer], inputs,
+                        tile + rows.cell[layer], at_step(step + 1) + rows.cell[layer], own(step + 1, layer),
+                        tile + rows.gates[layer], tile + rows.tanh_cell[layer]
+                    );
+                    float* above = layer == last ? tile + rows.top : tile + rows.in[layer + 1];
+                    std::memcpy(above, own(step + 1, layer), sizeof(float) * hidden * TILE);
+                }
+            }
+            gather(d_hidden, tensor.d_last_hidden.at<float>(particle, 0, at), tensor.d_last_hidden.stride, units, n);
+            gather(d_cell, tensor.d_last_cell.at<float>(particle, 0, at), tensor.d_last_cell.stride, units, n);
+            for (int step = steps - 1, since = 0; step >= 0; --step) {
+                float* tile = at_step(step);
+                gather(
+                    tile + rows.d_out, tensor.d_outputs.at<float>(particle, step * shape.outputs, at),
+                    tensor.d_outputs.stride, shape.outputs, n
+                );
+                add_readout_gradient(
+                    packed.readout(particle), hidden, shape.outputs, tile + rows.d_out, d_hidden + last * hidden * TILE
+                );
+                add_row_sums(bias_sums + 4 * units * W, tile + rows.d_out, shape.outputs);
+                for (int layer = last; layer >= 0; --layer) {
+                    const int below = layer ? hidden : shape.inputs;
+                    float* d_own = d_hidden + layer * hidden * TILE;
+                    float* gates = tile + rows.gates[layer];
+                    backward_layer_kept(
+                        hidden, tile + rows.cell[layer], tile + rows.tanh_cell[layer], d_own, d_cell + layer * hidden * TILE, gates
+                    );
+                    backward_inputs(packed.by_input(particle, layer), hidden, below + hidden, gates, d_in);
+                    std::memcpy(d_own, d_in + below * TILE, sizeof(float) * hidden * TILE);
+                    if (layer) add_rows(d_own - hidden * TILE, d_in, hidden);
+                    else if (tensor.d_inputs.address)
+                        scatter(
+                            tensor.d_inputs.at<float>(particle, step * shape.inputs, at), tensor.d_inputs.stride, d_in, below, n
+                        );
+                    add_row_sums(bias_sums + 4 * layer * hidden * W, gates, 4 * hidden);
+                }
+                if (++since == TOGETHER || step == 0) {
+                    for (int layer = 0; layer <= last; ++layer)
+                        add_products(
+                            products.layer(layer), tile + rows.gates[layer], 4 * hidden, rows.size,
+                            tile + rows.in[layer], padded(shape.inputs_of(layer)), rows.size, since
+                        );
+                    add_products(
+                        products.layer(last + 1), tile + rows.d_out, padded(shape.outputs), rows.size, tile + rows.top,
+                        padded(hidden), rows.size, since
+                    );
+                    since = 0;
+                }
+            }
+        }
+        move_biases(shape, bias_sums, totals.bias(run.index, particle));
     }
     if (current >= 0) products.move_to(totals, current);
 }
@@ -203,6 +319,17 @@ static void backward(
     std::vector<Totals> totals(threads, Totals(shape));
     over_threads(shape, tensors, threads, [&](Part own, int thread) {
         part(shape, packed, tensors, own, totals[thread]);
+    });
+    for (auto& total : totals) total.add_to(d_weights, tensors);
+}
+
+static void replay(
+    const Shape& shape, const Packed& packed, const ReplayTensor* tensors, int steps, float* d_weights, int threads, bool bf16
+) {
+    auto part = bf16 ? replay_part<bfloat16> : replay_part<float>;
+    std::vector<Totals> totals(threads, Totals(shape));
+    over_threads(shape, tensors, threads, [&](Part own, int thread) {
+        part(shape, packed, tensors, steps, own, totals[thread]);
     });
     for (auto& total : totals) total.add_to(d_weights, tensors);
 }
