@@ -1,4 +1,4 @@
-"""The meta-gradient of a window without a tape: run it plainly, keep its gradients, and let the rule run over them again.
+"""The meta-gradient of a window without a tape: run it plainly, keep its gradients, let the rule run over them again.
 
 Where second derivatives are dropped and the rule reads gradients alone, updates are a function of phi and of data,
 
@@ -102,33 +102,32 @@ class _Window:
         """Losses ``[K + 1, S]``; the students stand at the end afterwards."""
         losses: list[Tensor] = []
         weights, biases = self._weights()
-        for index, batch in enumerate(batches):
-            at_the_end = index == len(batches) - 1
-            if judging is None or not at_the_end:
-                loss, gradients = losses_and_gradients(self.params, batch)
-                own_loss, judged = loss, gradients
+        for index, (batch, judge) in enumerate(zip(batches, judging or batches, strict=True)):
+            loss, gradients = losses_and_gradients(self.params, judge)
+            losses.append(loss)
+            self.judged.append(gradients)
+            if index == len(batches) - 1:
+                break
             if judging is not None:
-                own_loss, judged = losses_and_gradients(self.params, judging[index])
-            losses.append(own_loss)
-            self.judged.append(judged)
-            if not at_the_end:
-                self.gradients.append(gradients)
-                self._step(gradients, weights, biases)
+                _, gradients = losses_and_gradients(self.params, batch)
+            self.gradients.append(gradients)
+            self._step(gradients, weights, biases)
         return torch.stack(losses)
 
     def _step(self, gradients: Params, weights: list[Tensor], biases: Tensor) -> None:
         looks = {name: self._look(gradient, self.state[name]) for name, gradient in gradients.items()}
-        recurrent = [[_rows(self.state[name][key]) for name in gradients] for key in RECURRENT]
+        hidden, cell = ([_rows(self.state[name][key]) for name in gradients] for key in RECURRENT)
         # The first step leaves the state before the window as it is; later ones write over their own.
-        into = recurrent if self.outputs else [[_like(rows) for rows in kind] for kind in recurrent]
+        into = (hidden, cell) if self.outputs else ([_like(h) for h in hidden], [_like(c) for c in cell])
         count = len(gradients)
         students = next(iter(gradients.values())).shape[0]
         outputs = native.lstm_forward(
             [inputs for inputs, _ in looks.values()],
-            *recurrent,
+            hidden,
+            cell,
             [biases.expand(students, -1)] * count,
             weights,
-            into=(into[0], into[1]),
+            into=into,
         )[:count]
         self.outputs.append(dict(zip(gradients, outputs, strict=True)))
         state: RuleState = {}
@@ -156,7 +155,8 @@ class _Window:
         names, num_steps = list(self.params), len(self.gradients)
         d_params = dict(zip(names, d_ends, strict=False))
         recurrent = iter(d_ends[len(names) :])
-        d_last = [(_rows(next(recurrent)), _rows(next(recurrent))) for _ in names]
+        # Derivatives are float32 beside states in bfloat16 too.
+        d_last = [(_rows(next(recurrent).float()), _rows(next(recurrent).float())) for _ in names]
         d_updates: list[Params] = []
         for step in range(num_steps, 0, -1):
             for name, gradient in self.judged[step].items():
@@ -175,10 +175,12 @@ class _Window:
         ]
         needs_d_inputs = any(x.requires_grad for x in inputs)
         students = next(iter(self.params.values())).shape[0]
+        hidden, cell = ([_rows(self.first_state[name][key]) for name in names] for key in RECURRENT)
         with torch.no_grad():
             d_inputs, d_biases, d_weights = native.lstm_replay(
                 inputs,
-                *([_rows(self.first_state[name][key]) for name in names] for key in RECURRENT),
+                hidden,
+                cell,
                 [biases.expand(students, -1)] * len(names),
                 weights,
                 torch.autograd.grad(answers, outputs, d_answers),
@@ -222,6 +224,8 @@ class _Replayed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, window: _Window, losses: Tensor, count: int, *ends_and_phi: Tensor) -> tuple[Tensor, ...]:
         ctx.window, ctx.count = window, count
+        # Not read, but torch then refuses a backward pass after phi was changed in place.
+        ctx.save_for_backward(*ends_and_phi[count:])
         # Views: results must be other objects than arguments, and are the same memory.
         return losses.view_as(losses), *(end.view_as(end) for end in ends_and_phi[:count])
 
@@ -230,4 +234,5 @@ class _Replayed(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, d_losses: Tensor, *d_ends: Tensor
     ) -> tuple[Tensor | None, ...]:
+        assert ctx.saved_tensors is not None
         return None, None, None, *[None] * ctx.count, *ctx.window.replay(d_losses, d_ends)

@@ -95,7 +95,7 @@ class GradientRule(UpdateRule):
 
     @abc.abstractmethod
     def look(self, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the body sees of a gradient ``[*shape]``, ``[num_inputs, *shape]``, and the next state but the body's."""
+        """What the body sees of a gradient ``[*shape]``, ``[num_inputs, *shape]``, and next state but the body's."""
 
     @abc.abstractmethod
     def answer(self, output: Tensor) -> Tensor:
