@@ -35,7 +35,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         weight_decay: per step, decoupled from the rule and multiplied by lr.
         num_steps: planned steps, for rules that anneal (a key of the group); None where unknown.
         maximize: climb instead of descend.
-        guard: ``"skip"``: an update that is not finite is not applied, the tensor and its state stay as they are, and
+        guard: ``"skip"``: an update that is not finite, or that of a gradient that is not, is not applied, the tensor and its state stay as they are, and
             ``state[p]["skipped"]`` goes up; no device synchronisation. None: updates are applied as they come.
 
     Raises:
@@ -182,7 +182,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
             update, new = updates[name], next_state[name]
             change = update * group["lr"] - p * decay if decay else update * group["lr"]
             if self.guard == "skip":
-                finite = torch.isfinite(update).all()
+                finite = torch.isfinite(update).all() & torch.isfinite(grads[name]).all()
                 change = torch.where(finite, change, 0.0)
                 new = {key: torch.where(finite, value, state[name][key]) for key, value in new.items()}
                 skipped = self.state[p].get("skipped", 0)

@@ -100,9 +100,9 @@ def table() -> None:
     rows = []
     for name, record in judged.items():
         for result in record["results"]:
-            final = np.array([np.inf if value is None else value for value in result["final_losses"]])
+            final = _final_losses(result)
             against = _result(judged["tbptt"], result["horizon"])
-            other = np.array([np.inf if value is None else value for value in against["final_losses"]])
+            other = _final_losses(against)
             ratio, interval = mean_and_interval(np.log(final / other).tolist())
             rows.append(
                 {
@@ -124,6 +124,12 @@ def table() -> None:
             f"log ratio to tbptt {row['mean_log_ratio_to_tbptt']:.3f} "
             f"({row['interval'][0]:.3f} to {row['interval'][1]:.3f}), better on {row['students_better_than_tbptt']}"
         )
+
+
+def _final_losses(result: dict) -> np.ndarray:
+    """Losses that float32 cannot tell from 0 count as its resolution."""
+    final = np.array([np.inf if value is None else value for value in result["final_losses"]])
+    return final.clip(min=float(np.finfo(np.float32).eps))
 
 
 def _result(record: dict, horizon: int) -> dict:

@@ -1,0 +1,187 @@
+"""The optimizer's step in place against the rule's own forward pass, for every rule that has such a step."""
+
+import pytest
+import torch
+
+from l2l_opt import LearnedOptimizer
+from l2l_opt.kernels import native, serves_in_place, step
+from tests.conftest import small_rule
+from tests.kernels.test_native import instructions
+
+pytestmark = pytest.mark.skipif(native.library is None, reason=native.status)
+
+__all__ = ["instructions"]
+
+RULES = {
+    "lstm": {"hidden_size": 20, "num_layers": 2},
+    "rnnprop": {"hidden_size": 6},
+    "compact": {},
+}
+SHAPES = [(), (1,), (70, 50), (3, 2, 5, 1), (0,), (2, 3, 1, 2, 2)]
+
+
+def make_rule(name, *, purely, **options):
+    torch.manual_seed(2)
+    rule = small_rule(name, **{**RULES[name], **options})
+    for weight in rule.parameters():
+        weight.data += 0.2 * torch.randn(weight.shape)
+    if purely:
+        rule.compiled_step = lambda: None
+    return rule
+
+
+def gradients(seed, shapes=SHAPES):
+    generator = torch.Generator().manual_seed(seed)
+    scales = 10.0 ** torch.randint(-4, 3, (len(shapes),), generator=generator)
+    return [scale * torch.randn(shape, generator=generator) for shape, scale in zip(shapes, scales, strict=True)]
+
+
+def run(name, *, purely, steps=4, edit=lambda index, params: None, state_dtype=None, **options):
+    """Parameters and state after some steps on random gradients."""
+    rule = make_rule(name, purely=purely)
+    params = [torch.nn.Parameter(value) for value in gradients(99)]
+    optimizer = LearnedOptimizer(params, rule, **options)
+    for index in range(steps):
+        for p, gradient in zip(params, gradients(index), strict=True):
+            p.grad = gradient
+        edit(index, params)
+        optimizer.step()
+        if state_dtype is not None:
+            for p in params:
+                optimizer.state[p] |= {key: optimizer.state[p][key].to(state_dtype) for key in ("hidden", "cell")}
+    return [p.detach() for p in params], [dict(optimizer.state[p]) for p in params]
+
+
+def assert_equal(ours, theirs, *, within=2e-5):
+    for p, q in zip(ours[0], theirs[0], strict=True):
+        assert (p - q).norm() <= within * q.norm()
+    for a, b in zip(ours[1], theirs[1], strict=True):
+        assert a.keys() == b.keys()
+        for key, value in b.items():
+            assert a[key].dtype == value.dtype
+            assert a[key].shape == value.shape
+            assert (a[key].float() - value.float()).norm() <= within * max(float(value.float().norm()), 1e-3), key
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How many times the compiled step ran."""
+    count = []
+    original = native.step
+
+    def counted(*arguments, **options):
+        count.append(1)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(step.native, "step", counted)
+    return count
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_equals_the_forward_pass(instructions, calls, name):
+    ours = run(name, purely=False, num_steps=10)
+    assert len(calls) == 4
+    assert_equal(ours, run(name, purely=True, num_steps=10))
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize("options", [{"lr": 0.5, "weight_decay": 0.1}, {"maximize": True}, {"guard": None}])
+@pytest.mark.parametrize("name", RULES)
+def test_options_of_the_group(name, options):
+    assert_equal(run(name, purely=False, **options), run(name, purely=True, **options))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_states_in_bfloat16(instructions, calls, name):
+    ours = run(name, purely=False, state_dtype=torch.bfloat16)
+    assert len(calls) == 4
+    assert ours[1][2]["hidden"].dtype == torch.bfloat16
+    # Roundings that fall on different sides of a half.
+    assert_equal(ours, run(name, purely=True, state_dtype=torch.bfloat16), within=2e-2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", RULES)
+def test_a_gradient_that_is_not_finite_moves_nothing_and_is_counted(instructions, name, value):
+    def spoil(index, params):
+        if index == 1:
+            params[2].grad[1, 7] = value
+
+    ours, theirs = (run(name, purely=purely, edit=spoil) for purely in (False, True))
+    assert_equal(ours, theirs)
+    assert [int(state["skipped"]) for state in ours[1]] == [0, 0, 1, 0, 0, 0]
+    assert int(ours[1][2]["step"]) == 3
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_without_guard_what_is_not_finite_reaches_the_parameter(name):
+    def spoil(index, params):
+        params[2].grad[1, 7] = float("nan")
+
+    (params, _) = run(name, purely=False, edit=spoil, guard=None, steps=1)
+    assert torch.isnan(params[2][1, 7])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_same_bit_for_bit_on_any_number_of_threads(name):
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(run(name, purely=False, num_steps=10))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0][0], other[0], strict=True))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_layouts_that_it_cannot_take_are_stepped_purely(calls, name):
+    """A transposed and a channels-last parameter, a float64 one, a gradient of other strides."""
+    rules = [make_rule(name, purely=purely) for purely in (False, True)]
+    results = []
+    for rule in rules:
+        torch.manual_seed(3)
+        params = [
+            torch.nn.Parameter(torch.randn(5, 4).T),
+            torch.nn.Parameter(torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)),
+            torch.nn.Parameter(torch.randn(6)),
+            torch.nn.Parameter(torch.randn(4, 5)),
+        ]
+        optimizer = LearnedOptimizer(params, rule)
+        for _ in range(3):
+            for p in params:
+                p.grad = torch.randn_like(p)
+            params[3].grad = torch.randn(5, 4).T
+            assert not params[3].grad.is_contiguous()
+            optimizer.step()
+        results.append(([p.detach() for p in params], [dict(optimizer.state[p]) for p in params]))
+    assert len(calls) == 3
+    assert_equal(*results)
+    state = results[0][1]
+    p = torch.zeros(4, 5)
+    assert serves_in_place(p, p, state[3])
+    assert not serves_in_place(p.double(), p.double(), state[3])
+
+
+def test_saved_graphs_notice_the_change():
+    param = torch.nn.Parameter(torch.randn(3))
+    optimizer = LearnedOptimizer([param], make_rule("lstm", purely=False))
+    loss = (param**2).sum()
+    param.grad = torch.ones(3)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_state_and_parameters_stay_where_they_are():
+    """In place: no address changes from the first step on."""
+    param = torch.nn.Parameter(torch.randn(50, 3))
+    optimizer = LearnedOptimizer([param], make_rule("compact", purely=False))
+    addresses = []
+    for seed in range(3):
+        param.grad = torch.randn(50, 3, generator=torch.Generator().manual_seed(seed))
+        optimizer.step()
+        state = optimizer.state[param]
+        addresses.append([param.data_ptr(), *(state[key].data_ptr() for key in ("hidden", "cell"))])
+    assert addresses[0] == addresses[1] == addresses[2]
