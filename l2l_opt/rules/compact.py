@@ -32,22 +32,24 @@ class CompactRule(UpdateRule):
         b  = (1 + tanh o_1) / 2
         d  = clip_3(b^2 m_.5 / r + 2 b (1 - b) m_.9 / r + (1 - b)^2 m_.99 / r)
         R  = max(min(rms(p), growth rms(p_0)), floor)
-        update = -output_scale (1 + cos(pi f)) / 2 R d exp(1.5 tanh o_2)
+        update = -output_scale (1 + cos(pi f)) / 2 min(sqrt(long_run / T), 1) R d exp(1.5 tanh o_2)
 
-    Two bounds make it hold over horizons far beyond those of its meta-training. Steps in proportion to rms(p) alone
-    let it grow exponentially, by chance even; from ``growth`` times the first rms on, R grows no more. And d is always
-    an average of past gradients, of a length that the network chooses: what it could add of its own, bounded even,
-    pushes weights steadily one way once gradients are mostly noise, until the student diverges.
+    Three bounds make it hold over horizons far beyond those of its meta-training. Steps in proportion to rms(p) alone
+    let it grow exponentially, by chance even; from ``growth`` times the first rms on, R grows no more. d is always an
+    average of past gradients, of a length that the network chooses: what it could add of its own, bounded even,
+    pushes weights steadily one way once gradients are mostly noise, until the student diverges. And noise of one size
+    carries weights sqrt(T) far, so beyond ``long_run`` steps its size falls as one over that.
 
     The read-out starts near zero, so that a fresh rule is Adam with a cosine, its momentum a mean of three. What a
     tensor's coordinates share enters through the biases and costs nothing a coordinate. Where num_steps is unknown f
-    stays 0: no annealing.
+    stays 0, no annealing, and T is t.
 
     Args:
         hidden_size: units of the one LSTM layer.
         output_scale: relative size of an update: dimensionless, of the tensor's root mean square.
         floor: least root mean square that a tensor is taken to have, in the parameters' unit.
         growth: of the first root mean square, up to which updates grow with it; dimensionless.
+        long_run: steps of a run from which on updates are smaller the longer it is.
 
     State of a parameter:
         averages: ``[3, *param.shape]``; square_average: ``[1, *param.shape]``;
@@ -55,22 +57,32 @@ class CompactRule(UpdateRule):
         80 bytes a parameter in float32 with 8 units.
 
     Raises:
-        ValueError: a size that is not a positive integer, an output_scale, floor or growth that is not positive.
+        ValueError: a size that is not a positive integer, an output_scale, floor, growth or long_run that is not
+            positive.
 
     Source: normalised momenta at several time scales and magnitude as exp: arXiv 2203.11860, section 3.
     """
 
     betas: Tensor
 
-    def __init__(self, *, hidden_size: int = 8, output_scale: float = 0.05, floor: float = 0.05, growth: float = 2.0):
-        super().__init__(hidden_size=hidden_size, output_scale=output_scale, floor=floor, growth=growth)
+    def __init__(
+        self,
+        *,
+        hidden_size: int = 8,
+        output_scale: float = 0.05,
+        floor: float = 0.05,
+        growth: float = 2.0,
+        long_run: float = 2000,
+    ):
+        bounds = {"output_scale": output_scale, "floor": floor, "growth": growth, "long_run": long_run}
+        super().__init__(hidden_size=hidden_size, **bounds)
         if not isinstance(hidden_size, int) or hidden_size < 1:
             raise ValueError(f"hidden_size must be a positive integer; got {hidden_size!r}, use e.g. 8")
-        for key, value in {"output_scale": output_scale, "floor": floor, "growth": growth}.items():
+        for key, value in bounds.items():
             if not (isinstance(value, (int, float)) and 0 < value < math.inf):
                 raise ValueError(f"{key} must be a positive number; got {value!r}, use e.g. 0.05")
         self.hidden_size, self.output_scale = hidden_size, float(output_scale)
-        self.floor, self.growth = float(floor), float(growth)
+        self.floor, self.growth, self.long_run = float(floor), float(growth), float(long_run)
         self.layer = LSTMLayer(NUM_INPUTS, hidden_size)
         self.context = nn.Linear(NUM_CONTEXT, 4 * hidden_size, bias=False)
         self.readout = nn.Linear(hidden_size, 2)
@@ -128,7 +140,9 @@ class CompactRule(UpdateRule):
         def numbers(state: dict[str, Tensor], num_steps: int | None) -> list[float]:
             step, first_rms = float(state["step"]), float(state["first_rms"])
             masses = [1 / (1 - beta ** (step + 1)) for beta in (*BETAS, SQUARE_BETA)]
-            return [*masses, 0.0 if num_steps is None else min(step / num_steps, 1.0), step, first_rms]
+            fraction = 0.0 if num_steps is None else min(step / num_steps, 1.0)
+            shrinkage = (self.long_run / max(num_steps or step, self.long_run)) ** 0.5
+            return [*masses, fraction, step, first_rms, shrinkage]
 
         return CompiledStep("residual", ("averages", "square_average"), weights, biases, options, numbers)
 
@@ -152,6 +166,8 @@ class CompactRule(UpdateRule):
         )
         fraction = progress(state["step"], num_steps, dtype=dtype)
         fraction = torch.zeros_like(rms) if fraction is None else fraction
+        run = (state["step"] if num_steps is None else num_steps).to(dtype)
+        shrinkage = (self.long_run / run.clamp(min=self.long_run)).sqrt()
         context = torch.stack(
             [
                 fraction,
@@ -170,7 +186,7 @@ class CompactRule(UpdateRule):
             inputs=inputs,
             biases=biases + context_weights @ context,
             momenta=momenta,
-            size=self.output_scale * (1 + torch.cos(math.pi * fraction)) / 2 * reach,
+            size=self.output_scale * (1 + torch.cos(math.pi * fraction)) / 2 * shrinkage * reach,
             averages=averages,
             square=square,
         )

@@ -85,6 +85,12 @@ def test_equals_the_forward_pass(instructions, calls, name):
     assert len(calls) == 4
 
 
+@pytest.mark.parametrize("num_steps", [None, 10, 90_000])
+def test_runs_of_any_length(num_steps):
+    ours, theirs = (run("compact", purely=purely, num_steps=num_steps) for purely in (False, True))
+    assert_equal(ours, theirs)
+
+
 @pytest.mark.parametrize("options", [{"lr": 0.5, "weight_decay": 0.1}, {"maximize": True}, {"guard": None}])
 @pytest.mark.parametrize("name", RULES)
 def test_options_of_the_group(name, options):

@@ -97,6 +97,23 @@ def test_updates_stop_growing_with_a_tensor_that_has_outgrown_its_beginning():
     assert size(100.0) == pytest.approx(3 * size(1.0))
 
 
+def test_updates_of_runs_beyond_long_run_shrink_with_the_root_of_their_length():
+    torch.manual_seed(0)
+    rule, param = fresh(long_run=100), torch.randn(8, dtype=torch.float64)
+    state = rule.init_state({"p": param})
+
+    def size(num_steps, step=0):
+        late = {"p": state["p"] | {"step": torch.full_like(state["p"]["step"], step)}}
+        planned = None if num_steps is None else torch.tensor(num_steps)
+        with torch.no_grad():
+            updates, _ = rule({"p": param}, late, {"p": param}, num_steps=planned)
+        return float(updates["p"].norm())
+
+    assert size(10.0) == size(100.0) == size(None)
+    assert size(400.0) == pytest.approx(size(100.0) / 2)
+    assert size(None, 900) / size(None, 400) == pytest.approx(2 / 3, rel=1e-2)
+
+
 @pytest.mark.parametrize(("answer", "beta"), [(50.0, 0.5), (-50.0, 0.99)])
 def test_the_network_chooses_how_long_gradients_are_averaged(answer, beta):
     torch.manual_seed(0)
@@ -128,6 +145,7 @@ def test_an_update_never_has_a_sign_that_no_average_of_gradients_has():
         ({"output_scale": -1.0}, "output_scale must be a positive number; got -1.0"),
         ({"floor": 0.0}, "floor must be a positive number; got 0.0"),
         ({"growth": -2.0}, "growth must be a positive number; got -2.0"),
+        ({"long_run": 0}, "long_run must be a positive number; got 0"),
     ],
 )
 def test_bad_options_are_named(options, message):

@@ -64,7 +64,7 @@ struct Ratios {
 };
 
 // The compact rule (compact.py). Options: betas of three averages, beta of squares, eps, then as in share() below.
-// numbers: one over the masses of the averages and of the squares, then fraction, time, planned, first rms.
+// numbers: one over the masses of the averages and of the squares, then fraction, time, first rms, shrinkage.
 struct Residual {
     static constexpr bool LOOKS_TWICE = true;
     const float* options;
@@ -112,7 +112,7 @@ struct Residual {
         for (int64_t b = 0; b < count; ++b)
             for (int k = 0; k < 7; ++k) shared.biases[b] += weight[7 * b + k] * context[k];
         const float reach = std::max(std::min(rms[0], options[8] * tensor.numbers[6]), options[7]);
-        shared.size = options[6] * (1 + std::cos(3.14159265358979f * fraction)) / 2 * reach;
+        shared.size = options[6] * (1 + std::cos(3.14159265358979f * fraction)) / 2 * tensor.numbers[7] * reach;
         shared.over_rms = 1 / param_rms;
         shared.over_root_rms = 1 / std::max(rms[1], options[4]);
     }
