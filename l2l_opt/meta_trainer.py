@@ -35,6 +35,7 @@ class OuterStep:
         meta_lr: the meta-learning rate it took.
         skipped: whether the meta-gradient was not finite, and phi left alone.
         seconds: wall-clock seconds.
+        coordinate_steps: updates of single coordinates of students, in this process.
     """
 
     number: int
@@ -43,6 +44,12 @@ class OuterStep:
     meta_lr: float
     skipped: bool
     seconds: float
+    coordinate_steps: int
+
+    @property
+    def coordinates_per_second(self) -> float:
+        """Throughput of this process, its share of everything that an outer step does included."""
+        return self.coordinate_steps / self.seconds
 
 
 @dataclass(frozen=True)
@@ -163,7 +170,7 @@ class MetaTrainer:
     def outer_step(self) -> OuterStep:
         """Take one outer step. A meta-gradient that is not finite is counted, and changes neither phi nor AdamW."""
         start = time.perf_counter()
-        gradients, meta_loss = self._meta_gradient()
+        gradients, meta_loss, coordinate_steps = self._meta_gradient()
         for weight, gradient in zip(self.rule.parameters(), gradients, strict=True):
             weight.grad = gradient
         norm = float(torch.nn.utils.clip_grad_norm_(self.rule.parameters(), self.clip_norm))
@@ -180,30 +187,31 @@ class MetaTrainer:
         self.outer_steps_done += 1
         seconds = time.perf_counter() - start
         self.seconds += seconds
-        return OuterStep(self.outer_steps_done, meta_loss, norm, meta_lr, skipped, seconds)
+        return OuterStep(self.outer_steps_done, meta_loss, norm, meta_lr, skipped, seconds, coordinate_steps)
 
     def _start_students(self, estimator: MetaGradientEstimator) -> Students:
         return estimator.init(
             self.rule, self.family, num_students=self.num_students, seed=self.seed, numbers=self.numbers
         )
 
-    def _meta_gradient(self) -> tuple[list[Tensor], float]:
-        """The meta-gradient and the meta-loss, means over the students of all ranks."""
-        progress = self.outer_steps_done / self.outer_steps
-        if self.imitation is not None and self.imitating is not None and self.outer_steps_done < self.imitation_steps:
-            self.imitating.progress = progress
-            estimate, self.imitating = self.imitation.estimate(self.rule, self.imitating)
-        else:
+    def _meta_gradient(self) -> tuple[list[Tensor], float, int]:
+        """The meta-gradient and the meta-loss, means over the students of all ranks; and coordinate steps here."""
+        if self.outer_steps_done >= self.imitation_steps:
             self.imitating = None
-            self.students.progress = progress
-            estimate, self.students = self.estimator.estimate(self.rule, self.students)
+        estimator = self.estimator if self.imitating is None else self.imitation
+        students = self.students if self.imitating is None else self.imitating
+        assert estimator is not None
+        students.progress = self.outer_steps_done / self.outer_steps
+        done = students.coordinate_steps
+        estimate, _ = estimator.estimate(self.rule, students)
+        coordinate_steps = students.coordinate_steps - done
         gradients = [estimate.gradients[name] for name, _ in self.rule.named_parameters()]
         if self.ranks.size == 1:
-            return gradients, float(estimate.meta_loss)
+            return gradients, float(estimate.meta_loss), coordinate_steps
         share = len(self.numbers) / self.num_students
         device = gradients[0].device
         *gradients, meta_loss = self.ranks.sum([share * each.to(device) for each in (*gradients, estimate.meta_loss)])
-        return gradients, float(meta_loss)
+        return gradients, float(meta_loss), coordinate_steps
 
     def validate(self) -> Validation:
         """Train the validation students with phi as it is; does not change the trainer."""

@@ -36,7 +36,8 @@ class LearnedOptimizer(torch.optim.Optimizer):
         num_steps: planned steps, for rules that anneal (a key of the group); None where unknown.
         maximize: climb instead of descend.
         guard: ``"skip"``: an update that is not finite, or whose gradient is not, is not applied, the tensor and its
-            state stay as they are, and ``state[p]["skipped"]`` goes up; no device synchronisation. None: updates are applied as they come.
+            state stay as they are, and ``state[p]["skipped"]`` goes up; no device synchronisation. None: updates are
+            applied as they come.
 
     Raises:
         ValueError: a number out of range, an unknown guard, an artefact that is not one.

@@ -87,15 +87,17 @@ def plan_of_students(
 ) -> Plan:
     """What the students' weights and states alone need, told from their shapes without making them.
 
-    A lower bound of the peak: states that the unroll keeps, the students' own, and the next.
+    A lower bound of the peak: gradients that the unroll keeps, the students' own states, and the next.
     """
     families = _largest(tasks)
     bytes_of_student = max(_bytes_of_student(rule, family) for family in families)
+    bytes_of_gradients = max(_num_bytes(_fresh_params(family)) for family in families)
     particles = num_students * estimator.num_particles
     checkpoint = 4 * _num_bytes(dict(rule.named_parameters())) + particles * bytes_of_student
     return Plan(
         student_parameters=_student_parameters(tasks),
-        peak_bytes=_resident_bytes(device) + particles * bytes_of_student * (estimator.steps_in_graph + 2),
+        peak_bytes=_resident_bytes(device)
+        + particles * (bytes_of_gradients * estimator.steps_in_graph + 2 * bytes_of_student),
         available_bytes=available_bytes(device),
         seconds_per_outer_step=None,
         checkpoint_bytes=checkpoint,

@@ -113,6 +113,7 @@ class Students:
 
     Attributes:
         progress: fraction of the planned outer steps that are done; growing horizons follow it.
+        coordinate_steps: updates of single coordinates so far, of all particles.
     """
 
     def __init__(
@@ -137,7 +138,7 @@ class Students:
         self.num_particles, self.staggered, self.judged_on = num_particles, staggered, judged_on
         default = max(numbers) + 1 if isinstance(tasks, TaskMixture) else 1
         self.group_size = default if group_size is None else group_size
-        self.progress = 0.0
+        self.progress, self.coordinate_steps = 0.0, 0
         self.members = [self._start(number, 0, 0) for number in numbers]
 
     def __len__(self) -> int:
@@ -241,6 +242,7 @@ class Students:
             losses: ``[K + 1, S]``, likewise.
         """
         losses, inner = losses.detach(), inner.detach()
+        self.coordinate_steps += (losses.shape[0] - 1) * sum(param.numel() for param in inner.params.values())
         initial = window.known_initial_losses(losses)
         best = torch.fmin(window.best_losses, losses[1:].to(initial.dtype).nan_to_num(nan=torch.inf).amin(dim=0))
         particles = self.num_particles

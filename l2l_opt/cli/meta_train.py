@@ -20,6 +20,7 @@ from l2l_opt.estimators import ESTIMATORS, MetaGradientEstimator, MetaLoss
 from l2l_opt.estimators.imitation import Imitation
 from l2l_opt.estimators.meta_loss import NORMALISATIONS, OVER_STEPS, SPLITS
 from l2l_opt.inspection.meta_training import MetaTrainingLog
+from l2l_opt.inspection.profile import MetaTrainingProfile
 from l2l_opt.meta_trainer import MetaTrainer
 from l2l_opt.meta_training_run import MetaTrainingRun, Observer
 from l2l_opt.planning import Plan, gibibytes, plan, plan_of_students
@@ -143,6 +144,9 @@ from l2l_opt.tasks.augmentation import Scales, augment
     "--nproc", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that share the students."
 )
 @click.option("--dry-run", is_flag=True, default=False, show_default="off", help="Say what the run needs, and end.")
+@click.option(
+    "--profile", is_flag=True, default=False, show_default="off", help="Time operators in OUT/profile.txt and a trace."
+)
 @click.option("--json", "as_json", is_flag=True, default=False, show_default="off", help="Print run.json at the end.")
 @device_options
 @click.pass_context
@@ -156,6 +160,7 @@ def meta_train(
     checkpoint_every: int | None,
     nproc: int,
     dry_run: bool,
+    profile: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -185,6 +190,7 @@ def meta_train(
             allow_changed_options=allow_changed_options,
             minutes=minutes,
             checkpoint_every=checkpoint_every,
+            profile=profile,
             as_json=as_json,
             options=options,
         )
@@ -199,6 +205,7 @@ def _meta_train(
     allow_changed_options: bool,
     minutes: float | None,
     checkpoint_every: int | None,
+    profile: bool,
     as_json: bool,
     options: dict[str, Any],
 ) -> None:
@@ -227,6 +234,8 @@ def _meta_train(
                 contextlib.closing(MetaTrainingLog(out / "events", start=trainer.outer_steps_done))
             )
             observers = [stack.enter_context(MetaTrainingProgress(trainer, minutes=minutes)), log]
+            if profile:
+                observers.append(stack.enter_context(contextlib.closing(MetaTrainingProfile(out))))
         ending = run.go(minutes=minutes, checkpoint_every=checkpoint_every, observers=observers)
     if ranks.is_first:
         _say_ending(ending, out, trainer, as_json=as_json)

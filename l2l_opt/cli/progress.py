@@ -10,7 +10,7 @@ from l2l_opt.meta_trainer import MetaTrainer, OuterStep, Validation
 
 
 class MetaTrainingProgress:
-    """Shows outer steps, time left, the validation figure and skipped outer steps.
+    """Shows outer steps, time left, the validation figure, coordinates a second and skipped outer steps.
 
     Args:
         trainer: whose run is shown.
@@ -19,7 +19,8 @@ class MetaTrainingProgress:
 
     def __init__(self, trainer: MetaTrainer, *, minutes: float | None):
         self.console = Console(stderr=True)
-        self.figure = "validation ..."
+        self.figure, self.throughput = "validation ...", ""
+        self.seconds, self.coordinate_steps = 0.0, 0
         self.started = time.monotonic()
         self.progress = Progress(
             TextColumn("meta-training"),
@@ -41,7 +42,10 @@ class MetaTrainingProgress:
         )
 
     def on_outer_step(self, trainer: MetaTrainer, step: OuterStep) -> None:
-        self.progress.update(self.bar, completed=step.number, figure=self.figure + _skipped(trainer))
+        self.seconds += step.seconds
+        self.coordinate_steps += step.coordinate_steps
+        self.throughput = f", {self.coordinate_steps / self.seconds:.3g} coordinates/s"
+        self.progress.update(self.bar, completed=step.number, figure=self.figure + self.throughput + _skipped(trainer))
 
     def on_validation(self, trainer: MetaTrainer, validation: Validation) -> None:
         best = min(validation.figure, trainer.best.figure if trainer.best is not None else validation.figure)
@@ -51,7 +55,7 @@ class MetaTrainingProgress:
             seconds = time.monotonic() - self.started
             self.console.print(
                 f"outer step {validation.outer_step} of {trainer.outer_steps}, {seconds:.0f} s: "
-                f"{self.figure}{_skipped(trainer)}",
+                f"{self.figure}{self.throughput}{_skipped(trainer)}",
                 highlight=False,
                 soft_wrap=True,
             )

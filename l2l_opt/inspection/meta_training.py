@@ -11,7 +11,7 @@ class MetaTrainingLog:
     """Writes a point an outer step, and the students' whole loss curve at each validation.
 
     Charts over outer steps: ``meta/loss``, ``meta/gradient_norm``, ``meta/lr``, ``meta/skipped``, ``meta/seconds``,
-    ``validation/figure``. Over inner steps, one run a validation (``validation-000120``): ``student/loss``.
+    ``meta/coordinates_per_second``, ``validation/figure``. Over inner steps, one run a validation (``validation-000120``): ``student/loss``.
 
     Args:
         folder: of the events.
@@ -29,6 +29,7 @@ class MetaTrainingLog:
             "meta/lr": step.meta_lr,
             "meta/skipped": trainer.num_skipped,
             "meta/seconds": step.seconds,
+            "meta/coordinates_per_second": step.coordinates_per_second,
         }.items():
             self.writer.add_scalar(tag, value, step.number)
 

@@ -2,16 +2,19 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from l2l_opt import LearnedOptimizer, list_pretrained, load_rule
 from l2l_opt.cli.main import COMMANDS
+from l2l_opt.kernels import native
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -74,6 +77,26 @@ def test_meta_train_evaluate_inspect_show(tmp_path):
     text = l2l_opt("show", out / "rule.safetensors").stdout
     for word in ("rnnprop", "quadratics:dim=3", "licence: Apache-2.0", "digest", "validation"):
         assert word in text
+
+
+def test_show_runtime_says_which_kernels_compute(monkeypatch):
+    found = json.loads(l2l_opt("show", "--runtime", "--json").stdout)
+    assert found["kernels"] == native.describe()
+    assert found["versions"]["torch"] == torch.__version__
+    monkeypatch.setenv(native.DISABLED_BY, "1")
+    assert "kernels: PyTorch (compiled kernels are switched off" in l2l_opt("show", "--runtime").stdout
+
+
+def test_meta_train_reports_throughput_and_profiles(tmp_path):
+    out = tmp_path / "run"
+    result = l2l_opt("meta-train", *SMALL, "--outer-steps", 6, "--profile", "--out", out)
+    assert re.search(r"outer step 6 of 6.*, [\d.e+]+ coordinates/s", result.stderr)
+    assert "l2l_opt::" in (out / "profile.txt").read_text()
+    assert json.loads((out / "profile.json").read_text())["traceEvents"]
+    events = EventAccumulator(str(out / "events"))
+    events.Reload()
+    assert all(event.value > 0 for event in events.Scalars("meta/coordinates_per_second"))
+    assert len(events.Scalars("meta/coordinates_per_second")) == 6
 
 
 def test_meta_train_can_go_on_from_an_artefact(tmp_path):
