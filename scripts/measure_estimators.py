@@ -5,6 +5,7 @@ python scripts/measure_estimators.py bias | variance | norms | batching | checkp
 
 import copy
 import math
+import os
 import resource
 import statistics
 import subprocess
@@ -21,6 +22,7 @@ from torch.utils._pytree import tree_map
 
 from l2l_opt import NRES, PES, FullES, TruncatedBackprop, load_rule
 from l2l_opt.estimators import MetaGradientEstimator, MetaLoss
+from l2l_opt.kernels import native
 from l2l_opt.rules import RULES, make_rule
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.tasks.mixture import Tasks, make_tasks
@@ -225,18 +227,28 @@ def seconds(run: Callable[[], Any]) -> float:
 @group.command()
 @click.option("--window", default=100)
 def checkpointing(window: int) -> None:
-    """Peak memory of one outer step of tbptt beyond what the process held, with gradient checkpointing and not."""
+    """Peak memory of one outer step of tbptt beyond what the process held, with gradient checkpointing and not.
+
+    With compiled kernels lstm and rnnprop are replayed and keep no graph, with checkpointing or without.
+    """
     rows = {}
-    for rule, task in (
-        ("compact", "digits-mlp:hidden=64"),
-        ("lstm", "digits-mlp:hidden=64"),
-        ("rnnprop", "digits-mlp"),
+    for rule, task, kernels in (
+        ("compact", "digits-mlp:hidden=64", "compiled"),
+        ("lstm", "digits-mlp:hidden=64", "compiled"),
+        ("lstm", "digits-mlp:hidden=64", "PyTorch"),
+        ("rnnprop", "digits-mlp", "compiled"),
+        ("rnnprop", "digits-mlp", "PyTorch"),
     ):
+        environment = os.environ | ({} if kernels == "compiled" else {native.DISABLED_BY: "1"})
         for flag in (False, True):
             # A process each, so that peaks do not hide one another.
             command = [sys.executable, __file__, "one-peak", rule, task, str(window), *(["--on"] if flag else [])]
-            peak, taken = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-            rows.setdefault(f"{rule} on {task}", []).append({"mebibytes": float(peak), "seconds": float(taken)})
+            peak, taken = subprocess.run(
+                command, capture_output=True, text=True, check=True, env=environment
+            ).stdout.split()
+            rows.setdefault(f"{rule} on {task}, kernels in {kernels}", []).append(
+                {"mebibytes": float(peak), "seconds": float(taken)}
+            )
     content = {
         "window": window,
         "students": 8,

@@ -131,18 +131,24 @@ def ranks(repeats: int) -> None:
         content["first_meta_gradient_relative_difference_float32"] = _first_meta_gradient_difference()
         click.echo(content)
         speed = ["--rule", "compact", "--task", "digits-mlp:hidden=32", "--estimator", "nres", "--horizon", "100"]
-        speed += ["--students", "16", "--validate-every", "0", "--validation-horizon", "20", "--outer-steps", "20"]
-        rates: dict[int, list[float]] = {1: [], 2: []}
-        for repeat in range(repeats):
-            for processes in (1, 2):
-                out = root / f"speed-{repeat}-{processes}"
-                run(*speed, "--nproc", processes, "--out", out)
-                rates[processes].append(20 / (60 * record_of(out)["minutes"]))
-            click.echo(f"{repeat + 1}: {rates[1][-1]:.3f} and {rates[2][-1]:.3f} outer steps a second")
-    medians = {processes: statistics.median(values) for processes, values in rates.items()}
-    content |= {"outer_steps_per_second": medians, "ratio": medians[2] / medians[1], "repeats": repeats}
-    click.echo(f"two ranks over one: {content['ratio']:.2f}")
+        speed += ["--validate-every", "0", "--validation-horizon", "20"]
+        content["speed"] = [_speed(root, speed, students, repeats) for students in (16, 32, 64)]
     records.write(FOLDER / "ranks.json", {**content, "options": {"exact": exact, "speed": speed}})
+
+
+def _speed(root: Path, options: list[str], students: int, repeats: int) -> dict[str, Any]:
+    """Outer steps a second of one process and of two, runs of both in turn."""
+    outer_steps = 640 // students
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for repeat in range(repeats):
+        for processes in (1, 2):
+            out = root / f"speed-{students}-{repeat}-{processes}"
+            run(*options, "--students", students, "--outer-steps", outer_steps, "--nproc", processes, "--out", out)
+            rates[processes].append(outer_steps / (60 * record_of(out)["minutes"]))
+    medians = {processes: statistics.median(values) for processes, values in rates.items()}
+    ratio = medians[2] / medians[1]
+    click.echo(f"{students} students: {medians[1]:.3f} and {medians[2]:.3f} outer steps a second, ratio {ratio:.2f}")
+    return {"students": students, "outer_steps_per_second": medians, "ratio": ratio, "repeats": repeats}
 
 
 def _phi_difference(one: Path, other: Path) -> float:

@@ -35,7 +35,7 @@ def test_the_trainer_is_left_alone():
 def test_longer_windows_need_more_and_checkpointed_ones_less():
     def peak(length, **options):
         estimator = TruncatedBackprop(horizon=length, truncation_length=length, **options)
-        return plan(trainer("digits-mlp:hidden=200", estimator), with_time=False).peak_bytes
+        return plan(trainer("digits-mlp:hidden=1000", estimator, rule="compact"), with_time=False).peak_bytes
 
     short, long, segmented = peak(10), peak(400), peak(400, gradient_checkpointing=True)
     assert long > short + 500 * 2**20
@@ -72,7 +72,8 @@ def test_large_students_are_probed_one_at_a_time(monkeypatch):
 
     monkeypatch.setattr(planning, "_outer_step", record)
     monkeypatch.setattr(planning, "available_bytes", lambda device: planning._resident_bytes(device) + 2**24)
-    found = plan(trainer("digits-mlp:hidden=500", TruncatedBackprop(horizon=2000, truncation_length=2000)))
+    estimator = TruncatedBackprop(horizon=2000, truncation_length=2000)
+    found = plan(trainer("digits-mlp:hidden=500", estimator, rule="compact"))
     assert not found.fits()
     assert max(numbers for numbers, _ in seen) == 1
     assert max(steps for _, steps in seen) == 2

@@ -11,7 +11,8 @@ class MetaTrainingLog:
     """Writes a point an outer step, and the students' whole loss curve at each validation.
 
     Charts over outer steps: ``meta/loss``, ``meta/gradient_norm``, ``meta/lr``, ``meta/skipped``, ``meta/seconds``,
-    ``meta/coordinates_per_second``, ``validation/figure``. Over inner steps, one run a validation (``validation-000120``): ``student/loss``.
+    ``meta/coordinates_per_second``, ``validation/figure``. Over inner steps, one run a validation
+    (``validation-000120``): ``student/loss``.
 
     Args:
         folder: of the events.

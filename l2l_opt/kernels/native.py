@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 DISABLED_BY = "L2L_OPT_NO_NATIVE"
 """Environment variable that, when set to anything, leaves the compiled kernels unused."""
@@ -137,6 +138,7 @@ def lstm_backward(
     return [*d_inputs, *d_hidden, *d_cell, *d_biases, *_weights_of(d_flat, weights)]
 
 
+@record_function("l2l_opt::lstm_replay")
 def lstm_replay(
     inputs: Sequence[Tensor],
     hidden: Sequence[Tensor],
