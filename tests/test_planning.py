@@ -73,7 +73,7 @@ def test_large_students_are_probed_one_at_a_time(monkeypatch):
     monkeypatch.setattr(planning, "_outer_step", record)
     monkeypatch.setattr(planning, "available_bytes", lambda device: planning._resident_bytes(device) + 2**24)
     estimator = TruncatedBackprop(horizon=2000, truncation_length=2000)
-    found = plan(trainer("digits-mlp:hidden=500", estimator, rule="compact"))
+    found = plan(trainer("digits-mlp:hidden=4000", estimator, rule="compact"))
     assert not found.fits()
     assert max(numbers for numbers, _ in seen) == 1
     assert max(steps for _, steps in seen) == 2
