@@ -8,7 +8,8 @@ and d L / d theta_k is a sum of gradients that the run has computed already. So 
 coordinate and step, and its states live in cache only, tile by tile (``kernels.native.lstm_replay``).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,6 +23,8 @@ from l2l_opt.types import Batch, Params, RuleState
 
 LossesAndGradients = Callable[[Params, Batch], tuple[Tensor, Params]]
 RECURRENT = ("hidden", "cell")
+BLOCK_BYTES = 2**25
+"""Of temporary memory in the backward pass."""
 
 
 def can_replay(rule: Any, phi: Mapping[str, Tensor], params: Params, state: RuleState) -> bool:
@@ -151,61 +154,79 @@ class _Window:
         return [weight.unsqueeze(0) for weight in weights], biases.unsqueeze(0)
 
     def replay(self, d_losses: Tensor, d_ends: Sequence[Tensor]) -> list[Tensor | None]:
-        """Derivatives of phi."""
-        names, num_steps = list(self.params), len(self.gradients)
-        d_params = dict(zip(names, d_ends, strict=False))
-        recurrent = iter(d_ends[len(names) :])
-        # Derivatives are float32 beside states in bfloat16 too.
-        d_last = [(_rows(next(recurrent).float()), _rows(next(recurrent).float())) for _ in names]
-        d_updates: list[Params] = []
-        for step in range(num_steps, 0, -1):
-            for name, gradient in self.judged[step].items():
-                scale = d_losses[step].reshape(-1, *[1] * (gradient.dim() - 1))
-                d_params[name] = d_params[name] + scale * gradient
-            d_updates.append(dict(d_params))
-        d_updates.reverse()
+        """Derivatives of phi, summed over blocks of coordinates so that temporary memory does not grow with them."""
+        phi = list(self.rule.parameters())
         with torch.enable_grad():
             weights, biases = self._weights()
-            inputs = [self._inputs(name) for name in names]
-            outputs = [torch.cat([step[name] for step in self.outputs]).requires_grad_() for name in names]
-            answers = [self.rule.answer(output) for output in outputs]
-        d_answers = [
-            torch.cat([d[name].reshape(1, -1, answer.shape[2]) for d in d_updates])
-            for name, answer in zip(names, answers, strict=True)
-        ]
-        needs_d_inputs = any(x.requires_grad for x in inputs)
-        students = next(iter(self.params.values())).shape[0]
-        hidden, cell = ([_rows(self.first_state[name][key]) for name in names] for key in RECURRENT)
-        with torch.no_grad():
-            d_inputs, d_biases, d_weights = native.lstm_replay(
-                inputs,
-                hidden,
-                cell,
-                [biases.expand(students, -1)] * len(names),
-                weights,
-                torch.autograd.grad(answers, outputs, d_answers),
-                d_last,
-                num_steps=num_steps,
-                needs_d_inputs=needs_d_inputs,
-            )
-        d_bias = torch.stack(d_biases).sum((0, 1)).unsqueeze(0)
-        phi = list(self.rule.parameters())
-        return list(
-            torch.autograd.grad(
-                [*weights, biases, *(inputs if needs_d_inputs else [])],
-                phi,
-                [*d_weights, d_bias, *d_inputs],
-                allow_unused=True,
-            )
-        )
+        d_weights, d_biases = [torch.zeros_like(weight) for weight in weights], torch.zeros_like(biases)
+        through_looks: list[Tensor | None] = [None] * len(phi)
+        recurrent = iter(d_ends[len(self.params) :])
+        for name, d_params in zip(self.params, d_ends, strict=False):
+            # Derivatives are float32 beside states in bfloat16 too.
+            d_states = [_rows(next(recurrent).float()) for _ in RECURRENT]
+            for block in self._blocks(name):
+                d_answers = self._d_answers(name, block, d_losses, d_params)
+                output = torch.cat([step[name][..., block] for step in self.outputs]).requires_grad_()
+                with torch.enable_grad():
+                    inputs, answers = self._inputs(name, block), self.rule.answer(output)
+                (d_output,) = torch.autograd.grad(answers, output, d_answers)
+                d_inputs, d_block_biases, d_block_weights = native.lstm_replay(
+                    [inputs.detach()],
+                    *([_rows(self.first_state[name][key])[..., block]] for key in RECURRENT),
+                    [biases.detach().expand(inputs.shape[1], -1)],
+                    [weight.detach() for weight in weights],
+                    [d_output],
+                    [(d_states[0][..., block], d_states[1][..., block])],
+                    num_steps=len(self.gradients),
+                    needs_d_inputs=inputs.requires_grad,
+                )
+                for total, own in zip(d_weights, d_block_weights, strict=True):
+                    total += own
+                d_biases += d_block_biases[0].sum(0)
+                if inputs.requires_grad:
+                    own = torch.autograd.grad(inputs, phi, d_inputs[0], allow_unused=True)
+                    through_looks = [_sum(pair) for pair in zip(through_looks, own, strict=True)]
+        through_body = torch.autograd.grad([*weights, biases], phi, [*d_weights, d_biases], allow_unused=True)
+        return [_sum(pair) for pair in zip(through_body, through_looks, strict=True)]
 
-    def _inputs(self, name: str) -> Tensor:
-        """All steps' inputs of one tensor again, now differentiable in phi: ``[K * num_inputs, S, N]``."""
-        state, parts = self.first_state[name], []
+    def _blocks(self, name: str) -> Iterator[slice]:
+        """Ranges of a tensor's coordinates whose inputs, of all students and steps, take some BLOCK_BYTES."""
+        students, *shape = self.params[name].shape
+        numbers = 3 * self.rule.body.num_inputs + 6
+        length = BLOCK_BYTES // (4 * numbers * len(self.gradients) * students * native.TILE)
+        step, total = max(length, 1) * native.TILE, math.prod(shape)
+        return (slice(start, min(start + step, total)) for start in range(0, total, step))
+
+    def _d_answers(self, name: str, block: slice, d_losses: Tensor, d_end: Tensor) -> Tensor:
+        """d meta-loss / d update of every step, ``[K, S, n]``: of all later losses, and of the end."""
+        d_params = _flat(d_end)[:, block]
+        found: list[Tensor] = []
+        for d_loss, gradients in zip(reversed(d_losses[1:]), reversed(self.judged[1:]), strict=True):
+            d_params = d_params + d_loss.unsqueeze(1) * _flat(gradients[name])[:, block]
+            found.append(d_params)
+        return torch.stack(found[::-1])
+
+    def _inputs(self, name: str, block: slice) -> Tensor:
+        """All steps' inputs of a block again, now differentiable in phi: ``[K * num_inputs, S, n]``."""
+        state = {
+            key: value if value.dim() == 1 else _rows(value)[..., block].movedim(0, 1)
+            for key, value in self.first_state[name].items()
+        }
+        parts: list[Tensor] = []
         for step in self.gradients:
-            inputs, state = self._look(step[name], state)
+            inputs, state = self._look(_flat(step[name])[:, block], state)
             parts.append(inputs)
         return torch.cat(parts)
+
+
+def _flat(value: Tensor) -> Tensor:
+    """``[S, *shape]`` as ``[S, N]``."""
+    return value.reshape(value.shape[0], value.shape[1:].numel())
+
+
+def _sum(pair: tuple[Tensor | None, Tensor | None]) -> Tensor | None:
+    given = [value for value in pair if value is not None]
+    return sum(given[1:], start=given[0]) if given else None
 
 
 def _rows(value: Tensor) -> Tensor:

@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map
 
+from l2l_opt import replay
 from l2l_opt import unroll as unroll_module
 from l2l_opt.kernels import native
 from l2l_opt.randomness import Stream
 from l2l_opt.replay import can_replay
 from l2l_opt.schedules import Horizon
 from l2l_opt.students import Students
+from l2l_opt.tasks import ModuleTask
 from l2l_opt.unroll import InnerState, unroll
 from tests.conftest import small_family, small_rule
 from tests.kernels.test_native import instructions
@@ -90,6 +92,22 @@ def assert_equal_to_the_tape(name, options, replays, *, within=1e-4, **arguments
 @pytest.mark.parametrize(("name", "options"), SIZES)
 def test_values_and_meta_gradients_equal_the_tape(instructions, replays, name, options, judged):
     assert_equal_to_the_tape(name, options, replays, judged=judged)
+
+
+def test_blocks_of_coordinates_add_up(replays, monkeypatch):
+    """Seven blocks of a tensor of 400 coordinates, the last one shorter."""
+    rule, found = small_rule("rnnprop"), []
+    module = torch.nn.Sequential(torch.nn.Linear(20, 20), torch.nn.Tanh(), torch.nn.Linear(20, 2))
+    family = ModuleTask(module, torch.nn.functional.cross_entropy, (torch.randn(30, 20), torch.arange(30) % 2))
+    for size in (replay.BLOCK_BYTES, 1):
+        monkeypatch.setattr(replay, "BLOCK_BYTES", size)
+        students = Students(rule, family, numbers=range(2), horizon=Horizon(9, 9), seed=0, stream=Stream.META_TRAINING)
+        (window,) = students.windows(5)
+        _, losses = unroll(rule, family, window.data, window.inner, window.batches)
+        found.append(torch.autograd.grad(losses.sum(), list(rule.parameters())))
+    assert len(replays) == 2
+    for a, b in zip(*found, strict=True):
+        assert (a - b).norm() <= 1e-5 * a.norm()
 
 
 @pytest.mark.parametrize("length", [1, 2, 20])

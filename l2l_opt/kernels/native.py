@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
+TILE = 64
+"""Coordinates that the kernels take at a time; as in lstm.h."""
 DISABLED_BY = "L2L_OPT_NO_NATIVE"
 """Environment variable that, when set to anything, leaves the compiled kernels unused."""
 

@@ -30,7 +30,7 @@ class RecurrentBody(nn.Module):
         for key, value in {"hidden_size": hidden_size, "num_layers": num_layers}.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{key} must be a positive integer; got {value!r}, use e.g. 20")
-        self.hidden_size, self.num_layers = hidden_size, num_layers
+        self.num_inputs, self.hidden_size, self.num_layers = num_inputs, hidden_size, num_layers
         self.layers = nn.ModuleList(
             LSTMLayer(num_inputs if layer == 0 else hidden_size, hidden_size) for layer in range(num_layers)
         )
