@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from typing import NoReturn
 
 import click
 
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         result = group.main(args=arguments, prog_name="l2l-opt", standalone_mode=False, obj={"arguments": arguments})
-        sys.exit(result if isinstance(result, int) else 0)
+        _exit(result if isinstance(result, int) else 0)
     except click.ClickException as error:
         if debug and error.__cause__ is not None:
             raise
@@ -71,8 +72,17 @@ def main(arguments: list[str] | None = None) -> None:
         _say_and_exit(message, 1)
 
 
-def _say_and_exit(message: str, code: int) -> None:
+def _say_and_exit(message: str, code: int) -> NoReturn:
     # Wrong usage is the same on all ranks of a distributed run: one says so.
     if code != 2 or os.environ.get("RANK", "0") == "0":
         click.echo(f"Error: {' '.join(message.split())}", err=True)
+    _exit(code)
+
+
+def _exit(code: int) -> NoReturn:
+    if "RANK" in os.environ:
+        # Threads of torch.distributed may abort while the interpreter is taken down, and with it a run that is done.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
