@@ -80,7 +80,7 @@ def _say_and_exit(message: str, code: int) -> NoReturn:
 
 
 def _exit(code: int) -> NoReturn:
-    if "RANK" in os.environ:
+    if code == 0 and "RANK" in os.environ:
         # Threads of torch.distributed may abort while the interpreter is taken down, and with it a run that is done.
         sys.stdout.flush()
         sys.stderr.flush()
