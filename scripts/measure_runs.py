@@ -132,7 +132,7 @@ def ranks(repeats: int) -> None:
         click.echo(content)
         speed = ["--rule", "compact", "--task", "digits-mlp:hidden=32", "--estimator", "nres", "--horizon", "100"]
         speed += ["--validate-every", "0", "--validation-horizon", "20"]
-        content["speed"] = [_speed(root, speed, students, repeats) for students in (16, 32, 64)]
+        content["speed"] = [_speed(root, speed, students, repeats) for students in (16, 64)]
     records.write(FOLDER / "ranks.json", {**content, "options": {"exact": exact, "speed": speed}})
 
 
