@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 import torch
+from torch.utils._triton import has_triton
 
 from l2l_opt import __version__
 from l2l_opt.checkpoint import load_rule
@@ -34,7 +35,8 @@ def show(rule: str | None, runtime: bool, as_json: bool, device: str, threads: i
 
 
 def _runtime() -> dict[str, Any]:
-    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    by = "Triton" if has_triton() else "PyTorch"
+    devices = [f"{torch.cuda.get_device_name(index)} ({by})" for index in range(torch.cuda.device_count())]
     return {
         "versions": {"l2l_opt": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "kernels": native.describe(),

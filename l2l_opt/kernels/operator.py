@@ -1,7 +1,8 @@
 """The coordinatewise LSTM as one operator, ``torch.ops.l2l_opt.coordinatewise_lstm``, over the tensors of students.
 
-It is computed by the compiled kernels where they serve and in PyTorch elsewhere, keeps no activations for the backward
-pass but recomputes them from the state, and under vmap folds students into its axis of particles.
+It is computed by the compiled kernels where they serve, on a GPU by Triton and elsewhere in PyTorch, keeps no
+activations for the backward pass but recomputes them from the state, and under vmap folds students into its axis of
+particles.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from l2l_opt.kernels import native, portable
+from l2l_opt.kernels import inductor, native, portable
 from l2l_opt.kernels.reference import LSTMWeights, ReadoutWeights
 
 _library = torch.library.Library("l2l_opt", "DEF")
@@ -68,9 +69,10 @@ def _thirds(tensors: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
 def _forward(
     inputs: list[Tensor], hidden: list[Tensor], cell: list[Tensor], biases: list[Tensor], weights: list[Tensor]
 ) -> list[Tensor]:
-    if not native.serves([*inputs, *biases, *weights], states=[*hidden, *cell]):
-        return portable.forward(inputs, hidden, cell, biases, weights)
-    return native.lstm_forward(inputs, hidden, cell, biases, weights)
+    if native.serves([*inputs, *biases, *weights], states=[*hidden, *cell]):
+        return native.lstm_forward(inputs, hidden, cell, biases, weights)
+    where = inductor if inductor.serves(inputs) else portable
+    return where.forward(inputs, hidden, cell, biases, weights)
 
 
 @torch.library.impl(_library, "coordinatewise_lstm_backward", "CompositeExplicitAutograd")
@@ -85,9 +87,9 @@ def _backward(
     needs_d_inputs: bool,
 ) -> list[Tensor]:
     arguments = (inputs, hidden, cell, biases, weights, next_hidden, d_results)
-    if not native.serves([*inputs, *biases, *weights], states=[*hidden, *cell]):
-        return portable.backward(*arguments)
-    return native.lstm_backward(*arguments, needs_d_inputs=needs_d_inputs)
+    if native.serves([*inputs, *biases, *weights], states=[*hidden, *cell]):
+        return native.lstm_backward(*arguments, needs_d_inputs=needs_d_inputs)
+    return (inductor if inductor.serves(inputs) else portable).backward(*arguments)
 
 
 @torch.library.register_fake(FORWARD)

@@ -120,7 +120,9 @@ def backward(
 
 def _blocks(tensor: Tensor) -> Iterator[slice]:
     particles, count = tensor.shape[1:]
-    length = max(BLOCK_LENGTH // max(particles, 1), 64) if tensor.device.type == "cpu" else max(count, 1)
+    if tensor.device.type != "cpu":
+        return iter((slice(None),))
+    length = max(BLOCK_LENGTH // max(particles, 1), 64)
     return (slice(start, start + length) for start in range(0, count, length))
 
 
