@@ -1,6 +1,7 @@
 """LearnedOptimizer: an update rule as a torch.optim.Optimizer."""
 
 import copy
+import itertools
 import os
 import warnings
 from collections.abc import Callable
@@ -131,7 +132,8 @@ class LearnedOptimizer(torch.optim.Optimizer):
         if not tensors:
             return
         device = next(iter(tensors.values())).device
-        self.rule.to(device)
+        if any(own.device != device for own in itertools.chain(self.rule.parameters(), self.rule.buffers())):
+            self.rule.to(device)
         for name, p in tensors.items():
             assert p.grad is not None
             if p.grad.is_sparse:

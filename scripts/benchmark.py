@@ -24,9 +24,10 @@ from typing import Any
 import click
 
 THREADS = int(os.environ.get("BENCHMARK_THREADS", "1"))
+CORES = os.sched_getaffinity(0)
 if __name__ == "__main__":
     # Before JAX and torch are imported, since they ask how many cores they may use but once.
-    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:THREADS]))
+    os.sched_setaffinity(0, set(sorted(CORES)[:THREADS]))
 
 import numpy as np
 import records
@@ -319,7 +320,7 @@ def hidden(rounds: int) -> None:
 @click.option("--rounds", default=9)
 def threads(rounds: int) -> None:
     """Two threads against one, in one process: drop-in steps and a truncation of meta-training."""
-    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    os.sched_setaffinity(0, CORES)
     torch.manual_seed(0)
     params = model(1_070_000)
     gradients = gradients_of(params)
@@ -375,6 +376,8 @@ def plots() -> None:
 @group.command("all")
 def everything() -> None:
     """All of the above; with two threads too where two threads matter."""
+    # What it starts may use all cores again.
+    os.sched_setaffinity(0, CORES)
     for number, names in {
         1: ("drop-in", "meta-training", "memory", "sizes", "hidden"),
         2: ("drop-in", "sizes"),
