@@ -191,3 +191,29 @@ def test_state_and_parameters_stay_where_they_are():
         state = optimizer.state[param]
         addresses.append([param.data_ptr(), *(state[key].data_ptr() for key in ("hidden", "cell"))])
     assert addresses[0] == addresses[1] == addresses[2]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_opcheck(name):
+    """Its schema says what it changes, and its fake says what it returns."""
+    rule = make_rule(name, purely=False)
+    param, grad = torch.randn(30), torch.randn(30)
+    state = rule.init_state({"p": param})["p"]
+    compiled = rule.compiled_step()
+    moments = [[state[key]] for key in compiled.moments] if compiled.moments else [[], []]
+    arguments = (
+        [param],
+        [grad],
+        [state["hidden"]],
+        [state["cell"]],
+        *moments,
+        torch.tensor([list(compiled.numbers(state, 10))]),
+        [weight.detach() for weight in compiled.weights],
+        compiled.biases.detach(),
+        compiled.options.detach(),
+    )
+    torch.library.opcheck(
+        torch.ops.l2l_opt.recurrent_step_.default,
+        (compiled.kind, *arguments, 1.0, 0.0, 1.0, True),
+        test_utils=("test_schema", "test_faketensor"),
+    )
