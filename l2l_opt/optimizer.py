@@ -132,7 +132,8 @@ class LearnedOptimizer(torch.optim.Optimizer):
         if not tensors:
             return
         device = next(iter(tensors.values())).device
-        if any(own.device != device for own in itertools.chain(self.rule.parameters(), self.rule.buffers())):
+        own = next(itertools.chain(self.rule.parameters(), self.rule.buffers()), None)
+        if own is not None and own.device != device:
             self.rule.to(device)
         for name, p in tensors.items():
             assert p.grad is not None
