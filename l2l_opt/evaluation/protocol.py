@@ -88,27 +88,39 @@ def evaluate(
     results = []
     for horizon in horizons:
         on_progress(f"learned, {horizon} steps")
-        results.append(_report(rule, family, task, horizon, "learned", settings, num_seeds, seed))
+        results.append(report(rule, family, task, horizon, num_seeds=num_seeds, seed=seed, settings=settings))
         for baseline in baselines:
             on_progress(f"tuning {baseline.name}, {horizon} steps")
-            tuning = tune(baseline, family, horizon=horizon, num_seeds=tuning_seeds, seed=seed)
-            tuned = {"lr": tuning.lr, **baseline.options, "tried": {f"{lr:.3g}": v for lr, v in tuning.figures.items()}}
             results.append(
-                _report(baseline.make(tuning.lr), family, task, horizon, baseline.name, tuned, num_seeds, seed)
+                tune_and_report(
+                    baseline, family, task, horizon, num_seeds=num_seeds, tuning_seeds=tuning_seeds, seed=seed
+                )
             )
     return results
 
 
-def _report(
+def tune_and_report(
+    baseline: Baseline, family: Tasks, task: str, horizon: int, *, num_seeds: int, tuning_seeds: int, seed: int
+) -> Result:
+    """A baseline with the learning rate that is best on the tuning students, on the reporting ones."""
+    tuning = tune(baseline, family, horizon=horizon, num_seeds=tuning_seeds, seed=seed)
+    tuned = {"lr": tuning.lr, **baseline.options, "tried": {f"{lr:.3g}": v for lr, v in tuning.figures.items()}}
+    rule = baseline.make(tuning.lr)
+    return report(rule, family, task, horizon, num_seeds=num_seeds, seed=seed, settings=tuned, optimizer=baseline.name)
+
+
+def report(
     rule: UpdateRule,
     family: Tasks,
     task: str,
     horizon: int,
-    optimizer: str,
-    settings: dict[str, Any],
+    *,
     num_seeds: int,
     seed: int,
+    settings: dict[str, Any],
+    optimizer: str = "learned",
 ) -> Result:
+    """A rule as it is, on the reporting students."""
     start = time.perf_counter()
     curves = training_losses(
         rule, family, numbers=range(num_seeds), horizon=horizon, seed=seed, stream=Stream.REPORTING, group_size=1
