@@ -210,11 +210,11 @@ def readme(out: Path) -> str:
     lines = [
         "# The paper's figures",
         "",
-        "Written by `scripts/reproduce_paper.py`. Losses are *final losses*: the mean training loss of the last 10 steps",
-        f"(of the last 10 % beyond 100), mean over {SEEDS} seeds with its 95 % bootstrap interval. Learning rates of all",
-        f"baselines were tuned for each setting on {TUNING_SEEDS} other seeds, in half-decades, the grid widened where the",
-        "best sat at its edge. The paper's values are read off its plots (about 5 %). `adam-cosine` is an extra: the paper",
-        "has no schedules.",
+        "Written by `scripts/reproduce_paper.py`. Losses are *final losses*: the mean training loss of the last 10",
+        f"steps (of the last 10 % beyond 100), mean over {SEEDS} seeds with its 95 % bootstrap interval. Learning rates",
+        f"of all baselines were tuned for each setting on {TUNING_SEEDS} other seeds, in half-decades, the grid widened",
+        "where the best sat at its edge. The paper's values are read off its plots (about 5 %). `adam-cosine` is an extra: the",
+        "paper has no schedules.",
     ]
     for name, (_, settings) in FIGURES.items():
         if not (out / name / "evaluation.json").exists():

@@ -1,7 +1,12 @@
 """Scripts whose output is kept in the repository."""
 
 import importlib.util
+import json
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -11,3 +16,18 @@ def test_the_page_on_scale_is_what_its_script_writes_from_the_measurements():
     scale = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(scale)
     assert scale.PAGE.read_text() == scale.page(), "python scripts/scale.py writes it anew"
+
+
+def test_the_papers_quadratics_come_out_again_from_what_is_committed(tmp_path):
+    command = [sys.executable, SCRIPTS / "reproduce_paper.py", "--figure", "quadratics", "--artefacts"]
+    subprocess.run([*command, "--out", tmp_path], check=True, capture_output=True, text=True)
+    committed, again = (
+        json.loads((folder / "quadratics" / "evaluation.json").read_text())["results"]
+        for folder in (SCRIPTS.parent / "results" / "paper", tmp_path)
+    )
+    assert [row["optimizer"] for row in again] == [row["optimizer"] for row in committed]
+    assert again[0]["optimizer"] == "learned"
+    for ours, theirs in zip(again, committed, strict=True):
+        assert ours["final_losses"] == pytest.approx(theirs["final_losses"], rel=1e-3)
+    assert "| Quadratics | quadratics-lstm |" in (tmp_path / "README.md").read_text()
+    assert (tmp_path / "quadratics" / "curves.svg").stat().st_size > 10_000
