@@ -97,8 +97,8 @@ PREAMBLE = """# The paper's figures
 
 Written by `scripts/reproduce_paper.py`. Losses are *final losses*: the mean training loss of the last 10 steps (of the
 last 10 % beyond 100), mean over {seeds} seeds with its 95 % bootstrap interval. Learning rates of all baselines were
-tuned for each setting on {tuning_seeds} other seeds, in half-decades, the grid widened where the best sat at its edge. The
-paper's values are read off its plots (about 5 %). `adam-cosine` is an extra: the paper has no schedules."""
+tuned for each setting on {tuning_seeds} other seeds, in half-decades, the grid widened where the best sat at its edge.
+The paper's values are read off its plots (about 5 %). `adam-cosine` is an extra: the paper has no schedules."""
 
 
 @click.command()

@@ -204,3 +204,16 @@ def test_the_switch_leaves_compiled_kernels_unused():
         [sys.executable, "-c", code], env={native.DISABLED_BY: "1"}, capture_output=True, text=True, check=True
     )
     assert answer.stdout.strip() == "True PyTorch (compiled kernels are switched off by L2L_OPT_NO_NATIVE)"
+
+
+def test_numbers_too_small_to_matter_count_as_zero_and_only_inside():
+    """Derivatives through saturated gates are that small, and slow a processor down."""
+    _, (states, layers, readout) = both(8, 1, [64])
+    with torch.no_grad():
+        readout.weight.fill_(2.0**-100)
+    found = []
+    for function in (fused, defined):
+        outputs = next(iter(function(states, layers, readout)))
+        (d_inputs,) = torch.autograd.grad(outputs, states[0], [torch.full_like(outputs[0], 2.0**-38)])
+        found.append(float(d_inputs.abs().max()))
+    assert found[0] == 0 < found[1] < 2.0**-126
