@@ -77,8 +77,8 @@ META_TRAINING = {
         f"mnist-lstm-{seed}": f"--rule lstm {ON_MNIST} {ANNEALED} --outer-steps 2800 --seed {seed}" for seed in range(3)
     },
     "mnist-rnnprop": "--rule rnnprop:hidden_size=10,num_layers=1 --task mnist-mlp --horizon 100 --staggered "
-    "--students 8 --validate-every 50 --validation-students 8 --reparametrise 0.05..20 --meta-loss mean "
-    "--normalisation log --meta-lr 0.001 --meta-lr-schedule cosine --outer-steps 1100 --seed 0",
+    "--truncation-length 50 --students 4 --validate-every 50 --validation-students 8 --reparametrise 0.2..5 "
+    "--meta-loss mean --normalisation log --meta-lr 0.002 --meta-lr-schedule cosine --outer-steps 800 --seed 0",
 }
 """Options of ``l2l-opt meta-train`` for each artefact."""
 ELSEWHERE = {"compact": RESULTS.parent / "long_horizons" / "artefacts" / "nres.safetensors"}
