@@ -16,6 +16,7 @@ class Stream(enum.IntEnum):
     RULE = 4
     GROUP = 5
     EVOLUTION = 6
+    COORDINATES = 7
 
 
 def make_generator(seed: int, stream: Stream, *numbers: int) -> torch.Generator:

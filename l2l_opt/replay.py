@@ -27,6 +27,26 @@ BLOCK_BYTES = 2**25
 """Of temporary memory in the backward pass."""
 
 
+@dataclass(frozen=True)
+class CoordinateSample:
+    """The coordinates of a large tensor through which a window is differentiated: every n-th, each counted n times.
+
+    With an offset that is uniform in 0 ... n - 1 the meta-gradient's expectation is that of all coordinates, and the
+    backward pass, most of a window's work, takes an n-th of the time. Tensors too small for that are taken whole.
+
+    Attributes:
+        stride: n, of coordinates; 1 for all.
+        offset: the first.
+    """
+
+    stride: int = 1
+    offset: int = 0
+
+    def of(self, count: int) -> tuple[int, int]:
+        """Stride and offset for a tensor of so many coordinates."""
+        return (self.stride, self.offset) if count >= self.stride * native.TILE else (1, 0)
+
+
 def can_replay(rule: Any, phi: Mapping[str, Tensor], params: Params, state: RuleState) -> bool:
     """Whether a window can be differentiated by replay: a rule that reads gradients alone, float32 on the CPU.
 
@@ -54,6 +74,7 @@ def run_and_replay(
     batches: Sequence[Batch],
     judging: Sequence[Batch] | None,
     losses_and_gradients: LossesAndGradients,
+    sample: CoordinateSample,
 ) -> tuple[Params, RuleState, Tensor]:
     """K steps of S students; what is returned is differentiable in the rule's weights.
 
@@ -64,11 +85,12 @@ def run_and_replay(
         batches: K + 1 batches.
         judging: K + 1 batches whose losses are returned instead.
         losses_and_gradients: losses ``[S]`` of students on a batch, and their gradients.
+        sample: the coordinates that the meta-gradient is estimated from.
 
     Returns:
         Params and state after K steps, and losses ``[K + 1, S]``.
     """
-    window = _Window(rule, params, state)
+    window = _Window(rule, params, state, sample)
     with torch.no_grad():
         losses = window.run(batches, judging, losses_and_gradients)
     ends = [*window.params.values(), *(window.state[name][key] for name in params for key in RECURRENT)]
@@ -87,11 +109,13 @@ class _Window:
         rule: the teacher.
         params: where the students stand.
         state: likewise.
+        sample: the coordinates that the backward pass goes through.
     """
 
     rule: GradientRule
     params: Params
     state: RuleState
+    sample: CoordinateSample
 
     def __post_init__(self) -> None:
         self.first_state = self.state
@@ -164,8 +188,9 @@ class _Window:
         for name, d_params in zip(self.params, d_ends, strict=False):
             # Derivatives are float32 beside states in bfloat16 too.
             d_states = [_rows(next(recurrent).float()) for _ in RECURRENT]
+            stride, _ = self.sample.of(d_states[0].shape[-1])
             for block in self._blocks(name):
-                d_answers = self._d_answers(name, block, d_losses, d_params)
+                d_answers = stride * self._d_answers(name, block, d_losses, d_params)
                 output = torch.cat([step[name][..., block] for step in self.outputs]).requires_grad_()
                 with torch.enable_grad():
                     inputs, answers = self._inputs(name, block), self.rule.answer(output)
@@ -176,7 +201,7 @@ class _Window:
                     [biases.detach().expand(inputs.shape[1], -1)],
                     [weight.detach() for weight in weights],
                     [d_output],
-                    [(d_states[0][..., block], d_states[1][..., block])],
+                    [tuple(stride * d[..., block] for d in d_states)],
                     num_steps=len(self.gradients),
                     needs_d_inputs=inputs.requires_grad,
                 )
@@ -190,12 +215,14 @@ class _Window:
         return [_sum(pair) for pair in zip(through_body, through_looks, strict=True)]
 
     def _blocks(self, name: str) -> Iterator[slice]:
-        """Ranges of a tensor's coordinates whose inputs, of all students and steps, take some BLOCK_BYTES."""
+        """A tensor's sampled coordinates in blocks whose inputs, of all students and steps, take some BLOCK_BYTES."""
         students, *shape = self.params[name].shape
         numbers = 3 * self.rule.body.num_inputs + 6
         length = BLOCK_BYTES // (4 * numbers * len(self.gradients) * students * native.TILE)
-        step, total = max(length, 1) * native.TILE, math.prod(shape)
-        return (slice(start, min(start + step, total)) for start in range(0, total, step))
+        total = math.prod(shape)
+        stride, offset = self.sample.of(total)
+        step = max(length, 1) * native.TILE * stride
+        return (slice(start, min(start + step, total), stride) for start in range(offset, total, step))
 
     def _d_answers(self, name: str, block: slice, d_losses: Tensor, d_end: Tensor) -> Tensor:
         """d meta-loss / d update of every step, ``[K, S, n]``: of all later losses, and of the end."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from l2l_opt.replay import can_replay, run_and_replay
+from l2l_opt.replay import CoordinateSample, can_replay, run_and_replay
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.recurrent import GradientRule
 from l2l_opt.tasks.base import TaskFamily
@@ -123,6 +123,7 @@ def unroll(
     second_derivatives: bool = False,
     judging: Sequence[Batch] | None = None,
     gradient_checkpointing: bool = False,
+    sample: CoordinateSample | None = None,
 ) -> tuple[InnerState, Tensor]:
     """Run K inner steps of S students; pure, and differentiable in phi wherever gradients are enabled.
 
@@ -137,6 +138,8 @@ def unroll(
         judging: K + 1 batches whose losses are returned instead of those of ``batches``, e.g. of the test split.
         gradient_checkpointing: keep only the states between segments of about sqrt(K) steps, and run each segment
             again when it is differentiated: memory grows with sqrt(K), time by one more forward pass.
+        sample: coordinates that a replayed window is differentiated through; all where None, and wherever a tape is
+            kept.
 
     Returns:
         Where the students stand after K steps, and losses ``[K + 1, S]``: ``losses[k]`` before step k, ``losses[K]``
@@ -150,7 +153,13 @@ def unroll(
     num_steps = len(batches) - 1
     if num_steps and not second_derivatives and can_replay(rule, weights, inner.params, inner.state):
         params, state, losses = run_and_replay(
-            cast(GradientRule, rule), inner.params, inner.state, batches, judging, steps.losses_and_gradients
+            cast(GradientRule, rule),
+            inner.params,
+            inner.state,
+            batches,
+            judging,
+            steps.losses_and_gradients,
+            CoordinateSample() if sample is None else sample,
         )
         return InnerState(params, state, inner.num_steps), losses
     parts: list[Tensor] = []

@@ -10,7 +10,7 @@ from l2l_opt import replay
 from l2l_opt import unroll as unroll_module
 from l2l_opt.kernels import native
 from l2l_opt.randomness import Stream
-from l2l_opt.replay import can_replay
+from l2l_opt.replay import CoordinateSample, can_replay
 from l2l_opt.schedules import Horizon
 from l2l_opt.students import Students
 from l2l_opt.tasks import ModuleTask
@@ -96,18 +96,43 @@ def test_values_and_meta_gradients_equal_the_tape(instructions, replays, name, o
 
 def test_blocks_of_coordinates_add_up(replays, monkeypatch):
     """Seven blocks of a tensor of 400 coordinates, the last one shorter."""
-    rule, found = small_rule("rnnprop"), []
-    module = torch.nn.Sequential(torch.nn.Linear(20, 20), torch.nn.Tanh(), torch.nn.Linear(20, 2))
-    family = ModuleTask(module, torch.nn.functional.cross_entropy, (torch.randn(30, 20), torch.arange(30) % 2))
+    (rule, family, window), found = wide_window(), []
     for size in (replay.BLOCK_BYTES, 1):
         monkeypatch.setattr(replay, "BLOCK_BYTES", size)
-        students = Students(rule, family, numbers=range(2), horizon=Horizon(9, 9), seed=0, stream=Stream.META_TRAINING)
-        (window,) = students.windows(5)
         _, losses = unroll(rule, family, window.data, window.inner, window.batches)
         found.append(torch.autograd.grad(losses.sum(), list(rule.parameters())))
     assert len(replays) == 2
     for a, b in zip(*found, strict=True):
         assert (a - b).norm() <= 1e-5 * a.norm()
+
+
+def wide_window():
+    """A rule, a family with a tensor of 400 coordinates and one of 20, and a window."""
+    rule = small_rule("rnnprop")
+    module = torch.nn.Sequential(torch.nn.Linear(20, 20), torch.nn.Tanh(), torch.nn.Linear(20, 2))
+    family = ModuleTask(module, torch.nn.functional.cross_entropy, (torch.randn(30, 20), torch.arange(30) % 2))
+    students = Students(rule, family, numbers=range(2), horizon=Horizon(9, 9), seed=0, stream=Stream.META_TRAINING)
+    (window,) = students.windows(5)
+    return rule, family, window
+
+
+@pytest.mark.parametrize("block_bytes", [1, replay.BLOCK_BYTES])
+def test_sampled_coordinates_give_the_meta_gradient_in_expectation(replays, monkeypatch, block_bytes):
+    """Over all offsets their mean is exact; each alone is not, and losses do not depend on it."""
+    monkeypatch.setattr(replay, "BLOCK_BYTES", block_bytes)
+    rule, family, window = wide_window()
+    found = []
+    for sample in (None, *(CoordinateSample(5, offset) for offset in range(5))):
+        inner, losses = unroll(rule, family, window.data, window.inner, window.batches, sample=sample)
+        total = losses.sum() + sum(inner.state[name]["hidden"].square().sum() for name in inner.state)
+        gradients = torch.autograd.grad(total, list(rule.parameters()))
+        found.append((losses.detach(), torch.cat([gradient.flatten() for gradient in gradients])))
+    assert len(replays) == 6
+    (losses, exact), *sampled = found
+    assert all(torch.equal(losses, own) for own, _ in sampled)
+    assert all((own - exact).norm() > 1e-3 * exact.norm() for _, own in sampled)
+    mean = sum(own for _, own in sampled) / 5
+    assert (mean - exact).norm() <= 1e-5 * exact.norm()
 
 
 @pytest.mark.parametrize("length", [1, 2, 20])

@@ -12,9 +12,11 @@ import torch
 
 from l2l_opt.estimators.base import ESTIMATORS, MetaGradient, MetaGradientEstimator
 from l2l_opt.estimators.meta_loss import MetaLoss
+from l2l_opt.randomness import Stream, make_generator
+from l2l_opt.replay import CoordinateSample
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.schedules import Horizon
-from l2l_opt.students import Students
+from l2l_opt.students import Student, Students
 from l2l_opt.unroll import segment_length, unroll
 
 
@@ -30,9 +32,13 @@ class TruncatedBackprop(MetaGradientEstimator):
         group_size: students that share an architecture; 1 for a single family and all for a mixture where None.
         second_derivatives: keep d grad / d params in the meta-gradient.
         gradient_checkpointing: memory that grows with the root of K, for one more forward pass.
+        coordinate_stride: n; where windows are replayed (``lstm`` and ``rnnprop`` on a CPU), differentiate through
+            every n-th coordinate of large tensors only, each counted n times and the first drawn for each window. The
+            meta-gradient stays unbiased and its backward pass takes an n-th of the time.
 
     Raises:
-        ValueError: a truncation length that is longer than the horizon or does not divide it.
+        ValueError: a truncation length that is longer than the horizon or does not divide it, a coordinate_stride
+            that is not a positive integer.
 
     Source: arXiv 1606.04474, section 2 and 3 (horizon 100, truncation length 20, no second derivatives).
     """
@@ -47,6 +53,7 @@ class TruncatedBackprop(MetaGradientEstimator):
         group_size: int | None = None,
         second_derivatives: bool = False,
         gradient_checkpointing: bool = False,
+        coordinate_stride: int = 1,
     ):
         super().__init__(
             horizon=horizon,
@@ -55,7 +62,10 @@ class TruncatedBackprop(MetaGradientEstimator):
             staggered=staggered,
             group_size=group_size,
         )
+        if not isinstance(coordinate_stride, int) or coordinate_stride < 1:
+            raise ValueError(f"coordinate_stride must be a positive integer; got {coordinate_stride!r}, use e.g. 8")
         self.second_derivatives, self.gradient_checkpointing = second_derivatives, gradient_checkpointing
+        self.coordinate_stride = coordinate_stride
 
     @property
     def steps_in_graph(self) -> int:
@@ -78,6 +88,7 @@ class TruncatedBackprop(MetaGradientEstimator):
                     second_derivatives=self.second_derivatives,
                     judging=window.judging,
                     gradient_checkpointing=self.gradient_checkpointing,
+                    sample=self._draw_sample(students, students.members[window.indices[0]]),
                 )
                 per_student = self.meta_loss.per_student(
                     losses, window.known_initial_losses(losses), window.best_losses
@@ -90,6 +101,16 @@ class TruncatedBackprop(MetaGradientEstimator):
             all_losses[:, window.indices] = losses.detach().double().cpu()
         students.restart(all_losses)
         return MetaGradient(gradients, values.mean(), all_losses), students
+
+    def _draw_sample(self, students: Students, first: Student) -> CoordinateSample | None:
+        """The coordinates of a window, drawn for the first of its students."""
+        if self.coordinate_stride == 1:
+            return None
+        generator = make_generator(
+            students.seed, Stream.COORDINATES, first.number, first.episode, first.attempt, first.age
+        )
+        offset = int(torch.randint(self.coordinate_stride, (), generator=generator))
+        return CoordinateSample(self.coordinate_stride, offset)
 
 
 ESTIMATORS.register("tbptt", TruncatedBackprop)

@@ -5,6 +5,8 @@ import torch
 
 from l2l_opt import TruncatedBackprop
 from l2l_opt.estimators import MetaLoss
+from l2l_opt.kernels import native
+from l2l_opt.tasks import ModuleTask
 from l2l_opt.tasks.module_task import Examples
 from l2l_opt.unroll import unroll
 from tests.conftest import small_family, small_rule
@@ -78,3 +80,30 @@ def test_judged_on_test_batches_the_meta_gradient_is_that_of_test_losses():
     family.examples = Examples(inputs, family.examples.targets, {"train": (0, 20), "test": (0, 20)})
     (same,) = gradients(rule, outer_steps=1, family=family, meta_loss=MetaLoss(judged_on="test"))
     assert all(torch.isfinite(gradient).all() for gradient in same.gradients.values())
+
+
+def wide_family():
+    module = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.Tanh(), torch.nn.Linear(16, 2))
+    data = torch.randn(40, 16, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 2
+    return ModuleTask(module, torch.nn.functional.cross_entropy, data, batch_size=8)
+
+
+@pytest.mark.skipif(native.library is None, reason=native.status)
+def test_sampled_coordinates_change_meta_gradients_and_not_students():
+    """256 coordinates are enough for a stride of 3; where each window begins to count is drawn, and drawn again alike."""
+    rule = small_rule("lstm")
+    options = {"family": wide_family(), "outer_steps": 4}
+    exact = gradients(rule, **options)
+    sampled, again = (gradients(rule, coordinate_stride=3, **options) for _ in range(2))
+    for one, other, twin in zip(exact, sampled, again, strict=True):
+        assert torch.equal(one.losses, other.losses)
+        for key, gradient in other.gradients.items():
+            assert gradient.abs().max() > 0
+            assert not torch.equal(gradient, one.gradients[key])
+            assert torch.equal(gradient, twin.gradients[key])
+
+
+@pytest.mark.parametrize("stride", [0, -1, 1.5])
+def test_a_coordinate_stride_must_be_a_positive_integer(stride):
+    with pytest.raises(ValueError, match=r"coordinate_stride must be a positive integer; got .*, use e\.g\. 8"):
+        TruncatedBackprop(coordinate_stride=stride)
