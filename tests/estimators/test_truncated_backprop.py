@@ -90,7 +90,7 @@ def wide_family():
 
 @pytest.mark.skipif(native.library is None, reason=native.status)
 def test_sampled_coordinates_change_meta_gradients_and_not_students():
-    """256 coordinates are enough for a stride of 3; where each window begins to count is drawn, and drawn again alike."""
+    """256 coordinates are enough for a stride of 3; where a window begins to count is drawn, and drawn again alike."""
     rule = small_rule("lstm")
     options = {"family": wide_family(), "outer_steps": 4}
     exact = gradients(rule, **options)
