@@ -1,0 +1,210 @@
+"""What results/paper shows of the paper's figures: records, curves, tables."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from l2l_opt import load_rule
+from l2l_opt.evaluation.protocol import Result
+
+EXTRA = ("adam-cosine",)
+"""Drawn and tabulated, but not among the paper's baselines."""
+COLOURS = {"sgd": "C0", "nag": "C1", "rmsprop": "C2", "adam": "C3", "adam-cosine": "C5"}
+LEARNED = {
+    "lstm": ("lstm", "black"),
+    "composed": ("lstm", "black"),
+    "rnnprop": ("rnnprop", "C4"),
+    "compact": ("compact", "C9"),
+}
+"""Rule of the registry -> its name in the paper's tables, and its colour."""
+
+PREAMBLE = """# The paper's figures
+
+Written by `scripts/reproduce_paper.py`. Losses are *final losses*: the mean training loss of the last 10 steps (of the
+last 10 % beyond 100), mean over the reporting seeds with its 95 % bootstrap interval. Learning rates of all baselines
+were tuned for each setting on other seeds, in half-decades, the grid widened where the best sat at its edge. A seed has
+diverged where its final loss is above its first. The paper's values are read off its plots (about 5 %). `adam-cosine`
+is an extra: the paper has no schedules."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One panel: a task, for so many steps, and the paper's final losses on it.
+
+    Attributes:
+        title: of the panel.
+        task: as the command line names it.
+        horizon: inner steps.
+        paper: optimizer -> final loss, read off the paper's plots.
+        tuning_seeds: students that baselines are tuned on.
+        rerun: reporting seeds that are run again from committed artefacts; None for all.
+    """
+
+    title: str
+    task: str
+    horizon: int
+    paper: dict[str, float]
+    tuning_seeds: int = 10
+    rerun: int | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the paper: artefacts to judge, the first of each rule being the one in short tables, and panels."""
+
+    artefacts: tuple[str, ...]
+    settings: tuple[Setting, ...]
+
+
+def of(results: Sequence[Result], setting: Setting) -> list[Result]:
+    return [result for result in results if (result.task, result.horizon) == (setting.task, setting.horizon)]
+
+
+def label(result: Result) -> str:
+    return str(result.settings["artefact"]) if result.optimizer == "learned" else result.optimizer
+
+
+def best_baseline(results: Sequence[Result]) -> Result:
+    """Among those that the paper has."""
+    return min((r for r in results if r.optimizer not in ("learned", *EXTRA)), key=lambda result: result.mean)
+
+
+def write(folder: Path, results: Sequence[Result]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    content = json.dumps({"results": [result.record() for result in results]}, indent=2)
+    (folder / "evaluation.json").write_text(content + "\n")
+    np.savez_compressed(
+        folder / "curves.npz", **{str(n): result.curves.astype(np.float32) for n, result in enumerate(results)}
+    )
+
+
+def read(folder: Path) -> list[Result]:
+    if not (folder / "evaluation.json").exists():
+        return []
+    records = json.loads((folder / "evaluation.json").read_text())["results"]
+    with np.load(folder / "curves.npz") as curves:
+        return [_from_record(record, curves[str(n)].astype(np.float64)) for n, record in enumerate(records)]
+
+
+def _from_record(record: dict[str, Any], curves: np.ndarray) -> Result:
+    record = {key: np.inf if key == "mean" and value is None else value for key, value in record.items()}
+    low, high = (np.inf if value is None else value for value in record.pop("interval"))
+    losses = [np.nan if value is None else value for value in record.pop("final_losses")]
+    return Result(**record, interval=(low, high), final_losses=losses, curves=curves)
+
+
+def draw(folder: Path, settings: Sequence[Setting], results: Sequence[Result]) -> None:
+    """The paper's layout: loss against step on a log axis, mean over seeds, one panel a setting."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "l2l_opt"
+    import matplotlib.pyplot as plt
+
+    columns = min(len(settings), 3)
+    rows = -(-len(settings) // columns)
+    figure, panels = plt.subplots(rows, columns, figsize=(5.2 * columns, 4 * rows), squeeze=False, layout="constrained")
+    for panel in panels.flat[len(settings) :]:
+        panel.remove()
+    for panel, setting in zip(panels.flat, settings, strict=False):
+        seen: list[str] = []
+        for result in of(results, setting):
+            learned = result.optimizer == "learned"
+            colour = LEARNED[result.settings["rule"]][1] if learned else COLOURS[result.optimizer]
+            # Artefacts of one rule share its colour; the first is drawn through.
+            style = ("-" if colour not in seen else "-.") if learned else (":" if result.optimizer in EXTRA else "--")
+            panel.plot(
+                result.curves.mean(axis=1), style, color=colour, label=label(result), lw=1.8 if style == "-" else 1.1
+            )
+            seen.append(colour)
+        panel.set(yscale="log", xlabel="step", ylabel="loss", title=setting.title)
+        panel.legend(fontsize=7)
+    figure.savefig(folder / "curves.svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+def page(out: Path, artefacts: Sequence[Path], figures: dict[str, Figure]) -> str:
+    """What stands in results/paper/README.md, from the figures evaluated so far."""
+    found = {name: results for name in figures if (results := read(out / name))}
+    lines = [PREAMBLE, "", *_in_short(figures, found)]
+    for name, results in found.items():
+        lines += ["", f"## {name}", "", f"![Loss against step]({name}/curves.svg)", ""]
+        lines += ["| setting | optimizer | final loss | 95 % interval | seeds | diverged | paper | |"]
+        lines += ["|---|---|---|---|---|---|---|---|"]
+        for setting in figures[name].settings:
+            lines += [_row(setting, result) for result in sorted(of(results, setting), key=lambda result: result.mean)]
+        lines += [*_spread(results), "", f"`python scripts/reproduce_paper.py --figure {name}`; `--artefacts` for the"]
+        lines[-1] += " learned rules alone."
+    lines += ["", "## Meta-training", ""]
+    lines += ["| artefact | minutes | outer steps | best at | seed | command |", "|---|---|---|---|---|---|"]
+    lines += [_provenance(path) for path in sorted(artefacts, key=lambda path: path.name)]
+    return "\n".join(lines) + "\n"
+
+
+def _in_short(figures: dict[str, Figure], found: dict[str, list[Result]]) -> list[str]:
+    """One line a setting: how far each kind of rule is below the best tuned baseline."""
+    lines = ["Final loss beside that of the best tuned baseline (1 is a tie, less is better):", ""]
+    lines += ["| figure | setting | best tuned baseline | the paper's rule | RNNProp | compact | paper: its rule |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for name, results in found.items():
+        for setting in figures[name].settings:
+            here = of(results, setting)
+            best = best_baseline(here)
+            firsts: dict[str, Result] = {}
+            for result in here:
+                if result.optimizer == "learned":
+                    firsts.setdefault(LEARNED[result.settings["rule"]][0], result)
+            ratios = [
+                f"{firsts[rule].mean / best.mean:.2f} ({firsts[rule].mean:.3g})" if rule in firsts else ""
+                for rule in ("lstm", "rnnprop", "compact")
+            ]
+            own = setting.paper.get("lstm")
+            rivals = [value for rule, value in setting.paper.items() if rule != "lstm"]
+            paper = "" if own is None else f"{own / min(rivals):.2f} ({own:g})"
+            lines.append(
+                f"| {name} | {setting.title} | {best.optimizer} {best.mean:.3g} | {' | '.join(ratios)} | {paper} |"
+            )
+    return lines
+
+
+def _row(setting: Setting, result: Result) -> str:
+    learned = result.optimizer == "learned"
+    paper = setting.paper.get(LEARNED[result.settings["rule"]][0] if learned else result.optimizer)
+    about = "learned, nothing tuned" if learned else f"lr {result.settings['lr']:.3g}"
+    low, high = result.interval
+    seeds, own = len(result.final_losses), "" if paper is None else paper
+    return (
+        f"| {setting.title} | {label(result)} | {result.mean:.4g} | {low:.4g} to {high:.4g} | {seeds} | "
+        f"{diverged(result)} | {own} | {about} |"
+    )
+
+
+def diverged(result: Result) -> int:
+    """Seeds whose final loss is not finite or above the first."""
+    return sum(not final <= first for final, first in zip(result.final_losses, result.curves[0], strict=True))
+
+
+def _spread(results: Sequence[Result]) -> list[str]:
+    """A sentence on artefacts that differ in the seed of their meta-training alone."""
+    means = [result.mean for result in results if label(result).removesuffix(label(result)[-1]) == "mnist-lstm-"]
+    if len(means) < 2:
+        return []
+    low, high = min(means), max(means)
+    listed = ", ".join(f"{mean:.4f}" for mean in means)
+    middle = sum(means) / len(means)
+    return [
+        "",
+        f"Meta-training seeds of the LSTM: {listed}; the worst is {high - low:.4f} above the best, mean {middle:.4f}.",
+    ]
+
+
+def _provenance(path: Path) -> str:
+    card = load_rule(path).card or {}
+    provenance, figures = card["provenance"], card["figures"]
+    cells = [path.stem, f"{provenance['minutes']:.1f}", provenance["outer_steps"], figures["validation_outer_step"]]
+    cells += [provenance["seed"], f"`{provenance['command']}`"]
+    return "| " + " | ".join(map(str, cells)) + " |"
