@@ -20,8 +20,8 @@ from l2l_opt.schedules import Horizon
 from l2l_opt.students import Students
 from l2l_opt.tasks.mixture import make_tasks
 
-STEPS, SEEDS, EPOCHS, BATCH, JUDGED = 95, 10, 30, 128, 10_000
-RATES = (0.003, 0.01, 0.03)
+STEPS, SEEDS, EPOCHS, BATCH, JUDGED = 95, 10, 20, 128, 10_000
+RATES = (0.003, 0.01)
 
 
 def main() -> None:

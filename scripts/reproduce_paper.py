@@ -4,7 +4,7 @@
     python scripts/reproduce_paper.py --figure all --artefacts      # the learned rules again, from what is committed
 
 Writes under results/paper/: artefacts, FIGURE/evaluation.json, FIGURE/curves.npz, FIGURE/curves.svg and README.md.
-Meta-training goes on where an earlier run in --runs has ended.
+Meta-training and tuning go on where an earlier call has left them in --runs.
 """
 
 import shlex
@@ -75,8 +75,15 @@ class MetaTraining:
 
 
 ON_MNIST = "--task mnist-mlp --horizon 100 --validation-students 8"
-NORMALISED = "--normalisation log --meta-loss mean"
-WHOLE = "--truncation-length 100 --normalisation log --meta-loss linear --meta-lr-schedule cosine"
+ON_CIFAR = f"--task {CONV} --horizon 100 --validation-students 4 --students 1"
+ANNEALED = "--meta-lr-schedule cosine --normalisation log"
+EXACT = "--second-derivatives --meta-loss linear"
+"""Gradients of students are differentiated too, and late steps count more."""
+WHOLE = "--truncation-length 100 --normalisation log --meta-loss mean"
+"""A window is the whole run, so that no step is worth only what the next few losses gain by it."""
+SAMPLED = "--estimator tbptt:coordinate_stride=9 --meta-lr-schedule cosine"
+
+
 META_TRAINING = {
     "quadratics-lstm": MetaTraining(
         "lstm",
@@ -88,16 +95,43 @@ META_TRAINING = {
         f"{ON_MNIST} --staggered --students 4 --validate-every 100 --meta-lr 0.003 --meta-lr-schedule cosine "
         "--outer-steps 2800 --seed 0",
     ),
+    "mnist-compact-first": MetaTraining(
+        "compact:output_scale=0.3",
+        f"{ON_MNIST} --students 2 --second-derivatives {ANNEALED} --seed 0 --staggered --truncation-length 50 "
+        "--meta-loss mean --meta-lr 0.003 --outer-steps 80 --validate-every 20",
+    ),
+    "mnist-compact": MetaTraining(
+        "mnist-compact-first",
+        f"{ON_MNIST} --students 2 {EXACT} {ANNEALED} --seed 0 --truncation-length 100 --meta-lr 0.001 "
+        "--outer-steps 350 --validate-every 25",
+    ),
+    "cifar-lstms-first": MetaTraining(
+        "composed",
+        f"{ON_CIFAR} {ANNEALED} --seed 0 --staggered --imitate momentum:lr=0.0316,nesterov=true --imitation-steps 250 "
+        "--outer-steps 250 --meta-lr 0.004 --validate-every 0",
+    ),
+    "cifar-lstms": MetaTraining(
+        "cifar-lstms-first",
+        f"{ON_CIFAR} {ANNEALED} --seed 0 {WHOLE} --meta-lr 0.0005 --outer-steps 160 --validate-every 20",
+    ),
+    "cifar-compact": MetaTraining(
+        "compact:output_scale=0.1",
+        f"{ON_CIFAR} {ANNEALED} --seed 0 --staggered --truncation-length 50 {EXACT} --meta-lr 0.003 --outer-steps 240 "
+        "--validate-every 40",
+    ),
 }
-SAMPLED = "--estimator tbptt:coordinate_stride=9 --students 2"
 for seed in range(3):
     META_TRAINING[f"mnist-lstm-{seed}-first"] = MetaTraining(
-        "lstm", f"{ON_MNIST} {SAMPLED} --staggered {NORMALISED} --outer-steps 300 --validate-every 0 --seed {seed}"
+        "lstm",
+        f"{ON_MNIST} {SAMPLED} --staggered --students 4 --meta-lr 0.003 --outer-steps 800 --validate-every 100 "
+        f"--seed {seed}",
     )
     META_TRAINING[f"mnist-lstm-{seed}"] = MetaTraining(
         f"mnist-lstm-{seed}-first",
-        f"{ON_MNIST} {SAMPLED} {WHOLE} --meta-lr 0.002 --outer-steps 1000 --validate-every 50 --seed {seed}",
+        f"{ON_MNIST} {SAMPLED} --students 2 {WHOLE} --meta-lr 0.0005 --outer-steps 350 --validate-every 50 "
+        f"--seed {seed}",
     )
+"""Runs of ``l2l-opt meta-train`` that artefacts come from."""
 ELSEWHERE = {"compact-elsewhere": RESULTS.parent / "long_horizons" / "artefacts" / "nres.safetensors"}
 """Artefacts that were meta-trained for more than these figures: on digits and 8 x 8 Fashion-MNIST, never on MNIST."""
 FIGURES = {
@@ -136,9 +170,8 @@ def main(
         if not artefacts:
             for wanted in only or FIGURES[name].artefacts:
                 meta_train(wanted, minutes=minutes, runs=runs)
-        evaluate(name, artefacts=artefacts, seeds=seeds, out=out)
-    every = [*(RESULTS / "artefacts").glob("*.safetensors"), *ELSEWHERE.values()]
-    (out / "README.md").write_text(paper_report.page(out, every, FIGURES))
+        evaluate(name, artefacts=artefacts, seeds=seeds, runs=runs, out=out)
+    (out / "README.md").write_text(paper_report.page(out, all_artefacts(), FIGURES))
     click.echo(f"{(time.perf_counter() - start) / 60:.1f} minutes")
 
 
@@ -162,14 +195,19 @@ def artefact(name: str) -> Path:
     return ELSEWHERE.get(name, RESULTS / "artefacts" / f"{name}.safetensors")
 
 
-def evaluate(name: str, *, artefacts: bool, seeds: int, out: Path) -> None:
+def all_artefacts() -> list[Path]:
+    return [*(RESULTS / "artefacts").glob("*.safetensors"), *ELSEWHERE.values()]
+
+
+def evaluate(name: str, *, artefacts: bool, seeds: int, runs: Path, out: Path) -> None:
     """Judge a figure's learned rules, and its baselines where they are not to be read."""
     figure, results = FIGURES[name], []
     known = paper_report.read(RESULTS / name) if artefacts else []
     for setting in figure.settings:
         here = paper_report.of(known, setting)
         results += [judge(own, setting, here, seeds) for own in figure.artefacts if artefact(own).exists()]
-        results += [result for result in here if result.optimizer != "learned"] or tune_all(setting, seeds)
+        read = [result for result in here if result.optimizer != "learned"]
+        results += read or [tuned(baseline, setting, seeds, runs) for baseline in BASELINES]
     paper_report.write(out / name, results)
     paper_report.draw(out / name, figure.settings, results)
     for setting in figure.settings:
@@ -213,22 +251,25 @@ def completed(result: Result, stored: Result) -> Result:
     )
 
 
-def tune_all(setting: Setting, seeds: int) -> list[Result]:
-    results, family = [], make_tasks(setting.task)
-    for baseline in BASELINES:
-        click.echo(f"tuning {baseline.name} on {setting.task}, {setting.horizon} steps", err=True)
-        results.append(
-            tune_and_report(
-                baseline,
-                family,
-                setting.task,
-                setting.horizon,
-                num_seeds=seeds,
-                tuning_seeds=setting.tuning_seeds,
-                seed=0,
-            )
-        )
-    return results
+def tuned(baseline: Baseline, setting: Setting, seeds: int, runs: Path) -> Result:
+    """A baseline at its best learning rate; kept under ``runs``, since hours of tuning may be interrupted."""
+    task = "".join(letter if letter.isalnum() else "-" for letter in setting.task)
+    folder = runs / "baselines" / f"{task}-{setting.horizon}-{baseline.name}-{setting.tuning_seeds}-{seeds}"
+    kept = paper_report.read(folder)
+    if kept:
+        return kept[0]
+    click.echo(f"tuning {baseline.name} on {setting.task}, {setting.horizon} steps", err=True)
+    result = tune_and_report(
+        baseline,
+        make_tasks(setting.task),
+        setting.task,
+        setting.horizon,
+        num_seeds=seeds,
+        tuning_seeds=setting.tuning_seeds,
+        seed=0,
+    )
+    paper_report.write(folder, [result])
+    return result
 
 
 if __name__ == "__main__":

@@ -1,20 +1,28 @@
 """Scripts whose output is kept in the repository."""
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from l2l_opt import load_rule
+
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
-def test_the_page_on_scale_is_what_its_script_writes_from_the_measurements():
-    spec = importlib.util.spec_from_file_location("scale", SCRIPTS / "scale.py")
-    scale = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(scale)
+@pytest.fixture
+def load_script(monkeypatch):
+    """A script as a module, able to import the scripts beside it."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module
+
+
+def test_the_page_on_scale_is_what_its_script_writes_from_the_measurements(load_script):
+    scale = load_script("scale")
     assert scale.PAGE.read_text() == scale.page(), "python scripts/scale.py writes it anew"
 
 
@@ -31,3 +39,33 @@ def test_the_papers_quadratics_come_out_again_from_what_is_committed(tmp_path):
         assert ours["final_losses"] == pytest.approx(theirs["final_losses"], rel=1e-3)
     assert "| Quadratics | quadratics-lstm |" in (tmp_path / "README.md").read_text()
     assert (tmp_path / "quadratics" / "curves.svg").stat().st_size > 10_000
+
+
+def test_the_page_on_the_papers_figures_is_what_its_script_writes_from_the_results(load_script):
+    script = load_script("reproduce_paper")
+    page = script.paper_report.page(script.RESULTS, script.all_artefacts(), script.FIGURES)
+    assert (script.RESULTS / "README.md").read_text() == page
+
+
+def test_every_artefact_of_a_figure_is_committed_with_the_command_that_makes_it(load_script):
+    script = load_script("reproduce_paper")
+    for name, figure in script.FIGURES.items():
+        for artefact in figure.artefacts:
+            assert script.artefact(artefact).exists(), (name, artefact)
+            if artefact in script.ELSEWHERE:
+                continue
+            command = load_rule(script.artefact(artefact)).card["provenance"]["command"]
+            for option in script.META_TRAINING[artefact].options.split(" --"):
+                assert option.removeprefix("--").strip("'\"") in command.replace("'", ""), (artefact, option)
+
+
+def test_losses_run_again_replace_those_read_and_the_others_stay(load_script):
+    script = load_script("reproduce_paper")
+    results = script.paper_report.read(script.RESULTS / "quadratics")
+    (stored,) = [result for result in results if result.optimizer == "learned"]
+    again = replace(stored, final_losses=[1.0, 2.0], curves=stored.curves[:, :2] + 1)
+    merged = script.completed(again, stored)
+    assert merged.final_losses == [1.0, 2.0, *stored.final_losses[2:]]
+    assert merged.curves.shape == stored.curves.shape
+    assert (merged.curves[:, 2:] == stored.curves[:, 2:]).all()
+    assert (merged.curves[:, :2] != stored.curves[:, :2]).all()
