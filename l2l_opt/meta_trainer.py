@@ -81,6 +81,8 @@ class MetaTrainer:
         meta_lr_schedule: ``"constant"`` or ``"cosine"`` over the planned outer steps.
         meta_weight_decay: AdamW's weight decay on phi.
         clip_norm: bound on the meta-gradient's Euclidean norm.
+        average_phi: decay, in [0, 1), of a moving average of phi over outer steps. Validation judges the average and it
+            is what is kept as the best, while meta-training goes on from phi itself; 0 for no averaging.
         validate_every: outer steps between validations, 0 for only one at the end.
         validation_students: students a validation trains.
         validation_horizon: inner steps of each; the longest horizon of meta-training where None.
@@ -94,7 +96,8 @@ class MetaTrainer:
         outer_steps_done: outer steps taken so far.
         num_skipped: those among them whose meta-gradient was not finite.
         best: the best validation so far, None before the first.
-        best_phi: phi at that point.
+        best_phi: phi at that point, averaged.
+        averaged_phi: the average so far.
 
     Raises:
         ValueError: a number out of range.
@@ -117,6 +120,7 @@ class MetaTrainer:
         meta_lr_schedule: str = "constant",
         meta_weight_decay: float = 0.0,
         clip_norm: float = 1.0,
+        average_phi: float = 0.0,
         validate_every: int = 20,
         validation_students: int = 8,
         validation_horizon: int | None = None,
@@ -139,6 +143,8 @@ class MetaTrainer:
         for key, value in {"meta_weight_decay": meta_weight_decay, "imitation_steps": imitation_steps}.items():
             if not 0 <= value < math.inf:
                 raise ValueError(f"{key} must be a number and not negative; got {value}, use 0 for none")
+        if not 0 <= average_phi < 1:
+            raise ValueError(f"average_phi must lie in [0, 1); got {average_phi}, use e.g. 0.99, or 0 for none")
         if (imitation is None) != (imitation_steps == 0):
             raise ValueError(
                 f"a rule to imitate and the outer steps to do so belong together; got {imitation_steps} outer steps "
@@ -150,6 +156,7 @@ class MetaTrainer:
         self.rule, self.family, self.estimator = rule, family, estimator
         self.outer_steps, self.seed = outer_steps, seed
         self.meta_lr, self.meta_lr_schedule, self.clip_norm = meta_lr, meta_lr_schedule, clip_norm
+        self.average_phi = average_phi
         self.validate_every, self.validation_students = validate_every, validation_students
         self.validation_horizon = validation_horizon or estimator.horizon.longest
         self.validation_family = family if validation_family is None else validation_family
@@ -164,6 +171,7 @@ class MetaTrainer:
         self.num_skipped = 0
         self.best: Validation | None = None
         self.best_phi: Params = self._phi()
+        self.averaged_phi: Params = self._phi()
         self.last_validated = -1
         self.seconds = 0.0
 
@@ -184,10 +192,17 @@ class MetaTrainer:
             self.optimizer.param_groups[0]["lr"] = meta_lr
             self.optimizer.step()
         self.optimizer.zero_grad()
+        self._average()
         self.outer_steps_done += 1
         seconds = time.perf_counter() - start
         self.seconds += seconds
         return OuterStep(self.outer_steps_done, meta_loss, norm, meta_lr, skipped, seconds, coordinate_steps)
+
+    def _average(self) -> None:
+        # A short memory at first, so that the average does not dwell on where phi began.
+        decay = min(self.average_phi, (1 + self.outer_steps_done) / (10 + self.outer_steps_done))
+        for name, weight in self.rule.named_parameters():
+            self.averaged_phi[name] = weight.detach() + decay * (self.averaged_phi[name] - weight.detach())
 
     def _start_students(self, estimator: MetaGradientEstimator) -> Students:
         return estimator.init(
@@ -214,7 +229,7 @@ class MetaTrainer:
         return gradients, float(meta_loss), coordinate_steps
 
     def validate(self) -> Validation:
-        """Train the validation students with phi as it is; does not change the trainer."""
+        """Train the validation students with phi as it is, or with its average; does not change the trainer."""
         own = training_losses(
             self.rule,
             self.validation_family,
@@ -222,6 +237,7 @@ class MetaTrainer:
             horizon=self.validation_horizon,
             seed=self.seed,
             stream=Stream.VALIDATION,
+            phi=self.averaged_phi if self.average_phi else None,
             group_size=self.validation_group_size,
         )
         curves = torch.cat(self.ranks.gather(own), dim=1)
@@ -232,7 +248,8 @@ class MetaTrainer:
     def consider(self, validation: Validation) -> None:
         """Keep phi as the best if this validation of it beats the best so far."""
         if self.best is None or validation.figure < self.best.figure:
-            self.best, self.best_phi = validation, self._phi()
+            self.best = validation
+            self.best_phi = dict(self.averaged_phi) if self.average_phi else self._phi()
 
     def run(
         self,
@@ -281,6 +298,7 @@ class MetaTrainer:
             "phi": self._phi(),
             "best": best,
             "best_phi": self.best_phi,
+            "averaged_phi": self.averaged_phi,
             "optimizer": self.optimizer.state_dict(),
             "students": self._students_of_all_ranks(self.students),
             "imitating": None if self.imitating is None else self._students_of_all_ranks(self.imitating),
@@ -301,6 +319,9 @@ class MetaTrainer:
         device = next(self.rule.parameters()).device
         self.best = None if state["best"] is None else Validation(**state["best"])
         self.best_phi = {name: weight.to(device) for name, weight in state["best_phi"].items()}
+        self.averaged_phi = {
+            name: weight.to(device) for name, weight in state.get("averaged_phi", state["phi"]).items()
+        }
         self.optimizer.load_state_dict(state["optimizer"])
         if not with_students:
             return

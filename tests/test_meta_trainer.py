@@ -191,3 +191,28 @@ def test_memory_is_flat_over_200_truncation_windows():
             sizes.append(resident_bytes())
     early, late = max(sizes[:4]), max(sizes[-4:])
     assert late <= 1.02 * early, sizes
+
+
+def test_an_average_of_phi_is_validated_and_kept_and_phi_goes_on_alone():
+    """Of decay .5, but shorter while (1 + t) / (10 + t) is less than that."""
+    plain, averaging = make(outer_steps=12, validate_every=0), make(outer_steps=12, validate_every=0, average_phi=0.5)
+    expected = phi_of(plain)
+    for number in range(12):
+        decay = min(0.5, (1 + number) / (10 + number))
+        plain.outer_step(), averaging.outer_step()
+        expected = {key: value + decay * (expected[key] - value) for key, value in phi_of(plain).items()}
+    for key, value in phi_of(averaging).items():
+        assert torch.equal(value, phi_of(plain)[key])
+        torch.testing.assert_close(averaging.averaged_phi[key], expected[key], rtol=1e-12, atol=1e-14)
+        assert not torch.equal(averaging.averaged_phi[key], value)
+    averaging.run()
+    for key, weight in averaging.best_rule().named_parameters():
+        assert torch.equal(weight, averaging.averaged_phi[key])
+    averaged = averaging.best.figure
+    averaging.average_phi = 0.0
+    assert averaging.validate().figure != averaged
+
+
+def test_an_average_outside_of_its_bounds_is_named():
+    with pytest.raises(ValueError, match=r"average_phi must lie in \[0, 1\); got 1.0, use e.g. 0.99, or 0 for none"):
+        make(average_phi=1.0)

@@ -108,6 +108,13 @@ from l2l_opt.tasks.augmentation import Scales, augment
 @click.option("--meta-weight-decay", type=float, default=0.0, show_default=True, help="AdamW's weight decay on phi.")
 @click.option("--clip-norm", type=float, default=1.0, show_default=True, help="Bound on the meta-gradient's norm.")
 @click.option(
+    "--average-phi",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Decay of a moving average of phi that is validated and kept, e.g. 0.99; 0 = none.",
+)
+@click.option(
     "--validate-every",
     type=click.IntRange(min=0),
     default=20,
@@ -320,6 +327,7 @@ def _read_trainer(rule: str, ranks: Ranks, on_bound: Callable[[Plan], None], **o
         meta_lr_schedule=options["meta_lr_schedule"],
         meta_weight_decay=options["meta_weight_decay"],
         clip_norm=options["clip_norm"],
+        average_phi=options["average_phi"],
         validate_every=options["validate_every"],
         validation_students=options["validation_students"],
         validation_horizon=options["validation_horizon"],
