@@ -75,7 +75,7 @@ class MetaTraining:
 
 
 ON_MNIST = "--task mnist-mlp --horizon 100 --validation-students 8"
-ON_CIFAR = f"--task {CONV} --horizon 100 --validation-students 4 --students 1"
+ON_CIFAR = f"--task {CONV} --horizon 100 --validation-students 4"
 ANNEALED = "--meta-lr-schedule cosine --normalisation log"
 EXACT = "--second-derivatives --meta-loss linear"
 """Gradients of students are differentiated too, and late steps count more."""
@@ -105,31 +105,37 @@ META_TRAINING = {
         f"{ON_MNIST} --students 2 {EXACT} {ANNEALED} --seed 0 --truncation-length 100 --meta-lr 0.001 "
         "--outer-steps 350 --validate-every 25",
     ),
-    "cifar-lstms-first": MetaTraining(
-        "composed",
-        f"{ON_CIFAR} {ANNEALED} --seed 0 --staggered --imitate momentum:lr=0.0316,nesterov=true --imitation-steps 250 "
-        "--outer-steps 250 --meta-lr 0.004 --validate-every 0",
+    "mnist-rnnprop-first": MetaTraining(
+        "rnnprop:hidden_size=10,num_layers=1",
+        f"{ON_MNIST} {ANNEALED} --reparametrise 0.2..5 --staggered --seed 0 --estimator tbptt:coordinate_stride=9 "
+        "--students 4 --meta-loss mean --meta-lr 0.003 --outer-steps 150 --validate-every 50",
+    ),
+    "mnist-rnnprop": MetaTraining(
+        "mnist-rnnprop-first",
+        f"{ON_MNIST} {ANNEALED} --reparametrise 0.2..5 --staggered --seed 0 --students 1 --truncation-length 50 {EXACT} "
+        "--meta-lr 0.001 --average-phi 0.9 --outer-steps 400 --validate-every 40",
     ),
     "cifar-lstms": MetaTraining(
-        "cifar-lstms-first",
-        f"{ON_CIFAR} {ANNEALED} --seed 0 {WHOLE} --meta-lr 0.0005 --outer-steps 160 --validate-every 20",
+        "composed",
+        f"{ON_CIFAR} {ANNEALED} --seed 0 --staggered --students 2 --meta-loss mean --meta-lr 0.003 --average-phi 0.9 "
+        "--outer-steps 350 --validate-every 50",
     ),
     "cifar-compact": MetaTraining(
         "compact:output_scale=0.1",
-        f"{ON_CIFAR} {ANNEALED} --seed 0 --staggered --truncation-length 50 {EXACT} --meta-lr 0.003 --outer-steps 240 "
-        "--validate-every 40",
+        f"{ON_CIFAR} {ANNEALED} --students 1 --seed 0 --staggered --truncation-length 50 {EXACT} --meta-lr 0.003 "
+        "--outer-steps 240 --validate-every 40",
     ),
 }
 for seed in range(3):
     META_TRAINING[f"mnist-lstm-{seed}-first"] = MetaTraining(
         "lstm",
-        f"{ON_MNIST} {SAMPLED} --staggered --students 4 --meta-lr 0.003 --outer-steps 800 --validate-every 100 "
+        f"{ON_MNIST} {SAMPLED} --staggered --students 4 --meta-lr 0.003 --outer-steps 1400 --validate-every 100 "
         f"--seed {seed}",
     )
     META_TRAINING[f"mnist-lstm-{seed}"] = MetaTraining(
         f"mnist-lstm-{seed}-first",
-        f"{ON_MNIST} {SAMPLED} --students 2 {WHOLE} --meta-lr 0.0005 --outer-steps 350 --validate-every 50 "
-        f"--seed {seed}",
+        f"{ON_MNIST} {SAMPLED} --students 2 {WHOLE} --meta-lr 0.0005 --average-phi 0.9 --outer-steps 300 "
+        f"--validate-every 50 --seed {seed}",
     )
 """Runs of ``l2l-opt meta-train`` that artefacts come from."""
 ELSEWHERE = {"compact-elsewhere": RESULTS.parent / "long_horizons" / "artefacts" / "nres.safetensors"}
