@@ -54,10 +54,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the paper: artefacts to judge, the first of each rule being the one in short tables, and panels."""
+    """A figure of the paper.
+
+    Attributes:
+        artefacts: to judge; the first of each rule is the one in the short table.
+        settings: its panels.
+        seeds: artefacts among those that differ in the seed of their meta-training alone.
+    """
 
     artefacts: tuple[str, ...]
     settings: tuple[Setting, ...]
+    seeds: tuple[str, ...] = ()
 
 
 def of(results: Sequence[Result], setting: Setting) -> list[Result]:
@@ -137,7 +144,11 @@ def page(out: Path, artefacts: Sequence[Path], figures: dict[str, Figure]) -> st
         lines += ["|---|---|---|---|---|---|---|---|"]
         for setting in figures[name].settings:
             lines += [_row(setting, result) for result in sorted(of(results, setting), key=lambda result: result.mean)]
-        lines += [*_spread(results), "", f"`python scripts/reproduce_paper.py --figure {name}`; `--artefacts` for the"]
+        lines += [
+            *_spread(figures[name], results),
+            "",
+            f"`python scripts/reproduce_paper.py --figure {name}`; `--artefacts` for the",
+        ]
         lines[-1] += " learned rules alone."
     lines += ["", "## Meta-training", ""]
     lines += ["| artefact | minutes | outer steps | best at | seed | command |", "|---|---|---|---|---|---|"]
@@ -188,18 +199,16 @@ def diverged(result: Result) -> int:
     return sum(not final <= first for final, first in zip(result.final_losses, result.curves[0], strict=True))
 
 
-def _spread(results: Sequence[Result]) -> list[str]:
-    """A sentence on artefacts that differ in the seed of their meta-training alone."""
-    means = [result.mean for result in results if label(result).removesuffix(label(result)[-1]) == "mnist-lstm-"]
-    if len(means) < 2:
-        return []
-    low, high = min(means), max(means)
-    listed = ", ".join(f"{mean:.4f}" for mean in means)
-    middle = sum(means) / len(means)
-    return [
-        "",
-        f"Meta-training seeds of the LSTM: {listed}; the worst is {high - low:.4f} above the best, mean {middle:.4f}.",
-    ]
+def _spread(figure: Figure, results: Sequence[Result]) -> list[str]:
+    """How far artefacts are apart that differ in the seed of their meta-training alone, a line a setting."""
+    lines = []
+    for setting in figure.settings:
+        means = [result.mean for result in of(results, setting) if label(result) in figure.seeds]
+        if len(means) > 1:
+            listed = ", ".join(f"{mean:.4g}" for mean in means)
+            spread = (max(means) - min(means)) / min(means)
+            lines.append(f"- {setting.title}: {listed}; the worst is {spread:.1%} above the best")
+    return ["", f"Seeds of meta-training ({', '.join(figure.seeds)}):", "", *lines] if lines else []
 
 
 def _provenance(path: Path) -> str:

@@ -1,0 +1,139 @@
+"""What makes up the paper's figures: settings, baselines, and how each artefact is meta-trained."""
+
+from dataclasses import dataclass
+
+from paper_report import Figure, Setting
+from records import RESULTS
+
+from l2l_opt.evaluation.baselines import Baseline
+
+BASELINES = (
+    Baseline("sgd", "sgd", range(-4, 3)),
+    Baseline("nag", "momentum", range(-5, 2), {"momentum": 0.9, "nesterov": True}),
+    Baseline("rmsprop", "rmsprop", range(-7, 0)),
+    Baseline("adam", "adam", range(-7, 0)),
+    Baseline("adam-cosine", "adam", range(-6, 1), {"schedule": "cosine"}),
+)
+
+QUADRATICS = Setting(
+    "Quadratics", "quadratics:dim=10", 100, {"lstm": 0.042, "adam": 0.054, "rmsprop": 0.063, "nag": 0.084, "sgd": 0.22}
+)
+MNIST = Setting("MNIST", "mnist-mlp", 100, {"lstm": 0.26, "adam": 0.36, "rmsprop": 0.36, "nag": 0.33, "sgd": 0.47})
+SHIFTS = (
+    Setting("200 steps", "mnist-mlp", 200, {"lstm": 0.21, "adam": 0.30, "rmsprop": 0.29, "nag": 0.26, "sgd": 0.33}),
+    Setting(
+        "40 units", "mnist-mlp:hidden=40", 100, {"lstm": 0.19, "adam": 0.33, "rmsprop": 0.32, "nag": 0.31, "sgd": 0.45}
+    ),
+    Setting(
+        "2 layers", "mnist-mlp:layers=2", 100, {"lstm": 0.33, "adam": 0.71, "rmsprop": 0.74, "nag": 0.77, "sgd": 1.78}
+    ),
+    Setting(
+        "ReLU", "mnist-mlp:activation=relu", 100, {"lstm": 2.6, "adam": 0.37, "rmsprop": 0.40, "nag": 0.37, "sgd": 0.44}
+    ),
+    Setting("1,000 steps", "mnist-mlp", 1000, {}),
+)
+CONV = "cifar10-conv:channels=8,batch_size=64"
+"""Half the paper's channels and batch, so that a student's step takes 20 ms instead of 62."""
+CIFAR = (
+    Setting("CIFAR-10", CONV, 100, {}, tuning_seeds=5, rerun=3),
+    Setting("CIFAR-10, 1,000 steps", CONV, 1000, {}, tuning_seeds=2, rerun=0),
+)
+
+
+@dataclass(frozen=True)
+class MetaTraining:
+    """A run of ``l2l-opt meta-train``.
+
+    Attributes:
+        rule: a fresh rule, or the artefact of another run here to go on from.
+        options: of the command.
+    """
+
+    rule: str
+    options: str
+
+
+ON_MNIST = "--task mnist-mlp --horizon 100 --validation-students 8"
+ON_CIFAR = f"--task {CONV} --horizon 100 --validation-students 4"
+ANNEALED = "--meta-lr-schedule cosine --normalisation log"
+EXACT = "--second-derivatives --meta-loss linear"
+"""Gradients of students are differentiated too, and late steps count more."""
+WHOLE = "--truncation-length 100 --normalisation log --meta-loss mean"
+"""A window is the whole run, so that no step is worth only what the next few losses gain by it."""
+SAMPLED = "--estimator tbptt:coordinate_stride=9 --meta-lr-schedule cosine"
+
+
+COMPACT = ("mnist-compact", "mnist-compact-1", "mnist-compact-2")
+META_TRAINING = {
+    "quadratics-lstm": MetaTraining(
+        "lstm",
+        "--task quadratics:dim=10 --horizon 100 --staggered --students 128 --meta-lr 0.003 --meta-lr-schedule cosine "
+        "--outer-steps 6000 --validate-every 200 --validation-students 128",
+    ),
+    "mnist-lstm-window-20": MetaTraining(
+        "lstm",
+        f"{ON_MNIST} --staggered --students 4 --validate-every 100 --meta-lr 0.003 --meta-lr-schedule cosine "
+        "--outer-steps 2800 --seed 0",
+    ),
+    "mnist-rnnprop-first": MetaTraining(
+        "rnnprop:hidden_size=10,num_layers=1",
+        f"{ON_MNIST} {ANNEALED} --reparametrise 0.2..5 --staggered --seed 0 --estimator tbptt:coordinate_stride=9 "
+        "--students 4 --meta-loss mean --meta-lr 0.003 --outer-steps 150 --validate-every 50",
+    ),
+    "mnist-rnnprop": MetaTraining(
+        "mnist-rnnprop-first",
+        f"{ON_MNIST} {ANNEALED} --reparametrise 0.2..5 --staggered --seed 0 --students 1 --truncation-length 50 "
+        f"{EXACT} --meta-lr 0.001 --average-phi 0.9 --outer-steps 400 --validate-every 40",
+    ),
+    "mnist-lstm-0-first": MetaTraining(
+        "lstm",
+        f"{ON_MNIST} {SAMPLED} --staggered --students 4 --meta-lr 0.003 --outer-steps 1400 --validate-every 100 "
+        "--seed 0",
+    ),
+    "mnist-lstm-0": MetaTraining(
+        "mnist-lstm-0-first",
+        f"{ON_MNIST} {SAMPLED} --students 2 {WHOLE} --meta-lr 0.0005 --average-phi 0.9 --outer-steps 300 "
+        "--validate-every 50 --seed 0",
+    ),
+    "cifar-lstms": MetaTraining(
+        "composed",
+        f"{ON_CIFAR} {ANNEALED} --seed 0 --staggered --students 2 --meta-loss mean --meta-lr 0.003 --average-phi 0.9 "
+        "--outer-steps 350 --validate-every 50",
+    ),
+    "cifar-compact": MetaTraining(
+        "compact:output_scale=0.1",
+        f"{ON_CIFAR} {ANNEALED} --students 1 --seed 0 --staggered --truncation-length 50 {EXACT} --meta-lr 0.003 "
+        "--outer-steps 240 --validate-every 40",
+    ),
+    **{
+        f"{name}-first": MetaTraining(
+            "compact:output_scale=0.3",
+            f"{ON_MNIST} --students 2 --second-derivatives {ANNEALED} --seed {seed} --staggered --truncation-length 50 "
+            "--meta-loss mean --meta-lr 0.003 --outer-steps 80 --validate-every 20",
+        )
+        for seed, name in enumerate(COMPACT)
+    },
+    **{
+        name: MetaTraining(
+            f"{name}-first",
+            f"{ON_MNIST} --students 2 {EXACT} {ANNEALED} --seed {seed} --truncation-length 100 --meta-lr 0.001 "
+            "--outer-steps 350 --validate-every 25",
+        )
+        for seed, name in enumerate(COMPACT)
+    },
+}
+"""Runs of ``l2l-opt meta-train`` that artefacts come from."""
+ELSEWHERE = {"compact-elsewhere": RESULTS / "long_horizons" / "artefacts" / "nres.safetensors"}
+"""Artefacts that were meta-trained for more than these figures: on digits and 8 x 8 Fashion-MNIST, never on MNIST."""
+FIGURES = {
+    "quadratics": Figure(("quadratics-lstm",), (QUADRATICS,)),
+    "mnist": Figure(
+        ("mnist-lstm-0", "mnist-lstm-window-20", "mnist-rnnprop", *COMPACT, "compact-elsewhere"),
+        (MNIST,),
+        seeds=COMPACT,
+    ),
+    "mnist-shifts": Figure(
+        ("mnist-lstm-0", "mnist-lstm-window-20", "mnist-rnnprop", *COMPACT, "compact-elsewhere"), SHIFTS, seeds=COMPACT
+    ),
+    "cifar": Figure(("cifar-lstms", "cifar-compact"), CIFAR),
+}
