@@ -41,6 +41,7 @@ class Setting:
         horizon: inner steps.
         paper: optimizer -> final loss, read off the paper's plots.
         tuning_seeds: students that baselines are tuned on.
+        rates: learning rates that tuning begins with, the middle of each baseline's grid.
         rerun: reporting seeds that are run again from committed artefacts; None for all.
     """
 
@@ -49,6 +50,7 @@ class Setting:
     horizon: int
     paper: dict[str, float]
     tuning_seeds: int = 10
+    rates: int = 7
     rerun: int | None = None
 
 

@@ -140,8 +140,10 @@ def tuned(baseline: Baseline, setting: Setting, seeds: int, runs: Path) -> Resul
     if kept:
         return kept[0]
     click.echo(f"tuning {baseline.name} on {setting.task}, {setting.horizon} steps", err=True)
+    grid = baseline.half_decades
+    aside = (len(grid) - setting.rates) // 2
     result = tune_and_report(
-        baseline,
+        replace(baseline, half_decades=grid[aside : len(grid) - aside]),
         make_tasks(setting.task),
         setting.task,
         setting.horizon,
