@@ -75,15 +75,10 @@ META_TRAINING = {
         f"{ON_MNIST} --staggered --students 4 --validate-every 100 --meta-lr 0.003 --meta-lr-schedule cosine "
         "--outer-steps 2800 --seed 0",
     ),
-    "mnist-rnnprop-first": MetaTraining(
-        "rnnprop:hidden_size=10,num_layers=1",
-        f"{ON_MNIST} {ANNEALED} --reparametrise 0.2..5 --staggered --seed 0 --estimator tbptt:coordinate_stride=9 "
-        "--students 4 --meta-loss mean --meta-lr 0.003 --outer-steps 150 --validate-every 50",
-    ),
     "mnist-rnnprop": MetaTraining(
-        "mnist-rnnprop-first",
-        f"{ON_MNIST} {ANNEALED} --reparametrise 0.2..5 --staggered --seed 0 --students 1 --truncation-length 50 "
-        f"{EXACT} --meta-lr 0.001 --average-phi 0.9 --outer-steps 400 --validate-every 40",
+        "rnnprop:hidden_size=10,num_layers=1",
+        f"{ON_MNIST} {ANNEALED} --seed 0 --staggered --truncation-length 50 --students 4 --validate-every 50 "
+        "--reparametrise 0.2..5 --meta-loss mean --meta-lr 0.002 --outer-steps 800",
     ),
     "mnist-lstm-0-first": MetaTraining(
         "lstm",
