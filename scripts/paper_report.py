@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from l2l_opt import load_rule
 from l2l_opt.evaluation.protocol import Result
@@ -42,6 +43,7 @@ class Setting:
         paper: optimizer -> final loss, read off the paper's plots.
         tuning_seeds: students that baselines are tuned on.
         rates: learning rates that tuning begins with, the middle of each baseline's grid.
+        dtype: of students and rules; float64 where the rounding of float32, another on each processor, shows in the end.
         rerun: reporting seeds that are run again from committed artefacts; None for all.
     """
 
@@ -51,6 +53,7 @@ class Setting:
     paper: dict[str, float]
     tuning_seeds: int = 10
     rates: int = 7
+    dtype: torch.dtype = torch.float32
     rerun: int | None = None
 
 

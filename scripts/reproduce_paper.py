@@ -99,7 +99,7 @@ def evaluate(name: str, *, artefacts: bool, seeds: int, runs: Path, out: Path) -
 
 def judge(name: str, setting: Setting, known: list[Result], seeds: int) -> Result:
     """A learned rule on the reporting students; what is known of this artefact is read where it takes long to run."""
-    rule = load_rule(artefact(name))
+    rule = load_rule(artefact(name)).to(setting.dtype)
     card = rule.card or {}
     about = {"artefact": name, "rule": rule.registry_name, "digest": card.get("digest")}
     stored = next((result for result in known if result.settings == about), None)
@@ -107,7 +107,7 @@ def judge(name: str, setting: Setting, known: list[Result], seeds: int) -> Resul
     if stored is not None and rerun == 0:
         return stored
     click.echo(f"{name} on {setting.task}, {setting.horizon} steps", err=True)
-    family = make_tasks(setting.task)
+    family = make_tasks(setting.task, dtype=setting.dtype)
     result = report(rule, family, setting.task, setting.horizon, num_seeds=rerun, seed=0, settings=about)
     if stored is None:
         return result
@@ -144,7 +144,7 @@ def tuned(baseline: Baseline, setting: Setting, seeds: int, runs: Path) -> Resul
     aside = (len(grid) - setting.rates) // 2
     result = tune_and_report(
         replace(baseline, half_decades=grid[aside : len(grid) - aside]),
-        make_tasks(setting.task),
+        make_tasks(setting.task, dtype=setting.dtype),
         setting.task,
         setting.horizon,
         num_seeds=seeds,
