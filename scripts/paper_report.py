@@ -43,7 +43,7 @@ class Setting:
         paper: optimizer -> final loss, read off the paper's plots.
         tuning_seeds: students that baselines are tuned on.
         rates: learning rates that tuning begins with, the middle of each baseline's grid.
-        dtype: of students and rules; float64 where the rounding of float32, another on each processor, shows in the end.
+        dtype: of students and rules; float64 where float32.s rounding, another on each processor, shows in the end.
         rerun: reporting seeds that are run again from committed artefacts; None for all.
     """
 
