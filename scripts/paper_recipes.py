@@ -90,14 +90,9 @@ META_TRAINING = {
         f"{ON_MNIST} {ANNEALED} --seed 0 --staggered --truncation-length 50 --students 4 --validate-every 50 "
         "--reparametrise 0.2..5 --meta-loss mean --meta-lr 0.002 --outer-steps 800",
     ),
-    "mnist-lstm-0-first": MetaTraining(
-        "lstm",
-        f"{ON_MNIST} {SAMPLED} --staggered --students 4 --meta-lr 0.003 --outer-steps 1400 --validate-every 100 "
-        "--seed 0",
-    ),
-    "mnist-lstm-0": MetaTraining(
-        "mnist-lstm-0-first",
-        f"{ON_MNIST} {SAMPLED} --students 2 {WHOLE} --meta-lr 0.0005 --average-phi 0.9 --outer-steps 300 "
+    "mnist-lstm": MetaTraining(
+        "mnist-lstm-window-20",
+        f"{ON_MNIST} {SAMPLED} --students 2 {WHOLE} --meta-lr 0.0005 --average-phi 0.9 --outer-steps 350 "
         "--validate-every 50 --seed 0",
     ),
     "cifar-lstms": MetaTraining(
@@ -133,12 +128,12 @@ ELSEWHERE = {"compact-elsewhere": RESULTS / "long_horizons" / "artefacts" / "nre
 FIGURES = {
     "quadratics": Figure(("quadratics-lstm", "quadratics-compact"), (QUADRATICS,)),
     "mnist": Figure(
-        ("mnist-lstm-0", "mnist-lstm-window-20", "mnist-rnnprop", *COMPACT, "compact-elsewhere"),
+        ("mnist-lstm", "mnist-lstm-window-20", "mnist-rnnprop", *COMPACT, "compact-elsewhere"),
         (MNIST,),
         seeds=COMPACT,
     ),
     "mnist-shifts": Figure(
-        ("mnist-lstm-0", "mnist-lstm-window-20", "mnist-rnnprop", *COMPACT, "compact-elsewhere"), SHIFTS, seeds=COMPACT
+        ("mnist-lstm", "mnist-lstm-window-20", "mnist-rnnprop", *COMPACT, "compact-elsewhere"), SHIFTS, seeds=COMPACT
     ),
     "cifar": Figure(("cifar-lstms", "cifar-compact"), CIFAR),
 }
