@@ -41,6 +41,7 @@ class Setting:
         task: as the command line names it.
         horizon: inner steps.
         paper: optimizer -> final loss, read off the paper's plots.
+        seeds: students reported on.
         tuning_seeds: students that baselines are tuned on.
         rates: learning rates that tuning begins with, the middle of each baseline's grid.
         dtype: of students and rules; float64 where float32.s rounding, another on each processor, shows in the end.
@@ -51,6 +52,7 @@ class Setting:
     task: str
     horizon: int
     paper: dict[str, float]
+    seeds: int = 10
     tuning_seeds: int = 10
     rates: int = 7
     dtype: torch.dtype = torch.float32

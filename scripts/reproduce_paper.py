@@ -29,7 +29,6 @@ from l2l_opt.evaluation.protocol import Result, report, tune_and_report
 from l2l_opt.tasks.mixture import make_tasks
 
 RESULTS = records.RESULTS / "paper"
-SEEDS = 10
 
 
 @click.command()
@@ -39,11 +38,11 @@ SEEDS = 10
 )
 @click.option("--only", multiple=True, help="Artefacts to meta-train; all of the figure where none is named.")
 @click.option("--artefacts", is_flag=True, help="Take committed artefacts and baselines; run the learned rules again.")
-@click.option("--seeds", default=SEEDS, show_default=True, help="Students reported on.")
+@click.option("--seeds", type=int, default=None, help="Students reported on; as each setting says where not given.")
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/paper"), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=RESULTS, show_default="results/paper")
 def main(
-    figure: str, minutes: float | None, only: tuple[str, ...], artefacts: bool, seeds: int, runs: Path, out: Path
+    figure: str, minutes: float | None, only: tuple[str, ...], artefacts: bool, seeds: int | None, runs: Path, out: Path
 ) -> None:
     torch.set_num_threads(1)
     start = time.perf_counter()
@@ -80,15 +79,15 @@ def all_artefacts() -> list[Path]:
     return [*(RESULTS / "artefacts").glob("*.safetensors"), *ELSEWHERE.values()]
 
 
-def evaluate(name: str, *, artefacts: bool, seeds: int, runs: Path, out: Path) -> None:
+def evaluate(name: str, *, artefacts: bool, seeds: int | None, runs: Path, out: Path) -> None:
     """Judge a figure's learned rules, and its baselines where they are not to be read."""
     figure, results = FIGURES[name], []
     known = paper_report.read(RESULTS / name) if artefacts else []
     for setting in figure.settings:
-        here = paper_report.of(known, setting)
-        results += [judge(own, setting, here, seeds) for own in figure.artefacts if artefact(own).exists()]
+        here, count = paper_report.of(known, setting), setting.seeds if seeds is None else seeds
+        results += [judge(own, setting, here, count) for own in figure.artefacts if artefact(own).exists()]
         read = [result for result in here if result.optimizer != "learned"]
-        results += read or [tuned(baseline, setting, seeds, runs) for baseline in BASELINES]
+        results += read or [tuned(baseline, setting, count, runs) for baseline in BASELINES]
     paper_report.write(out / name, results)
     paper_report.draw(out / name, figure.settings, results)
     for setting in figure.settings:
