@@ -45,6 +45,9 @@ class ComposedRule(UpdateRule):
             rule = part["rule"]
             rules.append(rule if isinstance(rule, UpdateRule) else make_rule(rule, **part.get("config", {})))
             predicate = {key: part[key] for key in ("name", "min_dim", "max_dim") if key in part}
+            for key in ("min_dim", "max_dim"):
+                if not isinstance(predicate.get(key, 0), int):
+                    raise ValueError(f"a part's {key} must be a whole number; got {part[key]!r}, use e.g. 2")
             try:
                 re.compile(predicate.get("name", ""))
             except re.error as error:

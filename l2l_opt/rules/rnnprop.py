@@ -1,5 +1,7 @@
 """RNNProp: an LSTM that sees the two ratios Adam and RMSprop are made of, and answers with a bounded update."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -46,7 +48,7 @@ class RNNProp(GradientRule):
         if not (isinstance(beta, (int, float)) and 0 <= beta < 1):
             raise ValueError(f"beta must lie in [0, 1); got {beta!r}, use e.g. 0.95")
         for key, value in {"output_scale": output_scale, "eps": eps}.items():
-            if not (isinstance(value, (int, float)) and value > 0):
+            if not (isinstance(value, (int, float)) and 0 < value < math.inf):
                 raise ValueError(
                     f"{key} must be a positive number; got {value!r}, use e.g. {0.1 if key[0] == 'o' else 1e-8}"
                 )
