@@ -8,6 +8,7 @@ digest before any tensor is touched. What reading refuses, writing refuses too.
 import hashlib
 import json
 import os
+import reprlib
 import stat
 import struct
 from collections.abc import Callable, Mapping
@@ -158,9 +159,13 @@ def shortened(text: str, limit: int = 200) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
+
+
 def brief(value: Any) -> str:
     """How a value that a file holds is shown in a message."""
-    return shortened(repr(value), 80)
+    return shortened(_REPR.repr(value), 80)
 
 
 def _check_size(path: Path, *, word: str, largest_file: int, largest_header: int) -> None:

@@ -11,7 +11,6 @@ from l2l_opt.rules.features import log_sign
 from l2l_opt.rules.recurrent import GradientRule, RecurrentBody
 from l2l_opt.types import Params, RuleState
 
-
 LARGEST_P = 80
 
 

@@ -1,0 +1,226 @@
+"""What a state dict must be before LearnedOptimizer takes it over: of the same rule, whole, and of fitting shapes.
+
+torch.optim's own ``load_state_dict`` compares the lengths of groups and no more, so that a damaged state is found steps
+later or never. Here every entry is compared with what the rule would begin with, which costs no memory.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from l2l_opt.rules.base import UpdateRule
+from l2l_opt.safe_files import brief
+
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_state_dict(
+    state_dict: Any,
+    param_groups: Sequence[Mapping[str, Any]],
+    *,
+    rule: UpdateRule,
+    defaults: Mapping[str, Any],
+    bookkeeping: Collection[str] = (),
+) -> None:
+    """Refuse a state dict that an optimizer with these groups could not go on from; change nothing.
+
+    A parameter may have no state yet. Numbers in the state are not judged, except the clock: a moment that overflowed
+    is a state that a run may have reached. Groups may hold entries beyond those of ``defaults`` (schedulers add some),
+    if their values are plain.
+
+    Args:
+        state_dict: as ``state_dict()`` gave it, perhaps saved and read since.
+        param_groups: the optimizer's, which hold its parameters.
+        rule: the optimizer's.
+        defaults: the optimizer's; every group must have these entries, and ``rule_digest`` must equal.
+        bookkeeping: keys of a parameter's state that are the optimizer's and not the rule's; tensors, 0-dim or ending
+            in the parameter's shape; each may be absent.
+
+    Raises:
+        ValueError: the first entry that does not fit.
+    """
+    _require(
+        isinstance(state_dict, dict)
+        and isinstance(state_dict.get("state"), dict)
+        and isinstance(state_dict.get("param_groups"), (list, tuple))
+        and all(isinstance(group, dict) for group in state_dict["param_groups"]),
+        "a state dict must be a dict with a dict 'state' and a list of dicts 'param_groups'",
+        {key: type(item).__name__ for key, item in state_dict.items()} if isinstance(state_dict, dict) else state_dict,
+        "pass what state_dict() gave",
+    )
+    groups = state_dict["param_groups"]
+    for group in groups:
+        _check_rule(group, defaults)
+    _require(
+        len(groups) == len(param_groups),
+        f"a state dict must have as many groups as the optimizer, {len(param_groups)}",
+        len(groups),
+        "make the groups that it was saved with",
+    )
+    owners: dict[Any, tuple[str, Tensor]] = {}
+    for group, own in zip(groups, param_groups, strict=True):
+        _check_values(group, defaults)
+        owners |= _owners(group, own["params"], taken=owners)
+    for key, state in state_dict["state"].items():
+        _require(
+            key in owners, "state must belong to a parameter of a group", key, "pass state and groups of one optimizer"
+        )
+        name, p = owners[key]
+        _require(isinstance(state, dict), f"the state of parameter {name!r} must be a dict", state, "save it anew")
+        if state:
+            _check_state(state, name, p, rule=rule, bookkeeping=bookkeeping)
+
+
+def _check_rule(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    if group.get("rule_digest") != defaults["rule_digest"]:
+        raise ValueError(
+            f"a state must be loaded into an optimizer with the rule that made it; got the state of "
+            f"{brief(group.get('rule'))} ({str(group.get('rule_digest'))[:12]}) for {defaults['rule']!r} "
+            f"({defaults['rule_digest'][:12]}), pass the same rule="
+        )
+
+
+def _check_values(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    for key in defaults:
+        _require(key in group, f"a group must have the entry {key!r}", sorted(map(str, group)), "save it anew")
+    for key in ("lr", "weight_decay"):
+        value = group[key]
+        _require(0 <= _number(value) < math.inf, f"{key} must not be negative", value, "use e.g. 1.0")
+    num_steps = group["num_steps"]
+    _require(
+        num_steps is None or 0 < _number(num_steps) < math.inf,
+        "num_steps must be positive or None",
+        num_steps,
+        "use the planned number of steps",
+    )
+    _require(
+        isinstance(group["maximize"], bool), "maximize must be True or False", group["maximize"], "use one of these"
+    )
+    _require(
+        group["rule"] == defaults["rule"], f"rule must be {defaults['rule']!r}", group["rule"], "pass the same rule="
+    )
+    for key, value in group.items():
+        _require(
+            isinstance(key, str) and (key == "params" or _is_plain(value)),
+            "a group's entries must have names and plain values",
+            {key: value},
+            "leave it out",
+        )
+
+
+def _owners(
+    group: Mapping[str, Any], params: Sequence[Tensor], *, taken: Collection[Any]
+) -> dict[Any, tuple[str, Tensor]]:
+    """Of each key in the saved group the parameter that it stands for, with its name."""
+    keys, names = group.get("params"), group.get("param_names")
+    _require(
+        isinstance(keys, (list, tuple)) and all(type(key) in (int, str) for key in keys),
+        "a group's 'params' must be a list of keys",
+        keys,
+        "save it anew",
+    )
+    assert isinstance(keys, (list, tuple))
+    _require(
+        len(keys) == len(params),
+        f"a group must have as many parameters as the optimizer's, {len(params)}",
+        len(keys),
+        "make the groups that it was saved with",
+    )
+    _require(
+        len(set(keys)) == len(keys) and not set(keys) & set(taken),
+        "a parameter must be in one group, once",
+        keys,
+        "save it anew",
+    )
+    _require(
+        names is None
+        or (isinstance(names, (list, tuple)) and len(names) == len(keys) and all(isinstance(n, str) for n in names)),
+        "a group's 'param_names' must name each parameter",
+        names,
+        "save it anew",
+    )
+    names = [str(index) for index in range(len(keys))] if names is None else names
+    return dict(zip(keys, zip(names, params, strict=True), strict=True))
+
+
+def _check_state(
+    state: Mapping[str, Any], name: str, p: Tensor, *, rule: UpdateRule, bookkeeping: Collection[str]
+) -> None:
+    fresh = _fresh_state(rule, name, p)
+    missing, unknown = fresh.keys() - state.keys(), state.keys() - fresh.keys() - set(bookkeeping)
+    _require(
+        not missing and not unknown,
+        f"the state of parameter {name!r} must hold {', '.join(sorted(fresh))}",
+        sorted(map(str, state)),
+        "pass the state of the same rule",
+    )
+    for key, value in state.items():
+        about = f"state {key!r} of parameter {name!r}"
+        _require(
+            isinstance(value, Tensor) and value.layout == torch.strided,
+            f"{about} must be a dense tensor",
+            value,
+            "save it anew",
+        )
+        if key not in fresh:
+            fits = value.dim() == 0 or value.shape[value.dim() - p.dim() :] == p.shape
+            _require(fits, f"{about} must end in the shape {tuple(p.shape)}", tuple(value.shape), "save it anew")
+            continue
+        _require(
+            value.shape == fresh[key].shape,
+            f"{about} must have the shape {tuple(fresh[key].shape)}",
+            tuple(value.shape),
+            "load it into the same model",
+        )
+        _require(
+            value.dtype in FLOATING if fresh[key].is_floating_point() else value.dtype == fresh[key].dtype,
+            f"{about} must be of a dtype like {fresh[key].dtype}",
+            value.dtype,
+            "save it anew",
+        )
+    clock = state.get("step")
+    _require(
+        clock is None or 0 <= _number(clock) < math.inf,
+        f"state 'step' of parameter {name!r} must count steps",
+        clock,
+        "save it anew",
+    )
+
+
+def _fresh_state(rule: UpdateRule, name: str, p: Tensor) -> Mapping[str, Tensor]:
+    """What the rule would begin with for one parameter, on the meta device where the rule can do that."""
+    # A complex parameter is to a rule its real and imaginary parts, and a sharded one is known by its global shape.
+    shape = (*p.shape, 2) if p.is_complex() else tuple(p.shape)
+    dtype = p.dtype.to_real() if p.is_complex() else p.dtype
+    try:
+        return rule.init_state({name: torch.empty(shape, dtype=dtype, device="meta")})[name]
+    except (NotImplementedError, RuntimeError):
+        # A rule of a plugin may look at values.
+        return rule.init_state({name: torch.zeros(shape, dtype=dtype)})[name]
+
+
+def _number(value: Any) -> float:
+    """A real number or a tensor of one as a float; NaN for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (Real, Tensor)):
+        return math.nan
+    if isinstance(value, Tensor) and (value.numel() != 1 or value.is_complex() or value.dtype == torch.bool):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
+def _is_plain(value: Any, levels: int = 8) -> bool:
+    if isinstance(value, (list, tuple)):
+        return levels > 0 and all(_is_plain(item, levels - 1) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str, Real, Tensor))
+
+
+def _require(holds: bool, rule: str, value: Any, fix: str) -> None:
+    if not holds:
+        raise ValueError(f"{rule}; got {brief(value)}, {fix}")
