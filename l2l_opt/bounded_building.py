@@ -63,8 +63,10 @@ class _Allowance(TorchDispatchMode):
         self.operations -= 1
         if any(argument.name == "device" for argument in func._schema.arguments):
             # Whatever makes a tensor out of nothing says its size on the meta device, where it costs nothing.
-            plain = {key: value for key, value in kwargs.items() if key not in ("generator", "pin_memory")}
-            made = func(*args, **{**plain, "device": torch.device("meta")})
+            free = {"device": torch.device("meta")} | {
+                key: None for key in ("generator", "pin_memory") if key in kwargs
+            }
+            made = func(*args, **{**kwargs, **free})
             self.elements -= made.numel() if isinstance(made, Tensor) else 0
         if self.elements < 0 or self.operations < 0:
             raise ValueError("its config must not ask for a rule much larger than its weights")

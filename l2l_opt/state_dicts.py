@@ -167,8 +167,11 @@ def _check_state(
             "save it anew",
         )
         if key not in fresh:
-            fits = value.dim() == 0 or value.shape[value.dim() - p.dim() :] == p.shape
-            _require(fits, f"{about} must end in the shape {tuple(p.shape)}", tuple(value.shape), "save it anew")
+            ends = value.dim() == 0 or value.shape[max(value.dim() - p.dim(), 0) :] == p.shape
+            fits = ends and not value.is_complex() and value.dtype != torch.bool
+            _require(
+                fits, f"{about} must be of real numbers and end in the shape {tuple(p.shape)}", value, "save it anew"
+            )
             continue
         _require(
             value.shape == fresh[key].shape,

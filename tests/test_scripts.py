@@ -31,3 +31,16 @@ def test_the_papers_quadratics_come_out_again_from_what_is_committed(tmp_path):
         assert ours["final_losses"] == pytest.approx(theirs["final_losses"], rel=1e-3)
     assert "| Quadratics | quadratics-lstm |" in (tmp_path / "README.md").read_text()
     assert (tmp_path / "quadratics" / "curves.svg").stat().st_size > 10_000
+
+
+def test_damaged_files_and_state_dicts_are_refused_or_load_as_they_are(tmp_path):
+    command = [sys.executable, SCRIPTS / "fuzz_files.py", "--cases", "200", "--seed", "1"]
+    result = subprocess.run([*command, "--out", tmp_path / "fuzz.json"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    content = json.loads((tmp_path / "fuzz.json").read_text())
+    for kind in ("artefacts", "checkpoints", "state_dicts"):
+        outcomes = content[kind]["outcomes"].values()
+        assert sum(sum(counts.values()) for counts in outcomes) == 200
+        assert sum(counts.get("refused", 0) for counts in outcomes) > 100
+        assert sum(counts.get("refused", 0) for counts in outcomes) < 200
+        assert content[kind]["failures"] == []
