@@ -5,7 +5,7 @@ later or never. Here every entry is compared with what the rule would begin with
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.safe_files import brief
 
+NEEDED = ("lr", "weight_decay", "num_steps", "maximize", "rule", "rule_digest")
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -28,15 +29,14 @@ def check_state_dict(
 ) -> None:
     """Refuse a state dict that an optimizer with these groups could not go on from; change nothing.
 
-    A parameter may have no state yet. Numbers in the state are not judged, except the clock: a moment that overflowed
-    is a state that a run may have reached. Groups may hold entries beyond those of ``defaults`` (schedulers add some),
-    if their values are plain.
+    A parameter may have no state yet, and a 0-dim tensor may be a plain number. Numbers in the state are not judged,
+    except the clock. Groups may hold entries beyond those that are needed (schedulers add some), if they are plain.
 
     Args:
         state_dict: as ``state_dict()`` gave it, perhaps saved and read since.
         param_groups: the optimizer's, which hold its parameters.
         rule: the optimizer's.
-        defaults: the optimizer's; every group must have these entries, and ``rule_digest`` must equal.
+        defaults: the optimizer's, of which every group must have those in ``NEEDED``, the same rule's among them.
         bookkeeping: keys of a parameter's state that are the optimizer's and not the rule's; tensors, 0-dim or ending
             in the parameter's shape; each may be absent.
 
@@ -62,9 +62,17 @@ def check_state_dict(
         "make the groups that it was saved with",
     )
     owners: dict[Any, tuple[str, Tensor]] = {}
+    keys: dict[int, Any] = {}
     for group, own in zip(groups, param_groups, strict=True):
         _check_values(group, defaults)
-        owners |= _owners(group, own["params"], taken=owners)
+        for key, name, p in _named(group, own["params"]):
+            # Tied parameters are in a group twice, under one key.
+            _require(
+                owners.setdefault(key, (name, p))[1] is p and keys.setdefault(id(p), key) == key,
+                "each parameter must have a key of its own",
+                group["params"],
+                "save it anew",
+            )
     for key, state in state_dict["state"].items():
         _require(
             key in owners, "state must belong to a parameter of a group", key, "pass state and groups of one optimizer"
@@ -85,7 +93,7 @@ def _check_rule(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
 
 
 def _check_values(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    for key in defaults:
+    for key in NEEDED:
         _require(key in group, f"a group must have the entry {key!r}", sorted(map(str, group)), "save it anew")
     for key in ("lr", "weight_decay"):
         value = group[key]
@@ -97,9 +105,8 @@ def _check_values(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
         num_steps,
         "use the planned number of steps",
     )
-    _require(
-        isinstance(group["maximize"], bool), "maximize must be True or False", group["maximize"], "use one of these"
-    )
+    maximize = group["maximize"]
+    _require(isinstance(maximize, bool), "maximize must be True or False", maximize, "use one of these")
     _require(
         group["rule"] == defaults["rule"], f"rule must be {defaults['rule']!r}", group["rule"], "pass the same rule="
     )
@@ -112,10 +119,8 @@ def _check_values(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
         )
 
 
-def _owners(
-    group: Mapping[str, Any], params: Sequence[Tensor], *, taken: Collection[Any]
-) -> dict[Any, tuple[str, Tensor]]:
-    """Of each key in the saved group the parameter that it stands for, with its name."""
+def _named(group: Mapping[str, Any], params: Sequence[Tensor]) -> Iterable[tuple[Any, str, Tensor]]:
+    """Each key in the saved group, with the name and the parameter that it stands for."""
     keys, names = group.get("params"), group.get("param_names")
     _require(
         isinstance(keys, (list, tuple)) and all(type(key) in (int, str) for key in keys),
@@ -131,12 +136,6 @@ def _owners(
         "make the groups that it was saved with",
     )
     _require(
-        len(set(keys)) == len(keys) and not set(keys) & set(taken),
-        "a parameter must be in one group, once",
-        keys,
-        "save it anew",
-    )
-    _require(
         names is None
         or (isinstance(names, (list, tuple)) and len(names) == len(keys) and all(isinstance(n, str) for n in names)),
         "a group's 'param_names' must name each parameter",
@@ -144,7 +143,7 @@ def _owners(
         "save it anew",
     )
     names = [str(index) for index in range(len(keys))] if names is None else names
-    return dict(zip(keys, zip(names, params, strict=True), strict=True))
+    return zip(keys, names, params, strict=True)
 
 
 def _check_state(
@@ -158,7 +157,10 @@ def _check_state(
         sorted(map(str, state)),
         "pass the state of the same rule",
     )
+    shape = _shape(p)
     for key, value in state.items():
+        if key in fresh and fresh[key].dim() == 0 and not math.isnan(_number(value)):
+            continue
         about = f"state {key!r} of parameter {name!r}"
         _require(
             isinstance(value, Tensor) and value.layout == torch.strided,
@@ -167,11 +169,9 @@ def _check_state(
             "save it anew",
         )
         if key not in fresh:
-            ends = value.dim() == 0 or value.shape[max(value.dim() - p.dim(), 0) :] == p.shape
+            ends = value.dim() == 0 or value.shape[max(value.dim() - len(shape), 0) :] == shape
             fits = ends and not value.is_complex() and value.dtype != torch.bool
-            _require(
-                fits, f"{about} must be of real numbers and end in the shape {tuple(p.shape)}", value, "save it anew"
-            )
+            _require(fits, f"{about} must be of real numbers and end in the shape {shape}", value, "save it anew")
             continue
         _require(
             value.shape == fresh[key].shape,
@@ -187,7 +187,7 @@ def _check_state(
         )
     clock = state.get("step")
     _require(
-        clock is None or 0 <= _number(clock) < math.inf,
+        "step" not in fresh or 0 <= _number(clock) < math.inf,
         f"state 'step' of parameter {name!r} must count steps",
         clock,
         "save it anew",
@@ -196,14 +196,18 @@ def _check_state(
 
 def _fresh_state(rule: UpdateRule, name: str, p: Tensor) -> Mapping[str, Tensor]:
     """What the rule would begin with for one parameter, on the meta device where the rule can do that."""
-    # A complex parameter is to a rule its real and imaginary parts, and a sharded one is known by its global shape.
-    shape = (*p.shape, 2) if p.is_complex() else tuple(p.shape)
+    shape = _shape(p)
     dtype = p.dtype.to_real() if p.is_complex() else p.dtype
     try:
         return rule.init_state({name: torch.empty(shape, dtype=dtype, device="meta")})[name]
     except (NotImplementedError, RuntimeError):
         # A rule of a plugin may look at values.
         return rule.init_state({name: torch.zeros(shape, dtype=dtype)})[name]
+
+
+def _shape(p: Tensor) -> tuple[int, ...]:
+    """As a rule sees it: of a complex parameter the real and imaginary parts, of a sharded one all of it."""
+    return (*p.shape, 2) if p.is_complex() else tuple(p.shape)
 
 
 def _number(value: Any) -> float:
@@ -219,6 +223,8 @@ def _number(value: Any) -> float:
 
 
 def _is_plain(value: Any, levels: int = 8) -> bool:
+    if isinstance(value, dict):
+        return levels > 0 and all(isinstance(key, str) and _is_plain(item, levels - 1) for key, item in value.items())
     if isinstance(value, (list, tuple)):
         return levels > 0 and all(_is_plain(item, levels - 1) for item in value)
     return value is None or isinstance(value, (bool, int, float, str, Real, Tensor))

@@ -58,6 +58,28 @@ def test_what_schedulers_frameworks_and_smaller_states_add_is_taken():
     check(optimizer, {**saved, "state": {}})
 
 
+def test_plain_numbers_and_entries_of_later_versions_are_taken():
+    optimizer = trained()
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["state"][0]["step"] = saved["state"][0]["step"].item()
+    saved["param_groups"][0]["more"] = {"first": 0.5, "recent": [1.0, 2.0]}
+    check(optimizer, saved)
+
+
+def test_tied_parameters_share_a_key():
+    p = nn.Parameter(torch.ones(3))
+    with pytest.warns(UserWarning, match="duplicate"):
+        optimizer = LearnedOptimizer([p, p], RULE)
+    p.grad = torch.ones(3)
+    optimizer.step()
+    saved = optimizer.state_dict()
+    assert saved["param_groups"][0]["params"] == [1, 1]
+    check(optimizer, saved)
+    saved["param_groups"][0]["params"] = [0, 1]
+    with pytest.raises(ValueError, match="each parameter must have a key of its own"):
+        check(optimizer, saved)
+
+
 def test_a_complex_parameter_has_the_state_of_its_two_parts():
     optimizer = LearnedOptimizer([nn.Parameter(torch.zeros(3, dtype=torch.complex64))], RULE)
     saved = optimizer.state_dict()
@@ -136,8 +158,8 @@ GROUP = ("param_groups", 0)
         (at(*GROUP, "more", print), "entries must have names and plain values; got {'more': <built-in"),
         (at(*GROUP, "params", DROPPED), "'params' must be a list of keys; got None"),
         (at(*GROUP, "params", [0]), "as many parameters as the optimizer's, 2; got 1"),
-        (at(*GROUP, "params", [0, 0]), "a parameter must be in one group, once; got .0, 0."),
-        (at(*GROUP, "params", [0, 2]), "a parameter must be in one group, once; got .2, 3."),
+        (at(*GROUP, "params", [0, 0]), "each parameter must have a key of its own; got .0, 0."),
+        (at(*GROUP, "params", [2, 3]), "each parameter must have a key of its own; got .2, 3."),
         (at(*GROUP, "params", [0, None]), "'params' must be a list of keys; got .0, None."),
         (at(*GROUP, "param_names", ["a"]), "'param_names' must name each parameter; got .'a'."),
         (at("state", 9, {}), "state must belong to a parameter of a group; got 9"),
@@ -150,6 +172,8 @@ GROUP = ("param_groups", 0)
         (at("state", 0, "cell", torch.ones(2, 4, 3, dtype=torch.int64)), "must be of a dtype like torch.float32; got"),
         (at("state", 0, "cell", torch.ones(2, 4, 3, dtype=torch.complex64)), "must be of a dtype like torch.float32"),
         (at("state", 0, "step", torch.tensor(-1.0)), "state 'step' of parameter '0' must count steps; got tensor.-1"),
+        (at("state", 0, "step", -2), "state 'step' of parameter '0' must count steps; got -2"),
+        (at("state", 0, "step", "2"), "state 'step' of parameter '0' must be a dense tensor; got '2'"),
         (at("state", 0, "step", torch.tensor(float("nan"))), "state 'step' of parameter '0' must count steps"),
         (at("state", 0, "skipped", torch.ones(2)), r"must be of real numbers and end in the shape \(4, 3\); got"),
         (at("state", 0, "skipped", torch.tensor(1j)), "'skipped' of parameter '0' must be of real numbers"),

@@ -83,7 +83,7 @@ class ComposedRule(UpdateRule):
                     f"every parameter must match a part; got {name!r} of shape {tuple(param.shape)}, "
                     "add a part without predicate at the end"
                 )
-        return [(part, chosen) for part, chosen in zip(self._rules(), names, strict=True) if chosen]
+        return [(part, chosen) for part, chosen in zip(self.rules(), names, strict=True) if chosen]
 
     def init_state(self, params: Params) -> RuleState:
         state: RuleState = {}
@@ -103,7 +103,8 @@ class ComposedRule(UpdateRule):
             next_state |= part_state
         return {name: updates[name] for name in grads}, {name: next_state[name] for name in grads}
 
-    def _rules(self) -> Iterable[UpdateRule]:
+    def rules(self) -> Iterable[UpdateRule]:
+        """The parts, in their order."""
         return (part for part in self.parts if isinstance(part, UpdateRule))
 
 
