@@ -43,15 +43,7 @@ def check_state_dict(
     Raises:
         ValueError: the first entry that does not fit.
     """
-    _require(
-        isinstance(state_dict, dict)
-        and isinstance(state_dict.get("state"), dict)
-        and isinstance(state_dict.get("param_groups"), (list, tuple))
-        and all(isinstance(group, dict) for group in state_dict["param_groups"]),
-        "a state dict must be a dict with a dict 'state' and a list of dicts 'param_groups'",
-        {key: type(item).__name__ for key, item in state_dict.items()} if isinstance(state_dict, dict) else state_dict,
-        "pass what state_dict() gave",
-    )
+    require_form(state_dict)
     groups = state_dict["param_groups"]
     for group in groups:
         _check_rule(group, defaults)
@@ -81,6 +73,23 @@ def check_state_dict(
         _require(isinstance(state, dict), f"the state of parameter {name!r} must be a dict", state, "save it anew")
         if state:
             _check_state(state, name, p, rule=rule, bookkeeping=bookkeeping)
+
+
+def require_form(state_dict: Any) -> None:
+    """Refuse what has not the form of a state dict at all, which torch.optim fails on before any hook is called.
+
+    Raises:
+        ValueError: no dict of a dict and a list of dicts.
+    """
+    _require(
+        isinstance(state_dict, dict)
+        and isinstance(state_dict.get("state"), dict)
+        and isinstance(state_dict.get("param_groups"), (list, tuple))
+        and all(isinstance(group, dict) for group in state_dict["param_groups"]),
+        "a state dict must be a dict with a dict 'state' and a list of dicts 'param_groups'",
+        {key: type(item).__name__ for key, item in state_dict.items()} if isinstance(state_dict, dict) else state_dict,
+        "pass what state_dict() gave",
+    )
 
 
 def _check_rule(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
