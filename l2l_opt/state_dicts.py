@@ -126,6 +126,13 @@ def _check_values(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
             {key: value},
             "leave it out",
         )
+    for key, default in defaults.items():
+        _require(
+            key in NEEDED or key not in group or _is_like(group[key], default),
+            f"{key} must be of the kind of {brief(default)}",
+            group[key] if key in group else None,
+            "save it anew",
+        )
 
 
 def _named(group: Mapping[str, Any], params: Sequence[Tensor]) -> Iterable[tuple[Any, str, Tensor]]:
@@ -236,7 +243,23 @@ def _is_plain(value: Any, levels: int = 8) -> bool:
         return levels > 0 and all(isinstance(key, str) and _is_plain(item, levels - 1) for key, item in value.items())
     if isinstance(value, (list, tuple)):
         return levels > 0 and all(_is_plain(item, levels - 1) for item in value)
-    return value is None or isinstance(value, (bool, int, float, str, Real, Tensor))
+    return value is None or isinstance(value, (bool, str, Real)) or not math.isnan(_number(value))
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a plain value is of the kind of another: None stands for a number that is not known yet."""
+    if isinstance(default, dict):
+        return (
+            isinstance(value, dict)
+            and value.keys() == default.keys()
+            and all(_is_like(value[key], default[key]) for key in default)
+        )
+    if isinstance(default, (list, tuple)):
+        return isinstance(value, (list, tuple)) and all(_is_like(item, 0.0) for item in value)
+    if isinstance(default, (bool, str)):
+        return type(value) is type(default)
+    known = isinstance(value, Real) and not math.isnan(_number(value))
+    return known or (default is None and value is None)
 
 
 def _require(holds: bool, rule: str, value: Any, fix: str) -> None:

@@ -66,6 +66,43 @@ def test_plain_numbers_and_entries_of_later_versions_are_taken():
     check(optimizer, saved)
 
 
+WATCH = {"first": None, "lowest": float("inf"), "recent": [], "num_losses": 0}
+
+
+@pytest.mark.parametrize(
+    ("entries", "fits"),
+    [
+        ({}, True),
+        ({"steps_taken": 3, "watch": WATCH, "flag": False, "kind": "b"}, True),
+        ({"watch": WATCH | {"first": 0.5, "recent": [1.0, 2.0]}}, True),
+        ({"steps_taken": None}, False),
+        ({"steps_taken": [1]}, False),
+        ({"steps_taken": torch.ones(())}, False),
+        ({"steps_taken": float("nan")}, False),
+        ({"flag": 1}, False),
+        ({"kind": None}, False),
+        ({"watch": None}, False),
+        ({"watch": {"first": 1.0}}, False),
+        ({"watch": WATCH | {"more": 1}}, False),
+        ({"watch": WATCH | {"recent": ["1"]}}, False),
+        ({"watch": WATCH | {"recent": 3}}, False),
+        ({"watch": WATCH | {"lowest": None}}, False),
+        ({"watch": WATCH | {"first": "1"}}, False),
+    ],
+)
+def test_what_else_the_optimizer_keeps_in_groups_is_of_the_kind_of_its_default(entries, fits):
+    optimizer = trained()
+    optimizer.defaults |= {"steps_taken": 0, "watch": WATCH, "flag": True, "kind": "a"}
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["param_groups"][1] |= entries
+    if fits:
+        check(optimizer, saved)
+    else:
+        (key,) = entries
+        with pytest.raises(ValueError, match=f"{key} must be of the kind of"):
+            check(optimizer, saved)
+
+
 def test_tied_parameters_share_a_key():
     p = nn.Parameter(torch.ones(3))
     with pytest.warns(UserWarning, match="duplicate"):
@@ -156,6 +193,7 @@ GROUP = ("param_groups", 0)
         (at(*GROUP, "num_steps", 0), "num_steps must be positive or None; got 0"),
         (at(*GROUP, "maximize", 1), "maximize must be True or False; got 1"),
         (at(*GROUP, "more", print), "entries must have names and plain values; got {'more': <built-in"),
+        (at(*GROUP, "more", torch.ones(2)), "entries must have names and plain values; got"),
         (at(*GROUP, "params", DROPPED), "'params' must be a list of keys; got None"),
         (at(*GROUP, "params", [0]), "as many parameters as the optimizer's, 2; got 1"),
         (at(*GROUP, "params", [0, 0]), "each parameter must have a key of its own; got .0, 0."),
