@@ -130,7 +130,7 @@ def _check_values(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
         _require(
             key in NEEDED or key not in group or _is_like(group[key], default),
             f"{key} must be of the kind of {brief(default)}",
-            group[key] if key in group else None,
+            group.get(key),
             "save it anew",
         )
 
@@ -175,7 +175,7 @@ def _check_state(
     )
     shape = _shape(p)
     for key, value in state.items():
-        if key in fresh and fresh[key].dim() == 0 and not math.isnan(_number(value)):
+        if key in fresh and fresh[key].dim() == 0 and isinstance(value, Real) and not math.isnan(_number(value)):
             continue
         about = f"state {key!r} of parameter {name!r}"
         _require(

@@ -278,7 +278,9 @@ def values(tree: Any) -> Any:
 
 
 def numbers(state_dict: Any) -> Any:
-    """A state dict with tensors as shape and numbers, whose dtype loading may widen or narrow to the parameters'."""
+    """A state dict with tensors as shape and numbers, whatever their dtype; a number is a tensor of one."""
+    if isinstance(state_dict, (int, float)) and not isinstance(state_dict, bool) and abs(state_dict) < 1e300:
+        return (), repr(float(state_dict))
     if isinstance(state_dict, torch.Tensor):
         plain = state_dict.detach()
         return tuple(plain.shape), repr((plain if plain.is_complex() else plain.double()).tolist())
@@ -338,6 +340,8 @@ def load_state(optimizer: LearnedOptimizer, given: Any) -> None:
     check_state_dict(
         given, optimizer.param_groups, rule=optimizer.rule, defaults=optimizer.defaults, bookkeeping=BOOKKEEPING
     )
+    for own in given["state"].values():
+        own.update({key: torch.tensor(value) for key, value in own.items() if isinstance(value, float)})
     optimizer.load_state_dict(given)
 
 

@@ -210,6 +210,8 @@ GROUP = ("param_groups", 0)
         (at("state", 0, "cell", torch.ones(2, 4, 3, dtype=torch.int64)), "must be of a dtype like torch.float32; got"),
         (at("state", 0, "cell", torch.ones(2, 4, 3, dtype=torch.complex64)), "must be of a dtype like torch.float32"),
         (at("state", 0, "step", torch.tensor(-1.0)), "state 'step' of parameter '0' must count steps; got tensor.-1"),
+        (at("state", 0, "step", torch.ones(1)), r"state 'step' of parameter '0' must have the shape \(\); got \(1,\)"),
+        (at("state", 0, "step", torch.tensor(3)), "'step' of parameter '0' must be of a dtype like torch.float32; got"),
         (at("state", 0, "step", -2), "state 'step' of parameter '0' must count steps; got -2"),
         (at("state", 0, "step", "2"), "state 'step' of parameter '0' must be a dense tensor; got '2'"),
         (at("state", 0, "step", torch.tensor(float("nan"))), "state 'step' of parameter '0' must count steps"),
