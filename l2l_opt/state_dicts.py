@@ -175,7 +175,7 @@ def _check_state(
     )
     shape = _shape(p)
     for key, value in state.items():
-        if key in fresh and fresh[key].dim() == 0 and isinstance(value, Real) and not math.isnan(_number(value)):
+        if key in fresh and fresh[key].dim() == 0 and _is_plain_number(value):
             continue
         about = f"state {key!r} of parameter {name!r}"
         _require(
@@ -218,7 +218,8 @@ def _fresh_state(rule: UpdateRule, name: str, p: Tensor) -> Mapping[str, Tensor]
         return rule.init_state({name: torch.empty(shape, dtype=dtype, device="meta")})[name]
     except (NotImplementedError, RuntimeError):
         # A rule of a plugin may look at values.
-        return rule.init_state({name: torch.zeros(shape, dtype=dtype)})[name]
+        device = next((weight.device for weight in rule.parameters()), torch.device("cpu"))
+        return rule.init_state({name: torch.zeros(shape, dtype=dtype, device=device)})[name]
 
 
 def _shape(p: Tensor) -> tuple[int, ...]:
@@ -258,8 +259,11 @@ def _is_like(value: Any, default: Any) -> bool:
         return isinstance(value, (list, tuple)) and all(_is_like(item, 0.0) for item in value)
     if isinstance(default, (bool, str)):
         return type(value) is type(default)
-    known = isinstance(value, Real) and not math.isnan(_number(value))
-    return known or (default is None and value is None)
+    return _is_plain_number(value) or (default is None and value is None)
+
+
+def _is_plain_number(value: Any) -> bool:
+    return not isinstance(value, Tensor) and not math.isnan(_number(value))
 
 
 def _require(holds: bool, rule: str, value: Any, fix: str) -> None:
