@@ -167,10 +167,15 @@ def _check_state(
 ) -> None:
     fresh = _fresh_state(rule, name, p)
     missing, unknown = fresh.keys() - state.keys(), state.keys() - fresh.keys() - set(bookkeeping)
+    if missing:
+        raise ValueError(
+            f"the state of parameter {name!r} must hold all that its rule keeps; got none of {sorted(missing)}, "
+            "pass the state of the same rule"
+        )
     _require(
-        not missing and not unknown,
-        f"the state of parameter {name!r} must hold {', '.join(sorted(fresh))}",
-        sorted(map(str, state)),
+        not unknown,
+        f"the state of parameter {name!r} must hold nothing but {', '.join(sorted(fresh))}",
+        sorted(map(str, unknown)),
         "pass the state of the same rule",
     )
     shape = _shape(p)
@@ -178,20 +183,20 @@ def _check_state(
         if key in fresh and fresh[key].dim() == 0 and _is_plain_number(value):
             continue
         about = f"state {key!r} of parameter {name!r}"
-        _require(
-            isinstance(value, Tensor) and value.layout == torch.strided,
-            f"{about} must be a dense tensor",
-            value,
-            "save it anew",
-        )
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"the state of parameter {name!r} must hold tensors; got {type(value).__name__} as {brief(key)}, "
+                "save it anew"
+            )
+        _require(value.layout == torch.strided, f"{about} must be dense", value.layout, "save it anew")
         if key not in fresh:
             ends = value.dim() == 0 or value.shape[max(value.dim() - len(shape), 0) :] == shape
             fits = ends and not value.is_complex() and value.dtype != torch.bool
-            _require(fits, f"{about} must be of real numbers and end in the shape {shape}", value, "save it anew")
+            _require(fits, f"{about} must have shape () or end in {shape}, of real numbers", value, "save it anew")
             continue
         _require(
             value.shape == fresh[key].shape,
-            f"{about} must have the shape {tuple(fresh[key].shape)}",
+            f"{about} must have shape {tuple(fresh[key].shape)}",
             tuple(value.shape),
             "load it into the same model",
         )
