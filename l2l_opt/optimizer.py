@@ -103,6 +103,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         }
         if guard == "fallback":
             defaults["watch"] = self._watch.plain()
+        _check_options(defaults)
         super().__init__(params, defaults)
         if float(lr) < SMALL_LR:
             warnings.warn(
@@ -117,7 +118,8 @@ class LearnedOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: a number out of range.
         """
-        _check_options({**self.defaults, **param_group})
+        if isinstance(param_group, dict):
+            _check_options({**self.defaults, **param_group})
         super().add_param_group(param_group)
 
     @_disable_dynamo
@@ -274,8 +276,8 @@ class LearnedOptimizer(torch.optim.Optimizer):
         super().__setstate__(state)
         self._stepper = Stepper(self.rule)
         for group in self.param_groups:
-            for key, value in self.defaults.items():
-                group.setdefault(key, value)
+            for key in self.defaults.keys() - {"differentiable"}:  # torch's own, which no group of ours holds
+                group.setdefault(key, self.defaults[key])
         own = unboxed(self.state, self.rule, self.state_dtype)
         self.state.clear()
         self.state.update(own)
@@ -300,6 +302,8 @@ def _longest_horizon(rule: UpdateRule) -> int | None:
 
 def _check_options(group: dict[str, Any]) -> None:
     for key in ("lr", "weight_decay"):
+        if isinstance(group[key], Tensor) and group[key].numel() != 1:
+            raise ValueError(f"Tensor {key} must be 1-element; got shape {tuple(group[key].shape)}, use one number")
         if not float(group[key]) >= 0:
             raise ValueError(f"{key} must not be negative; got {group[key]}, use e.g. {1.0 if key == 'lr' else 0}")
     num_steps = group["num_steps"]
