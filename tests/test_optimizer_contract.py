@@ -3,8 +3,8 @@
 Every check is named as torch names it. Not applicable, with the reason:
     foreach, fused, differentiable, capturable and their peak memory: flags that LearnedOptimizer does not have;
     sparse gradients (rosenbrock_sparse): refused by a clear error, which is tested;
-    step_is_noop_for_zero_grads: a learned rule may move under zero gradients, so it is run for hand-designed rules alone;
-    complex equals real, for ``compact``: the statistics of a complex tensor are those of its real view, so it is run too;
+    step_is_noop_for_zero_grads: a learned rule may move under zero gradients, so it is run for a hand-designed one;
+    complex equals its real view, for ``composed``: the view has one axis more, and parts are chosen by that;
     multi-gpu, CUDA graphs, CUDA and MPS state dicts, mixed devices: no such device here; one CUDA test skips;
     can_load_older_state_dict: no earlier release of LearnedOptimizer exists.
 """
@@ -37,9 +37,7 @@ RULES = {
     "lstm-digits-1": lambda: load_rule("lstm-digits-1"),
     "compact": lambda: small_rule("compact"),
     "adam": lambda: small_rule("adam", lr=0.01),
-    "composed": lambda: small_rule(
-        "composed", parts=[{"rule": "adam:lr=0.01", "min_dim": 2}, {"rule": "sgd:lr=0.01"}]
-    ),
+    "composed": lambda: small_rule("composed", parts=[{"rule": "adam:lr=0.01", "min_dim": 2}, {"rule": "sgd:lr=0.01"}]),
 }
 
 
@@ -125,7 +123,9 @@ def test_infos_do_not_specify_global_cliquey_kwargs():
         assert not {"foreach", "fused", "differentiable"} & set(config.kwargs)
 
 
-@pytest.mark.parametrize("error", error_inputs("cpu", torch.float32), ids=lambda error: error.optimizer_error_input.desc)
+@pytest.mark.parametrize(
+    "error", error_inputs("cpu", torch.float32), ids=lambda error: error.optimizer_error_input.desc
+)
 def test_errors(error):
     assert error.error_on == OptimizerErrorEnum.CONSTRUCTION_ERROR
     given = error.optimizer_error_input
@@ -300,7 +300,9 @@ def test_state_dict_deterministic(rule, config):
             stepped.step()
     assert all(torch.equal(a, b) for a, b in zip(originals, copies, strict=True))
     assert_states_equal(optimizer.state_dict(), again.state_dict())
-    addresses = [{v.data_ptr() for v in o.state[p].values()} for o, p in ((optimizer, originals[0]), (again, copies[0]))]
+    addresses = [
+        {v.data_ptr() for v in o.state[p].values()} for o, p in ((optimizer, originals[0]), (again, copies[0]))
+    ]
     assert not addresses[0] & addresses[1]
 
 
