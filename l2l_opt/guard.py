@@ -32,7 +32,7 @@ class Watch:
 
     A loss that is not finite is divergence, and so is a smoothed loss that lies above its minimum by half of what had
     been gained, ``(first - lowest) / 2``, for 50 steps. Where little has been gained, noise alone would do that: then
-    the margin is four times the median deviation of the recent losses, at most a quarter of the first loss.
+    the margin is four times the median deviation of the recent losses, at most a twentieth of the first loss.
 
     Attributes:
         first: the first loss.
@@ -77,9 +77,10 @@ class Watch:
         smoothed = statistics.median(self.recent)
         noise = 4 * statistics.median(abs(value - smoothed) for value in self.recent)
         self.lowest = min(self.lowest, smoothed)
-        margin = max((self.first - self.lowest) / 2, min(noise, abs(self.first) / 4))
+        half = (self.first - self.lowest) / 2
+        margin = max(half, min(noise, abs(self.first) / 20))
         self.num_high = self.num_high + 1 if smoothed > self.lowest + margin else 0
-        if self.pending is not None and self.rate is None and loss <= self.lowest + margin:
+        if self.pending is not None and self.rate is None and loss <= self.lowest + half:
             self.sizes = [*self.sizes, self.pending][-NUM_SIZES:]
         self.pending = None
         if self.num_high >= PATIENCE:

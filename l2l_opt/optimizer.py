@@ -215,7 +215,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
                 f"training with the rule {first['rule']!r} diverged at its step {self._watch.num_losses} (loss "
                 f"{number:g}): parameters are those of step {self._watch.snapshot_at} again, and Adam goes on at a "
                 f"rate of {rate * (self._watch.rate or 0):.2g}",
-                stacklevel=5,
+                stacklevel=7,
             )
         return gone_back
 
@@ -230,7 +230,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
             warnings.warn(
                 f"the rule {self.defaults['rule']!r} was meta-trained on runs of up to {horizon} steps; this one has "
                 f"taken {taken}: compare with a tuned Adam, or meta-train on longer horizons",
-                stacklevel=5,
+                stacklevel=7,
             )
 
     def _named(self, group: dict[str, Any]) -> list[tuple[str, Tensor]]:
