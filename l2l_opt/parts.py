@@ -46,8 +46,11 @@ class Part(NamedTuple):
 def part_of(name: str, param: Tensor, own: dict[str, Any]) -> Part:
     """This device's part of a parameter that has a gradient and a state."""
     assert param.grad is not None
+    state = {key: value for key, value in own.items() if key not in BOOKKEEPING}
+    if distributed.shards_of(param) is None:
+        return Part(name, param, plain(param), plain(param.grad), state, own)
     grad = plain(distributed.placed_like(param, param.grad))
-    state = {key: distributed.local(value) for key, value in own.items() if key not in BOOKKEEPING}
+    state = {key: distributed.local(value) for key, value in state.items()}
     return Part(name, param, plain(param), grad, state, own)
 
 

@@ -79,8 +79,8 @@ class Stepper:
                 others.append(part)
         for same in served.values():
             assert compiled is not None
-            step_compiled(compiled, self._good(same, compiled, options, reduce), options)
-            self._seen.update((part.param, _versions(part)) for part in same)
+            good = self._good(same, compiled, options, reduce)
+            step_compiled(compiled, good, options)
         if others:
             step_purely(rule, others, options, reduce)
 
@@ -96,7 +96,9 @@ class Stepper:
             return parts
         suspects, flags = [], []
         for part in parts:
-            tensors = [] if self._seen.get(part.param) == _versions(part) else list(part.state.values())
+            versions = _versions(part)
+            tensors = [] if self._seen.get(part.param) == versions else list(part.state.values())
+            self._seen[part.param] = versions
             if reduce is not None:
                 tensors.append(part.grad if compiled.moments is None else part.grad.square())
             if tensors:
@@ -104,15 +106,18 @@ class Stepper:
                 flags.append(is_finite(tensors))
         finite = finite_over_shards(flags, reduce)
         bad = {id(part.param): part for part, flag in zip(suspects, finite, strict=True) if not flag}
+        if not bad:
+            return parts
         skip(list(bad.values()))
+        for part in bad.values():
+            del self._seen[part.param]
         return [part for part in parts if id(part.param) not in bad]
 
 
 def _versions(part: Part) -> tuple[tuple[int, int], ...]:
-    """What changes where a state is changed by others than the kernels."""
-    return tuple(
-        (value.data_ptr(), value._version) for value in part.state.values() if value.dim() and not value.is_inference()
-    )
+    """What changes where a state is changed by others than the kernels, which leave versions as they are."""
+    kept = (value for value in part.state.values() if value.dim())
+    return tuple((id(value), 0 if value.is_inference() else value._version) for value in kept)
 
 
 def step_compiled(compiled: CompiledStep, parts: Sequence[Part], options: Options) -> None:
