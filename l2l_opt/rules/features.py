@@ -109,5 +109,5 @@ def tensor_rms(value: Tensor, reduce: Reduce | None = None) -> Tensor:
     total = (value * value).sum()
     if reduce is None:
         return safe_sqrt(total / max(value.numel(), 1))
-    total, count = reduce(torch.stack([total, total.new_tensor(float(value.numel()))]))
-    return safe_sqrt(total / count.clamp(min=1))
+    count = reduce(total.new_tensor(float(value.numel())))
+    return safe_sqrt(reduce(total) / count.clamp(min=1))
