@@ -14,8 +14,10 @@ from l2l_opt.parts import Part, finite_over_shards, is_finite, plain, widened
 from l2l_opt.rules.features import Reduce
 from l2l_opt.stepping import Options
 
-WINDOW = 25
-"""Losses whose median is the smoothed loss: a few bad batches do not move it."""
+SMOOTHING = 0.95
+"""Decay of the moving average that is the smoothed loss."""
+LARGEST = 4
+"""Times the first loss by which a single loss counts above it, so that a few bad batches are no divergence."""
 PATIENCE = 50
 """Steps that the smoothed loss must stay too high, and steps between snapshots."""
 NUM_SIZES = 51
@@ -31,13 +33,13 @@ class Watch:
     """What is remembered of the losses so far, all plain values.
 
     A loss that is not finite is divergence, and so is a smoothed loss that lies above its minimum by half of what had
-    been gained, ``(first - lowest) / 2``, for 50 steps. Where little has been gained, noise alone would do that: then
-    the margin is four times the median deviation of the recent losses, at most a twentieth of the first loss.
+    been gained, ``(first - lowest) / 2``, for 50 steps. Where little has been gained, noise alone would do that: the
+    margin is at least a twentieth of the first loss.
 
     Attributes:
         first: the first loss.
         lowest: the least smoothed loss.
-        recent: the latest losses.
+        smoothed: the moving average of losses; None before the first, and after going back.
         num_losses: losses seen.
         num_high: losses in a row at which the smoothed loss was too high.
         snapshot_at: the number of the loss at which parameters were last kept.
@@ -49,7 +51,7 @@ class Watch:
 
     first: float | None = None
     lowest: float = math.inf
-    recent: list[float] = field(default_factory=list)
+    smoothed: float | None = None
     num_losses: int = 0
     num_high: int = 0
     snapshot_at: int = 0
@@ -73,20 +75,20 @@ class Watch:
             self.num_high, self.pending = self.num_high + 1, None
             return "diverged" if self.rate is None or self.num_high >= PATIENCE else None
         self.first = loss if self.first is None else self.first
-        self.recent = [*self.recent, loss][-WINDOW:]
-        smoothed = statistics.median(self.recent)
-        noise = 4 * statistics.median(abs(value - smoothed) for value in self.recent)
-        self.lowest = min(self.lowest, smoothed)
+        counted = min(loss, 2 * self.first - min(self.lowest, self.first) + LARGEST * abs(self.first))
+        before = counted if self.smoothed is None else self.smoothed
+        self.smoothed = SMOOTHING * before + (1 - SMOOTHING) * counted
+        self.lowest = min(self.lowest, self.smoothed)
         half = (self.first - self.lowest) / 2
-        margin = max(half, min(noise, abs(self.first) / 20))
-        self.num_high = self.num_high + 1 if smoothed > self.lowest + margin else 0
-        if self.pending is not None and self.rate is None and loss <= self.lowest + half:
+        is_high = self.smoothed > self.lowest + max(half, abs(self.first) / 20)
+        self.num_high = self.num_high + 1 if is_high else 0
+        if self.pending is not None and self.rate is None and not is_high and loss <= self.lowest + half:
             self.sizes = [*self.sizes, self.pending][-NUM_SIZES:]
         self.pending = None
         if self.num_high >= PATIENCE:
             return "diverged"
         due = self.num_losses == 1 or self.num_losses - self.snapshot_at >= PATIENCE
-        if due and loss <= smoothed <= self.lowest:
+        if due and loss <= self.smoothed <= self.lowest:
             self.snapshot_at = self.num_losses
             return "best"
         return None
@@ -102,7 +104,7 @@ class Watch:
             self.rate = size / lr if lr > 0 else RATE_WITHOUT_GOOD_STEPS
         else:
             self.rate /= 10
-        self.recent, self.num_high, self.pending, self.num_adam_steps = [], 0, None, 0
+        self.smoothed, self.num_high, self.pending, self.num_adam_steps = None, 0, None, 0
 
     def plain(self) -> dict[str, Any]:
         """Everything, for a parameter group."""
