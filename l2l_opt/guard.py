@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import torch
@@ -59,6 +59,22 @@ class Watch:
     sizes: list[float] = field(default_factory=list)
     rate: float | None = None
     num_adam_steps: int = 0
+
+    @classmethod
+    def of(cls, content: Any) -> "Watch":
+        """From what ``plain`` returned.
+
+        Raises:
+            ValueError: something else.
+        """
+        names = {attribute.name for attribute in fields(cls)}
+        whole = isinstance(content, dict) and set(content) == names and isinstance(content["sizes"], list)
+        numbers = [*content["sizes"], *(content[name] for name in names - {"sizes"})] if whole else [""]
+        if not all(number is None or isinstance(number, (int, float)) for number in numbers):
+            raise ValueError(
+                f"a watch must hold the numbers {sorted(names)}; got {str(content)[:200]}, use guard='skip'"
+            )
+        return cls(**{**content, "sizes": list(content["sizes"])})
 
     def observe(self, loss: float) -> Literal["diverged", "best"] | None:
         """Take in a loss of the parameters as they are before the next update.

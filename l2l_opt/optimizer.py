@@ -17,7 +17,7 @@ from torch.optim.optimizer import ParamsT
 from l2l_opt import distributed
 from l2l_opt.checkpoint import digest, load_rule
 from l2l_opt.guard import Watch, adam_step, memory_of, sample, settle, size_of_update
-from l2l_opt.optimizer_state import boxed, check, unboxed
+from l2l_opt.optimizer_state import boxed, check, check_options, check_structure, unboxed
 from l2l_opt.parts import buckets_of, fresh_state, part_of, reduce_over
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule
@@ -103,7 +103,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         }
         if guard == "fallback":
             defaults["watch"] = self._watch.plain()
-        _check_options(defaults)
+        check_options(defaults)
         super().__init__(params, defaults)
         if float(lr) < SMALL_LR:
             warnings.warn(
@@ -119,7 +119,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
             ValueError: a number out of range.
         """
         if isinstance(param_group, dict):
-            _check_options({**self.defaults, **param_group})
+            check_options({**self.defaults, **param_group})
         super().add_param_group(param_group)
 
     @_disable_dynamo
@@ -252,6 +252,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
             handle.remove()
 
     def _prepare(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        check_structure(state_dict)
         for group in state_dict["param_groups"]:
             if group.get("rule_digest") != self._rule_digest:
                 raise ValueError(
@@ -259,7 +260,9 @@ class LearnedOptimizer(torch.optim.Optimizer):
                     f"{group.get('rule')!r} ({str(group.get('rule_digest'))[:12]}) for {self.defaults['rule']!r} "
                     f"({self._rule_digest[:12]}), pass the same rule="
                 )
-            _check_options({**self.defaults, **group})
+            check_options({**self.defaults, **group})
+            if self.guard == "fallback" and "watch" in group:
+                Watch.of(group["watch"])
         named = [
             pair
             for group in self.param_groups
@@ -282,7 +285,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         self.state.clear()
         self.state.update(own)
         if self.guard == "fallback":
-            self._watch = Watch(**self.param_groups[0]["watch"])
+            self._watch = Watch.of(self.param_groups[0]["watch"])
             for p, own in self.state.items():
                 if own and "fallback" not in own:
                     own["fallback"] = memory_of(p)
@@ -298,14 +301,3 @@ def _longest_horizon(rule: UpdateRule) -> int | None:
     """The longest of the runs that a rule was meta-trained on, as its card says: ``100`` or ``100..2000:growing``."""
     found = re.findall(r"\d+", str((rule.card or {}).get("horizon", "")))
     return max(map(int, found)) if found else None
-
-
-def _check_options(group: dict[str, Any]) -> None:
-    for key in ("lr", "weight_decay"):
-        if isinstance(group[key], Tensor) and group[key].numel() != 1:
-            raise ValueError(f"Tensor {key} must be 1-element; got shape {tuple(group[key].shape)}, use one number")
-        if not float(group[key]) >= 0:
-            raise ValueError(f"{key} must not be negative; got {group[key]}, use e.g. {1.0 if key == 'lr' else 0}")
-    num_steps = group["num_steps"]
-    if num_steps is not None and not num_steps > 0:
-        raise ValueError(f"num_steps must be positive or None; got {num_steps}, use the planned number of steps")

@@ -53,6 +53,40 @@ def unboxed(boxes: Mapping[Any, Any], rule: UpdateRule, state_dtype: torch.dtype
     return states
 
 
+def check_options(group: dict[str, Any]) -> None:
+    """Raises a ValueError where an option of a group is out of range."""
+    for key in ("lr", "weight_decay"):
+        value = group[key]
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise ValueError(f"Tensor {key} must be 1-element; got shape {tuple(value.shape)}, use one number")
+        if not isinstance(value, (numbers.Real, Tensor)):
+            raise ValueError(f"{key} must be a number; got {value!r}, use e.g. {1.0 if key == 'lr' else 0}")
+        if not float(value) >= 0:
+            raise ValueError(f"{key} must not be negative; got {value}, use e.g. {1.0 if key == 'lr' else 0}")
+    num_steps = group["num_steps"]
+    if num_steps is not None and not (isinstance(num_steps, (numbers.Real, Tensor)) and float(num_steps) > 0):
+        raise ValueError(f"num_steps must be positive or None; got {num_steps!r}, use the planned number of steps")
+    taken = group["steps_taken"]
+    if not isinstance(taken, int) or taken < 0:
+        raise ValueError(f"steps_taken counts steps; got {taken!r}, leave it to the optimizer")
+    if not isinstance(group["maximize"], (bool, numbers.Integral)):
+        raise ValueError(f"maximize must be True or False; got {group['maximize']!r}, use one of these")
+
+
+def check_structure(state_dict: Any) -> None:
+    """Raises a ValueError where something is not a state dict of an optimizer at all."""
+    groups = state_dict.get("param_groups") if isinstance(state_dict, dict) else None
+    if (
+        not isinstance(groups, list)
+        or not isinstance(state_dict.get("state"), dict)
+        or not all(isinstance(group, dict) and isinstance(group.get("params"), list) for group in groups)
+    ):
+        raise ValueError(
+            "an optimizer's state must be a dict of 'state' and 'param_groups', each with its 'params'; got something "
+            "else, use what optimizer.state_dict() returned"
+        )
+
+
 def check(
     state_dict: dict[str, Any], named: Iterable[tuple[str, Tensor]], rule: UpdateRule, *, must_be_finite: bool
 ) -> None:
@@ -67,6 +101,10 @@ def check(
     saved = itertools.chain.from_iterable(group["params"] for group in state_dict["param_groups"])
     for index, (name, param) in zip(saved, named, strict=False):
         own = state_dict["state"].get(index)
+        if own is not None and not isinstance(own, dict):
+            raise ValueError(
+                f"a parameter's state must be a dict; got {type(own).__name__} for {name!r}, use a state_dict()"
+            )
         if own:
             _check_one(own, name, param, rule, must_be_finite=must_be_finite)
 
@@ -87,6 +125,12 @@ def _check_one(own: dict[str, Any], name: str, param: Tensor, rule: UpdateRule, 
         if not isinstance(value, Tensor):
             raise ValueError(
                 f"a parameter's state must hold tensors; got {type(value).__name__} as {key!r} of {name!r}"
+            )
+        floating = key == "fallback" or (key in expected and expected[key].is_floating_point())
+        if key in (*expected, *BOOKKEEPING) and value.is_floating_point() != floating:
+            kind = "a floating" if floating else "an integer"
+            raise ValueError(
+                f"state {key!r} of {name!r} must have {kind} dtype; got {value.dtype}, load a state_dict() of this rule"
             )
         features = 3 if key == "fallback" else sizes.get(key)
         needed = () if features is None else (features, *shape)

@@ -5,6 +5,9 @@ python scripts/measure_optimizer.py sharding | divergence | memory | state-dtype
 
 import gc
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -23,6 +26,8 @@ from l2l_opt.rules import make_rule
 from l2l_opt.tasks.mixture import draw_family, make_tasks
 
 FOLDER = records.RESULTS / "optimizer"
+AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0"}
+"""Has the C library give freed memory back, so that what one step leaves does not hide what the next takes."""
 
 
 @click.group()
@@ -147,10 +152,13 @@ def resident(key: str) -> int:
 @click.option("--parameters", default=10_000_000)
 def memory(parameters: int) -> None:
     """Peak resident bytes of a step beside parameters, gradients and state."""
+    if not set(AT_ONCE) <= set(os.environ):
+        command = [sys.executable, *sys.argv]
+        raise SystemExit(subprocess.run(command, env={**os.environ, **AT_ONCE}, check=False).returncode)
     rows = []
     side = 1000
     shapes = {
-        "layers": [(side, side), (side,)] * max(1, parameters // (side * side + side)),
+        "layers": [(side, side), (side,)] * -(-parameters // (side * side + side)),
         "one tensor": [(parameters // side, side)],
     }
     for rule, options, dtype, layout in [

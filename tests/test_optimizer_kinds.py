@@ -2,6 +2,7 @@
 
 import copy
 import io
+import random
 import warnings
 
 import pytest
@@ -368,7 +369,7 @@ BAD_STATES = {
     "shape": (lambda own: own.update(cell=own["cell"][:, :1]), "must have shape .* got"),
     "kind": (lambda own: own.update(cell="hello"), "must hold tensors; got str"),
     "values": (lambda own: own["cell"].fill_(torch.nan), "a state must be finite; got 'cell'"),
-    "counter": (lambda own: own.update(skipped=torch.zeros(3)), "'skipped' .* must have shape"),
+    "counter": (lambda own: own.update(skipped=torch.zeros(3, dtype=torch.int64)), "'skipped' .* must have shape"),
 }
 
 
@@ -385,6 +386,60 @@ def test_a_state_that_does_not_fit_is_named(fault):
     with pytest.raises(ValueError, match=message):
         optimizer.load_state_dict(state)
     assert all(torch.equal(value, before[key]) for key, value in optimizer.state[param].items())
+
+
+def mutated(state, generator):
+    """A state dict with one thing in it changed, and what was changed."""
+    state = copy.deepcopy(state)
+    group, own = state["param_groups"][0], state["state"][0]
+    where, key = generator.choice(
+        [*((state, key) for key in state), *((group, key) for key in group), *((own, key) for key in own)]
+    )
+    value = where[key]
+    choices = ["hello", object(), [], {}, -1.5, None]
+    if isinstance(value, torch.Tensor):
+        choices += [value[..., None], value.to(torch.complex64), value.float() * torch.nan]
+    if isinstance(value, dict):
+        choices += [dict(list(value.items())[1:])]
+    where[key] = generator.choice(choices)
+    if generator.random() < 0.2:
+        del where[key]
+    return state, key
+
+
+def test_mutated_states_end_in_a_sentence_or_in_a_state_that_works():
+    param = nn.Parameter(torch.ones(3, 2))
+    optimizer = make([param], guard="fallback")
+    gradients([param], 0)
+    optimizer.step(loss=1.0)
+    state, generator, refused = optimizer.state_dict(), random.Random(0), set()
+    for _ in range(250):
+        changed, key = mutated(state, generator)
+        again = make([nn.Parameter(torch.ones(3, 2))], guard="fallback")
+        try:
+            again.load_state_dict(changed)
+        except ValueError:
+            refused.add(key)
+            continue
+        (other,) = again.param_groups[0]["params"]
+        gradients([other], 1)
+        again.step(loss=1.0)
+        assert torch.isfinite(other).all()
+    assert refused >= {
+        "state",
+        "param_groups",
+        "params",
+        "lr",
+        "num_steps",
+        "rule_digest",
+        "watch",
+        *own_keys(optimizer),
+    }
+
+
+def own_keys(optimizer):
+    (own,) = optimizer.state.values()
+    return set(own)
 
 
 @pytest.mark.parametrize("horizon", ["2", "1..2:growing", 2])
