@@ -8,6 +8,8 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from l2l_opt import CoordinatewiseLSTM, LearnedOptimizer, RNNProp, UpdateRule
 from l2l_opt.stepping import BLOCK_BYTES
@@ -362,6 +364,35 @@ def test_blocks_of_a_large_tensor_give_its_step(name, monkeypatch):
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-12, atol=1e-12)
     for key, kept in results[0][1].items():
         torch.testing.assert_close(kept, results[1][1][key], rtol=1e-12, atol=1e-12)
+
+
+class Largest(TorchDispatchMode):
+    """Bytes of the largest memory that operators return, but for what is known."""
+
+    def __init__(self, known):
+        super().__init__()
+        self.known, self.bytes = {tensor.untyped_storage().data_ptr() for tensor in known}, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in self.known:
+                self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", ["lstm", "rnnprop", "adam"])
+def test_temporaries_do_not_grow_with_the_tensor(name, dtype, monkeypatch):
+    monkeypatch.setattr("l2l_opt.stepping.BLOCK_BYTES", 40_000)
+    param = nn.Parameter(torch.randn(600, 300).to(dtype))
+    optimizer = make([param], name)
+    gradients([param], 0)
+    optimizer.step()
+    kept = [param, param.grad, *optimizer.state[param].values()]
+    with Largest(kept) as largest:
+        optimizer.step()
+    assert 0 < largest.bytes <= 80_000 < param.numel()
 
 
 BAD_STATES = {
