@@ -122,6 +122,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
             check_options({**self.defaults, **param_group})
         super().add_param_group(param_group)
 
+    # As torch.optim's zero_grad: a step is a break in a compiled graph, and torch._dynamo is imported no sooner.
     @_disable_dynamo
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
