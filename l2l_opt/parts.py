@@ -95,10 +95,13 @@ def widened(tensor: Tensor) -> Tensor:
 
 def is_finite(tensors: Sequence[Tensor]) -> Tensor:
     """Whether all coordinates of all tensors are finite: a 0-dim bool, found without temporaries of their size."""
-    largest = [torch.linalg.vector_norm(tensor, torch.inf) for tensor in tensors if tensor.numel()]
-    if not largest:
-        return torch.ones((), dtype=torch.bool, device=tensors[0].device)
-    return torch.stack([torch.isfinite(value) for value in largest]).all()
+    return torch.stack([torch.isfinite(largest(tensor)) for tensor in tensors]).all()
+
+
+def largest(tensor: Tensor) -> Tensor:
+    """The largest magnitude, 0-dim, in the precision that rules compute in; NaN where there is one."""
+    value = torch.linalg.vector_norm(tensor, torch.inf) if tensor.numel() else tensor.new_zeros(())
+    return widened(value)
 
 
 def finite_over_shards(flags: Sequence[Tensor], reduce: Reduce | None) -> list[Tensor]:

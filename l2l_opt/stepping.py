@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from l2l_opt.kernels import CompiledStep, recurrent_step_, serves_in_place
-from l2l_opt.parts import Part, finite_over_shards, is_finite, widened
+from l2l_opt.parts import Part, finite_over_shards, is_finite, largest, widened
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.features import Reduce, summed_by
 
@@ -158,9 +158,12 @@ def step_purely(rule: UpdateRule, parts: Sequence[Part], options: Options, reduc
     planned = None if options.num_steps is None else torch.tensor(float(options.num_steps), device=device)
     finite: list[Tensor | None] = [None] * len(parts)
     if options.guarded:
-        finite = list(finite_over_shards([is_finite([part.grad]) for part in parts], reduce))
+        # Nothing of a tensor may have moved when a block of it turns out bad, so squares are thought of beforehand.
+        most = [largest(part.grad) for part in parts]
+        flags = [torch.isfinite(m if _at_once(part, rule) else m * m) for part, m in zip(parts, most, strict=True)]
+        finite = list(finite_over_shards(flags, reduce))
     scalars: list[dict[str, Tensor]] = [{}] * len(parts)
-    for block in _blocks(parts, whole=rule.reads_whole_tensors):
+    for block in _blocks(parts, rule):
         pieces = [piece for _, piece in block]
         grads = {piece.name: widened(piece.grad) * options.sign for piece in pieces}
         values = {piece.name: widened(piece.value) for piece in pieces}
@@ -209,20 +212,19 @@ def _write(to: Tensor, value: Tensor, flag: Tensor | None) -> None:
     to.copy_(value if flag is None else torch.where(flag, value.to(to.dtype), to))
 
 
-def _blocks(parts: Sequence[Part], *, whole: bool) -> Iterator[list[tuple[int, Part]]]:
-    """Parts by their index, several small ones together, large ones in pieces of themselves unless they are ``whole``.
+def _blocks(parts: Sequence[Part], rule: UpdateRule) -> Iterator[list[tuple[int, Part]]]:
+    """Parts by their index, several small ones together, large ones in pieces unless the rule reads them whole.
 
-    Whole tensors are divided by their global sizes, so that all devices of a mesh sum over the same ones together.
+    They are divided by their global sizes, so that all devices of a mesh sum over the same ones together.
     """
     together: list[tuple[int, Part]] = []
     taken = 0
     for index, part in enumerate(parts):
-        room = BLOCK_BYTES if part.value.device.type == "cpu" else BLOCK_BYTES_ELSEWHERE
-        size = part.param.numel() * _bytes_a_coordinate(part)
+        room, size = _room(part), part.param.numel() * _bytes_a_coordinate(part)
         if together and taken + size > room:
             yield together
             together, taken = [], 0
-        if whole or size <= room or not part.value.numel():
+        if _at_once(part, rule):
             together.append((index, part))
             taken += size
             continue
@@ -233,6 +235,15 @@ def _blocks(parts: Sequence[Part], *, whole: bool) -> Iterator[list[tuple[int, P
             yield [(index, part.narrow(axis, start, min(step, length - start)))]
     if together:
         yield together
+
+
+def _at_once(part: Part, rule: UpdateRule) -> bool:
+    size = part.param.numel() * _bytes_a_coordinate(part)
+    return rule.reads_whole_tensors or size <= _room(part) or not part.value.numel()
+
+
+def _room(part: Part) -> int:
+    return BLOCK_BYTES if part.value.device.type == "cpu" else BLOCK_BYTES_ELSEWHERE
 
 
 def _bytes_a_coordinate(part: Part) -> int:

@@ -395,6 +395,35 @@ def test_temporaries_do_not_grow_with_the_tensor(name, dtype, monkeypatch):
     assert 0 < largest.bytes <= 80_000 < param.numel()
 
 
+@pytest.mark.parametrize("name", ["rnnprop", "adam"])
+def test_nothing_of_a_tensor_in_blocks_moves_where_a_square_overflows(name, monkeypatch):
+    monkeypatch.setattr("l2l_opt.stepping.BLOCK_BYTES", 5000)
+    param = nn.Parameter(torch.randn(40, 30).T)
+    optimizer = make([param], name)
+    gradients([param], 0)
+    optimizer.step()
+    before, kept = param.detach().clone(), copy.deepcopy(optimizer.state[param])
+    param.grad = torch.ones(30, 40)
+    param.grad[29, 39] = 1e30
+    optimizer.step()
+    assert torch.equal(param, before)
+    assert int(optimizer.state[param].pop("skipped")) == 1
+    assert all(torch.equal(value, kept[key]) for key, value in optimizer.state[param].items())
+
+
+def test_a_step_in_which_every_tensor_is_bad():
+    param = nn.Parameter(torch.ones(5))
+    optimizer = make([param])
+    gradients([param], 0)
+    optimizer.step()
+    optimizer.state[param]["hidden"] += torch.inf
+    before = param.detach().clone()
+    for _ in range(2):
+        optimizer.step()
+    assert torch.equal(param, before)
+    assert int(optimizer.state[param]["skipped"]) == 2
+
+
 BAD_STATES = {
     "missing": (lambda own: own.pop("cell"), "must hold all that its rule keeps; got none of .'cell'"),
     "shape": (lambda own: own.update(cell=own["cell"][:, :1]), "must have shape .* got"),
