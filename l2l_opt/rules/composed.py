@@ -65,6 +65,7 @@ class ComposedRule(UpdateRule):
             RULES.factory(rule.registry_name)
         self.parts = nn.ModuleList(rules)
         self.predicates = predicates
+        self.reads_whole_tensors = any(rule.reads_whole_tensors for rule in rules)
 
     def route(self, params: Params) -> list[tuple[UpdateRule, list[str]]]:
         """Each part that has something to do, with the names of its parameters.
