@@ -17,10 +17,11 @@ from torch.optim.optimizer import ParamsT
 from l2l_opt import distributed
 from l2l_opt.checkpoint import digest, load_rule
 from l2l_opt.guard import Watch, adam_step, memory_of, sample, settle, size_of_update
-from l2l_opt.optimizer_state import boxed, check, check_options, check_structure, unboxed
-from l2l_opt.parts import buckets_of, fresh_state, part_of, reduce_over
+from l2l_opt.optimizer_state import boxed, check_options, check_values, unboxed
+from l2l_opt.parts import BOOKKEEPING, buckets_of, fresh_state, part_of, reduce_over
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule
+from l2l_opt.state_dicts import check_state_dict, require_form
 from l2l_opt.stepping import Options, Stepper
 
 SMALL_LR = 0.03
@@ -245,6 +246,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: the state of another rule, of other weights of the same rule or of other parameters.
         """
+        require_form(state_dict)
         # Registered last, so that it sees what the hooks of others have made of the state.
         handle = self.register_load_state_dict_pre_hook(lambda _, found: self._prepare(found))
         try:
@@ -253,14 +255,8 @@ class LearnedOptimizer(torch.optim.Optimizer):
             handle.remove()
 
     def _prepare(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        check_structure(state_dict)
+        check_state_dict(state_dict, self.param_groups, rule=self.rule, defaults=self.defaults, bookkeeping=BOOKKEEPING)
         for group in state_dict["param_groups"]:
-            if group.get("rule_digest") != self._rule_digest:
-                raise ValueError(
-                    f"a state must be loaded into an optimizer with the rule that made it; got the state of "
-                    f"{group.get('rule')!r} ({str(group.get('rule_digest'))[:12]}) for {self.defaults['rule']!r} "
-                    f"({self._rule_digest[:12]}), pass the same rule="
-                )
             check_options({**self.defaults, **group})
             if self.guard == "fallback" and "watch" in group:
                 Watch.of(group["watch"])
@@ -269,7 +265,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
             for group in self.param_groups
             for pair in zip(group.get("param_names") or itertools.count(), group["params"], strict=False)
         ]
-        check(state_dict, [(str(name), p) for name, p in named], self.rule, must_be_finite=self.guard is not None)
+        check_values(state_dict, [(str(name), p) for name, p in named], must_be_finite=self.guard is not None)
         return boxed(state_dict)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -73,79 +73,41 @@ def check_options(group: dict[str, Any]) -> None:
         raise ValueError(f"maximize must be True or False; got {group['maximize']!r}, use one of these")
 
 
-def check_structure(state_dict: Any) -> None:
-    """Raises a ValueError where something is not a state dict of an optimizer at all."""
-    groups = state_dict.get("param_groups") if isinstance(state_dict, dict) else None
-    if (
-        not isinstance(groups, list)
-        or not isinstance(state_dict.get("state"), dict)
-        or not all(isinstance(group, dict) and isinstance(group.get("params"), list) for group in groups)
-    ):
-        raise ValueError(
-            "an optimizer's state must be a dict of 'state' and 'param_groups', each with its 'params'; got something "
-            "else, use what optimizer.state_dict() returned"
-        )
-
-
-def check(
-    state_dict: dict[str, Any], named: Iterable[tuple[str, Tensor]], rule: UpdateRule, *, must_be_finite: bool
-) -> None:
-    """Raises a ValueError where a saved state is not one of this rule for these parameters.
+def check_values(state_dict: dict[str, Any], named: Iterable[tuple[str, Tensor]], *, must_be_finite: bool) -> None:
+    """Raises a ValueError where a saved state, whose form is right, does not go with these parameters.
 
     Args:
-        state_dict: as ``optimizer.state_dict()`` returned it.
+        state_dict: as ``state_dicts.check_state_dict`` has found it to be whole.
         named: names and parameters of all groups, in their order.
-        rule: whose state it should be.
         must_be_finite: whether a state that is not is refused.
     """
     saved = itertools.chain.from_iterable(group["params"] for group in state_dict["param_groups"])
     for index, (name, param) in zip(saved, named, strict=False):
-        own = state_dict["state"].get(index)
-        if own is not None and not isinstance(own, dict):
-            raise ValueError(
-                f"a parameter's state must be a dict; got {type(own).__name__} for {name!r}, use a state_dict()"
-            )
-        if own:
-            _check_one(own, name, param, rule, must_be_finite=must_be_finite)
+        for key, value in state_dict["state"].get(index, {}).items():
+            if isinstance(value, Tensor):
+                _check_value(value, key, name, param, must_be_finite=must_be_finite)
 
 
-def _check_one(own: dict[str, Any], name: str, param: Tensor, rule: UpdateRule, *, must_be_finite: bool) -> None:
+def _check_value(value: Tensor, key: str, name: str, param: Tensor, *, must_be_finite: bool) -> None:
     shape = (*param.shape, 2) if param.is_complex() else tuple(param.shape)
-    (expected,) = rule.init_state({name: torch.zeros([1] * len(shape))}).values()
-    missing = set(expected) - set(own)
-    if missing:
+    needed = {"skipped": (), "fallback": (3, *shape)}.get(key, tuple(value.shape))
+    if tuple(value.shape) != needed:
         raise ValueError(
-            f"a parameter's state must hold all that its rule keeps; got none of {sorted(missing)} for {name!r}, "
-            "load a state_dict() of this rule"
+            f"state {key!r} of {name!r} must have shape {needed}; got {tuple(value.shape)}, "
+            "load the state of parameters of the same shapes"
         )
-    sizes = {key: value.shape[0] if value.dim() else None for key, value in expected.items()}
-    for key, value in own.items():
-        if isinstance(value, numbers.Real) and sizes.get(key) is None:
-            continue
-        if not isinstance(value, Tensor):
-            raise ValueError(
-                f"a parameter's state must hold tensors; got {type(value).__name__} as {key!r} of {name!r}"
-            )
-        floating = key == "fallback" or (key in expected and expected[key].is_floating_point())
-        if key in (*expected, *BOOKKEEPING) and value.is_floating_point() != floating:
-            kind = "a floating" if floating else "an integer"
-            raise ValueError(
-                f"state {key!r} of {name!r} must have {kind} dtype; got {value.dtype}, load a state_dict() of this rule"
-            )
-        features = 3 if key == "fallback" else sizes.get(key)
-        needed = () if features is None else (features, *shape)
-        if key in (*sizes, *BOOKKEEPING) and tuple(value.shape) != needed:
-            raise ValueError(
-                f"state {key!r} of {name!r} must have shape {needed}; got {tuple(value.shape)}, "
-                "load the state of parameters of the same shapes"
-            )
-        if needed and (distributed.shards_of(param) is None) != (distributed.shards_of(value) is None):
-            raise ValueError(
-                f"the state of a sharded parameter must be sharded like it, and no other; got {key!r} of {name!r}, "
-                f"{HOW_TO_SHARD}"
-            )
-        if must_be_finite and value.is_floating_point() and not is_finite([plain(value)]):
-            raise ValueError(
-                f"a state must be finite; got {key!r} of {name!r} with infinite or undefined values, "
-                "load an earlier state or use guard=None"
-            )
+    if key in BOOKKEEPING and value.is_floating_point() != (key == "fallback"):
+        kind = "a floating" if key == "fallback" else "an integer"
+        raise ValueError(
+            f"state {key!r} of {name!r} must have {kind} dtype; got {value.dtype}, load a state_dict() of this rule"
+        )
+    if value.dim() and (distributed.shards_of(param) is None) != (distributed.shards_of(value) is None):
+        raise ValueError(
+            f"the state of a sharded parameter must be sharded like it, and no other; got {key!r} of {name!r}, "
+            f"{HOW_TO_SHARD}"
+        )
+    if must_be_finite and value.is_floating_point() and not is_finite([plain(value)]):
+        raise ValueError(
+            f"a state must be finite; got {key!r} of {name!r} with infinite or undefined values, "
+            "load an earlier state or use guard=None"
+        )

@@ -11,8 +11,6 @@ from l2l_opt.kernels import portable
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.composed import ComposedRule
 
-HIDDEN_STATE = ("hidden", "cell")
-"""State that can be kept in bfloat16."""
 SIZES = (256, 512)
 
 
@@ -47,7 +45,7 @@ def _whole_costs(rule: UpdateRule, size: int) -> RuleCosts:
         rule({"weight": gradient}, state, params, num_steps=torch.tensor(100.0))
     return RuleCosts(
         sum(value.numel() * value.element_size() for value in own.values()),
-        sum(value.numel() * (2 if key in HIDDEN_STATE else value.element_size()) for key, value in own.items()),
+        sum(value.numel() * (2 if key in rule.recurrent_state else value.element_size()) for key, value in own.items()),
         counter.operations,
     )
 

@@ -32,12 +32,10 @@ from torch import nn
 
 from l2l_opt import LearnedOptimizer, load_rule, save_rule
 from l2l_opt.checkpoint import load_tree, save_tree
-from l2l_opt.optimizer import BOOKKEEPING
 from l2l_opt.pretrained import DEFAULT, find_artefact
 from l2l_opt.rules import RULES, make_rule
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.safe_files import METADATA_KEY
-from l2l_opt.state_dicts import check_state_dict
 
 SLOWEST = 10.0
 """Seconds that a case may take on a busy core."""
@@ -302,7 +300,7 @@ def fuzz_states(tally: Tally, cases: int, rng: random.Random, _folder: Path) -> 
     rules = small_rules()
     saved = {name: train(optimizer(rule), steps=3).state_dict() for name, rule in rules.items()}
     for name, rule in rules.items():
-        load_state(optimizer(rule), saved[name])
+        optimizer(rule).load_state_dict(saved[name])
     # What torch imports on first use is not what loading executes: printing a tensor is one such use.
     repr(torch.zeros(1))
     for number in range(cases):
@@ -313,7 +311,7 @@ def fuzz_states(tally: Tally, cases: int, rng: random.Random, _folder: Path) -> 
 
         def action(judged: LearnedOptimizer = judged, given: Any = given, before: Any = before) -> LearnedOptimizer:
             try:
-                load_state(judged, copy.deepcopy(given))
+                judged.load_state_dict(copy.deepcopy(given))
             except ValueError:
                 assert numbers(judged.state_dict()) == before, "refused, and the optimizer has changed"
                 raise
@@ -334,15 +332,6 @@ def renumbered(state_dict: dict[str, Any]) -> dict[str, Any]:
     number = {key: index for index, key in enumerate(keys)}
     groups = [{**group, "params": [number[key] for key in group["params"]]} for group in state_dict["param_groups"]]
     return {"state": {number[key]: own for key, own in state_dict["state"].items()}, "param_groups": groups}
-
-
-def load_state(optimizer: LearnedOptimizer, given: Any) -> None:
-    check_state_dict(
-        given, optimizer.param_groups, rule=optimizer.rule, defaults=optimizer.defaults, bookkeeping=BOOKKEEPING
-    )
-    for own in given["state"].values():
-        own.update({key: torch.tensor(value) for key, value in own.items() if isinstance(value, float)})
-    optimizer.load_state_dict(given)
 
 
 def student() -> nn.Module:
