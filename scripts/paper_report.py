@@ -44,6 +44,7 @@ class Setting:
         seeds: students reported on.
         tuning_seeds: students that baselines are tuned on.
         rates: learning rates that tuning begins with, the middle of each baseline's grid.
+        baselines: those that are tuned; all where None.
         dtype: of students and rules; float64 where float32.s rounding, another on each processor, shows in the end.
         rerun: reporting seeds that are run again from committed artefacts; None for all.
     """
@@ -55,6 +56,7 @@ class Setting:
     seeds: int = 10
     tuning_seeds: int = 10
     rates: int = 7
+    baselines: tuple[str, ...] | None = None
     dtype: torch.dtype = torch.float32
     rerun: int | None = None
 

@@ -87,7 +87,8 @@ def evaluate(name: str, *, artefacts: bool, seeds: int | None, runs: Path, out: 
         here, count = paper_report.of(known, setting), setting.seeds if seeds is None else seeds
         results += [judge(own, setting, here, count) for own in figure.artefacts if artefact(own).exists()]
         read = [result for result in here if result.optimizer != "learned"]
-        results += read or [tuned(baseline, setting, count, runs) for baseline in BASELINES]
+        wanted = [own for own in BASELINES if setting.baselines is None or own.name in setting.baselines]
+        results += read or [tuned(baseline, setting, count, runs) for baseline in wanted]
     paper_report.write(out / name, results)
     paper_report.draw(out / name, figure.settings, results)
     for setting in figure.settings:
