@@ -4,28 +4,21 @@ Either is written to a temporary file beside its place, flushed, and renamed, so
 the new one and never a part.
 """
 
-import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
 from torch import Tensor
 
-from l2l_opt.rules import make_rule
+from l2l_opt.bounded_building import build_rule
 from l2l_opt.rules.base import RULES, UpdateRule
+from l2l_opt.safe_files import FileFormatError, brief, digest, read, serialised, shortened
+
+__all__ = ["FileFormatError", "digest", "load_rule", "load_tree", "save_rule", "save_tree", "write_atomically"]
 
 FORMAT_VERSION = 1
-METADATA_KEY = "l2l_opt"
-
-
-class FileFormatError(ValueError):
-    """A file that is not what it should be: truncated, damaged, foreign or from the future."""
 
 
 def save_rule(rule: UpdateRule, path: str | os.PathLike[str], *, card: Mapping[str, Any] | None = None) -> str:
@@ -41,19 +34,22 @@ def save_rule(rule: UpdateRule, path: str | os.PathLike[str], *, card: Mapping[s
         The digest of phi.
 
     Raises:
-        ValueError: a rule that is not registered, or a card that is not JSON.
+        ValueError: a rule that is not registered, weights that are not finite, a card that is not JSON, or more than
+            ``load_rule`` would read: 64 MiB, 1 MiB of card, cards nested 32 levels deep.
         OSError: the place cannot be written.
     """
     phi = {name: weight.detach().cpu().contiguous() for name, weight in rule.named_parameters()}
     RULES.factory(rule.registry_name)
+    if not all(weight.isfinite().all() for weight in phi.values()):
+        raise ValueError(
+            f"a saved rule's weights must be finite; got others in {rule.registry_name!r}, save a sound one"
+        )
     metadata = dict(card or {}) | {
-        "kind": "rule",
         "format_version": FORMAT_VERSION,
         "rule": {"name": rule.registry_name, "config": rule.config},
-        "digest": digest(phi),
     }
-    _write_safetensors(path, phi, metadata)
-    return metadata["digest"]
+    write_atomically(path, serialised(phi, metadata, kind="rule"))
+    return digest(phi)
 
 
 def load_rule(source: str | os.PathLike[str]) -> UpdateRule:
@@ -67,46 +63,34 @@ def load_rule(source: str | os.PathLike[str]) -> UpdateRule:
 
     Raises:
         FileNotFoundError: neither a file nor a shipped name.
-        FileFormatError: not an artefact, damaged, or of a later format (a ``ValueError``).
+        FileFormatError: not an artefact, damaged, of more than 64 MiB or of a later format (a ``ValueError``); weights
+            that are not finite, or of other shapes than its config asks for.
         ValueError: an artefact of a rule that is not registered in this process.
     """
     from l2l_opt.pretrained import find_artefact
 
     path = find_artefact(source)
-    phi, card = _read_safetensors(path, kind="rule")
-    try:
-        name, config = card["rule"]["name"], card["rule"]["config"]
-    except (KeyError, TypeError):
+    phi, card = read(path, kind="rule", format_version=FORMAT_VERSION)
+    about = card.get("rule")
+    if not (isinstance(about, dict) and isinstance(about.get("name"), str) and isinstance(about.get("config"), dict)):
         raise FileFormatError(
-            f"an artefact must name its rule; got none in {path}, save it anew with save_rule"
-        ) from None
+            f"an artefact must name its rule and config; got {brief(about)} in {path}, save it anew with save_rule"
+        )
+    name = about["name"]
     if name not in RULES.names():
         raise ValueError(
-            f"the rule of an artefact must be registered; got {name!r} in {path}, "
+            f"the rule of an artefact must be registered; got {brief(name)} in {path}, "
             "import the file that registers it first (--plugin FILE.py)"
         )
     try:
-        with torch.random.fork_rng(devices=[]):
-            rule = make_rule(name, **config)
-        rule.load_state_dict(phi)
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise FileFormatError(f"an artefact's weights must fit its rule {name!r}; got {path}: {reason}") from error
-    for weight_name, weight in rule.named_parameters():
-        # load_state_dict copies into the constructor's dtype; the artefact's own is kept.
-        weight.data = phi[weight_name].clone()
+        rule = build_rule(name, about["config"], phi)
+    except ValueError as error:
+        reason = shortened(str(error))
+        raise FileFormatError(
+            f"an artefact's weights must fit its rule {name!r}; got {path}: {reason}, save it anew with save_rule"
+        ) from error
     rule.card = card
     return rule
-
-
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of tensors, in the order of their names."""
-    sha = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        sha.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
 
 
 def save_tree(tree: Any, path: str | os.PathLike[str]) -> None:
@@ -118,18 +102,24 @@ def save_tree(tree: Any, path: str | os.PathLike[str]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     structure = _encode(tree, tensors)
-    metadata = {"kind": "checkpoint", "format_version": FORMAT_VERSION, "digest": digest(tensors), "tree": structure}
-    _write_safetensors(path, tensors, metadata)
+    metadata = {"format_version": FORMAT_VERSION, "tree": structure}
+    write_atomically(path, serialised(tensors, metadata, kind="checkpoint"))
 
 
 def load_tree(path: str | os.PathLike[str]) -> Any:
     """Read what ``save_tree`` wrote.
 
     Raises:
-        FileFormatError: not such a file, or a damaged one.
+        FileFormatError: not such a file, a damaged one, or one larger than this machine's memory.
     """
-    tensors, metadata = _read_safetensors(Path(path), kind="checkpoint")
-    return _decode(metadata["tree"], tensors)
+    tensors, metadata = read(Path(path), kind="checkpoint", format_version=FORMAT_VERSION)
+    try:
+        return _decode(metadata.get("tree"), tensors)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = shortened(f"{type(error).__name__}: {error}")
+        raise FileFormatError(
+            f"a checkpoint's tree must be as save_tree writes it; got {path}: {reason}, go on from another"
+        ) from error
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
@@ -173,53 +163,6 @@ def _umask() -> int:
     return mask
 
 
-def _write_safetensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    try:
-        # The digest of the metadata itself guards the card and the tree, as the digest of tensors guards them.
-        text = json.dumps(metadata, allow_nan=True, sort_keys=True)
-    except TypeError as error:
-        raise ValueError(
-            f"a card must hold plain JSON values; got {error}, use numbers, strings, lists and dicts"
-        ) from error
-    content = {METADATA_KEY: text, "metadata_digest": hashlib.sha256(text.encode()).hexdigest()}
-    write_atomically(path, serialise(tensors, metadata=content))
-
-
-def _read_safetensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    word = "an artefact" if kind == "rule" else "a checkpoint"
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, UnicodeDecodeError, MemoryError) as error:
-        reason = " ".join(str(error).split())
-        raise FileFormatError(
-            f"{word} must be a whole safetensors file; got {path}: {reason}, fetch or write it anew"
-        ) from error
-    text = header.get(METADATA_KEY)
-    if text is None:
-        raise FileFormatError(f"{word} must be written by l2l_opt; got {path}, a safetensors file of other origin")
-    if hashlib.sha256(text.encode()).hexdigest() != header.get("metadata_digest"):
-        raise FileFormatError(
-            f"{word}'s metadata must match its digest; got {path}, which is damaged: fetch or write it anew"
-        )
-    metadata = json.loads(text)
-    if metadata.get("format_version") != FORMAT_VERSION:
-        raise FileFormatError(
-            f"{word}'s format_version must be {FORMAT_VERSION}; got {metadata.get('format_version')!r} in {path}, "
-            "update l2l_opt"
-        )
-    if metadata.get("kind") != kind:
-        raise FileFormatError(
-            f"{word} must say that it is one; got a {metadata.get('kind')!r} file {path}, use the other"
-        )
-    if digest(tensors) != metadata.get("digest"):
-        raise FileFormatError(
-            f"{word}'s tensors must match its digest; got {path}, which is damaged: fetch or write it anew"
-        )
-    return tensors, metadata
-
-
 def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         name = f"{len(tensors):06d}"
@@ -242,4 +185,6 @@ def _decode(node: Any, tensors: dict[str, Tensor]) -> Any:
         return {key: _decode(item, tensors) for key, item in content}
     if kind == "list":
         return [_decode(item, tensors) for item in content]
+    if kind != "value" or isinstance(content, (dict, list)):
+        raise ValueError(f"a node must be a tensor, dict, list or value; got {brief(node)}")
     return content

@@ -2,23 +2,33 @@
 
 import copy
 import itertools
+import math
 import os
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.optim.optimizer import ParamsT
 
+from l2l_opt import distributed
 from l2l_opt.checkpoint import digest, load_rule
-from l2l_opt.kernels import CompiledStep, recurrent_step_, serves_in_place
+from l2l_opt.guard import Watch, adam_step, memory_of, sample, settle, size_of_update
+from l2l_opt.optimizer_state import boxed, check_options, check_values, unboxed
+from l2l_opt.parts import BOOKKEEPING, buckets_of, fresh_state, part_of, reduce_over
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule
+from l2l_opt.state_dicts import check_state_dict, require_form
+from l2l_opt.stepping import Options, Stepper
 
 SMALL_LR = 0.03
-BOOKKEEPING = ("skipped",)
-"""What the optimizer keeps in ``state[p]`` beside the rule's own tensors."""
+FAR = 10
+"""Times the horizon that a rule was meta-trained on, beyond which it is used at one's own risk."""
+OWN = ("rule", "guard", "state_dtype", "_rule_digest", "_watch")
+"""Attributes that torch's own pickling would lose."""
 
 
 class LearnedOptimizer(torch.optim.Optimizer):
@@ -26,7 +36,8 @@ class LearnedOptimizer(torch.optim.Optimizer):
 
         theta <- theta - lr * weight_decay * theta + lr * update,    update = g_phi(gradient, state, theta)
 
-    It takes the same steps as the rule took in meta-training. State lies in ``optimizer.state[p]``.
+    It takes the same steps as the rule took in meta-training. State lies in ``optimizer.state[p]``, in float32 at least
+    where parameters are in half precision, and for complex ones of their real view; of a DTensor it is a DTensor.
 
     Args:
         params: parameters, named parameters, or groups of either.
@@ -36,12 +47,17 @@ class LearnedOptimizer(torch.optim.Optimizer):
         weight_decay: per step, decoupled from the rule and multiplied by lr.
         num_steps: planned steps, for rules that anneal (a key of the group); None where unknown.
         maximize: climb instead of descend.
-        guard: ``"skip"``: an update that is not finite, or whose gradient is not, is not applied, the tensor and its
-            state stay as they are, and ``state[p]["skipped"]`` goes up; no device synchronisation. None: updates are
-            applied as they come.
+        guard: ``"skip"``: where a gradient, an update or what would follow from it is not finite, the tensor and its
+            state stay as they are, and ``state[p]["skipped"]`` goes up; no device synchronisation. ``"fallback"``:
+            that, and where the losses that ``step`` is told of diverge (``guard.Watch``), parameters go back to their
+            last good snapshot and training goes on with Adam, at the rate that matches the rule's updates; 12 bytes
+            more a parameter. Ranks of DDP must be told the same loss. None: updates are applied as they come.
+        state_dtype: of the rule's recurrent state (hidden and cell) between steps, e.g. ``torch.bfloat16`` for half the
+            memory; None for the precision of the computation.
 
     Raises:
-        ValueError: a number out of range, an unknown guard, an artefact that is not one.
+        ValueError: a number out of range, an unknown guard, a state_dtype that is not floating, an artefact that is not
+            one.
         FileNotFoundError: no such artefact.
         TypeError: a rule of another kind.
 
@@ -60,10 +76,13 @@ class LearnedOptimizer(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         num_steps: int | None = None,
         maximize: bool = False,
-        guard: Literal["skip"] | None = "skip",
+        guard: Literal["skip", "fallback"] | None = "skip",
+        state_dtype: torch.dtype | None = None,
     ):
-        if guard not in ("skip", None):
-            raise ValueError(f"guard must be 'skip' or None; got {guard!r}, use one of these")
+        if guard not in ("skip", "fallback", None):
+            raise ValueError(f"guard must be 'skip', 'fallback' or None; got {guard!r}, use one of these")
+        if state_dtype is not None and not (isinstance(state_dtype, torch.dtype) and state_dtype.is_floating_point):
+            raise ValueError(f"state_dtype must be a floating dtype or None; got {state_dtype}, use torch.bfloat16")
         if isinstance(rule, (str, os.PathLike)) or rule is None:
             rule = load_rule(DEFAULT if rule is None else rule)
         elif not isinstance(rule, UpdateRule):
@@ -71,8 +90,9 @@ class LearnedOptimizer(torch.optim.Optimizer):
                 f"rule must be None, a name, a path or an UpdateRule; got {type(rule).__name__}, "
                 "use e.g. rule=CoordinatewiseLSTM()"
             )
-        self.rule, self.guard = rule, guard
+        self.rule, self.guard, self.state_dtype = rule, guard, state_dtype
         self._rule_digest = digest(dict(rule.named_parameters()))
+        self._watch, self._stepper = Watch(), Stepper(rule)
         defaults = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -80,7 +100,11 @@ class LearnedOptimizer(torch.optim.Optimizer):
             "maximize": maximize,
             "rule": rule.registry_name or type(rule).__name__,
             "rule_digest": self._rule_digest,
+            "steps_taken": 0,
         }
+        if guard == "fallback":
+            defaults["watch"] = self._watch.plain()
+        check_options(defaults)
         super().__init__(params, defaults)
         if float(lr) < SMALL_LR:
             warnings.warn(
@@ -95,23 +119,20 @@ class LearnedOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: a number out of range.
         """
-        options = {key: param_group.get(key, self.defaults[key]) for key in ("lr", "weight_decay", "num_steps")}
-        for key in ("lr", "weight_decay"):
-            if not float(options[key]) >= 0:
-                raise ValueError(
-                    f"{key} must not be negative; got {options[key]}, use e.g. {1.0 if key == 'lr' else 0}"
-                )
-        num_steps = options["num_steps"]
-        if num_steps is not None and not num_steps > 0:
-            raise ValueError(f"num_steps must be positive or None; got {num_steps}, use the planned number of steps")
+        if isinstance(param_group, dict):
+            check_options({**self.defaults, **param_group})
         super().add_param_group(param_group)
 
+    # As torch.optim's zero_grad: a step is a break in a compiled graph, and torch._dynamo is imported no sooner.
+    @_disable_dynamo
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
         """Update every parameter that has a gradient.
 
         Args:
             closure: evaluates the loss anew, with gradients enabled, and returns it.
+            loss: of the parameters as they are, a number or a tensor of one; serves ``guard="fallback"`` alone, which
+                otherwise looks at what the closure returns.
 
         Returns:
             What the closure returned, or None.
@@ -119,106 +140,152 @@ class LearnedOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: a sparse gradient.
         """
-        loss = None
+        returned = None
         if closure is not None:
             with torch.enable_grad():
-                loss = closure()
+                returned = closure()
+        loss = returned if loss is None else loss
+        if self.guard == "fallback" and loss is not None and self._fell_back(loss):
+            return returned
+        sums = [found for found in map(self._step_group, self.param_groups) if found is not None]
+        if self.guard == "fallback":
+            if sums:
+                total, count = torch.stack(sums).sum(0).tolist()
+                self._watch.pending = math.sqrt(total / count) if count else None
+            self._watch.num_adam_steps += self._watch.rate is not None
+            self._remember()
         for group in self.param_groups:
-            self._step_group(group)
-        return loss
+            group["steps_taken"] += 1
+        self._warn_far_from_home()
+        return returned
 
-    def _step_group(self, group: dict[str, Any]) -> None:
-        tensors = {name: p for name, p in self._named(group) if p.grad is not None}
-        if not tensors:
-            return
-        device = next(iter(tensors.values())).device
-        own = next(itertools.chain(self.rule.parameters(), self.rule.buffers()), None)
-        if own is not None and own.device != device:
-            self.rule.to(device)
-        for name, p in tensors.items():
+    def _step_group(self, group: dict[str, Any]) -> Tensor | None:
+        """One step of a group; returns sums over its coordinates that tell the size of the update, where watched."""
+        named = [(name, p) for name, p in self._named(group) if p.grad is not None]
+        for name, p in named:
             assert p.grad is not None
-            if p.grad.is_sparse:
+            if p.grad.layout != torch.strided:
                 raise ValueError(f"gradients must be dense; got a sparse one for {name!r}, use e.g. sparse=False")
+        for name, p in named:
             if not self.state[p]:
-                self.state[p].update(self.rule.init_state({name: p.detach()})[name])
-        compiled = self.rule.compiled_step() if device.type == "cpu" else None
-        in_place = [
-            p
-            for p in tensors.values()
-            if compiled is not None and serves_in_place(p, _gradient(p), self._rule_state(p))
-        ]
-        if compiled is not None and in_place:
-            self._step_in_place(group, compiled, in_place)
-        served = {id(p) for p in in_place}
-        others = {name: p for name, p in tensors.items() if id(p) not in served}
-        if others:
-            self._step_purely(group, others)
-
-    def _step_in_place(self, group: dict[str, Any], compiled: CompiledStep, params: list[Tensor]) -> None:
-        bad = recurrent_step_(
-            compiled,
-            params,
-            [_gradient(p) for p in params],
-            [self._rule_state(p) for p in params],
+                self._begin(name, p)
+        lr = float(group["lr"])
+        options = Options(
             num_steps=group["num_steps"],
-            lr=float(group["lr"]),
-            decay=float(group["lr"] * group["weight_decay"]),
+            lr=lr,
+            decay=lr * float(group["weight_decay"]),
             sign=-1.0 if group["maximize"] else 1.0,
             guarded=self.guard is not None,
         )
-        for p, flag in zip(params, bad, strict=True):
-            own = self.state[p]
-            if flag != 1:
-                own["step"] = own["step"] + 1
-            if self.guard is not None:
-                own["skipped"] = own.get("skipped", torch.zeros((), dtype=torch.int64)) + int(flag > 0)
+        sizes = []
+        for shards, parts in buckets_of([part_of(name, p, self.state[p]) for name, p in named]):
+            reduce = reduce_over(shards)
+            if self._watch.rate is not None:
+                adam_step(parts, options, self._watch, reduce=reduce)
+                continue
+            before = [sample(part) for part in parts] if self.guard == "fallback" else []
+            self._stepper.step(parts, options, reduce)
+            if before:
+                sizes.append(size_of_update(parts, before, reduce).cpu())
+        return torch.stack(sizes).sum(0) if sizes else None
 
-    def _step_purely(self, group: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        params = {name: p.detach() for name, p in tensors.items()}
-        grads = {name: -_gradient(p) if group["maximize"] else _gradient(p) for name, p in tensors.items()}
-        state = {name: self._rule_state(p) for name, p in tensors.items()}
-        num_steps = group["num_steps"]
-        device = next(iter(tensors.values())).device
-        planned = None if num_steps is None else torch.tensor(float(num_steps), device=device)
-        updates, next_state = self.rule(grads, state, params, num_steps=planned)
-        decay = group["lr"] * group["weight_decay"]
-        for name, p in tensors.items():
-            update, new = updates[name], next_state[name]
-            change = update * group["lr"] - p * decay if decay else update * group["lr"]
-            if self.guard == "skip":
-                finite = torch.isfinite(update).all() & torch.isfinite(grads[name]).all()
-                change = torch.where(finite, change, 0.0)
-                new = {key: torch.where(finite, value, state[name][key]) for key, value in new.items()}
-                skipped = self.state[p].get("skipped", 0)
-                new["skipped"] = (~finite).to(torch.int64) + skipped
-            p.add_(change)
-            self.state[p].update(new)
+    def _begin(self, name: str, p: Tensor) -> None:
+        reduce = reduce_over(distributed.shards_of(p))
+        state = fresh_state(self._stepper.rule_on(p.device), name, p, reduce=reduce, state_dtype=self.state_dtype)
+        if self.guard == "fallback":
+            state["fallback"] = memory_of(p)
+        self.state[p].update(state)
 
-    def _rule_state(self, p: Tensor) -> dict[str, Tensor]:
-        return {key: value for key, value in self.state[p].items() if key not in BOOKKEEPING}
+    def _fell_back(self, loss: Any) -> bool:
+        """Tell the watch of a loss; whether it has gone back to the last good snapshot."""
+        value = torch.as_tensor(loss).detach()
+        if value.numel() != 1:
+            raise ValueError(f"loss must be one number; got shape {tuple(value.shape)}, use e.g. loss.mean()")
+        first = self.param_groups[0]
+        number = -float(value) if first["maximize"] else float(value)
+        for p in itertools.chain.from_iterable(group["params"] for group in self.param_groups):
+            shards = distributed.shards_of(p)
+            if shards is not None:
+                number = distributed.mesh_mean(number, shards)
+                break
+        states = [(p, own) for p, own in self.state.items() if "fallback" in own]
+        was_adam, rate = self._watch.rate is not None, float(first["lr"])
+        gone_back = settle(self._watch, number, states, lr=rate)
+        self._remember()
+        if gone_back and not was_adam:
+            warnings.warn(
+                f"training with the rule {first['rule']!r} diverged at its step {self._watch.num_losses} (loss "
+                f"{number:g}): parameters are those of step {self._watch.snapshot_at} again, and Adam goes on at a "
+                f"rate of {rate * (self._watch.rate or 0):.2g}",
+                stacklevel=7,
+            )
+        return gone_back
+
+    def _remember(self) -> None:
+        for group in self.param_groups:
+            group["watch"] = self._watch.plain()
+
+    def _warn_far_from_home(self) -> None:
+        horizon = _longest_horizon(self.rule)
+        taken = max(group["steps_taken"] for group in self.param_groups)
+        if horizon is not None and taken == FAR * horizon + 1:
+            warnings.warn(
+                f"the rule {self.defaults['rule']!r} was meta-trained on runs of up to {horizon} steps; this one has "
+                f"taken {taken}: compare with a tuned Adam, or meta-train on longer horizons",
+                stacklevel=7,
+            )
 
     def _named(self, group: dict[str, Any]) -> list[tuple[str, Tensor]]:
+        """Names and parameters, each parameter once."""
         names = group.get("param_names") or [str(index) for index in range(len(group["params"]))]
-        return list(zip(names, group["params"], strict=True))
+        return list({id(p): (name, p) for name, p in zip(names, group["params"], strict=True)}.values())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a saved state.
+        """Go on from a saved state, which keeps its own dtypes.
 
         Raises:
-            ValueError: the state of another rule, or of other weights of the same rule.
+            ValueError: the state of another rule, of other weights of the same rule or of other parameters.
         """
+        require_form(state_dict)
+        # Registered last, so that it sees what the hooks of others have made of the state.
+        handle = self.register_load_state_dict_pre_hook(lambda _, found: self._prepare(found))
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
+
+    def _prepare(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        check_state_dict(state_dict, self.param_groups, rule=self.rule, defaults=self.defaults, bookkeeping=BOOKKEEPING)
         for group in state_dict["param_groups"]:
-            if group.get("rule_digest") != self._rule_digest:
-                raise ValueError(
-                    f"a state must be loaded into an optimizer with the rule that made it; got the state of "
-                    f"{group.get('rule')!r} ({str(group.get('rule_digest'))[:12]}) for {self.defaults['rule']!r} "
-                    f"({self._rule_digest[:12]}), pass the same rule="
-                )
-        super().load_state_dict(state_dict)
+            check_options({**self.defaults, **group})
+            if self.guard == "fallback" and "watch" in group:
+                Watch.of(group["watch"])
+        named = [
+            pair
+            for group in self.param_groups
+            for pair in zip(group.get("param_names") or itertools.count(), group["params"], strict=False)
+        ]
+        check_values(state_dict, [(str(name), p) for name, p in named], must_be_finite=self.guard is not None)
+        return boxed(state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
         # torch's keeps three entries only, so that copies would lose the rule.
-        return super().__getstate__() | {key: getattr(self, key) for key in ("rule", "guard", "_rule_digest")}
+        return super().__getstate__() | {key: getattr(self, key) for key in OWN}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._stepper = Stepper(self.rule)
+        for group in self.param_groups:
+            for key in self.defaults.keys() - {"differentiable"}:  # torch's own, which no group of ours holds
+                group.setdefault(key, self.defaults[key])
+        own = unboxed(self.state, self.rule, self.state_dtype)
+        self.state.clear()
+        self.state.update(own)
+        if self.guard == "fallback":
+            self._watch = Watch.of(self.param_groups[0]["watch"])
+            for p, own in self.state.items():
+                if own and "fallback" not in own:
+                    own["fallback"] = memory_of(p)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "LearnedOptimizer":
         copied = self.__class__.__new__(self.__class__)
@@ -227,6 +294,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         return copied
 
 
-def _gradient(p: Tensor) -> Tensor:
-    assert p.grad is not None
-    return p.grad
+def _longest_horizon(rule: UpdateRule) -> int | None:
+    """The longest of the runs that a rule was meta-trained on, as its card says: ``100`` or ``100..2000:growing``."""
+    found = re.findall(r"\d+", str((rule.card or {}).get("horizon", "")))
+    return max(map(int, found)) if found else None

@@ -247,7 +247,7 @@ def test_a_small_lr_warns_and_the_usual_one_does_not():
         ({"lr": -1.0}, "lr must not be negative; got -1.0"),
         ({"weight_decay": -0.1}, "weight_decay must not be negative; got -0.1"),
         ({"num_steps": 0}, "num_steps must be positive or None; got 0"),
-        ({"guard": "hope"}, "guard must be 'skip' or None; got 'hope'"),
+        ({"guard": "hope"}, "guard must be 'skip', 'fallback' or None; got 'hope'"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:lr multiplies")

@@ -49,6 +49,8 @@ def test_using_a_rule_imports_no_meta_training_no_tensorboard_no_click():
         "matplotlib",
         "rich",
         "scipy",
+        "lightning",
+        "accelerate",
         "l2l_opt.meta_trainer",
         "l2l_opt.unroll",
         "l2l_opt.tasks",

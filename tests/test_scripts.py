@@ -62,10 +62,23 @@ def test_every_artefact_of_a_figure_is_committed_with_the_command_that_makes_it(
 def test_losses_run_again_replace_those_read_and_the_others_stay(load_script):
     script = load_script("reproduce_paper")
     results = script.paper_report.read(script.RESULTS / "quadratics")
-    (stored,) = [result for result in results if result.optimizer == "learned"]
+    stored = results[0]
     again = replace(stored, final_losses=[1.0, 2.0], curves=stored.curves[:, :2] + 1)
     merged = script.completed(again, stored)
     assert merged.final_losses == [1.0, 2.0, *stored.final_losses[2:]]
     assert merged.curves.shape == stored.curves.shape
     assert (merged.curves[:, 2:] == stored.curves[:, 2:]).all()
     assert (merged.curves[:, :2] != stored.curves[:, :2]).all()
+
+
+def test_damaged_files_and_state_dicts_are_refused_or_load_as_they_are(tmp_path):
+    command = [sys.executable, SCRIPTS / "fuzz_files.py", "--cases", "200", "--seed", "1"]
+    result = subprocess.run([*command, "--out", tmp_path / "fuzz.json"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    content = json.loads((tmp_path / "fuzz.json").read_text())
+    for kind in ("artefacts", "checkpoints", "state_dicts"):
+        outcomes = content[kind]["outcomes"].values()
+        assert sum(sum(counts.values()) for counts in outcomes) == 200
+        assert sum(counts.get("refused", 0) for counts in outcomes) > 100
+        assert sum(counts.get("refused", 0) for counts in outcomes) < 200
+        assert content[kind]["failures"] == []

@@ -85,8 +85,9 @@ def recurrent_step_(
         lr: of the update.
         decay: of the parameters, per step.
         sign: of the gradients: -1 to climb.
-        guarded: leave a tensor as it was where its gradient is not finite, and a block of coordinates where its update
-            is not.
+        guarded: leave a tensor as it was where its gradient (its square, for rules that average squares) or a weight is
+            not finite, and a block of coordinates where its update is not. The last cannot happen where the state is
+            finite and lr is not absurd.
 
     Returns:
         Of each tensor 0 where all of it moved, 1 where nothing did, 2 where some blocks did not.

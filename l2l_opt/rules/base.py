@@ -26,6 +26,11 @@ class UpdateRule(nn.Module, abc.ABC):
     registry_name: str = ""
     card: Mapping[str, Any] | None = None
     """What the artefact that this rule was loaded from says of it; None for a rule made in this process."""
+    reads_whole_tensors: bool = True
+    """Whether an update may depend on other coordinates of its tensor (through ``features.tensor_sum``). A rule that
+    says False is run on parts of a tensor, one after the other."""
+    recurrent_state: tuple[str, ...] = ("hidden", "cell")
+    """State that may be kept in another dtype between steps (``LearnedOptimizer(state_dtype=...)``)."""
 
     def __init__(self, **config: Any):
         super().__init__()

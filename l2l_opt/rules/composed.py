@@ -45,6 +45,9 @@ class ComposedRule(UpdateRule):
             rule = part["rule"]
             rules.append(rule if isinstance(rule, UpdateRule) else make_rule(rule, **part.get("config", {})))
             predicate = {key: part[key] for key in ("name", "min_dim", "max_dim") if key in part}
+            for key in ("min_dim", "max_dim"):
+                if not isinstance(predicate.get(key, 0), int):
+                    raise ValueError(f"a part's {key} must be a whole number; got {part[key]!r}, use e.g. 2")
             try:
                 re.compile(predicate.get("name", ""))
             except re.error as error:
@@ -62,6 +65,7 @@ class ComposedRule(UpdateRule):
             RULES.factory(rule.registry_name)
         self.parts = nn.ModuleList(rules)
         self.predicates = predicates
+        self.reads_whole_tensors = any(rule.reads_whole_tensors for rule in rules)
 
     def route(self, params: Params) -> list[tuple[UpdateRule, list[str]]]:
         """Each part that has something to do, with the names of its parameters.
@@ -80,7 +84,7 @@ class ComposedRule(UpdateRule):
                     f"every parameter must match a part; got {name!r} of shape {tuple(param.shape)}, "
                     "add a part without predicate at the end"
                 )
-        return [(part, chosen) for part, chosen in zip(self._rules(), names, strict=True) if chosen]
+        return [(part, chosen) for part, chosen in zip(self.rules(), names, strict=True) if chosen]
 
     def init_state(self, params: Params) -> RuleState:
         state: RuleState = {}
@@ -100,7 +104,8 @@ class ComposedRule(UpdateRule):
             next_state |= part_state
         return {name: updates[name] for name in grads}, {name: next_state[name] for name in grads}
 
-    def _rules(self) -> Iterable[UpdateRule]:
+    def rules(self) -> Iterable[UpdateRule]:
+        """The parts, in their order."""
         return (part for part in self.parts if isinstance(part, UpdateRule))
 
 

@@ -1,7 +1,9 @@
 """What a rule sees of a gradient: scale-free inputs, and the clock."""
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -65,7 +67,23 @@ def progress(step: Tensor, num_steps: Tensor | None, *, dtype: torch.dtype) -> T
 
 
 Reduce = Callable[[Tensor], Tensor]
-"""A sum over the devices that hold the shards of one tensor."""
+"""A sum, element by element, over the devices that hold the shards of one tensor."""
+
+_reduce: ContextVar[Reduce | None] = ContextVar("reduce", default=None)
+
+
+@contextlib.contextmanager
+def summed_by(reduce: Reduce | None) -> Iterator[None]:
+    """While it lasts, sums over a tensor are sums over its shards too: how an optimizer runs a rule on sharded tensors.
+
+    Args:
+        reduce: the sum over shards; None for tensors that are whole.
+    """
+    token = _reduce.set(reduce)
+    try:
+        yield
+    finally:
+        _reduce.reset(token)
 
 
 def tensor_sum(value: Tensor, reduce: Reduce | None = None) -> Tensor:
@@ -73,8 +91,9 @@ def tensor_sum(value: Tensor, reduce: Reduce | None = None) -> Tensor:
 
     Args:
         value: of any shape; where the parameter is sharded, this device's shard.
-        reduce: sums a 0-dim tensor over the shards; None for a tensor that is whole.
+        reduce: sums over the shards; None for that of ``summed_by``, or for a tensor that is whole.
     """
+    reduce = reduce or _reduce.get()
     total = value.sum()
     return total if reduce is None else reduce(total)
 
@@ -84,8 +103,11 @@ def tensor_rms(value: Tensor, reduce: Reduce | None = None) -> Tensor:
 
     Args:
         value: of any shape; where the parameter is sharded, this device's shard.
-        reduce: sums a 0-dim tensor over the shards; None for a tensor that is whole.
+        reduce: sums over the shards; None for that of ``summed_by``, or for a tensor that is whole.
     """
-    count = tensor_sum(value.new_tensor(float(value.numel())), reduce) if reduce is not None else value.numel()
-    mean = tensor_sum(value * value, reduce) / (count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1))
-    return safe_sqrt(mean)
+    reduce = reduce or _reduce.get()
+    total = (value * value).sum()
+    if reduce is None:
+        return safe_sqrt(total / max(value.numel(), 1))
+    count = reduce(total.new_tensor(float(value.numel())))
+    return safe_sqrt(reduce(total) / count.clamp(min=1))

@@ -27,6 +27,7 @@ class HandDesignedRule(UpdateRule):
     """
 
     moments: tuple[str, ...] = ()
+    reads_whole_tensors = False
 
     def __init__(self, *, lr: float, schedule: str, **config: Any):
         super().__init__(lr=lr, schedule=schedule, **config)

@@ -11,6 +11,8 @@ from l2l_opt.rules.features import log_sign
 from l2l_opt.rules.recurrent import GradientRule, RecurrentBody
 from l2l_opt.types import Params, RuleState
 
+LARGEST_P = 80
+
 
 @register_rule("lstm")
 class CoordinatewiseLSTM(GradientRule):
@@ -21,14 +23,14 @@ class CoordinatewiseLSTM(GradientRule):
     Args:
         hidden_size: units a layer.
         num_layers: layers.
-        p: range of the log-sign preprocessing: gradients below e^-p are treated as linear.
+        p: range of the log-sign preprocessing: gradients below e^-p are treated as linear; at most 80.
         output_scale: the parameters' unit; the update for an LSTM output of one.
 
     State of a parameter:
         hidden, cell: ``[num_layers * hidden_size, *param.shape]``.
 
     Raises:
-        ValueError: a size that is not a positive integer, or a p or output_scale that is not positive.
+        ValueError: a size that is not a positive integer, a p or output_scale that is not positive, a p above 80.
 
     Source: arXiv 1606.04474, section 2.1 and appendix A.
     Differs from source: the paper leaves the output scale open; 0.1 suits networks in float32.
@@ -41,6 +43,8 @@ class CoordinatewiseLSTM(GradientRule):
                 raise ValueError(
                     f"{key} must be a positive number; got {value!r}, use e.g. {10.0 if key == 'p' else 0.1}"
                 )
+        if p > LARGEST_P:
+            raise ValueError(f"p must be at most {LARGEST_P}, so that e^p is a float32; got {p!r}, use e.g. 10.0")
         self.p, self.output_scale = float(p), float(output_scale)
         self.body = RecurrentBody(num_inputs=2, hidden_size=hidden_size, num_layers=num_layers)
 

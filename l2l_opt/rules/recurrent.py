@@ -92,6 +92,7 @@ class GradientRule(UpdateRule):
     """
 
     body: RecurrentBody
+    reads_whole_tensors = False
 
     @abc.abstractmethod
     def look(self, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

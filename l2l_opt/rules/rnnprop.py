@@ -1,5 +1,7 @@
 """RNNProp: an LSTM that sees the two ratios Adam and RMSprop are made of, and answers with a bounded update."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +10,8 @@ from l2l_opt.rules.base import initial_step, register_rule
 from l2l_opt.rules.features import bias_correction, moving_average
 from l2l_opt.rules.recurrent import GradientRule, RecurrentBody, coordinates
 from l2l_opt.types import Params, RuleState
+
+LARGEST_EPS = 1e18
 
 
 @register_rule("rnnprop")
@@ -21,13 +25,14 @@ class RNNProp(GradientRule):
         num_layers: LSTM layers.
         beta: decay of both moments, in [0, 1).
         output_scale: the parameters' unit; bound of one update.
-        eps: in the gradient's unit.
+        eps: in the gradient's unit; at most 1e18.
 
     State of a parameter:
         average, square_average: ``[1, *param.shape]``; hidden, cell: ``[num_layers * hidden_size, *param.shape]``.
 
     Raises:
-        ValueError: a size that is not a positive integer, a beta outside [0, 1), an output_scale or eps not positive.
+        ValueError: a size that is not a positive integer, a beta outside [0, 1), an output_scale or eps not positive,
+            an eps above 1e18.
 
     Source: arXiv 1703.03633, section 4.
     Differs from source: eps stands inside the root, so that second derivatives are finite at zero gradients.
@@ -46,10 +51,12 @@ class RNNProp(GradientRule):
         if not (isinstance(beta, (int, float)) and 0 <= beta < 1):
             raise ValueError(f"beta must lie in [0, 1); got {beta!r}, use e.g. 0.95")
         for key, value in {"output_scale": output_scale, "eps": eps}.items():
-            if not (isinstance(value, (int, float)) and value > 0):
+            if not (isinstance(value, (int, float)) and 0 < value < math.inf):
                 raise ValueError(
                     f"{key} must be a positive number; got {value!r}, use e.g. {0.1 if key[0] == 'o' else 1e-8}"
                 )
+        if eps > LARGEST_EPS:
+            raise ValueError(f"eps must be at most {LARGEST_EPS:g}, so that eps^2 is a float32; got {eps!r}, use 1e-8")
         self.beta, self.output_scale, self.eps = float(beta), float(output_scale), float(eps)
         self.body = RecurrentBody(num_inputs=hidden_size, hidden_size=hidden_size, num_layers=num_layers)
         self.embedding = nn.Linear(2, hidden_size)

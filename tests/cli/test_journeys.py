@@ -12,9 +12,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from l2l_opt import LearnedOptimizer, list_pretrained, load_rule
+from l2l_opt import CoordinatewiseLSTM, LearnedOptimizer, list_pretrained, load_rule, save_rule
 from l2l_opt.cli.main import COMMANDS
 from l2l_opt.kernels import native
+from l2l_opt.rule_costs import rule_costs
+from l2l_opt.rules import make_rule
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -77,6 +79,41 @@ def test_meta_train_evaluate_inspect_show(tmp_path):
     text = l2l_opt("show", out / "rule.safetensors").stdout
     for word in ("rnnprop", "quadratics:dim=3", "licence: Apache-2.0", "digest", "validation"):
         assert word in text
+
+
+def test_show_says_what_a_rule_costs_and_what_is_not_known_of_it(tmp_path):
+    path = tmp_path / "rule.safetensors"
+    rule = CoordinatewiseLSTM()
+    save_rule(rule, path)
+    text = l2l_opt("show", path).stdout
+    for line in (
+        "task of meta-training: none stated",
+        "horizon of meta-training: none stated",
+        "held-out figures: none measured",
+        "licence: none stated",
+        "bytes of state per parameter, float32: 320",
+        "bytes of state per parameter, hidden state in bfloat16: 160",
+        f"floating-point operations per parameter and step: {rule_costs(rule).operations}",
+    ):
+        assert line in text.splitlines()
+    card = json.loads(l2l_opt("show", path, "--json").stdout)
+    assert card["state_bytes_per_parameter_bfloat16"] == 160
+    assert card["operations_per_parameter_and_step"] > 2 * 80 * (2 + 20 + 20 + 20)
+    assert card["task"] is card["horizon"] is card["licence"] is card["held_out_figures"] is None
+
+    known = {"task": "digits-mlp", "horizon": "100", "licence": "MIT\x1b[31m", "figures": {"held_out": {"mnist": 0.25}}}
+    save_rule(rule, path, card=known)
+    text = l2l_opt("show", path).stdout
+    assert "task of meta-training: digits-mlp" in text
+    assert "held-out figures:\n  mnist: 0.25" in text
+    assert "\x1b" not in text
+    assert "licence: MIT\\x1b[31m" in text
+
+
+def test_show_serves_rules_whose_parts_take_only_some_tensors(tmp_path):
+    parts = [{"rule": "lstm", "config": {"hidden_size": 3}, "min_dim": 4}, {"rule": "adam", "name": "bias"}]
+    save_rule(make_rule("composed", parts=parts), tmp_path / "rule.safetensors")
+    assert json.loads(l2l_opt("show", tmp_path, "--json").stdout)["state_bytes_per_parameter"] == 4 * 2 * 2 * 3
 
 
 def test_show_runtime_says_which_kernels_compute(monkeypatch):

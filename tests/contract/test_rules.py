@@ -150,6 +150,23 @@ def test_tensors_do_not_see_each_other(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_what_reads_no_whole_tensors_may_be_run_on_parts(name):
+    """And ``reads_whole_tensors`` is False for no rule that does."""
+    rule = in_dtype(name, torch.float64)
+    params, grads = make_student()
+    whole, half = ("weight", "kernel"), slice(0, 2)
+    updates, state = rule(grads, rule.init_state(params), params)
+    part_params, part_grads = ({key: tree[key][half] for key in whole} for tree in (params, grads))
+    part_updates, part_state = rule(part_grads, rule.init_state(part_params), part_params)
+    same = all(torch.allclose(part_updates[key], updates[key][half], rtol=1e-12, atol=0) for key in whole)
+    assert same != rule.reads_whole_tensors
+    if same:
+        for key in whole:
+            for feature, value in part_state[key].items():
+                torch.testing.assert_close(value, state[key][feature][:, half] if value.dim() else state[key][feature])
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_vmap_over_students_equals_a_loop(name):
     rule = in_dtype(name, torch.float64)
     students = [make_student(seed=seed) for seed in range(3)]

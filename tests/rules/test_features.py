@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from l2l_opt.rules.features import bias_correction, log_sign, progress, safe_sqrt, tensor_rms, tensor_sum
+from l2l_opt.rules.features import bias_correction, log_sign, progress, safe_sqrt, summed_by, tensor_rms, tensor_sum
 
 
 def test_log_sign_of_large_gradients_is_log_and_sign():
@@ -74,6 +74,10 @@ def test_sums_over_shards_are_those_of_the_whole_tensor():
         return total + elsewhere[float(total)]
 
     torch.testing.assert_close(tensor_rms(shards[0], reduce), whole.square().mean().sqrt())
+    with summed_by(reduce):
+        torch.testing.assert_close(tensor_rms(shards[0]), whole.square().mean().sqrt())
+        with summed_by(None):
+            assert float(tensor_sum(shards[0])) == pytest.approx(float(shards[0].sum()))
     torch.testing.assert_close(tensor_rms(whole), whole.square().mean().sqrt())
     assert float(tensor_sum(whole)) == pytest.approx(float(whole.sum()))
 

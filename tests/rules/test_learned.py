@@ -94,6 +94,7 @@ def test_composed_takes_rule_objects_and_says_when_nothing_matches():
         ({"parts": [{"min_dim": 2}]}, "a part must have 'rule'"),
         ({"parts": [{"rule": "sgd", "shape": 2}]}, "a part must have 'rule'"),
         ({"parts": [{"rule": "sgd", "name": "("}]}, "regular expression"),
+        ({"parts": [{"rule": "sgd", "max_dim": "3"}]}, "a part's max_dim must be a whole number; got '3'"),
         ({"parts": [{"rule": "nonsense"}]}, "a rule must be a registered name"),
     ],
 )
@@ -108,7 +109,10 @@ def test_composed_says_what_is_wrong(options, message):
         ("lstm:hidden_size=0", "hidden_size must be a positive integer; got 0"),
         ("lstm:num_layers=1.5", "num_layers must be a positive integer; got 1.5"),
         ("lstm:p=-1", "p must be a positive number; got -1"),
+        ("lstm:p=800", "p must be at most 80, so that e.p is a float32; got 800"),
         ("rnnprop:beta=1", "beta must lie in"),
+        ("rnnprop:eps=1e308", r"eps must be at most 1e.18, so that eps.2 is a float32; got 1e.308"),
+        ("rnnprop:output_scale=1e999", "output_scale must be a positive number; got inf"),
         ("rnnprop:output_scale=0", "output_scale must be a positive number"),
         ("lstm:hiden=3", "an option of rule 'lstm' must be one it has; got 'hiden'"),
         ("lsmt", "did you mean 'lstm'"),

@@ -77,7 +77,9 @@ def test_its_largest_and_smallest_families():
     assert widths(tasks.smallest()[1:]) == [2]
 
 
-def test_a_folder_with_dots_is_no_range():
+def test_a_folder_with_dots_is_no_range(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("L2L_OPT_DATA", raising=False)
     with pytest.raises(FileNotFoundError, match=r"\.\./nowhere"):
         make_tasks("mnist-mlp:root=../nowhere")
 

@@ -72,9 +72,15 @@ struct StepCall {
     const float* options;
     const float* biases;
     float lr, decay, sign;
-    bool guarded, reads_params, state_is_bfloat16;
+    bool guarded, reads_params, keeps_squares, weights_are_finite, state_is_bfloat16;
     int threads;
 };
+
+bool finite(const float* values, int64_t count) {
+    float total = 0;
+    for (int64_t at = 0; at < count; ++at) total += std::fabs(values[at]);
+    return std::isfinite(total);
+}
 
 // Weights in the orders in which the passes read them, for each set: a row of `by_unit` is one unit's four gates for
 // one input; `by_input` holds four inputs for one gate.
@@ -101,6 +107,8 @@ public:
         return by_unit(particle, layer) + 4 * shape_.hidden * shape_.inputs_of(layer);
     }
     const float* readout(int64_t particle) const { return begin(set_of(particle), shape_.layers); }
+    // Finite, and so are sums over them.
+    bool is_finite() const { return finite(memory_.data(), static_cast<int64_t>(memory_.size())); }
 
 private:
     int64_t set_of(int64_t particle) const { return shape_.weight_sets > 1 ? particle : 0; }
@@ -388,7 +396,9 @@ void l2l_opt_step(
 ) {
     const Packed packed(*shape, weights, false);
     const StepCall call{*shape, static_cast<Kind>(kind), options, biases, numbers[0], numbers[1], numbers[2], guarded != 0,
-                        static_cast<Kind>(kind) == Kind::residual, state_is_bfloat16 != 0, threads};
+                        static_cast<Kind>(kind) == Kind::residual, static_cast<Kind>(kind) != Kind::log_sign,
+                        packed.is_finite() && finite(biases, shape->biases()) && finite(numbers, 3), state_is_bfloat16 != 0,
+                        threads};
 #if defined(__x86_64__)
     if (chosen == Isa::avx512) return avx512::step(call, packed, tensors, bad);
     if (chosen == Isa::avx2) return avx2::step(call, packed, tensors, bad);

@@ -153,7 +153,7 @@ TARGET static void read_gradient(const StepCall& call, const StepTensor& tensor,
     for (int v = 0; v < V; ++v) gradient[v] = load(tile + v * W) * call.sign;
 }
 
-// Whether every gradient of a part (and parameter, where the kind reads them) is finite.
+// Whether every gradient of a part (and parameter, where the kind reads them) is finite, and its square where that is kept.
 TARGET static void find_bad_part(const StepCall& call, const StepTensor* tensors, Part part, char* bad) {
     for (Runs<StepTensor> run(call.shape, tensors, TILE, part); run.next();) {
         const float* sources[2] = {run.tensor->gradient, call.reads_params ? run.tensor->param : nullptr};
@@ -161,9 +161,12 @@ TARGET static void find_bad_part(const StepCall& call, const StepTensor* tensors
             if (from == nullptr) continue;
             vec nothing = {};
             int64_t at = run.begin;
-            for (; at + W <= run.end; at += W) nothing += load(from + at) * 0.0f;
+            for (; at + W <= run.end; at += W) {
+                vec x = load(from + at);
+                nothing += (call.keeps_squares ? x * x : x) * 0.0f;
+            }
             float total = sum(nothing);
-            for (; at < run.end; ++at) total += from[at] * 0.0f;
+            for (; at < run.end; ++at) total += (call.keeps_squares ? from[at] * from[at] : from[at]) * 0.0f;
             if (!(total == 0.0f)) bad[run.index] = 1;
         }
     }
@@ -212,16 +215,19 @@ TARGET static void step_part(
             kind.look(tensor, own, gradient, body.in, at, n);
             body.run<State>(packed, bias, tensor.hidden, tensor.cell, 0, at, n);
             kind.answer(own, body.outputs, updates);
-            for (int v = 0; v < V; ++v) nothing += updates[v] * 0.0f;
+            alignas(64) float param[TILE];
+            gather(param, tensor.param + at, 0, 1, n);
+            for (int v = 0; v < V; ++v) {
+                vec p = load(param + v * W);
+                p += updates[v] * call.lr - p * call.decay;
+                nothing += p * 0.0f;
+                store(param + v * W, p);
+            }
             if (call.guarded && !(sum(nothing) == 0.0f)) {
                 bad[run.index] = 2;
                 continue;
             }
             body.keep<State>(tensor.hidden, tensor.cell, 0, at, n);
-            alignas(64) float param[TILE];
-            gather(param, tensor.param + at, 0, 1, n);
-            for (int v = 0; v < V; ++v)
-                store(param + v * W, load(param + v * W) + (updates[v] * call.lr - load(param + v * W) * call.decay));
             scatter(tensor.param + at, 0, param, 1, n);
         }
     }
@@ -240,6 +246,10 @@ static void step_kind(const StepCall& call, const Packed& packed, const StepTens
             for (auto& own : flags) own[index] = bad[index];
         }
     };
+    if (call.guarded && !call.weights_are_finite) {
+        std::fill(bad, bad + shape.tensors, char{1});
+        return;
+    }
     if (call.guarded) {
         share(tiles, threads, [&](Part part, int thread) { find_bad_part(call, tensors, part, flags[thread].data()); });
         gather_flags();

@@ -1,0 +1,126 @@
+"""What of parameters lies on this device: real and plain, a shard of a DTensor, the two numbers of a complex one."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from l2l_opt import distributed
+from l2l_opt.rules.base import UpdateRule
+from l2l_opt.rules.features import Reduce, summed_by
+
+BOOKKEEPING = ("skipped", "fallback")
+"""What the optimizer keeps in ``state[p]`` beside the rule's own tensors."""
+
+
+class Part(NamedTuple):
+    """One parameter, as far as it lies here.
+
+    Attributes:
+        name: of the parameter.
+        param: the parameter itself.
+        value: this device's coordinates, real, sharing the parameter's memory.
+        grad: their gradient.
+        state: the rule's state of them, sharing memory with ``own``.
+        own: ``optimizer.state[param]``.
+    """
+
+    name: str
+    param: Tensor
+    value: Tensor
+    grad: Tensor
+    state: dict[str, Tensor]
+    own: dict[str, Any]
+
+    def narrow(self, axis: int, start: int, length: int) -> "Part":
+        """Some of the coordinates."""
+        state = {
+            key: value.narrow(axis + 1, start, length) if value.dim() else value for key, value in self.state.items()
+        }
+        value, grad = (tensor.narrow(axis, start, length) for tensor in (self.value, self.grad))
+        return self._replace(value=value, grad=grad, state=state)
+
+
+def part_of(name: str, param: Tensor, own: dict[str, Any]) -> Part:
+    """This device's part of a parameter that has a gradient and a state."""
+    assert param.grad is not None
+    state = {key: value for key, value in own.items() if key not in BOOKKEEPING}
+    if distributed.shards_of(param) is None:
+        return Part(name, param, plain(param), plain(param.grad), state, own)
+    grad = plain(distributed.placed_like(param, param.grad))
+    state = {key: distributed.local(value) for key, value in state.items()}
+    return Part(name, param, plain(param), grad, state, own)
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """This device's coordinates of a tensor, real, sharing its memory."""
+    tensor = distributed.local(tensor.detach())
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def fresh_state(
+    rule: UpdateRule, name: str, param: Tensor, *, reduce: Reduce | None, state_dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    """The state of a parameter before its first update.
+
+    Args:
+        rule: whose state.
+        name: of the parameter.
+        param: perhaps a DTensor; its state is sharded alike.
+        reduce: sums over the parameter's shards; None where it is whole.
+        state_dtype: of the rule's recurrent state; None for the precision in which the rule computes.
+    """
+    value = widened(plain(param))
+    with summed_by(reduce):
+        state = rule.init_state({name: value})[name]
+    seen, own = {value.untyped_storage().data_ptr()}, {}
+    for key, tensor in state.items():
+        if state_dtype is not None and key in rule.recurrent_state:
+            tensor = tensor.to(state_dtype)
+        # What is changed in place must have memory of its own.
+        address = tensor.untyped_storage().data_ptr()
+        if not tensor.is_contiguous() or address in seen:
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
+        seen.add(address)
+        own[key] = distributed.state_like(param, tensor)
+    return own | {"skipped": torch.zeros((), dtype=torch.int64, device=value.device)}
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """In the precision that rules compute in: float32 for half precision, otherwise its own."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def is_finite(tensors: Sequence[Tensor]) -> Tensor:
+    """Whether all coordinates of all tensors are finite: a 0-dim bool, found without temporaries of their size."""
+    return torch.stack([torch.isfinite(largest(tensor)) for tensor in tensors]).all()
+
+
+def largest(tensor: Tensor) -> Tensor:
+    """The largest magnitude, 0-dim, in the precision that rules compute in; NaN where there is one."""
+    value = torch.linalg.vector_norm(tensor, torch.inf) if tensor.numel() else tensor.new_zeros(())
+    return widened(value)
+
+
+def finite_over_shards(flags: Sequence[Tensor], reduce: Reduce | None) -> list[Tensor]:
+    """Of each flag whether it holds on every device that has a shard."""
+    if reduce is None or not flags:
+        return list(flags)
+    return list(reduce((~torch.stack(list(flags))).to(torch.int64)) == 0)
+
+
+def buckets_of(parts: Sequence[Part]) -> list[tuple[distributed.Shards | None, list[Part]]]:
+    """Parts that lie on one device and are spread alike, and how they are spread."""
+    buckets: dict[tuple[torch.device, distributed.Shards | None], list[Part]] = {}
+    for part in parts:
+        buckets.setdefault((part.value.device, distributed.shards_of(part.param)), []).append(part)
+    return [(shards, found) for (_, shards), found in buckets.items()]
+
+
+def reduce_over(shards: distributed.Shards | None) -> Reduce | None:
+    """The sum over the shards of tensors that are spread so; None for tensors that are whole."""
+    if shards is None or not shards.dims:
+        return None
+    return functools.partial(distributed.mesh_sum, shards=shards)

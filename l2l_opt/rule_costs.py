@@ -1,0 +1,84 @@
+"""What a rule costs a parameter that it trains: bytes of state and operations a step, counted on the rule itself."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from l2l_opt.kernels import portable
+from l2l_opt.rules.base import UpdateRule
+from l2l_opt.rules.composed import ComposedRule
+
+SIZES = (256, 512)
+
+
+class RuleCosts(NamedTuple):
+    """Of one parameter; of a composed rule's costliest part.
+
+    Attributes:
+        state_bytes: kept between steps, all of it in float32.
+        state_bytes_bfloat16: kept between steps, hidden state in bfloat16 and the rest in float32.
+        operations: floating-point operations of one step: a multiplication and an addition for every pair in a matrix
+            product, one for each number that any other function answers with or that a sum takes in.
+    """
+
+    state_bytes: int
+    state_bytes_bfloat16: int
+    operations: int
+
+
+def rule_costs(rule: UpdateRule) -> RuleCosts:
+    """Count what a rule costs, by running it on two vectors: what their lengths do not change is of the tensor."""
+    if isinstance(rule, ComposedRule):
+        return RuleCosts(*map(max, *(rule_costs(part) for part in rule.rules())))
+    short, long = (_whole_costs(rule, size) for size in SIZES)
+    return RuleCosts(*(round((b - a) / (SIZES[1] - SIZES[0])) for a, b in zip(short, long, strict=True)))
+
+
+def _whole_costs(rule: UpdateRule, size: int) -> RuleCosts:
+    params = {"weight": torch.linspace(-1, 1, size)}
+    state = rule.init_state(params)
+    own, gradient = state["weight"], params["weight"] / 3
+    with torch.no_grad(), _OperationCounter() as counter:
+        rule({"weight": gradient}, state, params, num_steps=torch.tensor(100.0))
+    return RuleCosts(
+        sum(value.numel() * value.element_size() for value in own.values()),
+        sum(value.numel() * (2 if key in rule.recurrent_state else value.element_size()) for key, value in own.items()),
+        counter.operations,
+    )
+
+
+class _OperationCounter(TorchDispatchMode):
+    """Adds up operations that compute numbers; moving, choosing and converting them is not counted."""
+
+    moving = ("where", "clone", "fill", "zero_", "detach")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.l2l_opt.coordinatewise_lstm.default:
+            # The kernels compute what their plain form spells out.
+            with self:
+                return portable.forward(*args)
+        with self:
+            # An operator that is made of others, matmul for one, is counted as these.
+            made = func.decompose(*args, **(kwargs or {}))
+        if made is not NotImplemented:
+            return made
+        made = func(*args, **(kwargs or {}))
+        name = func._overloadpacket.__name__
+        if func._overloadpacket in flop_registry:
+            self.operations += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=made)
+        elif not isinstance(made, Tensor) or not made.is_floating_point():
+            pass
+        elif name in ("mv", "addmv", "dot", "vdot"):
+            self.operations += 2 * max(arg.numel() for arg in args if isinstance(arg, Tensor))
+        elif torch.Tag.reduction in func.tags:
+            self.operations += args[0].numel()
+        elif torch.Tag.pointwise in func.tags and name not in self.moving:
+            self.operations += made.numel()
+        return made

@@ -1,0 +1,248 @@
+"""Reading and writing of safetensors files that nobody vouches for: all that a file claims is checked first.
+
+Nothing in a file is executed. Its size and the length of its header are compared with stated limits before anything
+is read, the library compares every tensor's place with the file's length, and the description is verified against its
+digest before any tensor is touched. What reading refuses, writing refuses too.
+"""
+
+import hashlib
+import json
+import os
+import reprlib
+import stat
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+METADATA_KEY = "l2l_opt"
+DIGEST_KEY = "metadata_digest"
+FLOATING = {"F16", "BF16", "F32", "F64"}
+
+
+class FileFormatError(ValueError):
+    """A file that is not what it should be: truncated, damaged, oversized, foreign or from the future."""
+
+
+class Kind(NamedTuple):
+    """What is asked of one kind of file.
+
+    Attributes:
+        word: the kind in messages, with its article.
+        largest_file: bytes.
+        largest_header: bytes, of the list of tensors and the description together.
+        deepest: levels of nesting in the description.
+        dtypes: of its tensors, in safetensors' names.
+    """
+
+    word: str
+    largest_file: Callable[[], int]
+    largest_header: int
+    deepest: int
+    dtypes: set[str]
+
+
+KINDS = {
+    # 16 million weights in float32, where the rules that ship have thousands.
+    "rule": Kind("an artefact", lambda: 64 * 2**20, 2**20, 32, FLOATING),
+    # A run's students may be large, but what exceeds the machine's memory cannot have been a run on it.
+    "checkpoint": Kind(
+        "a checkpoint",
+        lambda: os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        64 * 2**20,
+        300,
+        FLOATING | {"I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL", "C64"},
+    ),
+}
+
+
+def serialised(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, kind: str) -> bytes:
+    """The bytes of a file that ``read`` takes back.
+
+    Args:
+        tensors: what it holds.
+        metadata: its description, plain JSON values; the tensors' digest is added.
+        kind: a key of ``KINDS``.
+
+    Raises:
+        ValueError: a description that is not JSON, tensors of another dtype, or more than reading would accept.
+    """
+    word, largest_file, largest_header, deepest, dtypes = KINDS[kind]
+    metadata = dict(metadata) | {"kind": kind, "digest": digest(tensors)}
+    try:
+        _check_description(metadata, word=word, deepest=deepest, where="what was to be saved")
+        text = json.dumps(metadata, allow_nan=True, sort_keys=True)
+    except (TypeError, RecursionError) as error:
+        raise ValueError(
+            f"a card must hold plain JSON values; got {error}, use numbers, strings, lists and dicts"
+        ) from error
+    # The digest of the description itself guards the card and the tree, as the digest of tensors guards them.
+    signed = {METADATA_KEY: text, DIGEST_KEY: hashlib.sha256(text.encode()).hexdigest()}
+    content = serialise(dict(tensors), metadata=signed)
+    (length,) = struct.unpack("<Q", content[:8])
+    found = _oversized(len(content), length, largest_file=largest_file(), largest_header=largest_header)
+    if found:
+        raise ValueError(f"{word} must not be too large to be read back; got {found}, save less in it")
+    foreign = set(_dtypes(json.loads(content[8 : 8 + length]))) - dtypes
+    if foreign:
+        raise ValueError(
+            f"{word}'s tensors must be of {', '.join(sorted(dtypes))}; got {sorted(foreign)}, convert them"
+        )
+    return content
+
+
+def read(path: Path, *, kind: str, format_version: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the description in a file, verified, in time and memory bounded by ``KINDS``.
+
+    Args:
+        path: of the file.
+        kind: a key of ``KINDS``, which the file must say it is.
+        format_version: which the file must be of.
+
+    Raises:
+        FileFormatError: it is not such a file, whole and undamaged and within the limits.
+        OSError: it cannot be read.
+    """
+    word, largest_file, largest_header, deepest, dtypes = KINDS[kind]
+    _check_size(path, word=word, largest_file=largest_file(), largest_header=largest_header)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = _description(file.metadata() or {}, word=word, path=path)
+            version = metadata.get("format_version")
+            if type(version) is not int or version != format_version:
+                raise FileFormatError(
+                    f"{word}'s format_version must be {format_version}; got {brief(version)} in {path}, update l2l_opt"
+                )
+            if metadata.get("kind") != kind:
+                raise FileFormatError(
+                    f"{word} must say that it is one; got a {brief(metadata.get('kind'))} file {path}, use the other"
+                )
+            _check_description(metadata, word=word, deepest=deepest, where=str(path))
+            names = list(file.keys())
+            for name in names:
+                dtype = file.get_slice(name).get_dtype()
+                if dtype not in dtypes:
+                    raise FileFormatError(
+                        f"{word}'s tensors must be of {', '.join(sorted(dtypes))}; got {brief(name)} of {dtype} in "
+                        f"{path}, write it anew"
+                    )
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, UnicodeDecodeError, MemoryError) as error:
+        raise FileFormatError(
+            f"{word} must be a whole safetensors file; got {path}: {shortened(str(error))}, fetch or write it anew"
+        ) from error
+    if digest(tensors) != metadata.get("digest"):
+        raise FileFormatError(
+            f"{word}'s tensors must match its digest; got {path}, which is damaged: fetch or write it anew"
+        )
+    return tensors, metadata
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of tensors, in the order of their names."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        sha.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def shortened(text: str, limit: int = 200) -> str:
+    """On one line, and no longer than a message should be."""
+    text = " ".join(text[: 10 * limit].split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
+
+
+def brief(value: Any) -> str:
+    """How a value that a file holds is shown in a message."""
+    return shortened(_REPR.repr(value), 80)
+
+
+def _check_size(path: Path, *, word: str, largest_file: int, largest_header: int) -> None:
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise FileFormatError(f"{word} must be a regular file; got {path}, which is a pipe or device: use a file")
+        start = file.read(8)
+    if len(start) < 8:
+        raise FileFormatError(
+            f"{word} must be a whole safetensors file; got {path}: {len(start)} bytes, fetch or write it anew"
+        )
+    (length,) = struct.unpack("<Q", start)
+    if 8 + length > status.st_size:
+        raise FileFormatError(
+            f"{word} must be a whole safetensors file; got {path}: a header of {length} bytes in a file of "
+            f"{status.st_size}, fetch or write it anew"
+        )
+    found = _oversized(status.st_size, length, largest_file=largest_file, largest_header=largest_header)
+    if found:
+        raise FileFormatError(f"{word} must not be too large; got {found} in {path}, use a file that l2l_opt wrote")
+
+
+def _oversized(size: int, header: int, *, largest_file: int, largest_header: int) -> str | None:
+    if size > largest_file:
+        return f"{size} bytes where {largest_file} are the limit"
+    if header > largest_header:
+        return f"a header of {header} bytes where {largest_header} are the limit"
+    return None
+
+
+def _description(header: dict[str, str], *, word: str, path: Path) -> dict[str, Any]:
+    text = header.get(METADATA_KEY)
+    if text is None:
+        raise FileFormatError(f"{word} must be written by l2l_opt; got {path}, a safetensors file of other origin")
+    if hashlib.sha256(text.encode()).hexdigest() != header.get(DIGEST_KEY):
+        raise FileFormatError(
+            f"{word}'s metadata must match its digest; got {path}, which is damaged: fetch or write it anew"
+        )
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(
+            f"{word}'s metadata must be JSON; got {path}: {shortened(str(error))}, write it anew"
+        ) from error
+    if not isinstance(metadata, dict):
+        raise FileFormatError(
+            f"{word}'s metadata must be a JSON object; got {brief(metadata)} in {path}, write it anew"
+        )
+    return metadata
+
+
+def _check_description(metadata: Any, *, word: str, deepest: int, where: str) -> None:
+    """Refuse nesting that recursive code would fail on, and strings that cannot be printed."""
+    level, values = 0, [metadata]
+    while values:
+        level += 1
+        if level > deepest:
+            raise FileFormatError(
+                f"{word}'s metadata must be nested at most {deepest} levels deep; got more in {where}, use flatter ones"
+            )
+        texts = [value for value in values if isinstance(value, str)]
+        texts += [key for value in values if isinstance(value, dict) for key in value if isinstance(key, str)]
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError as error:
+            raise FileFormatError(
+                f"{word}'s metadata must be Unicode text; got a lone surrogate {brief(error.object[error.start])} in "
+                f"{where}, use whole characters"
+            ) from error
+        below = [value.values() if isinstance(value, dict) else value for value in values if _nests(value)]
+        values = [item for items in below for item in items]
+
+
+def _nests(value: Any) -> bool:
+    return isinstance(value, (dict, list, tuple))
+
+
+def _dtypes(header: dict[str, Any]) -> list[str]:
+    return [entry["dtype"] for name, entry in header.items() if name != "__metadata__"]

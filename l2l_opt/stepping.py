@@ -1,0 +1,251 @@
+"""One step of a rule on parts of parameters, in place: by a compiled kernel where there is one, otherwise by the rule.
+
+Rules compute in the parameters' precision, float32 at least, and write back into parameters and their state.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from l2l_opt.kernels import CompiledStep, recurrent_step_, serves_in_place
+from l2l_opt.parts import Part, finite_over_shards, is_finite, largest, widened
+from l2l_opt.rules.base import UpdateRule
+from l2l_opt.rules.features import Reduce, summed_by
+
+BLOCK_BYTES = 8 << 20
+"""State, in bytes, of the coordinates that are stepped at a time on a CPU; temporaries are a few times as large."""
+BLOCK_BYTES_ELSEWHERE = 256 << 20
+
+
+class Options(NamedTuple):
+    """What a group says of its step.
+
+    Attributes:
+        num_steps: planned steps; None where unknown.
+        lr: of the update.
+        decay: of the parameters, per step.
+        sign: of the gradients: -1 to climb.
+        guarded: whether what is not finite is left out.
+    """
+
+    num_steps: int | None
+    lr: float
+    decay: float
+    sign: float
+    guarded: bool
+
+
+class Stepper:
+    """Steps parts by one rule.
+
+    Args:
+        rule: moved to the device of what it steps.
+    """
+
+    def __init__(self, rule: UpdateRule):
+        self.rule = rule
+        self._seen: dict[Tensor, tuple[tuple[int, int], ...]] = {}
+
+    def rule_on(self, device: torch.device) -> UpdateRule:
+        """The rule, on a device."""
+        own = next(itertools.chain(self.rule.parameters(), self.rule.buffers()), None)
+        if own is not None and own.device != device:
+            self.rule.to(device)
+        return self.rule
+
+    def step(self, parts: Sequence[Part], options: Options, reduce: Reduce | None) -> None:
+        """One step, in place.
+
+        Args:
+            parts: on one device, of parameters that are spread alike.
+            options: of their group.
+            reduce: sums over the parameters' shards; None where they are whole.
+        """
+        device = parts[0].value.device
+        rule = self.rule_on(device)
+        compiled = rule.compiled_step() if device.type == "cpu" else None
+        # A kernel sums over what lies here alone.
+        if reduce is not None and rule.reads_whole_tensors:
+            compiled = None
+        served: dict[torch.dtype, list[Part]] = {}
+        others: list[Part] = []
+        for part in parts:
+            if compiled is not None and serves_in_place(part.value, part.grad, part.state):
+                served.setdefault(part.state["hidden"].dtype, []).append(part)
+            else:
+                others.append(part)
+        for same in served.values():
+            assert compiled is not None
+            good = self._good(same, compiled, options, reduce)
+            step_compiled(compiled, good, options)
+        if others:
+            step_purely(rule, others, options, reduce)
+
+    def _good(
+        self, parts: Sequence[Part], compiled: CompiledStep, options: Options, reduce: Reduce | None
+    ) -> Sequence[Part]:
+        """The parts that a kernel may step; the others are skipped.
+
+        It sees gradients that are not finite itself, but only those on this device. It keeps states finite, so they
+        need not be looked through unless somebody else has changed them since.
+        """
+        if not options.guarded:
+            return parts
+        suspects, flags = [], []
+        for part in parts:
+            versions = _versions(part)
+            tensors = [] if self._seen.get(part.param) == versions else list(part.state.values())
+            self._seen[part.param] = versions
+            if reduce is not None:
+                tensors.append(part.grad if compiled.moments is None else part.grad.square())
+            if tensors:
+                suspects.append(part)
+                flags.append(is_finite(tensors))
+        finite = finite_over_shards(flags, reduce)
+        bad = {id(part.param): part for part, flag in zip(suspects, finite, strict=True) if not flag}
+        if not bad:
+            return parts
+        skip(list(bad.values()))
+        for part in bad.values():
+            del self._seen[part.param]
+        return [part for part in parts if id(part.param) not in bad]
+
+
+def _versions(part: Part) -> tuple[tuple[int, int], ...]:
+    """What changes where a state is changed by others than the kernels, which leave versions as they are."""
+    kept = (value for value in part.state.values() if value.dim())
+    return tuple((id(value), 0 if value.is_inference() else value._version) for value in kept)
+
+
+def step_compiled(compiled: CompiledStep, parts: Sequence[Part], options: Options) -> None:
+    """One step of parts that ``kernels.serves_in_place`` accepts, by one call of a compiled kernel."""
+    flags = recurrent_step_(
+        compiled,
+        [part.value for part in parts],
+        [part.grad for part in parts],
+        [part.state for part in parts],
+        num_steps=options.num_steps,
+        lr=options.lr,
+        decay=options.decay,
+        sign=options.sign,
+        guarded=options.guarded,
+    )
+    moved = [part.state["step"] for part, flag in zip(parts, flags, strict=True) if flag != 1]
+    for step in moved:
+        step += 1
+    skip([part for part, flag in zip(parts, flags, strict=True) if flag])
+
+
+def skip(parts: Sequence[Part]) -> None:
+    """Count one step that parts were left out of."""
+    for part in parts:
+        part.own["skipped"] += 1
+
+
+def step_purely(rule: UpdateRule, parts: Sequence[Part], options: Options, reduce: Reduce | None) -> None:
+    """One step by the rule's own forward pass, in blocks, so that temporaries do not grow with the model.
+
+    Args:
+        rule: whose step.
+        parts: on one device, of parameters that are spread alike.
+        options: of their group.
+        reduce: sums over the parameters' shards; None where they are whole.
+    """
+    device = parts[0].value.device
+    planned = None if options.num_steps is None else torch.tensor(float(options.num_steps), device=device)
+    finite: list[Tensor | None] = [None] * len(parts)
+    if options.guarded:
+        # Nothing of a tensor may have moved when a block of it turns out bad, so squares are thought of beforehand.
+        most = [largest(part.grad) for part in parts]
+        flags = [torch.isfinite(m if _at_once(part, rule) else m * m) for part, m in zip(parts, most, strict=True)]
+        finite = list(finite_over_shards(flags, reduce))
+    scalars: list[dict[str, Tensor]] = [{}] * len(parts)
+    for block in _blocks(parts, rule):
+        pieces = [piece for _, piece in block]
+        grads = {piece.name: widened(piece.grad) * options.sign for piece in pieces}
+        values = {piece.name: widened(piece.value) for piece in pieces}
+        state = {piece.name: _in_precision(piece.state, values[piece.name].dtype, rule) for piece in pieces}
+        with summed_by(reduce):
+            updates, next_state = rule(grads, state, values, num_steps=planned)
+        changes = [_changed(values[piece.name], updates[piece.name], piece.value.dtype, options) for piece in pieces]
+        if options.guarded:
+            found = [
+                is_finite([change, *(value for value in next_state[piece.name].values() if value.is_floating_point())])
+                for piece, change in zip(pieces, changes, strict=True)
+            ]
+            # Blocks of one tensor are not the same on all devices, whole tensors are.
+            found = finite_over_shards(found, reduce) if rule.reads_whole_tensors else found
+            for (index, _), flag in zip(block, found, strict=True):
+                before = finite[index]
+                finite[index] = flag if before is None else before & flag
+        for (index, piece), change in zip(block, changes, strict=True):
+            _write(piece.value, change, finite[index])
+            scalars[index] = {}
+            for key, value in next_state[piece.name].items():
+                if not value.dim():
+                    scalars[index][key] = value
+                else:
+                    _write(piece.state[key], value, finite[index])
+    for part, own, flag in zip(parts, scalars, finite, strict=True):
+        for key, value in own.items():
+            _write(part.state[key], value, flag)
+        if flag is not None:
+            part.own["skipped"] += ~flag
+
+
+def _in_precision(state: dict[str, Tensor], dtype: torch.dtype, rule: UpdateRule) -> dict[str, Tensor]:
+    return {key: value.to(dtype) if key in rule.recurrent_state else value for key, value in state.items()}
+
+
+def _changed(value: Tensor, update: Tensor, dtype: torch.dtype, options: Options) -> Tensor:
+    """``value + (lr * update - decay * value)``, rounded to the parameter's dtype."""
+    change = update * options.lr
+    if options.decay:
+        change = change - value * options.decay
+    return (value + change).to(dtype)
+
+
+def _write(to: Tensor, value: Tensor, flag: Tensor | None) -> None:
+    to.copy_(value if flag is None else torch.where(flag, value.to(to.dtype), to))
+
+
+def _blocks(parts: Sequence[Part], rule: UpdateRule) -> Iterator[list[tuple[int, Part]]]:
+    """Parts by their index, several small ones together, large ones in pieces unless the rule reads them whole.
+
+    They are divided by their global sizes, so that all devices of a mesh sum over the same ones together.
+    """
+    together: list[tuple[int, Part]] = []
+    taken = 0
+    for index, part in enumerate(parts):
+        room, size = _room(part), part.param.numel() * _bytes_a_coordinate(part)
+        if together and taken + size > room:
+            yield together
+            together, taken = [], 0
+        if _at_once(part, rule):
+            together.append((index, part))
+            taken += size
+            continue
+        axis = max(range(part.value.dim()), key=lambda axis: part.value.shape[axis])
+        length = part.value.shape[axis]
+        step = max(1, length * room // max(part.value.numel() * _bytes_a_coordinate(part), 1))
+        for start in range(0, length, step):
+            yield [(index, part.narrow(axis, start, min(step, length - start)))]
+    if together:
+        yield together
+
+
+def _at_once(part: Part, rule: UpdateRule) -> bool:
+    size = part.param.numel() * _bytes_a_coordinate(part)
+    return rule.reads_whole_tensors or size <= _room(part) or not part.value.numel()
+
+
+def _room(part: Part) -> int:
+    return BLOCK_BYTES if part.value.device.type == "cpu" else BLOCK_BYTES_ELSEWHERE
+
+
+def _bytes_a_coordinate(part: Part) -> int:
+    """Of state, value and gradient, in the precision that the rule computes in."""
+    return 4 * (2 + sum(value.shape[0] for value in part.state.values() if value.dim()))

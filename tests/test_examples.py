@@ -1,0 +1,60 @@
+"""The examples of other people's training loops: a resumed run is the whole run, bit for bit."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).parent.parent / "scripts" / "examples"
+
+
+def example(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def assert_same(whole, resumed):
+    """Weights and optimizer states are equal, and there are some."""
+    (network, optimizer), (again, other) = whole, resumed
+    for a, b in zip(network.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+    states, others = optimizer.state_dict()["state"], other.state_dict()["state"]
+    assert len(states) == len(others) == 4
+    for key, state in states.items():
+        assert {"step", "hidden", "cell", "average"} < set(state) == set(others[key])
+        for entry, value in state.items():
+            assert value.tolist() == others[key][entry].tolist(), entry
+        assert state["step"] == 69
+        assert state["hidden"].abs().max() > 0
+
+
+# Lightning deprecates its own use of torch's trees, and recommends workers for loading data that is in memory.
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+def test_lightning_resumes_bit_for_bit(tmp_path):
+    train = example("lightning_training").train
+    whole = train(tmp_path, epochs=3, planned_epochs=3)
+    first = train(tmp_path, epochs=1, planned_epochs=3)
+    saved = torch.load(tmp_path / "training.ckpt", weights_only=True)
+    assert saved["optimizer_states"][0]["state"][0]["step"] == 23
+    resumed = train(tmp_path, epochs=3, planned_epochs=3, resume=tmp_path / "training.ckpt")
+    assert len(set(whole.losses)) == 69
+    assert first.losses == whole.losses[:23]
+    assert resumed.losses == whole.losses[23:]
+    assert whole.losses[-1] < 0.5 * whole.losses[0]
+    assert_same(*((model, model.trainer.optimizers[0]) for model in (whole, resumed)))
+
+
+def test_accelerate_resumes_bit_for_bit(tmp_path):
+    train = example("accelerate_training").train
+    whole, *made = train(tmp_path, epochs=range(3), planned_epochs=3)
+    first, *_ = train(tmp_path, epochs=range(1), planned_epochs=3)
+    resumed, *made_again = train(tmp_path, epochs=range(1, 3), planned_epochs=3, resume=True)
+    assert len(set(whole)) == 69
+    assert first == whole[:23]
+    assert resumed == whole[23:]
+    assert whole[-1] < 0.5 * whole[0]
+    assert_same(made, made_again)

@@ -1,0 +1,91 @@
+"""DDP and FSDP2 on two ranks: the steps of one process, and checkpoints that change their number."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "sharded_training.py"
+RULES = ["default-1", "compact", "composed"]
+CHECKPOINTED = {"compact": {}, "lstm:hidden_size=3": {"state_dtype": "bfloat16", "guard": "fallback"}}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed"),
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """What every job left; one start of two ranks for all of them, since that takes longer than the jobs."""
+    folder = tmp_path_factory.mktemp("sharding")
+    jobs = []
+
+    def job(name, **options):
+        jobs.append({"out": str(folder / f"{name}.pt"), "dtype": "float64", **options})
+
+    for rule in RULES:
+        for kind in ("alone", "ddp", "fsdp"):
+            job(f"{rule} {kind}", rule=rule, kind=kind, steps=5)
+    for kind in ("alone", "fsdp"):
+        job(f"single {kind}", rule="default-1", kind=kind, steps=2, dtype="float32")
+        for rule in ("default-1", "compact"):
+            job(f"{rule} spoilt {kind}", rule=rule, kind=kind, steps=4, spoil=2, dtype="float32")
+    for rule, options in CHECKPOINTED.items():
+        shared = {"rule": rule, "options": options, "dtype": "float32"}
+        two, one = str(folder / f"{rule} of two"), str(folder / f"{rule} of one")
+        job(f"{rule} straight", kind="fsdp", steps=4, **shared)
+        job(f"{rule} half", kind="fsdp", steps=2, save=two, **shared)
+        job(f"{rule} on one", kind="alone", steps=0, load=two, save=one, **shared)
+        job(f"{rule} back", kind="fsdp", steps=2, load=one, **shared)
+    (folder / "jobs.json").write_text(json.dumps({"ranks": 2, "jobs": jobs}))
+    done = subprocess.run(
+        [sys.executable, SCRIPT, folder / "jobs.json"], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return lambda name: torch.load(folder / f"{name}.pt", weights_only=True)
+
+
+def assert_equal(ours, theirs, **tolerance):
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        if isinstance(value, dict):
+            assert_equal(value, theirs[key], **tolerance)
+        else:
+            torch.testing.assert_close(value, theirs[key], **tolerance, msg=lambda text, key=key: f"{key}: {text}")
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("rule", RULES)
+def test_two_ranks_take_the_steps_of_one(runs, rule, kind):
+    ours, theirs = runs(f"{rule} {kind}"), runs(f"{rule} alone")
+    assert_equal(ours["last"], theirs["last"], rtol=1e-9, atol=1e-9)
+    assert_equal(ours["state"], theirs["state"], rtol=1e-9, atol=1e-9)
+    assert ours["kinds"] == (["DTensor"] if kind == "fsdp" else ["Tensor"])
+    assert not torch.equal(ours["first"]["body.0.weight"], ours["last"]["body.0.weight"])
+
+
+def test_the_first_step_in_single_precision(runs):
+    assert_equal(runs("single fsdp")["first"], runs("single alone")["first"], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["default-1", "compact"])
+def test_what_is_not_finite_on_one_rank_is_skipped_on_all(runs, rule):
+    ours, theirs = runs(f"{rule} spoilt fsdp"), runs(f"{rule} spoilt alone")
+    assert_equal(ours["last"], theirs["last"], rtol=1e-4, atol=1e-5)
+    for name, own in ours["state"].items():
+        assert int(own["skipped"]) == (name == "body.0.weight")
+        assert float(own["step"]) == 4 - int(own["skipped"])
+
+
+@pytest.mark.parametrize("rule", CHECKPOINTED)
+def test_a_checkpoint_of_two_goes_through_one_and_back_bit_for_bit(runs, rule):
+    half, on_one = runs(f"{rule} half"), runs(f"{rule} on one")
+    for part in ("last", "state"):
+        assert_equal(half[part], on_one[part], rtol=0, atol=0)
+        assert_equal(runs(f"{rule} straight")[part], runs(f"{rule} back")[part], rtol=0, atol=0)
+    assert on_one["kinds"] == ["Tensor"]
+    assert half["kinds"] == ["DTensor"]
