@@ -208,6 +208,22 @@ def diverged(result: Result) -> int:
     return sum(not final <= first for final, first in zip(result.final_losses, result.curves[0], strict=True))
 
 
+def _limit(folder: Path) -> list[str]:
+    """What one pass over the examples could give at best, where that was measured."""
+    path = folder / "limit.json"
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())
+    low, high = found["interval"]
+    return [
+        "",
+        f"For scale: the same students, trained by Adam for {found['epochs']} epochs on the {found['examples']:,} "
+        f"examples that they have seen by step 95, reach {found['mean']:.4g} ({low:.4g} to {high:.4g}) on images that they "
+        "have not seen, the best of all rates and epochs tried (`python scripts/measure_mnist_limit.py`). An optimizer "
+        "of the figure sees each example once.",
+    ]
+
+
 def _spread(figure: Figure, results: Sequence[Result]) -> list[str]:
     """How far artefacts are apart that differ in the seed of their meta-training alone, a line a setting."""
     lines = []
