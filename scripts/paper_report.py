@@ -218,7 +218,7 @@ def _limit(folder: Path) -> list[str]:
     return [
         "",
         f"For scale: the same students, trained by Adam for {found['epochs']} epochs on the {found['examples']:,} "
-        f"examples that they have seen by step 95, reach {found['mean']:.4g} ({low:.4g} to {high:.4g}) on images that they "
+        f"examples that they have seen by step 95, reach {found['mean']:.4g} ({low:.4g} to {high:.4g}) on images they "
         "have not seen, the best of all rates and epochs tried (`python scripts/measure_mnist_limit.py`). An optimizer "
         "of the figure sees each example once.",
     ]
