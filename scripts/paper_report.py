@@ -69,11 +69,13 @@ class Figure:
         artefacts: to judge; the first of each rule is the one in the short table.
         settings: its panels.
         seeds: artefacts among those that differ in the seed of their meta-training alone.
+        note: what is not as in the paper.
     """
 
     artefacts: tuple[str, ...]
     settings: tuple[Setting, ...]
     seeds: tuple[str, ...] = ()
+    note: str = ""
 
 
 def of(results: Sequence[Result], setting: Setting) -> list[Result]:
@@ -153,12 +155,12 @@ def page(out: Path, artefacts: Sequence[Path], figures: dict[str, Figure]) -> st
         lines += ["|---|---|---|---|---|---|---|---|"]
         for setting in figures[name].settings:
             lines += [_row(setting, result) for result in sorted(of(results, setting), key=lambda result: result.mean)]
+        lines += [*_limit(out / name), *_spread(figures[name], results)]
+        lines += ["", figures[name].note] if figures[name].note else []
         lines += [
-            *_spread(figures[name], results),
             "",
-            f"`python scripts/reproduce_paper.py --figure {name}`; `--artefacts` for the",
+            f"`python scripts/reproduce_paper.py --figure {name}`; `--artefacts` for the learned rules alone.",
         ]
-        lines[-1] += " learned rules alone."
     lines += ["", "## Meta-training", ""]
     lines += ["| artefact | minutes | outer steps | best at | seed | command |", "|---|---|---|---|---|---|"]
     lines += [_provenance(path) for path in sorted(artefacts, key=lambda path: path.name)]
