@@ -139,8 +139,8 @@ FIGURES = {
     "quadratics": Figure(
         ("quadratics-lstm", "quadratics-compact"),
         (QUADRATICS,),
-        note="In float64, since in float32 losses near zero depend on how a processor rounds. Single hard quadratics make "
-        "much of each mean, so that the paper's, over others, is not to be compared digit by digit.",
+        note="In float64, since in float32 losses near zero depend on how a processor rounds. Single hard quadratics "
+        "make much of each mean, so that the paper's, over others, is not to be compared digit by digit.",
     ),
     "mnist": Figure(
         ("mnist-lstm", "mnist-lstm-window-20", "mnist-rnnprop", *COMPACT, "compact-elsewhere"),
@@ -154,7 +154,7 @@ FIGURES = {
         ("cifar-lstms", "cifar-compact"),
         CIFAR,
         note="Not as in the paper: 8 channels a convolution instead of 16 and batches of 64 instead of 128, so that a "
-        "student's step takes 20 ms instead of 62. At 1,000 steps NAG, Adam and Adam with a cosine alone were tuned, on two "
-        "students, and five are reported on.",
+        "student's step takes 20 ms instead of 62. At 1,000 steps NAG, Adam and Adam with a cosine alone were tuned, "
+        "on two students, and five are reported on.",
     ),
 }
