@@ -116,7 +116,10 @@ def _from_record(record: dict[str, Any], curves: np.ndarray) -> Result:
 
 
 def draw(folder: Path, settings: Sequence[Setting], results: Sequence[Result]) -> None:
-    """The paper's layout: loss against step on a log axis, mean over seeds, one panel a setting."""
+    """The paper's layout: loss against step on a log axis, mean over seeds, one panel a setting.
+
+    Long runs are drawn as means of as many steps as leave 100 points.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -125,22 +128,27 @@ def draw(folder: Path, settings: Sequence[Setting], results: Sequence[Result]) -
 
     columns = min(len(settings), 3)
     rows = -(-len(settings) // columns)
-    figure, panels = plt.subplots(rows, columns, figsize=(5.2 * columns, 4 * rows), squeeze=False, layout="constrained")
+    size = (5.2 * columns + 2.2, 4 * rows)
+    figure, panels = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for panel in panels.flat[len(settings) :]:
         panel.remove()
+    lines = {}
     for panel, setting in zip(panels.flat, settings, strict=False):
         seen: list[str] = []
         for result in of(results, setting):
             learned = result.optimizer == "learned"
             colour = LEARNED[result.settings["rule"]][1] if learned else COLOURS[result.optimizer]
             # Artefacts of one rule share its colour; the first is drawn through.
-            style = ("-" if colour not in seen else "-.") if learned else (":" if result.optimizer in EXTRA else "--")
-            panel.plot(
-                result.curves.mean(axis=1), style, color=colour, label=label(result), lw=1.8 if style == "-" else 1.1
-            )
+            first = learned and colour not in seen
+            style = ("-" if first else "-.") if learned else (":" if result.optimizer in EXTRA else "--")
+            means = result.curves.mean(axis=1).reshape(100, -1)
+            steps = (np.arange(100) + 0.5) * means.shape[1] - 0.5
+            width, strength = (1.8, 1.0) if first else (1.1, 0.6 if learned else 1.0)
+            (line,) = panel.plot(steps, means.mean(axis=1), style, color=colour, lw=width, alpha=strength)
+            lines.setdefault(label(result), line)
             seen.append(colour)
         panel.set(yscale="log", xlabel="step", ylabel="loss", title=setting.title)
-        panel.legend(fontsize=7)
+    figure.legend(list(lines.values()), list(lines), loc="outside right upper", fontsize=8)
     figure.savefig(folder / "curves.svg", metadata={"Date": None})
     plt.close(figure)
 
