@@ -26,6 +26,7 @@ from paper_report import Setting
 from l2l_opt import load_rule
 from l2l_opt.evaluation.baselines import Baseline
 from l2l_opt.evaluation.protocol import Result, report, tune_and_report
+from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.tasks.mixture import make_tasks
 
 RESULTS = records.RESULTS / "paper"
@@ -125,9 +126,13 @@ def compare(result: Result, stored: Result) -> None:
 def completed(result: Result, stored: Result) -> Result:
     """The seeds that were run, and the others as they are known."""
     count = len(result.final_losses)
+    losses = result.final_losses + stored.final_losses[count:]
+    mean, interval = mean_and_interval(losses)
     return replace(
         stored,
-        final_losses=result.final_losses + stored.final_losses[count:],
+        final_losses=losses,
+        mean=mean,
+        interval=interval,
         curves=np.concatenate([result.curves, stored.curves[:, count:]], axis=1),
     )
 

@@ -66,6 +66,8 @@ def test_losses_run_again_replace_those_read_and_the_others_stay(load_script):
     again = replace(stored, final_losses=[1.0, 2.0], curves=stored.curves[:, :2] + 1)
     merged = script.completed(again, stored)
     assert merged.final_losses == [1.0, 2.0, *stored.final_losses[2:]]
+    assert merged.mean == pytest.approx(sum(merged.final_losses) / len(merged.final_losses))
+    assert merged.interval[0] < merged.mean < merged.interval[1]
     assert merged.curves.shape == stored.curves.shape
     assert (merged.curves[:, 2:] == stored.curves[:, 2:]).all()
     assert (merged.curves[:, :2] != stored.curves[:, :2]).all()
