@@ -220,8 +220,10 @@ def _widths(weights: Sequence[Tensor]) -> list[int]:
     return [weights[2 * layer].shape[2] + weights[-1].shape[2] for layer in range(len(weights) // 2)]
 
 
-KINDS = ("log_sign", "ratios", "residual")
+KINDS = ("log_sign", "ratios", "residual", "scale_free")
 """Rules whose whole step is compiled: by what their network sees."""
+MOST_MEMORIES = 5
+"""Numbers that a kind may keep of a tensor; as in lstm.cpp."""
 
 
 def step(
@@ -232,6 +234,7 @@ def step(
     cell: Sequence[Tensor],
     averages: Sequence[Tensor],
     squares: Sequence[Tensor],
+    memories: Sequence[Tensor],
     numbers: Tensor,
     weights: Sequence[Tensor],
     biases: Tensor,
@@ -247,13 +250,18 @@ def step(
     weights = [weight.contiguous() for weight in weights]
     numbers, biases, options = numbers.contiguous(), biases.contiguous(), options.contiguous()
     bad = torch.zeros(len(params), dtype=torch.uint8)
+    num_sets, num_outputs, units = weights[-1].shape
+    particles = numbers.shape[1]
     table: list[int] = []
     for index, (p, g, h, c) in enumerate(zip(params, grads, hidden, cell, strict=True)):
-        table += (p.numel(), p.data_ptr(), g.data_ptr(), *_whole(h), *_whole(c))
-        table += (*_whole(averages[index]), *_whole(squares[index])) if averages else (0,) * 6
-        table.append(numbers[index].data_ptr() if numbers.numel() else 0)
-    num_outputs, units = weights[-1].shape
-    shape = _table([weights[0].shape[1], units, len(weights) // 2, num_outputs, 1, 1, len(params)])
+        table += (p.numel() // particles, p.data_ptr(), g.data_ptr(), *_whole(h, particles), *_whole(c, particles))
+        table += (
+            (*_whole(averages[index], particles), *_whole(squares[index], particles)) if averages else (0,) * 6
+        )
+        table += (numbers[index].data_ptr() if numbers.numel() else 0, numbers.shape[2])
+        kept = [memory.data_ptr() for memory in memories[index :: len(params)]]
+        table += (*kept, *[0] * (MOST_MEMORIES - len(kept)))
+    shape = _table([weights[0].shape[2], units, len(weights) // 2, num_outputs, particles, num_sets, len(params)])
     if params:
         library.l2l_opt_step(
             shape,
@@ -262,6 +270,7 @@ def step(
             _table(table),
             ctypes.c_void_p(biases.data_ptr()),
             ctypes.c_void_p(options.data_ptr()),
+            ctypes.c_int64(options.shape[1]),
             (ctypes.c_float * 3)(lr, decay, sign),
             ctypes.c_int(guarded),
             ctypes.c_int(hidden[0].dtype == torch.bfloat16),
@@ -271,9 +280,10 @@ def step(
     return bad
 
 
-def _whole(state: Tensor) -> tuple[int, int, int]:
-    """Address and strides of a contiguous ``[rows, *param.shape]``."""
-    return state.data_ptr(), state.numel() // max(state.shape[0], 1), 0
+def _whole(state: Tensor, particles: int) -> tuple[int, int, int]:
+    """Address and strides of a contiguous ``[particles, rows, *param.shape]``."""
+    own = state.numel() // particles
+    return state.data_ptr(), own // max(state.shape[1], 1), own
 
 
 def _dense(tensor: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The teacher: update rules, learned and hand-designed. Importing this package registers them all."""
 
-from l2l_opt.rules import compact, composed, hand_designed, lstm, rnnprop
+from l2l_opt.rules import compact, composed, hand_designed, lstm, rnnprop, scale_free
 from l2l_opt.rules.base import RULES, UpdateRule, make_rule, register_rule
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "make_rule",
     "register_rule",
     "rnnprop",
+    "scale_free",
 ]

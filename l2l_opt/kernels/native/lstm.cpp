@@ -55,16 +55,29 @@ struct ReplayTensor {
     Rows inputs, hidden, cell, bias, d_outputs, d_last_hidden, d_last_cell, d_inputs, d_bias;
 };
 
-// A parameter with its gradient and state for a step in place. numbers: what a kind of rule is told of this tensor.
+constexpr int MOST_MEMORIES = 5, MOST_UNITS = 64;
+constexpr float PI = 3.14159265358979f;
+
+// Parameters [particles, coordinates] with their gradients and state for a step in place. numbers: what a kind of rule is
+// told of a tensor, [particles, number_stride]; memories: what it keeps of one, each [particles].
 struct StepTensor {
     int64_t count;
     float* param;
     const float* gradient;
     Rows hidden, cell, averages, squares;
     const float* numbers;
+    int64_t number_stride;
+    float* memories[MOST_MEMORIES];
+
+    float* value(int64_t particle) const { return param + particle * count; }
+    const float* number(int64_t particle) const { return numbers + particle * number_stride; }
+    float* memory(int which, int64_t particle) const { return memories[which] + particle; }
 };
 
-enum class Kind { log_sign, ratios, residual };
+enum class Kind { log_sign, ratios, residual, scale_free };
+
+// NaN passes through.
+float between(float value, float low, float high) { return value < low ? low : value > high ? high : value; }
 
 struct StepCall {
     Shape shape;
@@ -74,6 +87,14 @@ struct StepCall {
     float lr, decay, sign;
     bool guarded, reads_params, keeps_squares, weights_are_finite, state_is_bfloat16;
     int threads;
+    int64_t option_stride;
+
+    // Options and biases belong to weights: one set, or one a particle.
+    const float* options_of(int64_t particle) const { return options + (shape.weight_sets > 1 ? particle : 0) * option_stride; }
+    const float* biases_of(int64_t particle) const {
+        return biases + (shape.weight_sets > 1 ? particle : 0) * shape.biases();
+    }
+    int64_t place(int64_t tensor, int64_t particle) const { return tensor * shape.particles + particle; }
 };
 
 bool finite(const float* values, int64_t count) {
@@ -392,13 +413,15 @@ void l2l_opt_lstm_replay(
 // was, 2 where only coordinates whose updates were not finite were.
 void l2l_opt_step(
     const Shape* shape, int kind, const float* const* weights, const StepTensor* tensors, const float* biases,
-    const float* options, const float* numbers, int guarded, int state_is_bfloat16, int threads, char* bad
+    const float* options, int64_t option_stride, const float* numbers, int guarded, int state_is_bfloat16, int threads,
+    char* bad
 ) {
     const Packed packed(*shape, weights, false);
     const StepCall call{*shape, static_cast<Kind>(kind), options, biases, numbers[0], numbers[1], numbers[2], guarded != 0,
-                        static_cast<Kind>(kind) == Kind::residual, static_cast<Kind>(kind) != Kind::log_sign,
-                        packed.is_finite() && finite(biases, shape->biases()) && finite(numbers, 3), state_is_bfloat16 != 0,
-                        threads};
+                        static_cast<Kind>(kind) >= Kind::residual, static_cast<Kind>(kind) != Kind::log_sign,
+                        packed.is_finite() && finite(options, shape->weight_sets * option_stride)
+                            && finite(biases, shape->weight_sets * shape->biases()) && finite(numbers, 3),
+                        state_is_bfloat16 != 0, threads, option_stride};
 #if defined(__x86_64__)
     if (chosen == Isa::avx512) return avx512::step(call, packed, tensors, bad);
     if (chosen == Isa::avx2) return avx2::step(call, packed, tensors, bad);

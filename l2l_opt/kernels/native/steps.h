@@ -1,13 +1,17 @@
 // Steps of an optimizer, in place: what a rule sees of gradients, the network, and the update, tile by tile.
 //
-// A kind of rule has look(), which fills the network's inputs for one tile and may bring its moments up to date, and
-// answer(), which makes updates of the network's outputs.
+// A kind of rule has begin(), for what all coordinates of a tensor have in common; look(), which fills the network's inputs
+// for one tile and may bring its moments up to date; and answer(), which makes updates of the network's outputs.
+
+constexpr int SUMS = 8;
 
 // What the coordinates of one tensor share, from sums over them; for rules that look at more than a coordinate.
 struct Shared {
-    double squares[4] = {};
+    double sums[SUMS] = {};
     float size = 0, over_rms = 0, over_root_rms = 0;
     std::vector<float> biases;
+
+    float rms(int which, int64_t count) const { return static_cast<float>(std::sqrt(sums[which] / static_cast<double>(count))); }
 };
 
 // LSTM on log_sign gradients (lstm.py). Options: p, e^-p, e^p, output_scale.
@@ -16,7 +20,8 @@ struct LogSign {
     const float* options;
     const Shape& shape;
 
-    TARGET void look(const StepTensor&, const Shared&, const vec* gradient, float* in, int64_t, int) {
+    void begin(const StepTensor&, int64_t) {}
+    TARGET void look(const StepTensor&, const Shared&, const vec* gradient, float* in, int64_t, int64_t, int) {
         for (int v = 0; v < V; ++v) {
             vec g = gradient[v], size = magnitude(g);
             vec sign = g > 0.0f ? all(1.0f) : all(-1.0f);
@@ -36,12 +41,15 @@ struct Ratios {
     const float* options;
     const Shape& shape;
 
-    TARGET void look(const StepTensor& tensor, const Shared&, const vec* gradient, float* in, int64_t at, int n) {
-        const float beta = options[0], over_mass = tensor.numbers[0];
+    float over_mass = 1;
+
+    void begin(const StepTensor& tensor, int64_t particle) { over_mass = tensor.number(particle)[0]; }
+    TARGET void look(const StepTensor& tensor, const Shared&, const vec* gradient, float* in, int64_t particle, int64_t at, int n) {
+        const float beta = options[0];
         const float *weight = options + 3, *bias = weight + 2 * shape.inputs;
         alignas(64) float average[TILE], square[TILE];
-        gather(average, tensor.averages.at<float>(0, 0, at), 0, 1, n);
-        gather(square, tensor.squares.at<float>(0, 0, at), 0, 1, n);
+        gather(average, tensor.averages.at<float>(particle, 0, at), 0, 1, n);
+        gather(square, tensor.squares.at<float>(particle, 0, at), 0, 1, n);
         for (int v = 0; v < V; ++v) {
             vec g = gradient[v];
             vec m = load(average + v * W) * beta + g * (1.0f - beta);
@@ -55,85 +63,95 @@ struct Ratios {
                 store(in + k * TILE + v * W, x > 0.0f ? x : exponential(at_least(x, -80.0f)) - 1.0f);
             }
         }
-        scatter(tensor.averages.at<float>(0, 0, at), 0, average, 1, n);
-        scatter(tensor.squares.at<float>(0, 0, at), 0, square, 1, n);
+        scatter(tensor.averages.at<float>(particle, 0, at), 0, average, 1, n);
+        scatter(tensor.squares.at<float>(particle, 0, at), 0, square, 1, n);
     }
     TARGET void answer(const Shared&, const float* out, vec* updates) {
         for (int v = 0; v < V; ++v) updates[v] = -options[2] * tanh(load(out + v * W));
     }
 };
 
-// The compact rule (compact.py). Options: betas of three averages, beta of squares, eps, then as in share() below.
-// numbers: one over the masses of the averages and of the squares, then fraction, time, first rms, shrinkage.
-struct Residual {
+// Rules around normalised averages of gradients. Options: betas of three averages, beta of squares, eps.
+struct Momenta {
     static constexpr bool LOOKS_TWICE = true;
     const float* options;
     const Shape& shape;
+    float over_mass[4] = {};
     alignas(64) float momenta[3 * TILE] = {};
 
-    // Brings moments up to date and sums squares: p, r, m_.99 / r and m_.9 / r.
-    TARGET void prepare(const StepTensor& tensor, const vec* gradient, vec (&sums)[4], int64_t at, int n) {
+    // Brings moments up to date and sums: p^2, r^2, (m_.9 / r)^2, (m_.99 / r)^2, (g / r)^2, (m_.9 before / r)^2, their
+    // product, g^2.
+    TARGET void prepare(const StepTensor& tensor, const vec* gradient, vec (&sums)[SUMS], int64_t particle, int64_t at, int n) {
         alignas(64) float moments[4 * TILE], param[TILE];
-        gather(moments, tensor.averages.at<float>(0, 0, at), tensor.averages.stride, 3, n);
-        gather(moments + 3 * TILE, tensor.squares.at<float>(0, 0, at), 0, 1, n);
-        gather(param, tensor.param + at, 0, 1, n);
+        float *averages = tensor.averages.at<float>(particle, 0, at), *squares = tensor.squares.at<float>(particle, 0, at);
+        gather(moments, averages, tensor.averages.stride, 3, n);
+        gather(moments + 3 * TILE, squares, 0, 1, n);
+        gather(param, tensor.value(particle) + at, 0, 1, n);
         for (int v = 0; v < V; ++v) {
-            vec g = gradient[v];
+            vec g = gradient[v], past = load(moments + TILE + v * W);
             float* here = moments + v * W;
             for (int k = 0; k < 3; ++k)
                 store(here + k * TILE, load(here + k * TILE) * options[k] + g * (1.0f - options[k]));
             store(here + 3 * TILE, load(here + 3 * TILE) * options[3] + g * g * (1.0f - options[3]));
-            vec r = root(load(here + 3 * TILE) * tensor.numbers[3]) + options[4], over_r = 1.0f / r;
-            vec slow = load(here + 2 * TILE) * tensor.numbers[2] * over_r;
-            vec middle = load(here + TILE) * tensor.numbers[1] * over_r;
-            vec p = load(param + v * W);
+            vec r = root(load(here + 3 * TILE) * over_mass[3]) + options[4], over_r = 1.0f / r;
+            vec middle = load(here + TILE) * over_mass[1] * over_r;
+            vec slow = load(here + 2 * TILE) * over_mass[2] * over_r;
+            vec p = load(param + v * W), ratio = g * over_r;
+            past *= over_r;
             // What lies beyond the tensor has gradient and moments of zero, and adds eps to the sum of r alone.
-            vec terms[4] = {p * p, r * r, slow * slow, middle * middle};
-            for (int k = 0; k < 4; ++k) sums[k] += terms[k];
+            vec terms[SUMS] = {p * p, r * r, middle * middle, slow * slow, ratio * ratio, past * past, ratio * past, g * g};
+            for (int k = 0; k < SUMS; ++k) sums[k] += terms[k];
         }
-        scatter(tensor.averages.at<float>(0, 0, at), tensor.averages.stride, moments, 3, n);
-        scatter(tensor.squares.at<float>(0, 0, at), 0, moments + 3 * TILE, 1, n);
+        scatter(averages, tensor.averages.stride, moments, 3, n);
+        scatter(squares, 0, moments + 3 * TILE, 1, n);
     }
 
-    // Options from 5 on: smallest rms, output_scale, floor, growth, then biases [B] and context weights [B][7].
-    TARGET void share(const StepTensor& tensor, Shared& shared) const {
-        float rms[4];
-        for (int k = 0; k < 4; ++k)
-            rms[k] = static_cast<float>(std::sqrt(shared.squares[k] / static_cast<double>(tensor.count)));
-        const float smallest = options[5], fraction = tensor.numbers[4], time = tensor.numbers[5];
-        const float param_rms = std::max(rms[0], smallest);
-        const float context[7] = {
-            fraction, fraction * fraction, std::sqrt(fraction), std::tanh(time / 10 - 1), 0.3f * std::log(param_rms),
-            2 * rms[2] - 1, 2 * rms[3] - 1,
-        };
-        const int64_t count = shape.biases();
-        const float *bias = options + 9, *weight = bias + count;
-        shared.biases.assign(bias, bias + count);
-        for (int64_t b = 0; b < count; ++b)
-            for (int k = 0; k < 7; ++k) shared.biases[b] += weight[7 * b + k] * context[k];
-        const float reach = std::max(std::min(rms[0], options[8] * tensor.numbers[6]), options[7]);
-        shared.size = options[6] * (1 + std::cos(3.14159265358979f * fraction)) / 2 * tensor.numbers[7] * reach;
-        shared.over_rms = 1 / param_rms;
-        shared.over_root_rms = 1 / std::max(rms[1], options[4]);
-    }
-
-    TARGET void look(const StepTensor& tensor, const Shared& shared, const vec* gradient, float* in, int64_t at, int n) {
+    TARGET void look(
+        const StepTensor& tensor, const Shared& shared, const vec* gradient, float* in, int64_t particle, int64_t at, int n
+    ) {
         alignas(64) float square[TILE];
-        gather(in + TILE, tensor.averages.at<float>(0, 0, at), tensor.averages.stride, 3, n);
-        gather(square, tensor.squares.at<float>(0, 0, at), 0, 1, n);
-        gather(in + 4 * TILE, tensor.param + at, 0, 1, n);
+        gather(in + TILE, tensor.averages.at<float>(particle, 0, at), tensor.averages.stride, 3, n);
+        gather(square, tensor.squares.at<float>(particle, 0, at), 0, 1, n);
+        gather(in + 4 * TILE, tensor.value(particle) + at, 0, 1, n);
         for (int v = 0; v < V; ++v) {
             float* x = in + v * W;
-            vec r = root(load(square + v * W) * tensor.numbers[3]) + options[4], over_r = 1.0f / r;
+            vec r = root(load(square + v * W) * over_mass[3]) + options[4], over_r = 1.0f / r;
             store(x, within(gradient[v] * over_r, 5.0f));
             for (int k = 0; k < 3; ++k) {
-                vec ratio = load(x + (1 + k) * TILE) * tensor.numbers[k] * over_r;
+                vec ratio = load(x + (1 + k) * TILE) * over_mass[k] * over_r;
                 store(momenta + k * TILE + v * W, ratio);
                 store(x + (1 + k) * TILE, within(ratio, 5.0f));
             }
             store(x + 4 * TILE, within(load(x + 4 * TILE) * shared.over_rms, 5.0f));
             store(x + 5 * TILE, logarithm(r * shared.over_root_rms + 1e-3f));
         }
+    }
+};
+
+// The compact rule (compact.py). Options from 5 on: smallest rms, output_scale, floor, growth, then biases [B] and context
+// weights [B][7]. numbers: one over the masses of averages and squares, then fraction, time, first rms, shrinkage.
+struct Residual : Momenta {
+    void begin(const StepTensor& tensor, int64_t particle) {
+        for (int k = 0; k < 4; ++k) over_mass[k] = tensor.number(particle)[k];
+    }
+
+    TARGET void share(const StepTensor& tensor, int64_t particle, Shared& shared) const {
+        const float* number = tensor.number(particle);
+        const float rms = shared.rms(0, tensor.count), root_rms = shared.rms(1, tensor.count);
+        const float fraction = number[4], time = number[5], param_rms = std::max(rms, options[5]);
+        const float context[7] = {
+            fraction, fraction * fraction, std::sqrt(fraction), std::tanh(time / 10 - 1), 0.3f * std::log(param_rms),
+            2 * shared.rms(3, tensor.count) - 1, 2 * shared.rms(2, tensor.count) - 1,
+        };
+        const int64_t count = shape.biases();
+        const float *bias = options + 9, *weight = bias + count;
+        shared.biases.assign(bias, bias + count);
+        for (int64_t b = 0; b < count; ++b)
+            for (int k = 0; k < 7; ++k) shared.biases[b] += weight[7 * b + k] * context[k];
+        const float reach = std::max(std::min(rms, options[8] * number[6]), options[7]);
+        shared.size = options[6] * (1 + std::cos(PI * fraction)) / 2 * number[7] * reach;
+        shared.over_rms = 1 / param_rms;
+        shared.over_root_rms = 1 / std::max(root_rms, options[4]);
     }
 
     TARGET void answer(const Shared& shared, const float* out, vec* updates) {
@@ -147,16 +165,99 @@ struct Residual {
     }
 };
 
-TARGET static void read_gradient(const StepCall& call, const StepTensor& tensor, int64_t at, int n, vec* gradient) {
+// The scale-free rule (scale_free.py). Options from 5 on: output_scale, zero_scale, growth, long_run, two betas of agreement,
+// beta of the gradient's size, units U of the tensor's network, then biases [B], that network's first layer [U][16] and [U],
+// and its second [B + 1][U] and [B + 1]. numbers: step, num_steps (negative: unknown), whether it is a vector.
+// memory: first rms, agreements fast and slow, first gradient, gradient.
+struct ScaleFree : Momenta {
+    static constexpr int CONTEXT = 16;
+
+    void begin(const StepTensor& tensor, int64_t particle) {
+        const double steps = tensor.number(particle)[0] + 1;
+        for (int k = 0; k < 4; ++k) over_mass[k] = static_cast<float>(-1 / std::expm1(steps * std::log(double{options[k]})));
+    }
+
+    TARGET void share(const StepTensor& tensor, int64_t particle, Shared& shared) const {
+        const float* number = tensor.number(particle);
+        float &first_rms = *tensor.memory(0, particle), &fast = *tensor.memory(1, particle), &slow = *tensor.memory(2, particle);
+        float &first_gradient = *tensor.memory(3, particle), &gradient = *tensor.memory(4, particle);
+        const float step = number[0], num_steps = number[1], tiny = options[4];
+        const float rms = shared.rms(0, tensor.count), root_rms = shared.rms(1, tensor.count);
+        const double norms = std::sqrt(shared.sums[4]) * std::sqrt(shared.sums[5]);
+        const float agreement = norms > 0 ? static_cast<float>(shared.sums[6] / norms) : 0.0f;
+        const float log_gradient = std::log(std::max(shared.rms(7, tensor.count), tiny));
+        if (step == 0) first_gradient = gradient = log_gradient;
+        gradient += (1 - options[11]) * (log_gradient - gradient);
+        fast += (1 - options[9]) * (agreement - fast);
+        slow += (1 - options[10]) * (agreement - slow);
+        const bool known = num_steps >= 0, zero = first_rms == 0;
+        const float fraction = known ? std::min(step / num_steps, 1.0f) : 0.0f, run = known ? num_steps : step;
+        const float context[CONTEXT] = {
+            fraction,
+            fraction * fraction,
+            std::sqrt(fraction),
+            std::tanh(step / 10 - 1),
+            known ? std::log(between(run / 500, 0.1f, 10)) / 2 : 0.0f,
+            known ? 1.0f : 0.0f,
+            zero ? 0.0f : between(std::log(std::max(rms / first_rms, 1e-2f)), -2, 2),
+            zero ? 1.0f : 0.0f,
+            number[2],
+            between(std::log(static_cast<float>(tensor.count)) / 5 - 1, -1, 2),
+            2 * shared.rms(3, tensor.count) - 1,
+            2 * shared.rms(2, tensor.count) - 1,
+            2 * fast / (1 - std::pow(options[9], step + 1)),
+            4 * slow / (1 - std::pow(options[10], step + 1)),
+            between((gradient - first_gradient) / 2, -3, 1),
+            between(log_gradient - gradient, -2, 2),
+        };
+        const int64_t count = shape.biases(), units = static_cast<int64_t>(options[12]);
+        const float *bias = options + 13, *weight = bias + count, *offset = weight + units * CONTEXT;
+        const float *second = offset + units, *second_bias = second + (count + 1) * units;
+        float hidden[MOST_UNITS];
+        for (int64_t u = 0; u < units; ++u) {
+            float total = offset[u];
+            for (int k = 0; k < CONTEXT; ++k) total += weight[u * CONTEXT + k] * context[k];
+            hidden[u] = std::tanh(total);
+        }
+        shared.biases.assign(bias, bias + count);
+        float last = 0;
+        for (int64_t b = 0; b <= count; ++b) {
+            float total = second_bias[b];
+            for (int64_t u = 0; u < units; ++u) total += second[b * units + u] * hidden[u];
+            (b < count ? shared.biases[b] : last) += total;
+        }
+        const float reach = zero ? options[6] : between(rms, first_rms / options[7], first_rms * options[7]);
+        shared.size = options[5] * (1 + std::cos(PI * fraction)) / 2 * std::sqrt(options[8] / std::max(run, options[8])) * reach
+            * std::exp(3 * std::tanh(last / 3));
+        shared.over_rms = 1 / std::max(rms, tiny);
+        shared.over_root_rms = 1 / std::max(root_rms, tiny);
+    }
+
+    TARGET void answer(const Shared& shared, const float* out, vec* updates) {
+        for (int v = 0; v < V; ++v) {
+            const float* here = momenta + v * W;
+            vec brief = 0.5f + 0.5f * tanh(load(out + v * W)), lasting = 1.0f - brief;
+            vec ahead = tanh(load(out + 2 * TILE + v * W));
+            vec direction = (brief * brief + ahead) * load(here) + 2.0f * brief * lasting * load(here + TILE)
+                + (lasting * lasting - ahead) * load(here + 2 * TILE);
+            updates[v] = -shared.size * within(direction, 3.0f) * exponential(1.5f * tanh(load(out + TILE + v * W)));
+        }
+    }
+};
+
+TARGET static void read_gradient(
+    const StepCall& call, const StepTensor& tensor, int64_t particle, int64_t at, int n, vec* gradient
+) {
     alignas(64) float tile[TILE];
-    gather(tile, tensor.gradient + at, 0, 1, n);
+    gather(tile, tensor.gradient + particle * tensor.count + at, 0, 1, n);
     for (int v = 0; v < V; ++v) gradient[v] = load(tile + v * W) * call.sign;
 }
 
 // Whether every gradient of a part (and parameter, where the kind reads them) is finite, and its square where that is kept.
 TARGET static void find_bad_part(const StepCall& call, const StepTensor* tensors, Part part, char* bad) {
     for (Runs<StepTensor> run(call.shape, tensors, TILE, part); run.next();) {
-        const float* sources[2] = {run.tensor->gradient, call.reads_params ? run.tensor->param : nullptr};
+        const int64_t skip = run.particle * run.tensor->count;
+        const float* sources[2] = {run.tensor->gradient + skip, call.reads_params ? run.tensor->param + skip : nullptr};
         for (const float* from : sources) {
             if (from == nullptr) continue;
             vec nothing = {};
@@ -173,23 +274,32 @@ TARGET static void find_bad_part(const StepCall& call, const StepTensor* tensors
 }
 
 template <typename Kind>
+static Kind make_kind(const StepCall& call) {
+    if constexpr (Kind::LOOKS_TWICE) return Kind{{call.options, call.shape}};
+    else return Kind{call.options, call.shape};
+}
+
+template <typename Kind>
 TARGET static void prepare_part(const StepCall& call, const StepTensor* tensors, Part part, const char* bad, Shared* shared) {
-    Kind kind{call.options, call.shape};
+    Kind kind = make_kind<Kind>(call);
     for (Runs<StepTensor> run(call.shape, tensors, TILE, part); run.next();) {
         if (bad[run.index]) continue;
-        vec sums[4] = {};
+        kind.options = call.options_of(run.particle);
+        kind.begin(*run.tensor, run.particle);
+        double* totals = shared[call.place(run.index, run.particle)].sums;
+        vec sums[SUMS] = {};
         for (int64_t at = run.begin, since = 0; at < run.end; at += TILE) {
             const int n = static_cast<int>(std::min<int64_t>(TILE, run.end - at));
             vec gradient[V];
-            read_gradient(call, *run.tensor, at, n, gradient);
-            kind.prepare(*run.tensor, gradient, sums, at, n);
+            read_gradient(call, *run.tensor, run.particle, at, n, gradient);
+            kind.prepare(*run.tensor, gradient, sums, run.particle, at, n);
             if (++since == 64 || at + TILE >= run.end) {
-                for (int k = 0; k < 4; ++k) {
-                    shared[run.index].squares[k] += sum(sums[k]);
+                for (int k = 0; k < SUMS; ++k) {
+                    totals[k] += sum(sums[k]);
                     sums[k] = vec{};
                 }
                 // The padding's eps^2, which prepare() could not leave out.
-                if (n < TILE) shared[run.index].squares[1] -= static_cast<double>(TILE - n) * call.options[4] * call.options[4];
+                if (n < TILE) totals[1] -= static_cast<double>(TILE - n) * call.options[4] * call.options[4];
                 since = 0;
             }
         }
@@ -202,21 +312,24 @@ TARGET static void step_part(
 ) {
     const Shape& shape = call.shape;
     Body body(shape);
-    Kind kind{call.options, shape};
+    Kind kind = make_kind<Kind>(call);
     for (Runs<StepTensor> run(shape, tensors, TILE, part); run.next();) {
         const StepTensor& tensor = *run.tensor;
-        const Shared& own = shared[run.index];
+        const int64_t particle = run.particle;
+        const Shared& own = shared[call.place(run.index, particle)];
         if (bad[run.index] == 1) continue;
-        const float* bias = Kind::LOOKS_TWICE ? own.biases.data() : call.biases;
+        kind.options = call.options_of(particle);
+        kind.begin(tensor, particle);
+        const float* bias = Kind::LOOKS_TWICE ? own.biases.data() : call.biases_of(particle);
         for (int64_t at = run.begin; at < run.end; at += TILE) {
             const int n = static_cast<int>(std::min<int64_t>(TILE, run.end - at));
             vec gradient[V], updates[V], nothing = {};
-            read_gradient(call, tensor, at, n, gradient);
-            kind.look(tensor, own, gradient, body.in, at, n);
-            body.run<State>(packed, bias, tensor.hidden, tensor.cell, 0, at, n);
+            read_gradient(call, tensor, particle, at, n, gradient);
+            kind.look(tensor, own, gradient, body.in, particle, at, n);
+            body.run<State>(packed, bias, tensor.hidden, tensor.cell, particle, at, n);
             kind.answer(own, body.outputs, updates);
             alignas(64) float param[TILE];
-            gather(param, tensor.param + at, 0, 1, n);
+            gather(param, tensor.value(particle) + at, 0, 1, n);
             for (int v = 0; v < V; ++v) {
                 vec p = load(param + v * W);
                 p += updates[v] * call.lr - p * call.decay;
@@ -227,8 +340,8 @@ TARGET static void step_part(
                 bad[run.index] = 2;
                 continue;
             }
-            body.keep<State>(tensor.hidden, tensor.cell, 0, at, n);
-            scatter(tensor.param + at, 0, param, 1, n);
+            body.keep<State>(tensor.hidden, tensor.cell, particle, at, n);
+            scatter(tensor.value(particle) + at, 0, param, 1, n);
         }
     }
 }
@@ -254,17 +367,21 @@ static void step_kind(const StepCall& call, const Packed& packed, const StepTens
         share(tiles, threads, [&](Part part, int thread) { find_bad_part(call, tensors, part, flags[thread].data()); });
         gather_flags();
     }
-    std::vector<Shared> shared(shape.tensors);
+    std::vector<Shared> shared(shape.tensors * shape.particles);
     if constexpr (Kind::LOOKS_TWICE) {
-        std::vector<std::vector<Shared>> own(threads, std::vector<Shared>(shape.tensors));
+        std::vector<std::vector<Shared>> own(threads, std::vector<Shared>(shared.size()));
         share(tiles, threads, [&](Part part, int thread) {
             prepare_part<Kind>(call, tensors, part, flags[thread].data(), own[thread].data());
         });
-        for (int64_t index = 0; index < shape.tensors; ++index) {
-            for (auto& thread : own)
-                for (int k = 0; k < 4; ++k) shared[index].squares[k] += thread[index].squares[k];
-            if (tensors[index].count) Kind{call.options, shape}.share(tensors[index], shared[index]);
-        }
+        Kind kind = make_kind<Kind>(call);
+        for (int64_t index = 0; index < shape.tensors; ++index)
+            for (int64_t particle = 0; particle < shape.particles; ++particle) {
+                const int64_t place = call.place(index, particle);
+                for (auto& thread : own)
+                    for (int k = 0; k < SUMS; ++k) shared[place].sums[k] += thread[place].sums[k];
+                kind.options = call.options_of(particle);
+                if (tensors[index].count && !bad[index]) kind.share(tensors[index], particle, shared[place]);
+            }
     }
     auto part = call.state_is_bfloat16 ? step_part<Kind, bfloat16> : step_part<Kind, float>;
     share(tiles, threads, [&](Part own, int thread) {
@@ -278,5 +395,6 @@ static void step(const StepCall& call, const Packed& packed, const StepTensor* t
         case Kind::log_sign: return step_kind<LogSign>(call, packed, tensors, bad);
         case Kind::ratios: return step_kind<Ratios>(call, packed, tensors, bad);
         case Kind::residual: return step_kind<Residual>(call, packed, tensors, bad);
+        case Kind::scale_free: return step_kind<ScaleFree>(call, packed, tensors, bad);
     }
 }
