@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from l2l_opt.kernels import CompiledStep, particles_step_, serves_particles
 from l2l_opt.replay import CoordinateSample, can_replay, run_and_replay
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.recurrent import GradientRule
@@ -162,6 +163,9 @@ def unroll(
             CoordinateSample() if sample is None else sample,
         )
         return InnerState(params, state, inner.num_steps), losses
+    if not torch.is_grad_enabled() and (compiled := rule.compiled_step_of(weights)) is not None:
+        if serves_particles(inner.params, inner.state):
+            return steps.run_compiled(compiled, inner, batches, judging)
     parts: list[Tensor] = []
     length = segment_length(num_steps) if gradient_checkpointing and torch.is_grad_enabled() else max(num_steps, 1)
     for start in range(0, num_steps, length):
@@ -200,6 +204,20 @@ class _Steps:
             updates, state = apply_rule(self.rule, phi, grads, inner)
             params = {name: param + updates[name] for name, param in inner.params.items()}
             inner = InnerState(params, state, inner.num_steps)
+        return inner, torch.stack(losses)
+
+    def run_compiled(
+        self, compiled: CompiledStep, inner: InnerState, batches: Sequence[Batch], judging: Sequence[Batch] | None
+    ) -> tuple[InnerState, Tensor]:
+        """``unroll`` without a graph, every step in place of the last."""
+        params, state = tree_map(lambda leaf: leaf.clone(memory_format=torch.contiguous_format), (inner.params, inner.state))
+        inner = InnerState(params, state, inner.num_steps)
+        losses: list[Tensor] = []
+        for index, batch in enumerate(batches[:-1]):
+            loss, grads = self.losses_and_gradients(params, batch)
+            losses.append(loss if judging is None else self.judge(inner, judging[index]))
+            particles_step_(compiled, params, grads, state, num_steps=inner.num_steps)
+        losses.append(self.judge(inner, batches[-1] if judging is None else judging[-1]))
         return inner, torch.stack(losses)
 
     def losses_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params]:

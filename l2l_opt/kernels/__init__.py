@@ -2,7 +2,7 @@
 
 from l2l_opt.kernels.operator import fused_coordinatewise_lstm
 from l2l_opt.kernels.reference import LSTMWeights, ReadoutWeights, coordinatewise_lstm
-from l2l_opt.kernels.step import CompiledStep, recurrent_step_, serves_in_place
+from l2l_opt.kernels.step import CompiledStep, particles_step_, recurrent_step_, serves_in_place, serves_particles
 
 __all__ = [
     "CompiledStep",
@@ -10,6 +10,8 @@ __all__ = [
     "ReadoutWeights",
     "coordinatewise_lstm",
     "fused_coordinatewise_lstm",
+    "particles_step_",
     "recurrent_step_",
     "serves_in_place",
+    "serves_particles",
 ]

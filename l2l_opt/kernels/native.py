@@ -235,6 +235,7 @@ def step(
     averages: Sequence[Tensor],
     squares: Sequence[Tensor],
     memories: Sequence[Tensor],
+    directions: Sequence[Tensor],
     numbers: Tensor,
     weights: Sequence[Tensor],
     biases: Tensor,
@@ -244,12 +245,13 @@ def step(
     decay: float,
     sign: float,
     guarded: bool,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """``operator.recurrent_step_`` by the compiled kernels."""
     assert library is not None
     weights = [weight.contiguous() for weight in weights]
     numbers, biases, options = numbers.contiguous(), biases.contiguous(), options.contiguous()
     bad = torch.zeros(len(params), dtype=torch.uint8)
+    choices = torch.zeros(len(params), numbers.shape[1], 2)
     num_sets, num_outputs, units = weights[-1].shape
     particles = numbers.shape[1]
     table: list[int] = []
@@ -260,7 +262,7 @@ def step(
         )
         table += (numbers[index].data_ptr() if numbers.numel() else 0, numbers.shape[2])
         kept = [memory.data_ptr() for memory in memories[index :: len(params)]]
-        table += (*kept, *[0] * (MOST_MEMORIES - len(kept)))
+        table += (*kept, *[0] * (MOST_MEMORIES - len(kept)), directions[index].data_ptr() if directions else 0)
     shape = _table([weights[0].shape[2], units, len(weights) // 2, num_outputs, particles, num_sets, len(params)])
     if params:
         library.l2l_opt_step(
@@ -276,8 +278,9 @@ def step(
             ctypes.c_int(hidden[0].dtype == torch.bfloat16),
             ctypes.c_int(torch.get_num_threads()),
             ctypes.c_void_p(bad.data_ptr()),
+            ctypes.c_void_p(choices.data_ptr()),
         )
-    return bad
+    return bad, choices
 
 
 def _whole(state: Tensor, particles: int) -> tuple[int, int, int]:

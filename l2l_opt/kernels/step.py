@@ -10,24 +10,26 @@ import torch
 from torch import Tensor
 
 from l2l_opt.kernels import native
+from l2l_opt.types import Params, RuleState
 
 _library = torch.library.Library("l2l_opt", "FRAGMENT")
 _library.define(
     "recurrent_step_(str kind, Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] hidden, Tensor(c!)[] cell, "
-    "Tensor(d!)[] averages, Tensor(e!)[] squares, Tensor numbers, Tensor[] weights, Tensor biases, Tensor options, "
-    "float lr, float decay, float sign, bool guarded) -> Tensor"
+    "Tensor(d!)[] averages, Tensor(e!)[] squares, Tensor(f!)[] memories, Tensor(g!)[] directions, Tensor numbers, "
+    "Tensor[] weights, Tensor biases, Tensor options, float lr, float decay, float sign, bool guarded) -> (Tensor, Tensor)"
 )
 
 
 @torch.library.impl(_library, "recurrent_step_", "CPU")
-def _step(*arguments: Any) -> Tensor:
+def _step(*arguments: Any) -> tuple[Tensor, Tensor]:
     *tensors, lr, decay, sign, guarded = arguments
     return native.step(*tensors, lr=lr, decay=decay, sign=sign, guarded=guarded)
 
 
 @torch.library.register_fake("l2l_opt::recurrent_step_")
-def _fake(_kind: str, params: list[Tensor], *_others: Any) -> Tensor:
-    return torch.empty(len(params), dtype=torch.uint8)
+def _fake(_kind: str, params: list[Tensor], *others: Any) -> tuple[Tensor, Tensor]:
+    numbers = others[7]
+    return torch.empty(len(params), dtype=torch.uint8), numbers.new_empty(len(params), numbers.shape[1], 2)
 
 
 def serves_in_place(param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bool:
@@ -42,16 +44,24 @@ def serves_in_place(param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bo
     )
 
 
+Finish = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
 class CompiledStep(NamedTuple):
     """A rule as ``recurrent_step_`` takes it.
 
     Attributes:
         kind: of ``native.KINDS``.
         moments: names of the averages of gradients and of their squares in a parameter's state; None without any.
-        weights: of each layer input and hidden weights, then the read-out's, as in ``reference``.
+        weights: of each layer input and hidden weights, then the read-out's, as in ``reference``; of P particles that
+            have weights of their own, each ``[P, ...]``.
         biases: of all layers, then the read-out's.
         options: what the kind is told of the rule, ``[num_options]``, in the order of steps.h.
-        numbers: what the kind is told of one tensor, made of its state and num_steps.
+        numbers: what the kind is told of one tensor, made of its state and num_steps: numbers, or for P particles
+            tensors ``[P]``.
+        memories: names of 0-dim state that the kind brings up to date.
+        finish: ``finish(directions, size, share)`` makes updates of what the kind leaves behind, ``[P, *param.shape]``
+            and ``[P]`` twice; None for a kind that updates parameters itself.
     """
 
     kind: str
@@ -59,7 +69,9 @@ class CompiledStep(NamedTuple):
     weights: Sequence[Tensor]
     biases: Tensor
     options: Tensor
-    numbers: Callable[[dict[str, Tensor], int | None], Sequence[float]] = lambda state, num_steps: ()
+    numbers: Callable[[dict[str, Tensor], Any], Sequence[Any]] = lambda state, num_steps: ()
+    memories: tuple[str, ...] = ()
+    finish: Finish | None = None
 
 
 def recurrent_step_(
@@ -80,7 +92,7 @@ def recurrent_step_(
         rule: what to compute.
         params: the parameters, changed.
         grads: their gradients.
-        states: their states, of which hidden, cell and moments are changed.
+        states: their states, of which hidden, cell, moments and memories are changed.
         num_steps: planned steps; None where unknown.
         lr: of the update.
         decay: of the parameters, per step.
@@ -92,24 +104,106 @@ def recurrent_step_(
     Returns:
         Of each tensor 0 where all of it moved, 1 where nothing did, 2 where some blocks did not.
     """
+    of_one = [{key: value.unsqueeze(0) for key, value in state.items()} for state in states]
+    numbers = torch.tensor([[list(rule.numbers(state, num_steps))] for state in states], dtype=torch.float32)
+    with torch.no_grad():
+        bad, directions, choices = _run(
+            rule, list(params), list(grads), of_one, numbers, lr=lr, decay=decay, sign=sign, guarded=guarded
+        )
+        flags: list[int] = bad.tolist()
+        if rule.finish is not None:
+            for index, (param, direction) in enumerate(zip(params, directions, strict=True)):
+                if flags[index]:
+                    continue
+                update = rule.finish(direction.unsqueeze(0), *choices[index].unbind(1)).squeeze(0)
+                moved = param * (1 - decay) + lr * update if decay else update.mul_(lr).add_(param)
+                if guarded and not torch.isfinite(moved.sum()):
+                    flags[index] = 2
+                    continue
+                param.copy_(moved)
+    # As any operation in place: a graph that saved these parameters must not be differentiated with the new ones.
+    torch.autograd.graph.increment_version(params)
+    return flags
+
+
+def particles_step_(
+    rule: CompiledStep, params: Params, grads: Params, state: RuleState, *, num_steps: Tensor | None
+) -> None:
+    """One step in place of P particles, clocks and all.
+
+    Args:
+        rule: what to compute, with one set of weights or one a particle.
+        params: parameter name -> ``[P, *param.shape]``, contiguous.
+        grads: likewise.
+        state: with the same leading axis, contiguous.
+        num_steps: ``[P]``, planned steps; None where unknown.
+    """
+    states = [state[name] for name in params]
+    numbers = torch.stack([torch.stack(list(rule.numbers(own, num_steps)), dim=1) for own in states]).float()
+    _, directions, choices = _run(
+        rule,
+        list(params.values()),
+        [grads[name].contiguous() for name in params],
+        states,
+        numbers,
+        lr=1.0,
+        decay=0.0,
+        sign=1.0,
+        guarded=False,
+    )
+    for index, (param, own) in enumerate(zip(params.values(), states, strict=True)):
+        if rule.finish is not None:
+            param += rule.finish(directions[index], *choices[index].unbind(1))
+        own["step"] += 1
+
+
+def _run(
+    rule: CompiledStep,
+    params: list[Tensor],
+    grads: list[Tensor],
+    states: Sequence[dict[str, Tensor]],
+    numbers: Tensor,
+    *,
+    lr: float,
+    decay: float,
+    sign: float,
+    guarded: bool,
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Flags, directions (none for a kind that updates parameters itself) and ``choices`` of ``recurrent_step_``."""
     averages, squares = ([state[key] for state in states] for key in rule.moments) if rule.moments else ([], [])
-    bad = torch.ops.l2l_opt.recurrent_step_(
+    sets = rule.options.dim() == 2
+    weights, biases, options = (
+        list(rule.weights) if sets else [weight.unsqueeze(0) for weight in rule.weights],
+        rule.biases if sets else rule.biases.unsqueeze(0),
+        rule.options if sets else rule.options.unsqueeze(0),
+    )
+    directions = [] if rule.finish is None else [torch.zeros_like(param) for param in params]
+    bad, choices = torch.ops.l2l_opt.recurrent_step_(
         rule.kind,
-        list(params),
-        list(grads),
+        params,
+        grads,
         [state["hidden"] for state in states],
         [state["cell"] for state in states],
         averages,
         squares,
-        torch.tensor([list(rule.numbers(state, num_steps)) for state in states], dtype=torch.float32),
-        [weight.float() for weight in rule.weights],
-        rule.biases.float(),
-        rule.options.float(),
+        [state[key] for key in rule.memories for state in states],
+        directions,
+        numbers,
+        [weight.float() for weight in weights],
+        biases.float(),
+        options.float(),
         lr,
         decay,
         sign,
         guarded,
     )
-    # As any operation in place: a graph that saved these parameters must not be differentiated with the new ones.
-    torch.autograd.graph.increment_version(params)
-    return bad.tolist()
+    return bad, directions, choices
+
+
+def serves_particles(params: Params, state: RuleState) -> bool:
+    """Whether ``particles_step_`` can take these: in float32 on the CPU."""
+    return all(
+        native.serves([param, *(value for key, value in state[name].items() if key not in ("hidden", "cell"))],
+                      states=[state[name]["hidden"], state[name]["cell"]])
+        for name, param in params.items()
+    )

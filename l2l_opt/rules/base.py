@@ -67,6 +67,10 @@ class UpdateRule(nn.Module, abc.ABC):
         """The same computation for ``kernels.recurrent_step_``, in place; None where it is not compiled."""
         return None
 
+    def compiled_step_of(self, phi: Params) -> CompiledStep | None:
+        """The same for ``kernels.particles_step_``, with weights ``phi``, shared or ``[P, ...]``; None where it is not."""
+        return None
+
 
 def initial_step(param: Tensor) -> Tensor:
     """The clock of one parameter before its first update: 0-dim float32, as torch.optim keeps it."""

@@ -1,12 +1,13 @@
 """A rule with nothing to tune: every number that it reads or writes is relative to what the tensor itself has shown."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.kernels import ReadoutWeights, fused_coordinatewise_lstm
+from l2l_opt.kernels import CompiledStep, ReadoutWeights, fused_coordinatewise_lstm
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
 from l2l_opt.rules.features import bias_correction, progress, safe_sqrt, tensor_rms, tensor_sum
 from l2l_opt.rules.recurrent import LSTMLayer, coordinates
@@ -101,7 +102,7 @@ class ScaleFreeRule(UpdateRule):
         shared = self.tensor_readout(torch.tanh(self.tensor_layer(contexts.to(self.readout.weight.dtype)))).to(dtype)
         biases = torch.cat([self.layer.bias, self.readout.bias]).to(dtype) + shared[:, :-NUM_CHOICES]
         size, blend, power = shared[:, -NUM_CHOICES:].unbind(1)
-        matrix = torch.stack([size.new_tensor(float(_is_matrix(params[name]))) for name in looks])
+        matrix = torch.stack([size.new_tensor(float(_is_matrix(params[name].shape))) for name in looks])
         sizes = sizes * torch.exp(3 * torch.tanh(size / 3))
         blends = matrix * torch.sigmoid(blend + 2)
         powers = torch.sigmoid(power + 4 * matrix - 2)
@@ -125,12 +126,7 @@ class ScaleFreeRule(UpdateRule):
             direction = (shares * look.momenta).sum(0).clamp(-3, 3)
             direction = direction * torch.exp(powers[index] * look.log_root + 1.5 * bounded[1])
             shape = grads[name].shape
-            update = direction.reshape(shape)
-            if _is_matrix(update):
-                rows = update.reshape(shape[0], -1)
-                even = WHITENED_RMS * max(rows.shape) ** 0.5 * whitened(rows).reshape(shape)
-                update = update + blends[index] * (even - update)
-            updates[name] = -sizes[index] * update
+            updates[name] = _finish(direction.reshape(shape), sizes[index], blends[index])
             flat = {
                 "averages": look.averages,
                 "square_average": look.square,
@@ -143,6 +139,49 @@ class ScaleFreeRule(UpdateRule):
                 | {key: value.reshape(value.shape[0], *shape) for key, value in flat.items()}
             )
         return updates, next_state
+
+    def compiled_step(self) -> CompiledStep:
+        return self.compiled_step_of(dict(self.named_parameters()))
+
+    def compiled_step_of(self, phi: Params) -> CompiledStep:
+        biases = torch.cat([phi["layer.bias"], phi["readout.bias"]], -1)
+        own = biases.new_tensor(
+            [*BETAS, SQUARE_BETA, TINY, self.output_scale, self.zero_scale, self.growth, self.long_run]
+            + [*AGREEMENT_BETAS, GRADIENT_BETA, self.tensor_layer.out_features]
+        )
+        parts = [
+            own.expand(*biases.shape[:-1], -1),
+            biases,
+            phi["tensor_layer.weight"].flatten(-2),
+            phi["tensor_layer.bias"],
+            phi["tensor_readout.weight"].flatten(-2),
+            phi["tensor_readout.bias"],
+        ]
+        weights = [phi["layer.weight_input"], phi["layer.weight_hidden"], phi["readout.weight"]]
+
+        def numbers(state: dict[str, Tensor], num_steps: Any) -> list[Any]:
+            step = state["step"]
+            shape = state["square_average"].shape[1 + step.dim() :]
+            known = -1.0 if num_steps is None else num_steps
+            own = [known, float(not _is_matrix(shape)), self._natural(shape)]
+            if step.dim():
+                return [step, *(torch.as_tensor(each).expand_as(step) for each in own)]
+            return [float(step), *own]
+
+        return CompiledStep(
+            "scale_free",
+            ("averages", "square_average"),
+            weights,
+            biases,
+            torch.cat(parts, -1),
+            numbers,
+            ("first_rms", "agreement_fast", "agreement_slow", "first_gradient", "gradient"),
+            _finish_particles,
+        )
+
+    def _natural(self, shape: Sequence[int]) -> float:
+        """The root mean square that a tensor is taken to have which started at zero."""
+        return (3 * math.prod(shape[1:])) ** -0.5 if _is_matrix(shape) else self.zero_scale
 
     def _look(self, gradient: Tensor, state: dict[str, Tensor], param: Tensor) -> "_Look":
         """What the network sees of one tensor's coordinates, and sums over them."""
@@ -211,11 +250,10 @@ class ScaleFreeRule(UpdateRule):
         fraction = torch.zeros_like(step) if fraction is None else fraction
         run = step if num_steps is None else num_steps.to(dtype).expand_as(step)
         growth = torch.where(zero > 0, 0.0, (rms_p / torch.where(zero > 0, 1.0, first_rms)).clamp(min=1e-2).log())
-        vector = torch.stack([torch.full_like(first_rms[0], float(not _is_matrix(params[name]))) for name in names])
+        vector = torch.stack([torch.full_like(first_rms[0], float(not _is_matrix(params[name].shape))) for name in names])
         natural = torch.stack(
             [
-                torch.full_like(first_rms[0], (3 * params[name][0].numel()) ** -0.5 if _is_matrix(params[name]) else self.zero_scale)
-                for name in names
+                torch.full_like(first_rms[0], self._natural(params[name].shape)) for name in names
             ]
         )
         context = torch.stack(
@@ -255,26 +293,48 @@ class _Look(NamedTuple):
     sums: Tensor
 
 
-def _is_matrix(tensor: Tensor) -> bool:
-    return tensor.dim() > 1 and tensor.shape[0] > 1 and tensor.numel() > tensor.shape[0]
+def _finish(direction: Tensor, size: Tensor, share: Tensor) -> Tensor:
+    """Updates of directions ``[*shape]``, of which a share is whitened where they are matrices."""
+    if not _is_matrix(direction.shape):
+        return -size * direction
+    rows = direction.flatten(1)
+    even = whitened(rows) * (WHITENED_RMS * max(rows.shape) ** 0.5)
+    return -size * (rows + share * (even - rows)).reshape(direction.shape)
+
+
+def _finish_particles(directions: Tensor, size: Tensor, share: Tensor) -> Tensor:
+    """``_finish`` of ``[P, *shape]``."""
+    size, share = (each.reshape(-1, *[1] * (directions.dim() - 1)) for each in (size, share))
+    if not _is_matrix(directions.shape[1:]):
+        return directions.mul_(-size)
+    rows = directions.flatten(2)
+    even = whitened(rows) * (WHITENED_RMS * max(rows.shape[1:]) ** 0.5)
+    return torch.lerp(directions, even.reshape(directions.shape), share).mul_(-size)
+
+
+def _is_matrix(shape: Sequence[int]) -> bool:
+    return len(shape) > 1 and shape[0] > 1 and math.prod(shape[1:]) > 1
 
 
 def whitened(matrix: Tensor) -> Tensor:
-    """A matrix with all singular values near one, by Newton and Schulz.
+    """Matrices ``[..., m, n]`` with all singular values near one, by the iteration of Newton and Schulz.
 
-    Source: Muon; polynomial of the Gram matrix.
+    It runs on the Gram matrix of the shorter side, of which the result is a polynomial times the matrix: the same as
+    iterating the matrix itself, for fewer operations.
+
+    Source: Muon (Jordan et al., 2024), its five steps and their coefficients.
     """
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    norm = safe_sqrt((wide * wide).sum()).clamp(min=TINY)
-    wide = wide / norm
-    gram = wide @ wide.T
-    eye = torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
+    tall = matrix.shape[-2] > matrix.shape[-1]
+    wide = matrix.mT if tall else matrix
+    gram = wide @ wide.mT
+    square = gram.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=TINY)[..., None, None]
+    gram = gram / square
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     a, b, c = NEWTON_SCHULZ
-    total = eye
-    for index in range(NEWTON_SCHULZ_STEPS):
+    total = factor = a * eye + b * gram + c * (gram @ gram)
+    for _ in range(NEWTON_SCHULZ_STEPS - 1):
+        gram = factor @ gram @ factor
         factor = a * eye + b * gram + c * (gram @ gram)
         total = factor @ total
-        if index + 1 < NEWTON_SCHULZ_STEPS:
-            gram = factor @ gram @ factor
-    wide = total @ wide
-    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+    result = (total / square.sqrt()) @ wide
+    return result.mT if tall else result

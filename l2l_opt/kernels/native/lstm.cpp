@@ -59,7 +59,8 @@ constexpr int MOST_MEMORIES = 5, MOST_UNITS = 64;
 constexpr float PI = 3.14159265358979f;
 
 // Parameters [particles, coordinates] with their gradients and state for a step in place. numbers: what a kind of rule is
-// told of a tensor, [particles, number_stride]; memories: what it keeps of one, each [particles].
+// told of a tensor, [particles, number_stride]; memories: what it keeps of one, each [particles]; direction: where updates
+// go instead of being added.
 struct StepTensor {
     int64_t count;
     float* param;
@@ -68,6 +69,7 @@ struct StepTensor {
     const float* numbers;
     int64_t number_stride;
     float* memories[MOST_MEMORIES];
+    float* direction;
 
     float* value(int64_t particle) const { return param + particle * count; }
     const float* number(int64_t particle) const { return numbers + particle * number_stride; }
@@ -88,6 +90,7 @@ struct StepCall {
     bool guarded, reads_params, keeps_squares, weights_are_finite, state_is_bfloat16;
     int threads;
     int64_t option_stride;
+    float* choices;  // [tensors, particles, 2]
 
     // Options and biases belong to weights: one set, or one a particle.
     const float* options_of(int64_t particle) const { return options + (shape.weight_sets > 1 ? particle : 0) * option_stride; }
@@ -414,14 +417,14 @@ void l2l_opt_lstm_replay(
 void l2l_opt_step(
     const Shape* shape, int kind, const float* const* weights, const StepTensor* tensors, const float* biases,
     const float* options, int64_t option_stride, const float* numbers, int guarded, int state_is_bfloat16, int threads,
-    char* bad
+    char* bad, float* choices
 ) {
     const Packed packed(*shape, weights, false);
     const StepCall call{*shape, static_cast<Kind>(kind), options, biases, numbers[0], numbers[1], numbers[2], guarded != 0,
                         static_cast<Kind>(kind) >= Kind::residual, static_cast<Kind>(kind) != Kind::log_sign,
                         packed.is_finite() && finite(options, shape->weight_sets * option_stride)
                             && finite(biases, shape->weight_sets * shape->biases()) && finite(numbers, 3),
-                        state_is_bfloat16 != 0, threads, option_stride};
+                        state_is_bfloat16 != 0, threads, option_stride, choices};
 #if defined(__x86_64__)
     if (chosen == Isa::avx512) return avx512::step(call, packed, tensors, bad);
     if (chosen == Isa::avx2) return avx2::step(call, packed, tensors, bad);

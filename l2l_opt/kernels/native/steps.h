@@ -8,7 +8,7 @@ constexpr int SUMS = 8;
 // What the coordinates of one tensor share, from sums over them; for rules that look at more than a coordinate.
 struct Shared {
     double sums[SUMS] = {};
-    float size = 0, over_rms = 0, over_root_rms = 0;
+    float size = 0, power = 0, over_rms = 0, over_root_rms = 0;
     std::vector<float> biases;
 
     float rms(int which, int64_t count) const { return static_cast<float>(std::sqrt(sums[which] / static_cast<double>(count))); }
@@ -77,7 +77,7 @@ struct Momenta {
     const float* options;
     const Shape& shape;
     float over_mass[4] = {};
-    alignas(64) float momenta[3 * TILE] = {};
+    alignas(64) float momenta[3 * TILE] = {}, log_root[TILE] = {};
 
     // Brings moments up to date and sums: p^2, r^2, (m_.9 / r)^2, (m_.99 / r)^2, (g / r)^2, (m_.9 before / r)^2, their
     // product, g^2.
@@ -123,7 +123,9 @@ struct Momenta {
                 store(x + (1 + k) * TILE, within(ratio, 5.0f));
             }
             store(x + 4 * TILE, within(load(x + 4 * TILE) * shared.over_rms, 5.0f));
-            store(x + 5 * TILE, logarithm(r * shared.over_root_rms + 1e-3f));
+            vec relative = logarithm(r * shared.over_root_rms + 1e-3f);
+            store(x + 5 * TILE, relative);
+            store(log_root + v * W, relative);
         }
     }
 };
@@ -135,7 +137,7 @@ struct Residual : Momenta {
         for (int k = 0; k < 4; ++k) over_mass[k] = tensor.number(particle)[k];
     }
 
-    TARGET void share(const StepTensor& tensor, int64_t particle, Shared& shared) const {
+    TARGET void share(const StepTensor& tensor, int64_t particle, Shared& shared, float*) const {
         const float* number = tensor.number(particle);
         const float rms = shared.rms(0, tensor.count), root_rms = shared.rms(1, tensor.count);
         const float fraction = number[4], time = number[5], param_rms = std::max(rms, options[5]);
@@ -167,8 +169,9 @@ struct Residual : Momenta {
 
 // The scale-free rule (scale_free.py). Options from 5 on: output_scale, zero_scale, growth, long_run, two betas of agreement,
 // beta of the gradient's size, units U of the tensor's network, then biases [B], that network's first layer [U][16] and [U],
-// and its second [B + 1][U] and [B + 1]. numbers: step, num_steps (negative: unknown), whether it is a vector.
-// memory: first rms, agreements fast and slow, first gradient, gradient.
+// and its second [B + 3][U] and [B + 3]. numbers: step, num_steps (negative: unknown), whether it is a vector, its natural
+// size. memory: first rms, agreements fast and slow, first gradient, gradient. It writes directions, and two choices: the size
+// of an update of one, and the share of what is whitened.
 struct ScaleFree : Momenta {
     static constexpr int CONTEXT = 16;
 
@@ -177,7 +180,7 @@ struct ScaleFree : Momenta {
         for (int k = 0; k < 4; ++k) over_mass[k] = static_cast<float>(-1 / std::expm1(steps * std::log(double{options[k]})));
     }
 
-    TARGET void share(const StepTensor& tensor, int64_t particle, Shared& shared) const {
+    TARGET void share(const StepTensor& tensor, int64_t particle, Shared& shared, float* choices) const {
         const float* number = tensor.number(particle);
         float &first_rms = *tensor.memory(0, particle), &fast = *tensor.memory(1, particle), &slow = *tensor.memory(2, particle);
         float &first_gradient = *tensor.memory(3, particle), &gradient = *tensor.memory(4, particle);
@@ -212,7 +215,7 @@ struct ScaleFree : Momenta {
         };
         const int64_t count = shape.biases(), units = static_cast<int64_t>(options[12]);
         const float *bias = options + 13, *weight = bias + count, *offset = weight + units * CONTEXT;
-        const float *second = offset + units, *second_bias = second + (count + 1) * units;
+        const float *second = offset + units, *second_bias = second + (count + 3) * units;
         float hidden[MOST_UNITS];
         for (int64_t u = 0; u < units; ++u) {
             float total = offset[u];
@@ -220,15 +223,20 @@ struct ScaleFree : Momenta {
             hidden[u] = std::tanh(total);
         }
         shared.biases.assign(bias, bias + count);
-        float last = 0;
-        for (int64_t b = 0; b <= count; ++b) {
+        shared.biases.resize(count + 3, 0.0f);
+        for (int64_t b = 0; b < count + 3; ++b) {
             float total = second_bias[b];
             for (int64_t u = 0; u < units; ++u) total += second[b * units + u] * hidden[u];
-            (b < count ? shared.biases[b] : last) += total;
+            shared.biases[b] += total;
         }
-        const float reach = zero ? options[6] : between(rms, first_rms / options[7], first_rms * options[7]);
-        shared.size = options[5] * (1 + std::cos(PI * fraction)) / 2 * std::sqrt(options[8] / std::max(run, options[8])) * reach
-            * std::exp(3 * std::tanh(last / 3));
+        const float* chosen = shared.biases.data() + count;
+        const bool matrix = number[2] == 0;
+        const float reach = zero ? number[3] : between(rms, first_rms / options[7], first_rms * options[7]);
+        const float size = options[5] * (1 + std::cos(PI * fraction)) / 2 * std::sqrt(options[8] / std::max(run, options[8]))
+            * reach * std::exp(3 * std::tanh(chosen[0] / 3));
+        choices[0] = size;
+        choices[1] = matrix ? 1 / (1 + std::exp(-chosen[1] - 2)) : 0.0f;
+        shared.power = 1 / (1 + std::exp(-chosen[2] - (matrix ? 2 : -2)));
         shared.over_rms = 1 / std::max(rms, tiny);
         shared.over_root_rms = 1 / std::max(root_rms, tiny);
     }
@@ -240,7 +248,8 @@ struct ScaleFree : Momenta {
             vec ahead = tanh(load(out + 2 * TILE + v * W));
             vec direction = (brief * brief + ahead) * load(here) + 2.0f * brief * lasting * load(here + TILE)
                 + (lasting * lasting - ahead) * load(here + 2 * TILE);
-            updates[v] = -shared.size * within(direction, 3.0f) * exponential(1.5f * tanh(load(out + TILE + v * W)));
+            vec power = shared.power * at_most(load(log_root + v * W), 3.0f) + 1.5f * tanh(load(out + TILE + v * W));
+            updates[v] = within(direction, 3.0f) * exponential(power);
         }
     }
 };
@@ -329,6 +338,12 @@ TARGET static void step_part(
             body.run<State>(packed, bias, tensor.hidden, tensor.cell, particle, at, n);
             kind.answer(own, body.outputs, updates);
             alignas(64) float param[TILE];
+            if (tensor.direction != nullptr) {
+                for (int v = 0; v < V; ++v) store(param + v * W, updates[v]);
+                body.keep<State>(tensor.hidden, tensor.cell, particle, at, n);
+                scatter(tensor.direction + particle * tensor.count + at, 0, param, 1, n);
+                continue;
+            }
             gather(param, tensor.value(particle) + at, 0, 1, n);
             for (int v = 0; v < V; ++v) {
                 vec p = load(param + v * W);
@@ -349,7 +364,7 @@ TARGET static void step_part(
 template <typename Kind>
 static void step_kind(const StepCall& call, const Packed& packed, const StepTensor* tensors, char* bad) {
     const Shape& shape = call.shape;
-    const int64_t tiles = tiles_of_particle(shape, tensors, TILE);
+    const int64_t tiles = shape.particles * tiles_of_particle(shape, tensors, TILE);
     const int threads = worthwhile(call.threads, tiles, TILE);
     // A flag a thread and tensor, so that threads never write to the same place.
     std::vector<std::vector<char>> flags(threads, std::vector<char>(shape.tensors, 0));
@@ -380,7 +395,7 @@ static void step_kind(const StepCall& call, const Packed& packed, const StepTens
                 for (auto& thread : own)
                     for (int k = 0; k < SUMS; ++k) shared[place].sums[k] += thread[place].sums[k];
                 kind.options = call.options_of(particle);
-                if (tensors[index].count && !bad[index]) kind.share(tensors[index], particle, shared[place]);
+                if (tensors[index].count && !bad[index]) kind.share(tensors[index], particle, shared[place], call.choices + 2 * place);
             }
     }
     auto part = call.state_is_bfloat16 ? step_part<Kind, bfloat16> : step_part<Kind, float>;
