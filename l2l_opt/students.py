@@ -75,6 +75,7 @@ class Window:
         judging: K + 1 batches of the split on which students are judged; None where that is the training split.
         initial_losses: ``[S]``, NaN at the beginning of an episode.
         best_losses: ``[S]``.
+        ages: ``[S]``, inner steps before this window.
     """
 
     family: TaskFamily
@@ -85,6 +86,14 @@ class Window:
     judging: list[Batch] | None
     initial_losses: Tensor
     best_losses: Tensor
+    ages: Tensor
+
+    @property
+    def progress(self) -> Tensor:
+        """The fraction of the horizon that is over after each step of this window, ``[K, S]``."""
+        assert self.inner.num_steps is not None
+        steps = torch.arange(1, len(self.batches), device=self.ages.device).unsqueeze(1)
+        return (self.ages + steps) / self.inner.num_steps
 
     def known_initial_losses(self, losses: Tensor) -> Tensor:
         """``initial_losses`` with those filled in that this window's first losses reveal: ``[S]``."""
@@ -226,6 +235,7 @@ class Students:
             judging=None if self.judged_on == "train" else stacked[self.judged_on],
             initial_losses=torch.cat([student.initial_losses for student in members]),
             best_losses=torch.cat([student.best_losses for student in members]),
+            ages=torch.cat([torch.full_like(student.best_losses, student.age) for student in members]),
         )
 
     def _repeat(self, tree: Any) -> Any:

@@ -210,7 +210,9 @@ class _Steps:
         self, compiled: CompiledStep, inner: InnerState, batches: Sequence[Batch], judging: Sequence[Batch] | None
     ) -> tuple[InnerState, Tensor]:
         """``unroll`` without a graph, every step in place of the last."""
-        params, state = tree_map(lambda leaf: leaf.clone(memory_format=torch.contiguous_format), (inner.params, inner.state))
+        params, state = tree_map(
+            lambda leaf: leaf.clone(memory_format=torch.contiguous_format), (inner.params, inner.state)
+        )
         inner = InnerState(params, state, inner.num_steps)
         losses: list[Tensor] = []
         for index, batch in enumerate(batches[:-1]):

@@ -89,6 +89,9 @@ from l2l_opt.tasks.augmentation import Scales, augment
 )
 @click.option("--clip-loss", type=float, default=None, show_default="off", help="Bound on each (normalised) loss.")
 @click.option(
+    "--floor-loss", type=float, default=0.0, show_default=True, help="Of the initial loss; added before logs."
+)
+@click.option(
     "--judged-on", type=click.Choice(SPLITS), default="train", show_default=True, help="Batches of the meta-loss."
 )
 @click.option("--reparametrise", default=None, show_default="off", help="Random scale of each tensor, e.g. 1e-3..1e3.")
@@ -345,7 +348,13 @@ def _make_estimator(lives: dict[str, Any], **options: Any) -> MetaGradientEstima
         # Passed only where it is on, so that an estimator without such a thing says so.
         if options[flag]:
             own[flag] = True
-    meta_loss = MetaLoss(options["meta_loss"], options["normalisation"], options["clip_loss"], options["judged_on"])
+    meta_loss = MetaLoss(
+        options["meta_loss"],
+        options["normalisation"],
+        options["clip_loss"],
+        options["judged_on"],
+        options["floor_loss"],
+    )
     return ESTIMATORS.make(name, **lives, meta_loss=meta_loss, **own)
 
 

@@ -137,7 +137,7 @@ class _WindowedEvolution(EvolutionStrategy):
         for window in students.windows(self.truncation_length):
             inner, losses = self.run_pairs(rule, phi, window, [noise[index] for index in window.indices])
             initial_losses = window.known_initial_losses(losses)
-            per_particle = self.meta_loss.per_student(losses, initial_losses, window.best_losses)
+            per_particle = self.meta_loss.per_student(losses, initial_losses, window.best_losses, window.progress)
             values[window.indices] = per_particle.reshape(-1, 2).double().cpu()
             all_losses[:, window.indices] = losses.reshape(len(losses), -1, 2).double().cpu()
             students.advance(window, inner, losses)

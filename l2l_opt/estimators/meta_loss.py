@@ -10,7 +10,7 @@ from torch import Tensor
 from l2l_opt.tasks.base import Split
 
 NORMALISATIONS = ("none", "log")
-OVER_STEPS = ("sum", "mean", "linear", "last", "best-so-far")
+OVER_STEPS = ("sum", "mean", "linear", "progress", "last", "best-so-far")
 SPLITS = ("train", "test")
 
 
@@ -19,12 +19,14 @@ class MetaLoss:
     """``L(phi) = mean over students of sum_k w_k l(losses_k)``, over the losses after each step.
 
     Attributes:
-        over_steps: w over the K steps: ``"sum"`` (1), ``"mean"`` (1 / K), ``"linear"`` (k / K), ``"last"`` (only the
-            last), K numbers; or ``"best-so-far"``, the mean over steps of the least loss of the episode until there.
+        over_steps: w over the K steps: ``"sum"`` (1), ``"mean"`` (1 / K), ``"linear"`` (k / K), ``"progress"``
+            (2 f / K, f the fraction of the horizon that is over after the step), ``"last"`` (only the last), K numbers; or ``"best-so-far"``, the mean over steps of the least loss of the episode until there.
         normalisation: ``"none"``, l = loss; ``"log"``, l = log(loss / initial loss of the episode), which puts tasks
             of any loss scale on one footing.
         clip: l is at most this, and is this where a student has diverged; None for no bound.
         judged_on: the split of the batches whose losses these are.
+        floor: of the initial loss; with ``"log"``, l = log(loss / initial loss + floor), so that a student who is all
+            but done does not outweigh those who are not.
 
     Raises:
         ValueError: an unknown word, or a number that is not finite.
@@ -36,6 +38,7 @@ class MetaLoss:
     normalisation: str = "none"
     clip: float | None = None
     judged_on: Split = "train"
+    floor: float = 0.0
 
     def __post_init__(self) -> None:
         if self.normalisation not in NORMALISATIONS:
@@ -49,20 +52,38 @@ class MetaLoss:
             raise ValueError(f"over_steps must be finite numbers; got {list(self.over_steps)!r}, use e.g. sum")
         if self.clip is not None and not math.isfinite(self.clip):
             raise ValueError(f"clip must be a finite number or None; got {self.clip!r}, use e.g. 2.0")
+        if not 0 <= self.floor < math.inf:
+            raise ValueError(
+                f"floor must be a number and not negative; got {self.floor!r}, use e.g. 0.001, or 0 for none"
+            )
         if self.judged_on not in SPLITS:
             raise ValueError(f"judged_on must be 'train' or 'test'; got {self.judged_on!r}, use one of these")
 
-    def __call__(self, losses: Tensor, initial_losses: Tensor, best_losses: Tensor | None = None) -> Tensor:
+    def __call__(
+        self,
+        losses: Tensor,
+        initial_losses: Tensor,
+        best_losses: Tensor | None = None,
+        progress: Tensor | None = None,
+    ) -> Tensor:
         """The meta-loss, 0-dim: the mean of ``per_student``."""
-        return self.per_student(losses, initial_losses, best_losses).mean()
+        return self.per_student(losses, initial_losses, best_losses, progress).mean()
 
-    def per_student(self, losses: Tensor, initial_losses: Tensor, best_losses: Tensor | None = None) -> Tensor:
+    def per_student(
+        self,
+        losses: Tensor,
+        initial_losses: Tensor,
+        best_losses: Tensor | None = None,
+        progress: Tensor | None = None,
+    ) -> Tensor:
         """The meta-loss of each student over K steps.
 
         Args:
             losses: ``[K + 1, S]``, as ``unroll`` returns them.
             initial_losses: ``[S]``, the first loss of each student's episode.
             best_losses: ``[S]``, the least loss of each episode before these steps; None at its beginning.
+            progress: ``[K, S]``, the fraction of the horizon that is over after each step; where None, these K steps
+                are the whole horizon.
 
         Returns:
             ``[S]``.
@@ -77,6 +98,8 @@ class MetaLoss:
         after = self.normalise(after, initial_losses)
         if self.clip is not None:
             after = torch.where(after.isnan(), self.clip, after).clamp(max=self.clip)
+        if self.over_steps == "progress" and progress is not None:
+            return (2 * progress.to(after) * after).mean(dim=0)
         return self.weights(after.shape[0]).to(after) @ after
 
     def normalise(self, losses: Tensor, initial_losses: Tensor) -> Tensor:
@@ -84,7 +107,10 @@ class MetaLoss:
         if self.normalisation == "none":
             return losses
         tiny = torch.finfo(losses.dtype).tiny
-        return losses.clamp(min=tiny).log() - initial_losses.to(losses.dtype).clamp(min=tiny).log()
+        initial = initial_losses.to(losses.dtype).clamp(min=tiny)
+        if self.floor:
+            return (losses / initial + self.floor).log()
+        return losses.clamp(min=tiny).log() - initial.log()
 
     def weights(self, length: int) -> Tensor:
         """The weights of steps, ``[length]``."""
@@ -94,6 +120,8 @@ class MetaLoss:
             return torch.full((length,), 1 / length, dtype=torch.float64)
         if self.over_steps == "linear":
             return torch.arange(1, length + 1, dtype=torch.float64) / length
+        if self.over_steps == "progress":
+            return 2 * torch.arange(1, length + 1, dtype=torch.float64) / length**2
         if self.over_steps == "last":
             return torch.eye(length, dtype=torch.float64)[-1]
         assert not isinstance(self.over_steps, str)

@@ -91,7 +91,7 @@ class TruncatedBackprop(MetaGradientEstimator):
                     sample=self._draw_sample(students, students.members[window.indices[0]]),
                 )
                 per_student = self.meta_loss.per_student(
-                    losses, window.known_initial_losses(losses), window.best_losses
+                    losses, window.known_initial_losses(losses), window.best_losses, window.progress
                 )
                 own = torch.autograd.grad(per_student.sum() / len(students), list(phi.values()), materialize_grads=True)
             for total, gradient in zip(gradients.values(), own, strict=True):

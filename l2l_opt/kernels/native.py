@@ -257,9 +257,7 @@ def step(
     table: list[int] = []
     for index, (p, g, h, c) in enumerate(zip(params, grads, hidden, cell, strict=True)):
         table += (p.numel() // particles, p.data_ptr(), g.data_ptr(), *_whole(h, particles), *_whole(c, particles))
-        table += (
-            (*_whole(averages[index], particles), *_whole(squares[index], particles)) if averages else (0,) * 6
-        )
+        table += (*_whole(averages[index], particles), *_whole(squares[index], particles)) if averages else (0,) * 6
         table += (numbers[index].data_ptr() if numbers.numel() else 0, numbers.shape[2])
         kept = [memory.data_ptr() for memory in memories[index :: len(params)]]
         table += (*kept, *[0] * (MOST_MEMORIES - len(kept)), directions[index].data_ptr() if directions else 0)

@@ -203,7 +203,9 @@ def _run(
 def serves_particles(params: Params, state: RuleState) -> bool:
     """Whether ``particles_step_`` can take these: in float32 on the CPU."""
     return all(
-        native.serves([param, *(value for key, value in state[name].items() if key not in ("hidden", "cell"))],
-                      states=[state[name]["hidden"], state[name]["cell"]])
+        native.serves(
+            [param, *(value for key, value in state[name].items() if key not in ("hidden", "cell"))],
+            states=[state[name]["hidden"], state[name]["cell"]],
+        )
         for name, param in params.items()
     )

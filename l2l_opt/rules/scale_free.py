@@ -120,9 +120,7 @@ class ScaleFreeRule(UpdateRule):
             bounded = outputs[index].tanh()
             brief = (1 + bounded[0]) / 2
             lasting = 1 - brief
-            shares = torch.stack(
-                [brief * brief + bounded[2], 2 * brief * lasting, lasting * lasting - bounded[2]]
-            )
+            shares = torch.stack([brief * brief + bounded[2], 2 * brief * lasting, lasting * lasting - bounded[2]])
             direction = (shares * look.momenta).sum(0).clamp(-3, 3)
             direction = direction * torch.exp(powers[index] * look.log_root + 1.5 * bounded[1])
             shape = grads[name].shape
@@ -250,12 +248,10 @@ class ScaleFreeRule(UpdateRule):
         fraction = torch.zeros_like(step) if fraction is None else fraction
         run = step if num_steps is None else num_steps.to(dtype).expand_as(step)
         growth = torch.where(zero > 0, 0.0, (rms_p / torch.where(zero > 0, 1.0, first_rms)).clamp(min=1e-2).log())
-        vector = torch.stack([torch.full_like(first_rms[0], float(not _is_matrix(params[name].shape))) for name in names])
-        natural = torch.stack(
-            [
-                torch.full_like(first_rms[0], self._natural(params[name].shape)) for name in names
-            ]
+        vector = torch.stack(
+            [torch.full_like(first_rms[0], float(not _is_matrix(params[name].shape))) for name in names]
         )
+        natural = torch.stack([torch.full_like(first_rms[0], self._natural(params[name].shape)) for name in names])
         context = torch.stack(
             [
                 fraction,
@@ -277,7 +273,9 @@ class ScaleFreeRule(UpdateRule):
             ],
             dim=1,
         )
-        reach = torch.where(zero > 0, natural, torch.minimum(torch.maximum(rms_p, first_rms / self.growth), self.growth * first_rms))
+        reach = torch.where(
+            zero > 0, natural, torch.minimum(torch.maximum(rms_p, first_rms / self.growth), self.growth * first_rms)
+        )
         shrinkage = (self.long_run / run.clamp(min=self.long_run)).sqrt()
         size = self.output_scale * (1 + torch.cos(math.pi * fraction)) / 2 * shrinkage * reach
         memories = {"agreement_fast": fast, "agreement_slow": slow, "first_gradient": first, "gradient": gradient}
