@@ -86,6 +86,30 @@ def summed_by(reduce: Reduce | None) -> Iterator[None]:
         _reduce.reset(token)
 
 
+def shard_sum(value: Tensor, reduce: Reduce | None = None) -> Tensor:
+    """The sum of a value, element by element, over the devices that hold the shards of one tensor; itself where it is whole.
+
+    Args:
+        value: this device's term, of any shape.
+        reduce: sums over the shards; None for that of ``summed_by``, or for a tensor that is whole.
+    """
+    reduce = reduce or _reduce.get()
+    return value if reduce is None else reduce(value)
+
+
+def is_sharded() -> bool:
+    """Whether what a rule sees of a tensor now may be a part of its rows (its first axis)."""
+    return _reduce.get() is not None
+
+
+def whole_shape(value: Tensor) -> tuple[int, ...]:
+    """The shape of a tensor of which rows lie on other devices; its own where it is whole."""
+    if not is_sharded() or not value.dim():
+        return tuple(value.shape)
+    rows = shard_sum(torch.tensor(float(value.shape[0]), device=value.device))
+    return int(rows), *value.shape[1:]
+
+
 def tensor_sum(value: Tensor, reduce: Reduce | None = None) -> Tensor:
     """The sum over all coordinates of one tensor, 0-dim: the only way in which a rule may look beyond a coordinate.
 
