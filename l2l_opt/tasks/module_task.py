@@ -83,7 +83,7 @@ class ModuleTask:
         self.device, self.dtype = torch.device(device), dtype
         self.module = copy.deepcopy(module).to(device=self.device, dtype=dtype)
         self.loss_fn, self.batch_size = loss_fn, batch_size
-        self.init_fn = init_fn if init_fn is not None else _reset_parameters
+        self.init_fn = init_fn if init_fn is not None else reset_parameters
         if isinstance(dataset, Examples):
             self.examples = dataset
         else:
@@ -164,7 +164,7 @@ class ModuleTask:
             )
 
 
-def _reset_parameters(module: nn.Module) -> None:
+def reset_parameters(module: nn.Module) -> None:
     for name, part in module.named_modules():
         reset = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)
         if reset is not None:

@@ -1,0 +1,90 @@
+"""Small convolutional networks on the images that ship."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+
+from l2l_opt.tasks.base import register_task
+from l2l_opt.tasks.datasets import ImageData
+from l2l_opt.tasks.images import SHIPPED, image_examples
+from l2l_opt.tasks.layers import ACTIVATIONS, CLASS_LOSSES, INITS
+from l2l_opt.tasks.module_task import ModuleTask
+from l2l_opt.tasks.options import check_choices, check_positive_integers
+
+NORMS: dict[str, Callable[[int], nn.Module] | None] = {
+    "none": None,
+    "batch": lambda channels: nn.BatchNorm2d(channels, track_running_stats=False),
+    "group": lambda channels: nn.GroupNorm(2 if channels % 2 == 0 else 1, channels),
+}
+
+
+def image_conv(
+    load: Callable[[str | None], ImageData],
+    *,
+    channels: int = 8,
+    layers: int = 2,
+    dense: int = 16,
+    activation: str = "relu",
+    norm: str = "none",
+    init: str = "default",
+    loss: str = "cross-entropy",
+    batch_size: int = 32,
+    side: int = 8,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> ModuleTask:
+    """Classification of images by 3 x 3 convolutions of stride 2, each with norm and activation, and a dense head.
+
+    Args:
+        load: ``load(None)`` returns the images.
+        channels: of each convolution.
+        layers: convolutions; each halves the side.
+        dense: units of the dense layer before the outputs.
+        activation: sigmoid, relu, tanh, gelu, elu or silu.
+        norm: none, batch (statistics of the batch at hand) or group (two groups).
+        init: how first weights are drawn: default (PyTorch's way), zero-bias, xavier, he or orthogonal.
+        loss: cross-entropy, smoothed (a tenth spread over all classes) or squared (to one-hot classes).
+        batch_size: examples a batch.
+        side: images are averaged down to side x side.
+        device: where tensors live.
+        dtype: of weights and images.
+
+    Raises:
+        ValueError: a size that is not a positive integer, an unknown word.
+    """
+    check_positive_integers(channels=channels, layers=layers, dense=dense, side=side)
+    check_choices(ACTIVATIONS, activation=activation)
+    check_choices(NORMS, norm=norm)
+    check_choices(INITS, init=init)
+    check_choices(CLASS_LOSSES, loss=loss)
+    examples, num_classes = image_examples(load, None, side, torch.device(device), dtype)
+    normalise, activate = NORMS[norm], ACTIVATIONS[activation]
+    modules: list[nn.Module] = [nn.Unflatten(1, (1, side))]
+    for layer in range(layers):
+        modules.append(nn.Conv2d(channels if layer else 1, channels, 3, stride=2, padding=1))
+        modules += ([] if normalise is None else [normalise(channels)]) + [activate()]
+        side = (side + 1) // 2
+    modules += [nn.Flatten(), nn.Linear(channels * side**2, dense), activate(), nn.Linear(dense, num_classes)]
+    return ModuleTask(
+        nn.Sequential(*modules),
+        CLASS_LOSSES[loss],
+        examples,
+        batch_size=batch_size,
+        init_fn=INITS[init],
+        device=device,
+        dtype=dtype,
+    )
+
+
+def _register(name: str, load: Callable[[str | None], ImageData], summary: str, **defaults: int) -> None:
+    factory = partial(image_conv, load, **defaults)
+    factory.__doc__ = summary
+    register_task(name)(factory)
+
+
+_register("digits-conv", SHIPPED["digits"], "Small convolutional network on scikit-learn's 8 x 8 handwritten digits.")
+_register(
+    "fashion-conv", SHIPPED["fashion"], "Small convolutional network on the shipped Fashion-MNIST images.", side=14
+)

@@ -1,0 +1,166 @@
+"""Recurrent character models."""
+
+import torch
+from torch import Tensor, nn
+
+from l2l_opt.tasks.base import register_task
+from l2l_opt.tasks.module_task import ModuleTask
+from l2l_opt.tasks.options import check_choices, check_positive_integers
+from l2l_opt.tasks.text import ALPHABET, NOVEL, VERSE, CharacterEmbedding, next_character_loss, text_examples
+
+GATES = {"elman": 1, "gru": 3, "lstm": 4}
+"""Vectors of the hidden size that a cell computes."""
+
+
+class Recurrence(nn.Module):
+    """A recurrent layer, unrolled over the length: ``[batch, length, inputs] -> [batch, length, hidden]``.
+
+    Of plain operations, since the fused recurrent layers of PyTorch do not run under ``vmap``. The state is zero at
+    first.
+
+    Elman: ``h' = tanh(W x + U h + b)``. GRU, gates r, z: ``h' = (1 - z) tanh(W x + r (U h + c) + b) + z h``.
+    LSTM, gates i, f, g, o: ``c' = f c + i g, h' = o tanh(c')``.
+
+    Args:
+        cell: elman, gru or lstm.
+        num_inputs: features of x.
+        hidden: features of h.
+
+    Source: gru: arXiv 1406.1078; PyTorch's variant of it.
+    """
+
+    def __init__(self, cell: str, num_inputs: int, hidden: int):
+        super().__init__()
+        self.cell, self.hidden = cell, hidden
+        self.of_input = nn.Linear(num_inputs, GATES[cell] * hidden)
+        self.of_state = nn.Linear(hidden, GATES[cell] * hidden, bias=cell == "gru")
+
+    def reset_parameters(self) -> None:
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -(self.hidden**-0.5), self.hidden**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        from_input = self.of_input(x)
+        step = {"elman": self._elman, "gru": self._gru, "lstm": self._lstm}[self.cell]
+        h = c = from_input.new_zeros(x.shape[0], self.hidden)
+        states = []
+        for place in range(x.shape[1]):
+            h, c = step(from_input[:, place], h, c)
+            states.append(h)
+        return torch.stack(states, 1)
+
+    def _elman(self, drive: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.tanh(drive + self.of_state(h)), c
+
+    def _gru(self, drive: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        recurrent, gates = self.of_state(h), 2 * self.hidden
+        reset, keep = torch.sigmoid(drive[:, :gates] + recurrent[:, :gates]).chunk(2, -1)
+        new = torch.tanh(drive[:, gates:] + reset * recurrent[:, gates:])
+        return new + keep * (h - new), c
+
+    def _lstm(self, drive: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        both, three = drive + self.of_state(h), 3 * self.hidden
+        write, forget, read = torch.sigmoid(both[:, :three]).chunk(3, -1)
+        c = forget * c + write * torch.tanh(both[:, three:])
+        return read * torch.tanh(c), c
+
+
+def recurrent_text(
+    text: str,
+    *,
+    hidden: int,
+    cell: str,
+    embedding: int,
+    length: int,
+    batch_size: int,
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> ModuleTask:
+    """Next-character prediction by an embedding, a recurrent layer and a linear layer."""
+    check_positive_integers(hidden=hidden, embedding=embedding, length=length)
+    modules: list[nn.Module] = [
+        CharacterEmbedding(embedding),
+        Recurrence(cell, embedding, hidden),
+        nn.Linear(hidden, len(ALPHABET)),
+    ]
+    return ModuleTask(
+        nn.Sequential(*modules),
+        next_character_loss,
+        text_examples(text, length, torch.device(device)),
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+    )
+
+
+@register_task("novel-rnn")
+def novel_rnn(
+    *,
+    hidden: int = 32,
+    cell: str = "gru",
+    embedding: int = 16,
+    length: int = 12,
+    batch_size: int = 32,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> ModuleTask:
+    """Recurrent character model (GRU or Elman) of a novel, Northanger Abbey.
+
+    Args:
+        hidden: units of the recurrent layer.
+        cell: gru or elman.
+        embedding: features of a character.
+        length: characters read, and predicted, at a stretch.
+        batch_size: stretches a batch.
+        device: where tensors live.
+        dtype: of the weights.
+
+    Raises:
+        ValueError: a size that is not a positive integer, an unknown cell.
+    """
+    check_choices(("gru", "elman"), cell=cell)
+    return recurrent_text(
+        NOVEL,
+        hidden=hidden,
+        cell=cell,
+        embedding=embedding,
+        length=length,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+    )
+
+
+@register_task("verse-lstm")
+def verse_lstm(
+    *,
+    hidden: int = 32,
+    embedding: int = 16,
+    length: int = 16,
+    batch_size: int = 32,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> ModuleTask:
+    """LSTM character model of the Psalms.
+
+    Args:
+        hidden: units of the recurrent layer.
+        embedding: features of a character.
+        length: characters read, and predicted, at a stretch.
+        batch_size: stretches a batch.
+        device: where tensors live.
+        dtype: of the weights.
+
+    Raises:
+        ValueError: a size that is not a positive integer.
+    """
+    return recurrent_text(
+        VERSE,
+        hidden=hidden,
+        cell="lstm",
+        embedding=embedding,
+        length=length,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+    )
