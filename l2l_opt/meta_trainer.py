@@ -20,7 +20,7 @@ from l2l_opt.students import Students, final_losses, training_losses
 from l2l_opt.tasks.mixture import TaskMixture, Tasks
 from l2l_opt.types import Params
 
-VALIDATION_ARCHITECTURES = 4
+VALIDATION_ARCHITECTURES = 8
 """Architectures that the validation students of a mixture are spread over."""
 
 

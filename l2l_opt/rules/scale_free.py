@@ -264,9 +264,7 @@ class ScaleFreeRule(UpdateRule):
         fraction = torch.zeros_like(step) if fraction is None else fraction
         run = step if num_steps is None else num_steps.to(dtype).expand_as(step)
         growth = torch.where(zero > 0, 0.0, (rms_p / torch.where(zero > 0, 1.0, first_rms)).clamp(min=1e-2).log())
-        vector = torch.stack(
-            [torch.full_like(first_rms[0], float(not _is_matrix(shapes[name]))) for name in names]
-        )
+        vector = torch.stack([torch.full_like(first_rms[0], float(not _is_matrix(shapes[name]))) for name in names])
         natural = torch.stack([torch.full_like(first_rms[0], self._natural(shapes[name])) for name in names])
         context = torch.stack(
             [
