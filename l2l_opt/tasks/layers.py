@@ -64,6 +64,13 @@ class Residual(nn.Module):
         return x + self.branch(x)
 
 
+class Averaged(nn.Module):
+    """The mean over the axis before the last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(-2)
+
+
 def _of_weights(draw: Callable[[Tensor], Tensor]) -> Callable[[nn.Module], None]:
     """Draw the matrices and kernels of linear and convolution layers anew; their biases are zero."""
 

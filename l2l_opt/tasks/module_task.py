@@ -36,6 +36,12 @@ class Examples:
         inputs, targets = (torch.cat(pair) for pair in zip(train, test, strict=True))
         return cls(inputs, targets, {"train": (0, num_train), "test": (num_train, inputs.shape[0])})
 
+    @classmethod
+    def parted(cls, inputs: Tensor, targets: Tensor) -> "Examples":
+        """The last fifth is the test split."""
+        border = len(inputs) * 4 // 5
+        return cls(inputs, targets, {"train": (0, border), "test": (border, len(inputs))})
+
 
 class ModuleTask:
     """A task family of any module: ``f(theta) = loss_fn(module_theta(inputs), targets)`` on random batches.

@@ -35,10 +35,6 @@ class Recurrence(nn.Module):
         self.of_input = nn.Linear(num_inputs, GATES[cell] * hidden)
         self.of_state = nn.Linear(hidden, GATES[cell] * hidden, bias=cell == "gru")
 
-    def reset_parameters(self) -> None:
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -(self.hidden**-0.5), self.hidden**-0.5)
-
     def forward(self, x: Tensor) -> Tensor:
         from_input = self.of_input(x)
         step = {"elman": self._elman, "gru": self._gru, "lstm": self._lstm}[self.cell]

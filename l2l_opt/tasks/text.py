@@ -35,8 +35,15 @@ def text_examples(name: str, length: int, device: torch.device) -> Examples:
     """Every stretch of a text, and the same one character further: views of one tensor, ``[places, length]``.
 
     The last tenth of the text is the test split; no stretch reaches from one split into the other.
+
+    Raises:
+        ValueError: stretches of a twentieth of the text or more.
     """
     text = load_text(name).to(device)
+    if length >= len(text) // 20:
+        raise ValueError(
+            f"length must leave many stretches in a text of {len(text)} characters; got {length}, use e.g. length=16"
+        )
     stretches = text.unfold(0, length + 1, 1)
     border = len(text) * 9 // 10
     ranges = {"train": (0, border - length), "test": (border, len(stretches))}

@@ -1,0 +1,92 @@
+"""A normalising flow; held out."""
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from l2l_opt.tasks.base import register_task
+from l2l_opt.tasks.layers import perceptron
+from l2l_opt.tasks.module_task import Examples, ModuleTask
+from l2l_opt.tasks.options import check_positive_integers
+
+NUMBER = 4000
+
+
+@lru_cache(4)
+def spiral_points(device: torch.device, dtype: torch.dtype) -> Examples:
+    """Points of two spirals in the plane, ``[points, 2]``."""
+    generator = torch.Generator().manual_seed(0)
+    turn = 3 * math.pi * torch.rand(NUMBER, generator=generator, dtype=torch.float64).sqrt()
+    side = torch.randint(2, (NUMBER,), generator=generator) * 2 - 1
+    points = (side * turn / 5)[:, None] * torch.stack([turn.cos(), turn.sin()], -1)
+    points = points + 0.08 * torch.randn(NUMBER, 2, generator=generator, dtype=torch.float64)
+    points = points.to(device, dtype)
+    return Examples.parted(points, points)
+
+
+class Flow(nn.Module):
+    """Couplings ``y = exp(s(x)) y + t(x)`` of the two coordinates in turn; the log-density of points: ``[batch]``.
+
+    Args:
+        couplings: how many.
+        hidden: units of the hidden layer of each s and t.
+
+    Source: arXiv 1605.08803, section 3.
+    """
+
+    def __init__(self, couplings: int, hidden: int):
+        super().__init__()
+        self.couplings = nn.ModuleList(
+            nn.Sequential(*perceptron([1, hidden, 2], activation="tanh")) for _ in range(couplings)
+        )
+
+    def forward(self, points: Tensor) -> Tensor:
+        x, y = points[:, :1], points[:, 1:]
+        log_volume = torch.zeros_like(x)
+        for coupling in self.couplings:
+            log_scale, shift = coupling(x).chunk(2, -1)
+            log_scale = torch.tanh(log_scale)
+            x, y = y * log_scale.exp() + shift, x
+            log_volume = log_volume + log_scale
+        return (log_volume - (x.square() + y.square()) / 2).squeeze(-1) - math.log(2 * math.pi)
+
+
+def negative_mean(log_density: Tensor, _: Tensor) -> Tensor:
+    """The negative log-likelihood, mean over points, in nats."""
+    return -log_density.mean()
+
+
+@register_task("spirals-flow")
+def spirals_flow(
+    *,
+    couplings: int = 8,
+    hidden: int = 24,
+    batch_size: int = 128,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> ModuleTask:
+    """Normalising flow, affine couplings, that learns the density of two spirals by maximum likelihood.
+
+    Args:
+        couplings: how many.
+        hidden: units of the hidden layer of each.
+        batch_size: points a batch.
+        device: where tensors live.
+        dtype: of weights and points.
+
+    Raises:
+        ValueError: a size that is not a positive integer.
+
+    Source: arXiv 1605.08803.
+    """
+    check_positive_integers(couplings=couplings, hidden=hidden)
+    return ModuleTask(
+        Flow(couplings, hidden),
+        negative_mean,
+        spiral_points(torch.device(device), dtype),
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+    )

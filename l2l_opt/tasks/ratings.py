@@ -1,0 +1,90 @@
+"""Matrix factorisation; held out."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from l2l_opt.tasks.base import register_task
+from l2l_opt.tasks.module_task import Examples, ModuleTask
+from l2l_opt.tasks.options import check_positive_integers
+
+PEOPLE, WORKS, TASTES, NUMBER = 200, 150, 4, 10_000
+
+
+@lru_cache(4)
+def rating_examples(device: torch.device, dtype: torch.dtype) -> Examples:
+    """Who rated what, ``[ratings, 2]``, and how: four tastes, leanings of people and works, noise; deviation 1.
+
+    Some works are rated far more often than others.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    popularity = torch.arange(1, WORKS + 1, dtype=torch.float64) ** -0.7
+    person = torch.randint(PEOPLE, (NUMBER,), generator=generator)
+    work = torch.multinomial(popularity, NUMBER, replacement=True, generator=generator)
+    taste = (normal(PEOPLE, TASTES)[person] * normal(WORKS, TASTES)[work]).sum(-1) / TASTES**0.5
+    ratings = taste + 0.5 * normal(PEOPLE)[person] + 0.5 * normal(WORKS)[work] + 0.3 * normal(NUMBER)
+    ratings = (ratings - ratings.mean()) / ratings.std()
+    pairs = torch.stack([person, work], -1)
+    return Examples.parted(pairs.to(device), ratings.to(device, dtype))
+
+
+class Table(nn.Embedding):
+    """An embedding whose first weights have deviation 0.1."""
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=0.1)
+
+
+class Factorisation(nn.Module):
+    """``u_i v_j + a_i + b_j`` for pairs (i, j): ``[batch, 2] -> [batch]``.
+
+    Args:
+        rank: length of u and v.
+
+    Source: Koren, Bell and Volinsky, "Matrix factorization techniques for recommender systems", 2009.
+    """
+
+    def __init__(self, rank: int):
+        super().__init__()
+        self.rank = rank
+        self.people, self.works = Table(PEOPLE, rank + 1), Table(WORKS, rank + 1)
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        person, work = self.people(pairs[:, 0]), self.works(pairs[:, 1])
+        tastes = (person[:, : self.rank] * work[:, : self.rank]).sum(-1)
+        return tastes + person[:, self.rank] + work[:, self.rank]
+
+
+@register_task("ratings-factorisation")
+def ratings_factorisation(
+    *,
+    rank: int = 8,
+    batch_size: int = 128,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> ModuleTask:
+    """Matrix factorisation, by embeddings, of generated ratings by 200 people of 150 works; squared error.
+
+    Args:
+        rank: features of a person and of a work.
+        batch_size: ratings a batch.
+        device: where tensors live.
+        dtype: of weights and ratings.
+
+    Raises:
+        ValueError: a size that is not a positive integer.
+    """
+    check_positive_integers(rank=rank)
+    return ModuleTask(
+        Factorisation(rank),
+        nn.functional.mse_loss,
+        rating_examples(torch.device(device), dtype),
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+    )
