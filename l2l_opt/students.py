@@ -360,7 +360,7 @@ def train(
     students: Students,
     *,
     phi: Mapping[str, Tensor] | None = None,
-    planned_steps: int | None | Literal["horizon"] = "horizon",
+    planned_steps: int | Literal["horizon"] | None = "horizon",
     window_length: int = 50,
 ) -> Tensor:
     """Take fresh students to their horizon, without a graph; they are left where their last step has taken them.

@@ -3,6 +3,7 @@
 import ast
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
 import inspect
 import platform
@@ -28,6 +29,12 @@ NOT_OF_BASELINES = ("l2l_opt.kernels", "l2l_opt.replay", "l2l_opt.rules.recurren
 def versions() -> dict[str, str]:
     """Of torch and of this package."""
     return {"torch": torch.__version__, "l2l_opt": l2l_opt.__version__}
+
+
+def version_of(package: str) -> str:
+    """``name version`` of an installed package, of whatever name its module has."""
+    names = importlib.metadata.packages_distributions().get(package, [package])
+    return f"{names[0]} {importlib.metadata.version(names[0])}"
 
 
 def code_digest(modules: Iterable[str], *, without: Iterable[str] = ()) -> str:
@@ -58,7 +65,10 @@ def task_code(spec: str) -> list[str]:
     """Modules that the families of a task or a mixture are written in."""
     names = [parse_spec(part.strip().rpartition("*")[2].strip())[0] for part in spec.split("+")]
     factories = [inspect.unwrap(TASKS.factory(name)) for name in names]
-    return [factory.func.__module__ if isinstance(factory, functools.partial) else factory.__module__ for factory in factories]
+    return [
+        factory.func.__module__ if isinstance(factory, functools.partial) else factory.__module__
+        for factory in factories
+    ]
 
 
 def fingerprint(tasks: Tasks, *, seed: int) -> list[str]:

@@ -19,7 +19,7 @@ from l2l_opt.types import Params, TaskData
 TEST_BATCHES = 20
 """Batches of the test split that a student's final params are judged on; the same for every optimizer."""
 
-PlannedSteps = int | None | Literal["horizon"]
+PlannedSteps = int | Literal["horizon"] | None
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,15 @@ def run_rule(
     curves = train(students, planned_steps=planned_steps)
     seconds = (time.perf_counter() - start) / num_seeds
     tests = [
-        loss_on_test_batches(own.family, {name: p[0] for name, p in own.inner.params.items()}, own.data, seed, own.number)
+        loss_on_test_batches(
+            own.family, {name: p[0] for name, p in own.inner.params.items()}, own.data, seed, own.number
+        )
         for own in students.members
     ]
     return Run(curves, final_losses(curves), torch.stack(tests), seconds, {})
 
 
-def reporting_students(
-    rule: UpdateRule, tasks: Tasks, *, numbers: Sequence[int], horizon: int, seed: int
-) -> Students:
+def reporting_students(rule: UpdateRule, tasks: Tasks, *, numbers: Sequence[int], horizon: int, seed: int) -> Students:
     """The students that every optimizer is reported on: same params, same batches, whatever the optimizer."""
     return Students(
         rule,
@@ -97,8 +97,6 @@ def loss_on_test_batches(family: TaskFamily, params: Params, data: TaskData, see
     with torch.no_grad():
         batches = [family.sample_batch(data, generator, "test") for _ in range(TEST_BATCHES)]
         return torch.stack([family.loss(params, data, batch) for batch in batches]).mean().cpu()
-
-
 
 
 def long_curves(

@@ -19,7 +19,9 @@ BLOCK_SECONDS = 0.05
 NUM_BATCHES = 16
 
 
-def seconds_per_step(rule: UpdateRule, tasks: Tasks, *, horizon: int, seed: int, blocks: int = BLOCKS) -> dict[str, float | str]:
+def seconds_per_step(
+    rule: UpdateRule, tasks: Tasks, *, horizon: int, seed: int, blocks: int = BLOCKS
+) -> dict[str, float | str]:
     """Time a plain training loop of the first reporting student under a rule and under AdamW.
 
     The loops are interleaved block by block in this process, on torch's present number of threads, and a figure is the
