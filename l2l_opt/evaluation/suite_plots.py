@@ -33,8 +33,8 @@ def small_multiples_png(judgements: Sequence[TaskJudgement]) -> bytes:
     """Training loss against step, the mean over seeds: a row a task, a column a horizon; each line a running mean."""
     tasks = list(dict.fromkeys(own.task for own in judgements))
     horizons = list(dict.fromkeys(own.horizon for own in judgements))
-    columns = len(horizons) * max(1, 4 // len(horizons)) if len(tasks) > 1 else len(horizons)
     panels = len(tasks) * len(horizons)
+    columns = min(panels, len(horizons) * max(1, 4 // len(horizons)))
     rows = -(-panels // columns)
     figure, axes = pyplot.subplots(rows, columns, figsize=(3.6 * columns, 2.7 * rows + 0.5), squeeze=False)
     for axis in axes.flat[panels:]:
