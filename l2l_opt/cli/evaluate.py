@@ -35,21 +35,21 @@ SUITE_ONLY = ("baselines", "cache", "nproc")
     "horizons",
     type=click.IntRange(min=1),
     multiple=True,
-    show_default="100; 500 and 2000 with --suite",
+    show_default="100, of a suite 500 and 2000",
     help="Inner steps; repeatable.",
 )
 @click.option(
     "--seeds",
     type=click.IntRange(min=1),
     default=None,
-    show_default="10; 5 with --suite",
+    show_default="10, of a suite 5",
     help="Students reported on.",
 )
 @click.option(
     "--tuning-seeds",
     type=click.IntRange(min=1),
     default=None,
-    show_default="10; 3 with --suite",
+    show_default="10, of a suite 3",
     help="Other students, on which baselines are tuned.",
 )
 @click.option(

@@ -40,7 +40,7 @@ def make_muon(params):
     ("rule", "make"),
     [
         (make_rule("adamw", lr=0.01), lambda params: torch.optim.AdamW(params, lr=0.01)),
-        (make_rule("momentum", lr=0.03), lambda params: torch.optim.SGD(params, lr=0.03, momentum=0.9)),
+        (make_rule("momentum", lr=0.1), lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9)),
         (Muon(lr=0.01), make_muon),
     ],
     ids=["adamw", "momentum", "muon"],
