@@ -17,6 +17,7 @@ class Stream(enum.IntEnum):
     GROUP = 5
     EVOLUTION = 6
     COORDINATES = 7
+    TEST = 8
 
 
 def make_generator(seed: int, stream: Stream, *numbers: int) -> torch.Generator:

@@ -6,8 +6,8 @@ batches) under several phi.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -363,11 +363,33 @@ def training_losses(
         stream=stream,
         group_size=group_size,
     )
-    device = students.members[0].initial_losses.device
+    return train(students, phi=phi, window_length=window_length)
+
+
+def train(
+    students: Students,
+    *,
+    phi: Mapping[str, Tensor] | None = None,
+    planned_steps: int | Literal["horizon"] | None = "horizon",
+    window_length: int = 50,
+) -> Tensor:
+    """Take fresh students to their horizon, without a graph; they are left where their last step has taken them.
+
+    Args:
+        students: of one horizon.
+        phi: their rule's weights, shared or one set a student; the rule's own where None.
+        planned_steps: the number of steps that the rule is told; None tells it that the number is unknown.
+        window_length: inner steps whose batches are held in memory at once.
+
+    Returns:
+        ``[horizon, S]``, the training loss before each step, on the CPU.
+    """
+    rule, first = students.rule, students.members[0]
+    device, horizon = first.initial_losses.device, first.horizon
     rule.to(device)
     shapes = {name: weight.shape for name, weight in rule.named_parameters()}
     phi = None if phi is None else {name: weight.to(device) for name, weight in phi.items()}
-    curves = torch.empty(horizon, len(students), dtype=students.members[0].initial_losses.dtype)
+    curves = torch.empty(horizon, len(students), dtype=first.initial_losses.dtype)
     with torch.no_grad():
         for start in range(0, horizon, window_length):
             for window in students.windows(min(window_length, horizon - start)):
@@ -375,8 +397,13 @@ def training_losses(
                     name: weight if weight.shape == shapes[name] else weight[window.indices]
                     for name, weight in phi.items()
                 }
-                inner, losses = unroll(rule, window.family, window.data, window.inner, window.batches, phi=own_phi)
-                students.advance(window, inner, losses)
+                known = told = window.inner.num_steps
+                if planned_steps != "horizon":
+                    count = len(window.indices)
+                    told = None if planned_steps is None else torch.full((count,), float(planned_steps), device=device)
+                inner = replace(window.inner, num_steps=told)
+                inner, losses = unroll(rule, window.family, window.data, inner, window.batches, phi=own_phi)
+                students.advance(window, replace(inner, num_steps=known), losses)
                 curves[start : start + losses.shape[0] - 1, window.indices] = losses[:-1].cpu()
     return curves
 

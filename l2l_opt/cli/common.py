@@ -27,8 +27,27 @@ def wrong_usage() -> Iterator[None]:
         raise click.UsageError(str(error)) from error
 
 
+PLUGINS = "l2l_opt.plugins"
+
+
 def load_plugins(context: click.Context, parameter: click.Parameter, paths: tuple[Path, ...]) -> tuple[Path, ...]:
     """Run a user's own files, which register rules and tasks."""
+    register_plugins(paths)
+    context.meta[PLUGINS] = paths
+    return paths
+
+
+def plugin_files() -> tuple[Path, ...]:
+    """The files of --plugin, for processes that must load them too."""
+    return click.get_current_context().meta.get(PLUGINS, ())
+
+
+def register_plugins(paths: tuple[Path, ...]) -> None:
+    """Run files that register rules and tasks, in this process.
+
+    Raises:
+        click.UsageError: a file that is not Python or fails.
+    """
     for number, path in enumerate(paths):
         spec = importlib.util.spec_from_file_location(f"l2l_opt_plugin_{number}_{path.stem}", path)
         if spec is None or spec.loader is None:
@@ -41,7 +60,6 @@ def load_plugins(context: click.Context, parameter: click.Parameter, paths: tupl
                 f"a plugin must run without error; got {type(error).__name__}: {error} from {str(path)!r}, mend it"
             )
             raise click.UsageError(message) from error
-    return paths
 
 
 Command = Callable[..., Any]

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from l2l_opt.evaluation.muon import Muon
 from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule, make_rule
 from l2l_opt.students import final_losses, training_losses
@@ -21,7 +22,7 @@ class Baseline:
 
     Attributes:
         name: as tables and plots show it.
-        rule: its name in the registry of rules.
+        rule: its name in the registry of rules, or ``"muon"``.
         half_decades: learning rates 10^(k/2) for k in this range, to begin with.
         options: of the rule, besides lr.
     """
@@ -32,7 +33,7 @@ class Baseline:
     options: dict[str, Any] = field(default_factory=dict)
 
     def make(self, lr: float) -> UpdateRule:
-        return make_rule(self.rule, lr=lr, **self.options)
+        return Muon(lr=lr, **self.options) if self.rule == "muon" else make_rule(self.rule, lr=lr, **self.options)
 
 
 BASELINES = (

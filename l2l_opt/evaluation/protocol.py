@@ -29,6 +29,7 @@ class Result:
         interval: 95 % bootstrap interval of the mean.
         seconds: wall-clock seconds a seed, all seeds being run in one batch.
         curves: ``[horizon, seeds]``, training losses.
+        test_losses: one a reporting seed, where they were taken.
     """
 
     task: str
@@ -40,19 +41,25 @@ class Result:
     interval: tuple[float, float]
     seconds: float
     curves: np.ndarray
+    test_losses: list[float] | None = None
 
     def record(self) -> dict[str, Any]:
         """As ``evaluation.json`` holds it; a loss that is not finite becomes null."""
-        return {
+        record = {
             "task": self.task,
             "horizon": self.horizon,
             "optimizer": self.optimizer,
-            "settings": _finite(self.settings),
-            "final_losses": _finite(self.final_losses),
-            "mean": _finite(self.mean),
-            "interval": _finite(list(self.interval)),
+            "settings": finite(self.settings),
+            "final_losses": finite(self.final_losses),
+            "mean": finite(self.mean),
+            "interval": finite(list(self.interval)),
             "seconds": self.seconds,
         }
+        if self.test_losses is not None:
+            mean, interval = mean_and_interval(self.test_losses)
+            record["test_losses"] = finite(self.test_losses)
+            record["test_mean"], record["test_interval"] = finite(mean), finite(list(interval))
+        return record
 
 
 def evaluate(
@@ -131,9 +138,10 @@ def report(
     return Result(task, horizon, optimizer, settings, losses, mean, interval, seconds, curves.double().numpy())
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value that JSON can hold: numbers that are not finite become null."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,9 +1,14 @@
-"""Means and their uncertainty over seeds."""
+"""Means over seeds and over tasks, and their uncertainty."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, trim_mean
+
+FLOOR = 1e-6
+"""Of the initial loss: losses below count as this, since float32 cannot tell them from zero."""
+CEILING = 100.0
+"""Of the initial loss: losses above, and those that are not finite, count as this in ratios and are never dropped."""
 
 
 def mean_and_interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
@@ -21,3 +26,90 @@ def mean_and_interval(values: Sequence[float], *, confidence: float = 0.95) -> t
         (sample,), np.mean, confidence_level=confidence, method="percentile", rng=np.random.default_rng(0)
     )
     return mean, (float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+def bounded(losses: np.ndarray, initial: np.ndarray | float) -> np.ndarray:
+    """Losses between ``FLOOR`` and ``CEILING`` times the initial loss; those that are not finite at the ceiling.
+
+    Args:
+        losses: any shape.
+        initial: the initial loss, broadcast against them.
+    """
+    initial = np.abs(np.asarray(initial, dtype=np.float64))
+    losses = np.nan_to_num(np.asarray(losses, dtype=np.float64), nan=np.inf, posinf=np.inf, neginf=np.inf)
+    return np.clip(losses, FLOOR * initial, CEILING * initial)
+
+
+def geometric_mean_ratio(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
+    """The geometric mean over tasks of (mean over seeds of theirs / mean over seeds of ours); above 1 ours is better.
+
+    Args:
+        theirs: ``[..., tasks, seeds]``, positive.
+        ours: likewise.
+
+    Returns:
+        ``[...]``.
+    """
+    return np.exp((np.log(theirs.mean(axis=-1)) - np.log(ours.mean(axis=-1))).mean(axis=-1))
+
+
+def interquartile_mean(values: np.ndarray) -> np.ndarray:
+    """The mean of the middle half of all tasks and seeds together.
+
+    Args:
+        values: ``[..., tasks, seeds]``.
+
+    Returns:
+        ``[...]``.
+
+    Source: arXiv 2108.13264, section 4.3.
+    """
+    flat = values.reshape(*values.shape[:-2], -1)
+    return np.asarray(trim_mean(flat, 0.25, axis=-1))
+
+
+def stratified_interval(
+    statistic: Callable[..., np.ndarray],
+    *samples: np.ndarray,
+    confidence: float = 0.95,
+    resamples: int = 9999,
+) -> tuple[float, float]:
+    """The percentile bootstrap interval over tasks and over seeds within tasks (fixed seed).
+
+    Tasks are drawn with replacement, then seeds within each task drawn; paired samples are drawn alike.
+
+    Args:
+        statistic: takes resamples ``[R, tasks, seeds]`` of every sample and returns ``[R]``.
+        samples: ``[tasks, seeds]`` each.
+        confidence: of the interval.
+        resamples: how many.
+
+    Source: arXiv 2108.13264, section 4.1, which draws seeds alone; tasks are drawn too here, as they are a sample.
+    """
+    num_tasks, num_seeds = samples[0].shape
+    generator = np.random.default_rng(0)
+    values = []
+    for count in (min(1000, resamples - start) for start in range(0, resamples, 1000)):
+        tasks = generator.integers(num_tasks, size=(count, num_tasks, 1))
+        seeds = generator.integers(num_seeds, size=(count, num_tasks, num_seeds))
+        values.append(statistic(*(sample[tasks, seeds] for sample in samples)))
+    edge = (1 - confidence) / 2
+    low, high = np.quantile(np.concatenate(values), [edge, 1 - edge])
+    return float(low), float(high)
+
+
+def performance_profile(losses: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+    """The fraction of tasks on which an optimizer is within a ratio of the best one.
+
+    Args:
+        losses: ``[optimizers, tasks]``, positive; NaN where an optimizer was not run.
+        ratios: ``[K]``, 1 or more.
+
+    Returns:
+        ``[optimizers, K]``.
+
+    Source: Dolan and More 2002, Mathematical Programming 91; losses stand for times here.
+    """
+    apart = losses / np.nanmin(losses, axis=0)
+    # Rounding must not take an optimizer's 1 from it.
+    return (apart[:, :, None] <= ratios * (1 + 1e-9)).mean(axis=1)

@@ -1,4 +1,4 @@
-"""SGD, momentum, RMSprop and Adam as rules, so that baselines run in the same unroll as learned rules.
+"""SGD, momentum, RMSprop, Adam and AdamW as rules, so that baselines run in the same unroll as learned rules.
 
 Their learning rate is a weight of phi (kept as its logarithm), so it can be meta-trained, and a batch of students can
 run one learning rate each. Step for step they equal their namesakes in torch.optim.
@@ -17,13 +17,13 @@ from l2l_opt.types import Params, RuleState
 
 
 class HandDesignedRule(UpdateRule):
-    """``update = -lr * schedule(t / num_steps) * direction(gradient, moments)``.
+    """``update = -lr * schedule(t / num_steps) * (direction(gradient, moments) + weight_decay * theta)``.
 
     Args:
         lr: learning rate, positive.
         schedule: ``"constant"``, or ``"cosine"`` for ``(1 + cos(pi t / num_steps)) / 2`` (constant where
             num_steps is unknown).
-        config: the subclass's other arguments.
+        config: the subclass's other arguments; ``weight_decay`` (decoupled, 0 where there is none) among them.
     """
 
     moments: tuple[str, ...] = ()
@@ -62,6 +62,8 @@ class HandDesignedRule(UpdateRule):
             step = state[name]["step"]
             moments = {key: state[name][key].squeeze(0) for key in self.moments}
             direction, moments = self.direction(gradient, moments, step + 1)
+            if self.config.get("weight_decay"):
+                direction = direction + self.config["weight_decay"] * params[name]
             scale = -self.log_lr.exp()
             cosine = self.config["schedule"] == "cosine"
             fraction = progress(step, num_steps, dtype=gradient.dtype) if cosine else None
@@ -169,3 +171,33 @@ class Adam(HandDesignedRule):
         mass2 = bias_correction(steps, beta=beta2, dtype=gradient.dtype)
         root = safe_sqrt(square) / mass2.sqrt()
         return average / mass1 / (root + eps), {"average": average, "square_average": square}
+
+
+@register_rule("adamw")
+class AdamW(Adam):
+    """Adam with decoupled weight decay: ``update = -lr * (m^ / (sqrt(v^) + eps) + weight_decay * theta)``.
+
+    Args:
+        lr: learning rate, positive.
+        beta1: decay of the first moment, in [0, 1).
+        beta2: decay of the second moment, in [0, 1).
+        eps: in the gradient's unit.
+        weight_decay: in [0, 1), of all parameters alike; multiplied by lr and the schedule, as in torch.optim.
+        schedule: ``"constant"`` or ``"cosine"``.
+
+    Source: arXiv 1711.05101, algorithm 2; its default here is that of torch.optim.
+    """
+
+    def __init__(
+        self,
+        *,
+        lr: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        schedule: str = "constant",
+    ):
+        HandDesignedRule.__init__(
+            self, lr=lr, schedule=schedule, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay
+        )

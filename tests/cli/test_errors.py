@@ -77,6 +77,9 @@ def error_line(err):
         (["evaluate", "nothing-there"], 1, ["shipped name or the path", "'nothing-there'"]),
         (["evaluate", "default-1", "--task", "nope"], 2, ["task", "'nope'"]),
         (["evaluate", "default-1", "--horizon", "0"], 2, ["--horizon", "0"]),
+        (["evaluate", "default-1", "--suite", "a", "--task", "b"], 2, ["exclude each other", "'a' and 'b'"]),
+        (["evaluate", "default-1", "--nproc", "2"], 2, ["--nproc is for suites", "--suite"]),
+        (["evaluate", "default-1", "--suite", "nowhere"], 1, ["a suite must be", "'nowhere'", "one task a line"]),
         (["inspect", "nothing-there"], 1, ["'nothing-there'"]),
         (["show", "nothing-there"], 1, ["'nothing-there'"]),
         (["show"], 2, ["RULE", "neither"]),
@@ -92,6 +95,27 @@ def test_wrong_words_are_named(run, tmp_path, arguments, code, words):
     for word in words:
         assert word in line
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "words"),
+    [
+        ("quadratics\nquadratix\n", [], ["task", "'quadratix'"]),
+        ("# none\n", [], ["at least one task"]),
+        ("quadratics\n", ["--baselines", "adamw,lion"], ["baseline must be one of", "'lion'", "prodigy"]),
+        ("quadratics\n", ["--dtype", "float16"], ["float16"]),
+    ],
+)
+def test_bad_suites_are_named_before_any_work(run, tmp_path, content, options, words):
+    (tmp_path / "suite.txt").write_text(content)
+    command = ["evaluate", "default-1", "--suite", "suite.txt", "--out", "out", "--cache", "cache", *options]
+    code, _, err = run(*command)
+    line = error_line(err)
+    assert code == 2, line
+    for word in words:
+        assert word in line
+    assert "tuning" not in err
+    assert not list(tmp_path.rglob("evaluation.json"))
 
 
 def test_missing_data_names_the_places_and_the_way_out(run, monkeypatch, tmp_path):

@@ -318,6 +318,36 @@ def test_a_plugins_rule_and_task_are_meta_trained_and_used(tmp_path):
     assert "--plugin FILE.py" in result.stderr
 
 
+def test_a_suite_is_judged_and_costs_nothing_the_second_time(tmp_path):
+    plugin, suite = tmp_path / "mine.py", tmp_path / "suite.txt"
+    plugin.write_text(PLUGIN)
+    suite.write_text("digits-mlp:hidden=4,layers=2,batch_size=8\nmy-quadratic:dim=3  # a user's own\n")
+    save_rule(make_rule("adam", lr=0.03), tmp_path / "rule.safetensors")
+    command = ["evaluate", tmp_path / "rule.safetensors", "--suite", suite, "--plugin", plugin, "--seeds", 2]
+    command += ["--horizon", 12, "--horizon", 15, "--tuning-seeds", 2, "--nproc", 2, "--cache", tmp_path / "cache"]
+    result = l2l_opt(*command, "--out", tmp_path / "first")
+    for word in (
+        "speed-up in steps",
+        "speed-up in seconds",
+        "wins of the rule",
+        "adamw-constant",
+        "muon is left out on my",
+    ):
+        assert word in result.stdout
+    assert "tuning adamw-cosine" in result.stderr
+    for name in ("curves.png", "profile.png"):
+        assert (tmp_path / "first" / name).read_bytes()[:4] == b"\x89PNG"
+    content = json.loads((tmp_path / "first" / "evaluation.json").read_text())
+    assert content["suite"]["tasks"] == ["digits-mlp:hidden=4,layers=2,batch_size=8", "my-quadratic:dim=3"]
+    assert len(content["summary"]) == 2
+    assert {row["optimizer"] for row in content["results"]} >= {"learned", "adamw", "adamw-constant", "sgd", "adam"}
+
+    again = l2l_opt(*command, "--out", tmp_path / "second", "--json")
+    assert json.loads(again.stdout) == content
+    assert (tmp_path / "second" / "evaluation.json").read_text() == (tmp_path / "first" / "evaluation.json").read_text()
+    assert {line.partition(":")[0] for line in again.stderr.splitlines()} == {"1 of 2 tasks", "2 of 2 tasks"}
+
+
 def test_lists():
     for what, words in (
         ("rules", ["lstm", "rnnprop", "sgd", "momentum", "rmsprop", "adam", "composed", "hidden_size=20"]),

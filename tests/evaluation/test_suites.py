@@ -1,60 +1,43 @@
-"""The suites: what is on them can be run, and what is held out is nowhere else."""
-
-from importlib import resources
+"""Suites: what a file may hold, and what is said of one that cannot be read."""
 
 import pytest
-import torch
 
-from l2l_opt.registry import parse_spec
-from l2l_opt.tasks import TASKS, make_task
-
-META_TRAINING = {
-    "quadratics",
-    "least-squares",
-    "digits-mlp",
-    "fashion-mlp",
-    "clusters-mlp",
-    "teacher-mlp",
-    "digits-conv",
-    "fashion-conv",
-    "digits-autoencoder",
-    "fashion-autoencoder",
-    "novel-rnn",
-    "novel-attention",
-}
-ON_DISK = {"mnist-mlp", "fashion-full-mlp", "cifar10-conv"}
+from l2l_opt.evaluation import suites
+from l2l_opt.evaluation.suites import Suite, load_suite
 
 
-def suite(name):
-    text = resources.files("l2l_opt.evaluation").joinpath(f"suites/{name}.txt").read_text()
-    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+def test_a_file_names_a_task_a_line(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text("# mine\n\n digits-mlp:hidden=8,layers=2  # wide\nquadratics + digits-mlp\n#quadratics\n")
+    assert load_suite(path) == Suite(str(path), ("digits-mlp:hidden=8,layers=2", "quadratics + digits-mlp"))
+    assert load_suite(str(path)).tasks == load_suite(path).tasks
 
 
-def names(specs):
-    return [parse_spec(spec)[0] for spec in specs]
+def test_a_shipped_suite_goes_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(suites, "FOLDER", tmp_path)
+    (tmp_path / "held-out.txt").write_text("quadratics\n")
+    assert load_suite("held-out") == Suite("held-out", ("quadratics",))
+    assert suites.list_suites() == ["held-out"]
+    with pytest.raises(FileNotFoundError, match=r"got 'heldout', use one of held-out, or a text file"):
+        load_suite("heldout")
 
 
-def test_there_are_enough_tasks_and_none_twice():
-    assert 8 <= len(suite("validation")) <= 10
-    assert len(suite("held-out")) >= 14
-    assert len(set(names(suite("held-out")))) == len(suite("held-out"))
+def test_where_no_suite_ships_that_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(suites, "FOLDER", tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=r"got 'validation', use one of \(none ship with this version\)"):
+        load_suite("validation")
 
 
-def test_what_is_held_out_is_nowhere_else():
-    validation, held_out = set(names(suite("validation"))), set(names(suite("held-out")))
-    assert not held_out & (validation | META_TRAINING)
-    assert validation - META_TRAINING == {"iris-mlp", "rings-gated", "digits-linear"}
-    # Every family is on one list.
-    assert set(TASKS.names()) >= held_out | validation | META_TRAINING | ON_DISK
-
-
-@pytest.mark.parametrize("spec", suite("validation") + suite("held-out"))
-def test_every_task_runs_with_batches_of_16_to_128_and_is_small(spec):
-    family = make_task(spec)
-    generator = torch.Generator().manual_seed(0)
-    data = family.sample(generator)
-    params = family.init_params(data, generator)
-    batch = family.sample_batch(data, generator)
-    assert 16 <= len(batch["index"]) <= 128
-    assert torch.isfinite(family.loss(params, data, batch))
-    assert sum(value.numel() for value in params.values()) < 50_000
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"# nothing\n", "must name at least one task; got none"),
+        (b"quadratics\ndigits-mlp\nquadratics # again\n", "each task once; got 'quadratics' twice"),
+        (b"\xff\xfe\x00", "must be UTF-8 text"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, content, message):
+    path = tmp_path / "bad.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_suite(path)

@@ -19,6 +19,9 @@ CASES = [
     ("rmsprop", {"lr": 0.01, "alpha": 0.95}, torch.optim.RMSprop, {"lr": 0.01, "alpha": 0.95}),
     ("adam", {"lr": 0.003}, torch.optim.Adam, {"lr": 0.003}),
     ("adam", {"lr": 0.3, "beta1": 0.5, "beta2": 0.9}, torch.optim.Adam, {"lr": 0.3, "betas": (0.5, 0.9)}),
+    ("adamw", {"lr": 0.01}, torch.optim.AdamW, {"lr": 0.01}),
+    ("adamw", {"lr": 0.03, "weight_decay": 0.5}, torch.optim.AdamW, {"lr": 0.03, "weight_decay": 0.5}),
+    ("adamw", {"lr": 0.03, "weight_decay": 0.0}, torch.optim.Adam, {"lr": 0.03}),
 ]
 
 
@@ -92,6 +95,7 @@ def test_the_learning_rate_is_the_one_weight():
         ("adam", {"lr": 0.1, "beta1": 1.0}, r"beta1 must lie in \[0, 1\); got 1.0"),
         ("adam", {"schedule": "linear"}, "schedule must be 'constant' or 'cosine'"),
         ("momentum", {"momentum": -1}, "momentum must lie in"),
+        ("adamw", {"weight_decay": 1.5}, "weight_decay must lie in"),
     ],
 )
 def test_bad_values_are_named(name, options, message):

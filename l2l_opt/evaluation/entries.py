@@ -1,0 +1,104 @@
+"""What a suite compares a rule with: entries, each tuned as a whole or taken with its defaults."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from l2l_opt.evaluation.baselines import Baseline
+from l2l_opt.evaluation.muon import embeddings_of, hidden_matrices
+from l2l_opt.evaluation.torch_runs import MakeOptimizer, is_installed, prodigy, schedule_free
+from l2l_opt.randomness import Stream, make_generator
+from l2l_opt.tasks.mixture import Tasks, draw_family
+
+COSINE = {"schedule": "cosine"}
+ADAMW_CONSTANT = Baseline("adamw-constant", "adamw", range(-7, 0))
+"""Weight decay 0.01, torch's default. The one that speed-ups are measured against."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the comparison.
+
+    Attributes:
+        name: as ``--baselines``, tables and plots have it.
+        variants: each with seven learning rates in half-decades; the best of all trials is the entry.
+        make: for an entry without tuning: builds the torch optimizer.
+        package: that ``make`` needs.
+    """
+
+    name: str
+    variants: tuple[Baseline, ...] = ()
+    make: MakeOptimizer | None = None
+    package: str | None = None
+
+
+ENTRIES = {
+    entry.name: entry
+    for entry in (
+        Entry("adamw", (ADAMW_CONSTANT, Baseline("adamw-cosine", "adamw", range(-6, 1), COSINE))),
+        Entry(
+            "sgd",
+            (
+                Baseline("sgd-constant", "momentum", range(-5, 2), {"momentum": 0.9}),
+                Baseline("sgd-cosine", "momentum", range(-5, 2), {"momentum": 0.9, **COSINE}),
+            ),
+        ),
+        Entry("adam", (Baseline("adam-constant", "adam", range(-7, 0)),)),
+        Entry(
+            "muon",
+            (
+                Baseline("muon-constant", "muon", range(-7, 0)),
+                Baseline("muon-cosine", "muon", range(-6, 1), COSINE),
+            ),
+        ),
+        Entry("schedule-free", make=schedule_free, package="schedulefree"),
+        Entry("prodigy", make=prodigy, package="prodigyopt"),
+    )
+}
+
+
+def entries_named(names: Iterable[str]) -> tuple[Entry, ...]:
+    """Entries by name, ``adamw`` among them and first, since ratios and speed-ups are against it.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    wanted = dict.fromkeys(["adamw", *names])
+    unknown = [name for name in wanted if name not in ENTRIES]
+    if unknown:
+        raise ValueError(f"a baseline must be one of {', '.join(ENTRIES)}; got {unknown[0]!r}, use one of these")
+    return tuple(ENTRIES[name] for name in wanted)
+
+
+def entries_for(tasks: Tasks, task: str, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+    """The entries that can be run on a task, and a note for each that cannot.
+
+    Args:
+        tasks: the task.
+        task: its name, for the notes.
+        entries: as wanted.
+    """
+    found, notes = [], []
+    for entry in entries:
+        if entry.package is not None and not is_installed(entry.package):
+            notes.append(f"{entry.name} is left out: {entry.package} is not installed (pip install 'l2l_opt[bench]')")
+        elif entry.name == "muon":
+            without = _muon_without(tasks)
+            if without is None:
+                notes.append(f"muon is left out on {task}: it has no hidden matrices")
+                continue
+            options: dict[str, Any] = {"without": without} if without else {}
+            variants = tuple(replace(own, options={**own.options, **options}) for own in entry.variants)
+            found.append(replace(entry, variants=variants))
+        else:
+            found.append(entry)
+    return found, notes
+
+
+def _muon_without(tasks: Tasks) -> tuple[str, ...] | None:
+    """Matrices that Muon leaves to AdamW, as the first reporting student has them; None where none are left to it."""
+    generator = make_generator(0, Stream.REPORTING, 0, 0)
+    family = draw_family(tasks, make_generator(0, Stream.GROUP, int(Stream.REPORTING), 0, 0))
+    without = embeddings_of(family)
+    params = family.init_params(family.sample(generator), generator)
+    return without if hidden_matrices(params, without) else None

@@ -1,0 +1,115 @@
+"""Optimizers of torch.optim's kind in a plain loop, on the very students and batches that rules are run on."""
+
+import importlib.util
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from l2l_opt.evaluation.runs import Run, loss_on_test_batches, reporting_students
+from l2l_opt.rules.hand_designed import SGD
+from l2l_opt.students import final_losses
+from l2l_opt.tasks.mixture import Tasks
+
+MakeOptimizer = Callable[[list[nn.Parameter]], Any]
+
+
+def schedule_free(params: list[nn.Parameter]) -> Any:
+    """Schedule-Free AdamW with its defaults (arXiv 2405.15682)."""
+    from schedulefree import AdamWScheduleFree  # pyright: ignore[reportMissingImports]
+
+    return AdamWScheduleFree(params)
+
+
+def prodigy(params: list[nn.Parameter]) -> Any:
+    """Prodigy with its defaults (arXiv 2306.06101)."""
+    from prodigyopt import Prodigy  # pyright: ignore[reportMissingImports]
+
+    return Prodigy(params)
+
+
+def is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def run_torch_optimizer(
+    make: MakeOptimizer, tasks: Tasks, *, horizon: int, num_seeds: int, seed: int, window_length: int = 50
+) -> Run:
+    """Train the reporting students one after the other with a torch optimizer.
+
+    An optimizer with ``train()`` and ``eval()`` (Schedule-Free) takes gradients at one point, y, and is meant to be
+    used at another, x. Its training losses are those at y; over the last 10 % of the steps losses at x on the same
+    batches are taken too, and the final losses are those of the point whose mean over students is less. Its test loss
+    is at x.
+
+    Args:
+        make: builds the optimizer from a list of parameters.
+        tasks: where students come from.
+        horizon: inner steps.
+        num_seeds: students.
+        seed: of all students.
+        window_length: inner steps whose batches are held in memory at once.
+    """
+    start = time.perf_counter()
+    curves, at_x, tests = zip(
+        *(_run_student(make, tasks, horizon, number, seed, window_length) for number in range(num_seeds)), strict=True
+    )
+    seconds = (time.perf_counter() - start) / num_seeds
+    losses, about = torch.stack(curves, dim=1), {}
+    final = final_losses(losses)
+    if at_x[0] is not None:
+        others = torch.stack([value for value in at_x if value is not None])
+        better = bool(_mean(others) < _mean(final))
+        final, about = (others if better else final), {"judged_at": "x" if better else "y"}
+    return Run(losses, final, torch.stack(tests), seconds, about)
+
+
+def _mean(losses: Tensor) -> float:
+    mean = float(losses.double().mean())
+    return mean if math.isfinite(mean) else math.inf
+
+
+def _run_student(
+    make: MakeOptimizer, tasks: Tasks, horizon: int, number: int, seed: int, window_length: int
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    students = reporting_students(SGD(), tasks, numbers=[number], horizon=horizon, seed=seed)
+    (student,) = students.members
+    family, data = student.family, student.data
+    params = {name: nn.Parameter(p[0].clone()) for name, p in student.inner.params.items()}
+    optimizer = make(list(params.values()))
+    has_two_points = callable(getattr(optimizer, "eval", None))
+    if has_two_points:
+        optimizer.train()
+    curve, at_x, tail = [], [], max(10, horizon // 10)
+    for begin in range(0, horizon, window_length):
+        (window,) = students.windows(min(window_length, horizon - begin))
+        for batch in window.batches[:-1]:
+            own = tree_map(lambda leaf: leaf[0], batch)
+            if has_two_points and len(curve) >= horizon - tail:
+                at_x.append(_loss_at_x(optimizer, params, lambda own=own: family.loss(dict(params), data, own)))
+            optimizer.zero_grad()
+            loss = family.loss(dict(params), data, own)
+            loss.backward()
+            optimizer.step()
+            curve.append(loss.detach())
+    if has_two_points:
+        optimizer.eval()
+    test = loss_on_test_batches(family, {name: p.detach() for name, p in params.items()}, data, seed, number)
+    return torch.stack(curve).cpu(), torch.stack(at_x).mean().cpu() if at_x else None, test
+
+
+def _loss_at_x(optimizer: Any, params: dict[str, nn.Parameter], loss: Callable[[], Tensor]) -> Tensor:
+    kept = [p.detach().clone() for p in params.values()]
+    optimizer.eval()
+    with torch.no_grad():
+        value = loss()
+    optimizer.train()
+    # Going to x and back rounds; judging must not change what is judged.
+    with torch.no_grad():
+        for p, known in zip(params.values(), kept, strict=True):
+            p.copy_(known)
+    return value

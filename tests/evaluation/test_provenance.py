@@ -1,0 +1,77 @@
+"""What a result depends on is in its key: code, data, weights."""
+
+import pytest
+import torch
+from torch import nn
+
+from l2l_opt.evaluation import provenance
+from l2l_opt.rules import make_rule
+from l2l_opt.tasks import ModuleTask, make_task
+from l2l_opt.tasks.mixture import make_tasks
+
+RUNS = "l2l_opt.evaluation.runs"
+
+
+def changed(monkeypatch, name):
+    content = provenance._content
+    monkeypatch.setattr(provenance, "_content", lambda path: content(path) + b"x" * (path.name == name))
+
+
+@pytest.mark.parametrize("name", ["runs.py", "students.py", "unroll.py", "randomness.py", "schedules.py", "types.py"])
+def test_code_that_a_module_imports_is_in_its_digest(monkeypatch, name):
+    before = provenance.code_digest([RUNS], without=provenance.NOT_OF_BASELINES)
+    assert before == provenance.code_digest([RUNS], without=provenance.NOT_OF_BASELINES)
+    changed(monkeypatch, name)
+    assert before != provenance.code_digest([RUNS], without=provenance.NOT_OF_BASELINES)
+
+
+@pytest.mark.parametrize("name", ["replay.py", "portable.py", "mlp.py", "summary.py"])
+def test_code_that_baselines_do_not_run_is_not(monkeypatch, name):
+    before = provenance.code_digest([RUNS], without=provenance.NOT_OF_BASELINES)
+    changed(monkeypatch, name)
+    assert before == provenance.code_digest([RUNS], without=provenance.NOT_OF_BASELINES)
+
+
+@pytest.mark.parametrize("name", ["lstm.py", "recurrent.py", "reference.py"])
+def test_a_rules_identity_holds_its_code(monkeypatch, name):
+    rule = make_rule("lstm")
+    before = provenance.rule_identity(rule)
+    changed(monkeypatch, name)
+    assert before != provenance.rule_identity(rule)
+
+
+def test_compiled_kernels_are_in_the_digest_of_their_package(monkeypatch):
+    before = provenance.code_digest(["l2l_opt.kernels"])
+    native = sorted((provenance.Path(provenance.__file__).parent.parent / "kernels" / "native").glob("*.c*"))
+    changed(monkeypatch, native[0].name)
+    assert before != provenance.code_digest(["l2l_opt.kernels"])
+
+
+def test_a_rules_identity_holds_its_weights_and_config():
+    rule = make_rule("adam", lr=0.1)
+    before = provenance.rule_identity(rule)
+    assert before == provenance.rule_identity(make_rule("adam", lr=0.1))
+    assert before != provenance.rule_identity(make_rule("adam", lr=0.1, beta1=0.8))
+    with torch.no_grad():
+        rule.log_lr += 1e-9
+    assert before != provenance.rule_identity(rule)
+
+
+def test_the_code_of_a_task_is_the_module_of_its_factory():
+    assert provenance.task_code("digits-mlp:hidden=3") == ["l2l_opt.tasks.mlp"]
+    assert provenance.task_code("2*digits-mlp:hidden=3..5 + quadratics") == [
+        "l2l_opt.tasks.mlp",
+        "l2l_opt.tasks.quadratics",
+    ]
+
+
+def test_a_fingerprint_tells_data_and_families_apart():
+    def family(scale):
+        inputs = torch.arange(30.0).reshape(10, 3) * scale
+        return ModuleTask(nn.Linear(3, 1), nn.functional.mse_loss, (inputs, torch.ones(10, 1)))
+
+    assert provenance.fingerprint(family(1.0), seed=0) == provenance.fingerprint(family(1.0), seed=0)
+    assert provenance.fingerprint(family(1.0), seed=0) != provenance.fingerprint(family(1.001), seed=0)
+    quadratics = make_task("quadratics:dim=3")
+    assert provenance.fingerprint(quadratics, seed=0) != provenance.fingerprint(quadratics, seed=1)
+    assert len(provenance.fingerprint(make_tasks("quadratics:dim=2..6"), seed=0)) == 4

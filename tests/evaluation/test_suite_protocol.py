@@ -1,0 +1,227 @@
+"""A suite judged as a whole: pairing, the cache, figures, several processes."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from l2l_opt.evaluation import provenance, task_judgement
+from l2l_opt.evaluation.entries import ENTRIES, entries_for, entries_named
+from l2l_opt.evaluation.suite_plots import profile_png, small_multiples_png
+from l2l_opt.evaluation.suite_protocol import evaluate_suite
+from l2l_opt.evaluation.suites import Suite
+from l2l_opt.evaluation.summary import as_json, losses_of, seconds_speed_ups
+from l2l_opt.evaluation.task_judgement import Protocol, TaskJudge
+from l2l_opt.rules import make_rule
+from l2l_opt.tasks import make_task
+
+SUITE = Suite("two", ("digits-mlp:hidden=8,layers=2,activation=relu,batch_size=32", "quadratics:dim=3"))
+RULE = {"rule": "x"}
+NO_TIMES = {"learned": 2.0, "adamw": 1.0, "adamw_kind": "fused"}
+
+
+@pytest.fixture(scope="module")
+def protocol(tmp_path_factory):
+    return Protocol(
+        horizons=(12, 20), num_seeds=3, tuning_seeds=2, cache=tmp_path_factory.mktemp("cache"), dtype=torch.float64
+    )
+
+
+@pytest.fixture(scope="module")
+def judged(protocol):
+    torch.set_num_threads(1)
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task_judgement, "seconds_per_step", lambda *a, **k: NO_TIMES)
+        return evaluate_suite(make_rule("adam", lr=0.05), SUITE, protocol, settings=RULE, say=said.append), said
+
+
+def names(judgement):
+    return [result.optimizer for result in judgement.results]
+
+
+def test_every_task_is_judged_at_every_horizon_beside_every_baseline(judged):
+    judgements, said = judged
+    assert [(own.task, own.horizon) for own in judgements] == [(task, h) for task in SUITE.tasks for h in (12, 20)]
+    installed = [name for name, entry in ENTRIES.items() if entry.make is None]
+    for own in judgements:
+        expected = {"learned", "adamw-constant", *installed} - ({"muon"} if own.task.startswith("quad") else set())
+        assert expected <= set(names(own))
+        assert names(own)[:2] == ["learned", "adamw"]
+    assert any("muon is left out on quadratics:dim=3: it has no hidden matrices" in own.notes for own in judgements)
+    assert "2 of 2 tasks: quadratics:dim=3 done" in said
+
+
+def test_all_start_from_the_same_students(judged):
+    for own in judged[0]:
+        for result in own.results:
+            np.testing.assert_allclose(result.curves[0], own.first_losses, rtol=1e-9)
+            assert len(result.test_losses) == 3
+
+
+def test_a_tuned_entry_is_the_best_of_all_its_trials(judged):
+    for own in judged[0]:
+        for result in own.results:
+            tried = result.settings.get("tried")
+            if tried is None:
+                continue
+            assert all(len(figures) >= 7 for figures in tried.values())
+            figures = {(name, lr): figure for name, row in tried.items() for lr, figure in row.items()}
+            (name, lr), _ = min(figures.items(), key=lambda item: item[1])
+            assert f"{result.settings['lr']:.3g}" == lr
+            assert result.settings["schedule"] in name
+            rates = sorted(map(float, tried[name]))
+            assert rates[0] < float(lr) < rates[-1]
+
+
+def test_the_final_loss_is_the_mean_of_the_tail(judged):
+    for own in judged[0]:
+        learned = own.results[0]
+        np.testing.assert_allclose(learned.final_losses, learned.curves[-10:].mean(axis=0), rtol=1e-9)
+
+
+def test_speed_ups_in_seconds_are_those_in_steps_times_the_seconds_a_step(judged):
+    for own in judged[0]:
+        assert seconds_speed_ups(own) == pytest.approx([value / 2 for value in own.speed_ups])
+
+
+def test_adamw_judged_against_itself_has_no_speed_up(protocol):
+    judge = TaskJudge(SUITE.tasks[0], replace(protocol, baselines=()))
+    rule = make_rule("adamw", lr=judge.tuned(ENTRIES["adamw"].variants[0], 20).lr)
+    own = judge.judge(rule.double(), 20, RULE)
+    assert max(own.speed_ups) <= 1
+    assert min(own.speed_ups) > 0.7
+    assert max(judge.judge(make_rule("sgd", lr=1e-12), 20, RULE).speed_ups) < 0.7
+    assert judge.judge(make_rule("sgd", lr=1e12), 20, RULE).speed_ups == [0.0] * 3
+
+
+def test_the_summary_is_worked_out_from_the_results(judged, protocol):
+    judgements, _ = judged
+    content = json.loads(json.dumps(as_json(judgements, SUITE, protocol, RULE), allow_nan=False))
+    assert content["suite"] == {"name": "two", "tasks": list(SUITE.tasks)}
+    assert [summary["horizon"] for summary in content["summary"]] == [12, 20]
+    for summary in content["summary"]:
+        here = [own for own in judgements if own.horizon == summary["horizon"]]
+        ratios = losses_of(here, "adamw").mean(axis=1) / losses_of(here, "learned").mean(axis=1)
+        assert summary["ratio"]["adamw"]["geometric_mean"] == pytest.approx(np.exp(np.log(ratios).mean()))
+        assert list(summary["ratio_by_task"].values()) == pytest.approx(ratios)
+        low, high = summary["ratio"]["adamw"]["interval"]
+        assert low <= summary["ratio"]["adamw"]["geometric_mean"] <= high
+        assert summary["wins"]["adamw"] == {"wins": int((ratios >= 1).sum()), "tasks": 2}
+        assert summary["wins"]["muon"]["tasks"] == 1
+        assert max(row[0] for row in summary["profile"]["fractions"].values()) >= 0.5
+        assert "adamw-constant" not in summary["profile"]["fractions"]
+    assert len(content["results"]) == sum(len(own.results) for own in judgements)
+    assert {"task", "horizon", "optimizer", "settings", "final_losses", "mean", "interval", "seconds"} < set(
+        content["results"][0]
+    )
+    assert {"test_losses", "test_mean", "test_interval"} < set(content["results"][0])
+    assert content["speed_up"][0]["seconds_per_step"] == NO_TIMES
+
+
+def test_a_second_time_all_is_read(judged, protocol, monkeypatch):
+    def refuse(*arguments, **keywords):
+        raise AssertionError("computed again")
+
+    for name in ("tune", "run_rule", "run_torch_optimizer", "long_curves", "seconds_per_step"):
+        monkeypatch.setattr(task_judgement, name, refuse)
+    again = evaluate_suite(make_rule("adam", lr=0.05), SUITE, protocol, settings=RULE)
+    assert as_json(again, SUITE, protocol, RULE) == as_json(judged[0], SUITE, protocol, RULE)
+
+
+def test_another_rule_costs_its_own_runs_only(judged, protocol, monkeypatch):
+    monkeypatch.setattr(task_judgement, "seconds_per_step", lambda *a, **k: NO_TIMES)
+    said = []
+    evaluate_suite(make_rule("adam", lr=0.06), SUITE, protocol, settings=RULE, say=said.append)
+    computed = [message for message in said if "of 2 tasks" not in message]
+    assert len(computed) == 6
+    assert all(message.endswith(("learned", "timing")) for message in computed)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"tuning_seeds": 3},
+        {"dtype": torch.float32},
+        {"plugins": ("x",)},
+    ],
+)
+def test_tuning_is_done_anew_when_anything_changes(judged, protocol, change):
+    said = []
+    judge = TaskJudge("quadratics:dim=3", replace(protocol, **change), say=said.append)
+    judge.tuned(ENTRIES["sgd"].variants[0], 12)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("what", ["code", "torch", "data", "grid", "horizon"])
+def test_tuning_is_done_anew_when_its_surroundings_change(judged, protocol, monkeypatch, what):
+    baseline, horizon = ENTRIES["sgd"].variants[0], 12
+    if what == "code":
+        content = provenance._content
+        monkeypatch.setattr(provenance, "_content", lambda path: content(path) + b"x" * (path.name == "baselines.py"))
+    elif what == "torch":
+        monkeypatch.setattr(provenance, "versions", lambda: {"torch": "99"})
+    elif what == "data":
+        monkeypatch.setattr(provenance, "fingerprint", lambda *a, **k: ["0x1"])
+    elif what == "grid":
+        baseline = replace(baseline, half_decades=range(-6, 2))
+    else:
+        horizon = 13
+    said = []
+    TaskJudge("quadratics:dim=3", protocol, say=said.append).tuned(baseline, horizon)
+    assert len(said) == 1
+
+
+def test_planned_steps_belong_to_the_rules_runs(judged, protocol):
+    said = []
+    judge = TaskJudge("quadratics:dim=3", replace(protocol, planned_steps=None), say=said.append)
+    judge.judge(make_rule("adam", lr=0.05), 12, RULE)
+    assert said == ["quadratics:dim=3, 12 steps: learned"]
+
+
+def test_several_processes_find_the_same(judged, protocol, monkeypatch, tmp_path):
+    monkeypatch.setattr(task_judgement, "seconds_per_step", lambda *a, **k: NO_TIMES)
+    few = replace(protocol, cache=tmp_path, baselines=("sgd",), horizons=(12,))
+    rule = make_rule("adam", lr=0.05)
+    found = evaluate_suite(rule, SUITE, few, settings=RULE, num_processes=2)
+    for ours, theirs in zip(found, [own for own in judged[0] if own.horizon == 12], strict=True):
+        assert ours.task == theirs.task
+        assert ours.results[0].final_losses == pytest.approx(theirs.results[0].final_losses, rel=1e-9)
+        assert ours.speed_ups == theirs.speed_ups
+
+
+def test_a_wrong_task_fails_before_any_work(protocol):
+    said = []
+    with pytest.raises(ValueError, match="got 'quadratix'"):
+        evaluate_suite(
+            make_rule("sgd"), Suite("bad", ("quadratics", "quadratix")), protocol, settings=RULE, say=said.append
+        )
+    assert said == []
+
+
+def test_adamw_is_always_among_the_baselines():
+    assert [entry.name for entry in entries_named(["muon"])] == ["adamw", "muon"]
+    with pytest.raises(ValueError, match="a baseline must be one of adamw, sgd, .*; got 'lion'"):
+        entries_named(["lion"])
+
+
+def test_what_is_not_installed_is_left_out_with_a_note(monkeypatch):
+    monkeypatch.setattr("l2l_opt.evaluation.entries.is_installed", lambda package: False)
+    entries, notes = entries_for(make_task("quadratics:dim=3"), "quadratics", entries_named(ENTRIES))
+    assert [entry.name for entry in entries] == ["adamw", "sgd", "adam"]
+    assert "schedule-free is left out: schedulefree is not installed (pip install 'l2l_opt[bench]')" in notes
+    assert len(notes) == 3
+
+
+def test_pictures_are_drawn_even_of_diverged_rules(judged, protocol):
+    judgements, _ = judged
+    content = as_json(judgements, SUITE, protocol, RULE)
+    curves = small_multiples_png(judgements)
+    assert curves[:4] == profile_png(content["summary"])[:4] == b"\x89PNG"
+    assert len(curves) > 20_000
+    bad = judgements[0].results[0]
+    gone = replace(bad, curves=np.full_like(bad.curves, np.nan))
+    assert small_multiples_png([replace(judgements[0], results=[gone])])[:4] == b"\x89PNG"
