@@ -163,9 +163,9 @@ def unroll(
             CoordinateSample() if sample is None else sample,
         )
         return InnerState(params, state, inner.num_steps), losses
-    if not torch.is_grad_enabled() and (compiled := rule.compiled_step_of(weights)) is not None:
-        if serves_particles(inner.params, inner.state):
-            return steps.run_compiled(compiled, inner, batches, judging)
+    compiled = None if torch.is_grad_enabled() else rule.compiled_step_of(weights)
+    if compiled is not None and serves_particles(inner.params, inner.state):
+        return steps.run_compiled(compiled, inner, batches, judging)
     parts: list[Tensor] = []
     length = segment_length(num_steps) if gradient_checkpointing and torch.is_grad_enabled() else max(num_steps, 1)
     for start in range(0, num_steps, length):

@@ -50,7 +50,17 @@ COMMON += ["--reparametrise", "0.2..5", "--meta-lr-schedule", "cosine", "--valid
 STAGES = {
     "first": [
         *("--rule", "scale-free", "--task", mixture(hidden="8..32", layers="1..3"), "--horizon", "100..1000"),
-        *("--truncation-length", "50", "--second-derivatives", "--meta-loss", "linear", "--students", "8"),
+        *(
+            "--truncation-length",
+            "50",
+            "--estimator",
+            "tbptt:clip_window=10",
+            "--second-derivatives",
+            "--meta-loss",
+            "linear",
+            "--students",
+            "8",
+        ),
         *("--group-size", "2", "--meta-lr", "0.003", "--outer-steps", "160", "--validate-every", "40"),
     ],
     "second": [

@@ -20,7 +20,8 @@ class MetaLoss:
 
     Attributes:
         over_steps: w over the K steps: ``"sum"`` (1), ``"mean"`` (1 / K), ``"linear"`` (k / K), ``"progress"``
-            (2 f / K, f the fraction of the horizon that is over after the step), ``"last"`` (only the last), K numbers; or ``"best-so-far"``, the mean over steps of the least loss of the episode until there.
+            (2 f / K, f the fraction of the horizon that is over after the step), ``"last"`` (only the last), K numbers;
+            or ``"best-so-far"``, the mean over steps of the least loss of the episode until there.
         normalisation: ``"none"``, l = loss; ``"log"``, l = log(loss / initial loss of the episode), which puts tasks
             of any loss scale on one footing.
         clip: l is at most this, and is this where a student has diverged; None for no bound.

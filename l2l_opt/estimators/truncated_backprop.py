@@ -8,7 +8,10 @@ and the meta-loss of each window is differentiated through its own arrows only: 
 by value, so memory does not grow with the horizon, and what a step does to losses beyond its window is not seen.
 """
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from l2l_opt.estimators.base import ESTIMATORS, MetaGradient, MetaGradientEstimator
 from l2l_opt.estimators.meta_loss import MetaLoss
@@ -35,10 +38,13 @@ class TruncatedBackprop(MetaGradientEstimator):
         coordinate_stride: n; where windows are replayed (``lstm`` and ``rnnprop`` on a CPU), differentiate through
             every n-th coordinate of large tensors only, each counted n times and the first drawn for each window. The
             meta-gradient stays unbiased and its backward pass takes an n-th of the time.
+        clip_window: bound on the Euclidean norm of the meta-gradient of each window of a group of students, times their
+            share of all students, so that one that explodes does not outweigh the others; one that is not finite
+            counts as zero. None for no bound.
 
     Raises:
         ValueError: a truncation length that is longer than the horizon or does not divide it, a coordinate_stride
-            that is not a positive integer.
+            that is not a positive integer, a clip_window that is not positive.
 
     Source: arXiv 1606.04474, section 2 and 3 (horizon 100, truncation length 20, no second derivatives).
     """
@@ -54,6 +60,7 @@ class TruncatedBackprop(MetaGradientEstimator):
         second_derivatives: bool = False,
         gradient_checkpointing: bool = False,
         coordinate_stride: int = 1,
+        clip_window: float | None = None,
     ):
         super().__init__(
             horizon=horizon,
@@ -64,6 +71,9 @@ class TruncatedBackprop(MetaGradientEstimator):
         )
         if not isinstance(coordinate_stride, int) or coordinate_stride < 1:
             raise ValueError(f"coordinate_stride must be a positive integer; got {coordinate_stride!r}, use e.g. 8")
+        if clip_window is not None and not 0 < clip_window < float("inf"):
+            raise ValueError(f"clip_window must be a positive number; got {clip_window!r}, use e.g. 10, or None")
+        self.clip_window = clip_window
         self.second_derivatives, self.gradient_checkpointing = second_derivatives, gradient_checkpointing
         self.coordinate_stride = coordinate_stride
 
@@ -94,13 +104,24 @@ class TruncatedBackprop(MetaGradientEstimator):
                     losses, window.known_initial_losses(losses), window.best_losses, window.progress
                 )
                 own = torch.autograd.grad(per_student.sum() / len(students), list(phi.values()), materialize_grads=True)
-            for total, gradient in zip(gradients.values(), own, strict=True):
+            share = len(window.indices) / len(students)
+            for total, gradient in zip(gradients.values(), self._bounded(own, share), strict=True):
                 total += gradient
             students.advance(window, inner, losses)
             values[window.indices] = per_student.detach().double().cpu()
             all_losses[:, window.indices] = losses.detach().double().cpu()
         students.restart(all_losses)
         return MetaGradient(gradients, values.mean(), all_losses), students
+
+    def _bounded(self, gradients: Sequence[Tensor], share: float) -> Sequence[Tensor]:
+        """The meta-gradient of a window, no longer than its students' share of ``clip_window``; zero if not finite."""
+        if self.clip_window is None:
+            return gradients
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(each) for each in gradients]))
+        if not torch.isfinite(norm):
+            return [torch.zeros_like(each) for each in gradients]
+        factor = (share * self.clip_window / norm.clamp(min=1e-30)).clamp(max=1.0)
+        return [factor * each for each in gradients]
 
     def _draw_sample(self, students: Students, first: Student) -> CoordinateSample | None:
         """The coordinates of a window, drawn for the first of its students."""

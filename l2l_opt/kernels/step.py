@@ -16,7 +16,8 @@ _library = torch.library.Library("l2l_opt", "FRAGMENT")
 _library.define(
     "recurrent_step_(str kind, Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] hidden, Tensor(c!)[] cell, "
     "Tensor(d!)[] averages, Tensor(e!)[] squares, Tensor(f!)[] memories, Tensor(g!)[] directions, Tensor numbers, "
-    "Tensor[] weights, Tensor biases, Tensor options, float lr, float decay, float sign, bool guarded) -> (Tensor, Tensor)"
+    "Tensor[] weights, Tensor biases, Tensor options, float lr, float decay, float sign, bool guarded) "
+    "-> (Tensor, Tensor)"
 )
 
 

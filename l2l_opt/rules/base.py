@@ -68,7 +68,7 @@ class UpdateRule(nn.Module, abc.ABC):
         return None
 
     def compiled_step_of(self, phi: Params) -> CompiledStep | None:
-        """The same for ``kernels.particles_step_``, with weights ``phi``, shared or ``[P, ...]``; None where it is not."""
+        """The same for ``kernels.particles_step_``, with weights phi, shared or ``[P, ...]``; None where it is not."""
         return None
 
 

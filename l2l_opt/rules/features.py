@@ -87,7 +87,7 @@ def summed_by(reduce: Reduce | None) -> Iterator[None]:
 
 
 def shard_sum(value: Tensor, reduce: Reduce | None = None) -> Tensor:
-    """The sum of a value, element by element, over the devices that hold the shards of one tensor; itself where it is whole.
+    """The sum of a value, element by element, over the devices that hold the shards of one tensor.
 
     Args:
         value: this device's term, of any shape.

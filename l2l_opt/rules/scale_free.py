@@ -27,6 +27,8 @@ SQUARE_BETA = 0.99
 AGREEMENT_BETAS = (0.8, 0.97)
 GRADIENT_BETA = 0.9
 TINY = 1e-16
+RELATIVE_EPS = 1e-4
+"""Of the tensor's root mean square gradient; what is smaller is taken for noise."""
 NUM_INPUTS = 6
 NUM_CONTEXT = 16
 NUM_OUTPUTS = 3
@@ -46,7 +48,8 @@ over their logarithm."""
 class ScaleFreeRule(UpdateRule):
     """A small LSTM a coordinate and a small network a tensor, which choose direction and length of Adam's step.
 
-    With bias-corrected moments m_.5, m_.9, m_.99 of g and v of g^2 (decay .99), r = sqrt(v) and f = t / T:
+    With bias-corrected moments m_.5, m_.9, m_.99 of g and v of g^2 (decay .99), and f = t / T,
+    r = sqrt(v) + 1e-4 of the usual rms(g) of the tensor:
 
         x = clip_5([g / r, m_.5 / r, m_.9 / r, m_.99 / r, p / rms(p)]), log(r / rms(r) + 1e-3)      a coordinate
         c = what the tensor shows (``_context``)                                                    a tensor
@@ -160,8 +163,10 @@ class ScaleFreeRule(UpdateRule):
     def compiled_step_of(self, phi: Params) -> CompiledStep:
         biases = torch.cat([phi["layer.bias"], phi["readout.bias"]], -1)
         own = biases.new_tensor(
-            [*BETAS, SQUARE_BETA, TINY, self.output_scale, self.zero_scale, self.growth, self.long_run]
-            + [*AGREEMENT_BETAS, GRADIENT_BETA, self.tensor_layer.out_features]
+            [
+                *(*BETAS, SQUARE_BETA, TINY, self.output_scale, RELATIVE_EPS, self.growth, self.long_run),
+                *(*AGREEMENT_BETAS, GRADIENT_BETA, self.tensor_layer.out_features),
+            ]
         )
         parts = [
             own.expand(*biases.shape[:-1], -1),
@@ -207,7 +212,9 @@ class ScaleFreeRule(UpdateRule):
         averages = betas * before + (1 - betas) * g
         square = SQUARE_BETA * coordinates(state["square_average"]) + (1 - SQUARE_BETA) * g * g
         masses = -torch.expm1(steps.to(dtype) * betas.log())
-        root = safe_sqrt(square / bias_correction(steps, beta=SQUARE_BETA, dtype=dtype)) + TINY
+        rms_g = safe_sqrt(tensor_sum(g * g) / tensor_sum(torch.ones_like(g)).clamp(min=1)).clamp(min=TINY)
+        usual = torch.where(state["step"] == 0, rms_g, state["gradient"].to(dtype).exp())
+        root = safe_sqrt(square / bias_correction(steps, beta=SQUARE_BETA, dtype=dtype)) + RELATIVE_EPS * usual
         momenta = averages / masses / root
         ratio, past = g / root, before[1:2] / root
         sums = torch.stack(
@@ -236,8 +243,7 @@ class ScaleFreeRule(UpdateRule):
     def _contexts(
         self, looks: dict[str, "_Look"], state: RuleState, shapes: dict[str, tuple[int, ...]], num_steps: Tensor | None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """What the network is told of each tensor ``[tensors, NUM_CONTEXT]``, the size of an update of one ``[tensors]``,
-        and what is remembered of each tensor."""
+        """What the network is told of each tensor ``[tensors, NUM_CONTEXT]``, sizes ``[tensors]``, next memories."""
         names = list(looks)
         sums = torch.stack([looks[name].sums for name in names], 1)
         dtype = sums.dtype
@@ -338,7 +344,7 @@ def whitened(matrix: Tensor) -> Tensor:
     tall = is_sharded() or matrix.shape[-2] > matrix.shape[-1]
     wide = matrix.mT if tall else matrix
     gram = shard_sum(wide @ wide.mT)
-    square = gram.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=TINY)[..., None, None]
+    square = gram.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=1e-8)[..., None, None]
     gram = gram / square
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     total = eye

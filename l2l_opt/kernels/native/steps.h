@@ -8,7 +8,7 @@ constexpr int SUMS = 8;
 // What the coordinates of one tensor share, from sums over them; for rules that look at more than a coordinate.
 struct Shared {
     double sums[SUMS] = {};
-    float size = 0, power = 0, over_rms = 0, over_root_rms = 0;
+    float size = 0, power = 0, eps = 0, over_rms = 0, over_root_rms = 0;
     std::vector<float> biases;
 
     float rms(int which, int64_t count) const { return static_cast<float>(std::sqrt(sums[which] / static_cast<double>(count))); }
@@ -76,7 +76,7 @@ struct Momenta {
     static constexpr bool LOOKS_TWICE = true;
     const float* options;
     const Shape& shape;
-    float over_mass[4] = {};
+    float over_mass[4] = {}, eps = 0;
     alignas(64) float momenta[3 * TILE] = {}, log_root[TILE] = {};
 
     // Brings moments up to date and sums: p^2, r^2, (m_.9 / r)^2, (m_.99 / r)^2, (g / r)^2, (m_.9 before / r)^2, their
@@ -93,7 +93,7 @@ struct Momenta {
             for (int k = 0; k < 3; ++k)
                 store(here + k * TILE, load(here + k * TILE) * options[k] + g * (1.0f - options[k]));
             store(here + 3 * TILE, load(here + 3 * TILE) * options[3] + g * g * (1.0f - options[3]));
-            vec r = root(load(here + 3 * TILE) * over_mass[3]) + options[4], over_r = 1.0f / r;
+            vec r = root(load(here + 3 * TILE) * over_mass[3]) + eps, over_r = 1.0f / r;
             vec middle = load(here + TILE) * over_mass[1] * over_r;
             vec slow = load(here + 2 * TILE) * over_mass[2] * over_r;
             vec p = load(param + v * W), ratio = g * over_r;
@@ -115,7 +115,7 @@ struct Momenta {
         gather(in + 4 * TILE, tensor.value(particle) + at, 0, 1, n);
         for (int v = 0; v < V; ++v) {
             float* x = in + v * W;
-            vec r = root(load(square + v * W) * over_mass[3]) + options[4], over_r = 1.0f / r;
+            vec r = root(load(square + v * W) * over_mass[3]) + eps, over_r = 1.0f / r;
             store(x, within(gradient[v] * over_r, 5.0f));
             for (int k = 0; k < 3; ++k) {
                 vec ratio = load(x + (1 + k) * TILE) * over_mass[k] * over_r;
@@ -133,8 +133,10 @@ struct Momenta {
 // The compact rule (compact.py). Options from 5 on: smallest rms, output_scale, floor, growth, then biases [B] and context
 // weights [B][7]. numbers: one over the masses of averages and squares, then fraction, time, first rms, shrinkage.
 struct Residual : Momenta {
+    void prime(const StepCall&, const StepTensor&, int64_t) const {}
     void begin(const StepTensor& tensor, int64_t particle) {
         for (int k = 0; k < 4; ++k) over_mass[k] = tensor.number(particle)[k];
+        eps = options[4];
     }
 
     TARGET void share(const StepTensor& tensor, int64_t particle, Shared& shared, float*) const {
@@ -150,6 +152,7 @@ struct Residual : Momenta {
         shared.biases.assign(bias, bias + count);
         for (int64_t b = 0; b < count; ++b)
             for (int k = 0; k < 7; ++k) shared.biases[b] += weight[7 * b + k] * context[k];
+        shared.eps = options[4];
         const float reach = std::max(std::min(rms, options[8] * number[6]), options[7]);
         shared.size = options[6] * (1 + std::cos(PI * fraction)) / 2 * number[7] * reach;
         shared.over_rms = 1 / param_rms;
@@ -167,7 +170,7 @@ struct Residual : Momenta {
     }
 };
 
-// The scale-free rule (scale_free.py). Options from 5 on: output_scale, zero_scale, growth, long_run, two betas of agreement,
+// The scale-free rule (scale_free.py). Options from 5 on: output_scale, eps, growth, long_run, two betas of agreement,
 // beta of the gradient's size, units U of the tensor's network, then biases [B], that network's first layer [U][16] and [U],
 // and its second [B + 3][U] and [B + 3]. numbers: step, num_steps (negative: unknown), whether it is a vector, its natural
 // size. memory: first rms, agreements fast and slow, first gradient, gradient. It writes directions, and two choices: the size
@@ -178,18 +181,30 @@ struct ScaleFree : Momenta {
     void begin(const StepTensor& tensor, int64_t particle) {
         const double steps = tensor.number(particle)[0] + 1;
         for (int k = 0; k < 4; ++k) over_mass[k] = static_cast<float>(-1 / std::expm1(steps * std::log(double{options[k]})));
+        eps = options[6] * std::exp(*tensor.memory(4, particle));
+    }
+
+    // Before the first step: the root mean square gradient that eps is relative to.
+    void prime(const StepCall& call, const StepTensor& tensor, int64_t particle) const {
+        if (tensor.number(particle)[0] != 0) return;
+        double total = 0;
+        const float* gradient = tensor.gradient + particle * tensor.count;
+        for (int64_t at = 0; at < tensor.count; ++at) total += static_cast<double>(gradient[at]) * gradient[at];
+        const float rms = static_cast<float>(std::sqrt(total / static_cast<double>(tensor.count)));
+        *tensor.memory(3, particle) = *tensor.memory(4, particle) = std::log(std::max(rms, options[4]));
     }
 
     TARGET void share(const StepTensor& tensor, int64_t particle, Shared& shared, float* choices) const {
         const float* number = tensor.number(particle);
         float &first_rms = *tensor.memory(0, particle), &fast = *tensor.memory(1, particle), &slow = *tensor.memory(2, particle);
-        float &first_gradient = *tensor.memory(3, particle), &gradient = *tensor.memory(4, particle);
+        float first_gradient = *tensor.memory(3, particle), &gradient = *tensor.memory(4, particle);
         const float step = number[0], num_steps = number[1], tiny = options[4];
         const float rms = shared.rms(0, tensor.count), root_rms = shared.rms(1, tensor.count);
         const double norms = std::sqrt(shared.sums[4]) * std::sqrt(shared.sums[5]);
         const float agreement = norms > 0 ? static_cast<float>(shared.sums[6] / norms) : 0.0f;
         const float log_gradient = std::log(std::max(shared.rms(7, tensor.count), tiny));
-        if (step == 0) first_gradient = gradient = log_gradient;
+        // What the first look used is what the second must use.
+        shared.eps = options[6] * std::exp(gradient);
         gradient += (1 - options[11]) * (log_gradient - gradient);
         fast += (1 - options[9]) * (agreement - fast);
         slow += (1 - options[10]) * (agreement - slow);
@@ -308,7 +323,7 @@ TARGET static void prepare_part(const StepCall& call, const StepTensor* tensors,
                     sums[k] = vec{};
                 }
                 // The padding's eps^2, which prepare() could not leave out.
-                if (n < TILE) totals[1] -= static_cast<double>(TILE - n) * call.options[4] * call.options[4];
+                if (n < TILE) totals[1] -= static_cast<double>(TILE - n) * kind.eps * kind.eps;
                 since = 0;
             }
         }
@@ -329,6 +344,7 @@ TARGET static void step_part(
         if (bad[run.index] == 1) continue;
         kind.options = call.options_of(particle);
         kind.begin(tensor, particle);
+        if constexpr (Kind::LOOKS_TWICE) kind.eps = own.eps;
         const float* bias = Kind::LOOKS_TWICE ? own.biases.data() : call.biases_of(particle);
         for (int64_t at = run.begin; at < run.end; at += TILE) {
             const int n = static_cast<int>(std::min<int64_t>(TILE, run.end - at));
@@ -384,6 +400,13 @@ static void step_kind(const StepCall& call, const Packed& packed, const StepTens
     }
     std::vector<Shared> shared(shape.tensors * shape.particles);
     if constexpr (Kind::LOOKS_TWICE) {
+        Kind first = make_kind<Kind>(call);
+        for (int64_t index = 0; index < shape.tensors; ++index)
+            for (int64_t particle = 0; particle < shape.particles; ++particle)
+                if (tensors[index].count && !bad[index]) {
+                    first.options = call.options_of(particle);
+                    first.prime(call, tensors[index], particle);
+                }
         std::vector<std::vector<Shared>> own(threads, std::vector<Shared>(shared.size()));
         share(tiles, threads, [&](Part part, int thread) {
             prepare_part<Kind>(call, tensors, part, flags[thread].data(), own[thread].data());
