@@ -9,15 +9,15 @@ from l2l_opt.tasks.base import register_task
 from l2l_opt.tasks.module_task import ModuleTask
 from l2l_opt.tasks.options import check_positive_integers
 
-NODES, COMMUNITIES, FEATURES = 200, 4, 16
-WITHIN, ACROSS = 0.1, 0.02
+NODES, COMMUNITIES, FEATURES = 400, 4, 8
+WITHIN, ACROSS = 0.05, 0.01
 
 
 @lru_cache(1)
 def stochastic_block_model() -> tuple[Tensor, Tensor, Tensor]:
-    """Edges ``D^-1/2 (A + 1) D^-1/2 [nodes, nodes]``, features ``[nodes, 16]`` and communities ``[nodes]``.
+    """Edges ``D^-1/2 (A + 1) D^-1/2 [nodes, nodes]``, features ``[nodes, 8]`` and communities ``[nodes]``.
 
-    Nodes of one community are linked with probability 0.1, others with 0.02; features are mostly noise.
+    Nodes of one community are linked with probability 0.05, others with 0.01; features are mostly noise.
     """
     generator = torch.Generator().manual_seed(0)
     community = torch.randint(COMMUNITIES, (NODES,), generator=generator)
@@ -62,7 +62,7 @@ def graph_convolution(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> ModuleTask:
-    """Graph convolutional network that tells four communities of a generated graph of 200 nodes apart.
+    """Graph convolutional network that tells four communities of a generated graph of 400 nodes apart.
 
     Args:
         hidden: units between the two layers.

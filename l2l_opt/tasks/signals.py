@@ -44,7 +44,7 @@ def signal_examples(device: torch.device, dtype: torch.dtype) -> Examples:
     signals = height * (low + (high - low) * (1 - torch.cos(math.pi * (place - left))) / 2)
     signals += uniform(-1, 1) * (times - 0.5)
     wander = normal(number, LENGTH + 6).unfold(1, 7, 1).mean(-1)
-    signals += 0.5 * wander + 0.1 * normal(number, LENGTH)
+    signals += wander + 0.2 * normal(number, LENGTH)
     signals = (signals / signals[:NUM_TRAIN].std()).to(device, dtype)
     return Examples(signals, classes.to(device), {"train": (0, NUM_TRAIN), "test": (NUM_TRAIN, number)})
 

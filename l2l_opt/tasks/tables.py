@@ -88,6 +88,7 @@ def breast_cancer_residual(
     *,
     width: int = 24,
     blocks: int = 6,
+    loss: str = "cross-entropy",
     batch_size: int = 32,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -99,14 +100,16 @@ def breast_cancer_residual(
     Args:
         width: units throughout.
         blocks: how many.
+        loss: cross-entropy, smoothed (a tenth spread over all classes) or squared (to one-hot classes).
         batch_size: rows a batch.
         device: where tensors live.
         dtype: of weights and rows.
 
     Raises:
-        ValueError: a size that is not a positive integer.
+        ValueError: a size that is not a positive integer, an unknown loss.
     """
     check_positive_integers(width=width, blocks=blocks)
+    check_choices(CLASS_LOSSES, loss=loss)
     examples, num_classes = table_examples("breast_cancer", torch.device(device), dtype)
 
     def block() -> Residual:
@@ -119,7 +122,7 @@ def breast_cancer_residual(
             nn.LayerNorm(width),
             nn.Linear(width, num_classes),
         ),
-        nn.functional.cross_entropy,
+        CLASS_LOSSES[loss],
         examples,
         batch_size=batch_size,
         device=device,

@@ -76,7 +76,7 @@ def test_the_graph_has_denser_communities():
     linked = (edges > 0).double() - torch.eye(len(edges))
     same = community[:, None] == community
     assert linked[same].mean() > 3 * linked[~same].mean() > 0
-    assert features.shape == (200, 16)
+    assert features.shape == (400, 8)
 
 
 def test_sets_are_of_one_to_four_clouds():
@@ -107,7 +107,7 @@ def test_a_neighbour_counts_in_a_graph_convolution():
     family = make_task("graph-convolution", dtype=torch.float64)
     params = family.init_params({}, torch.Generator().manual_seed(0))
     edges, features, _ = stochastic_block_model()
-    nodes = torch.tensor([3, 150])
+    nodes = torch.tensor([3, 350])
     hidden = torch.relu(edges @ features @ params["first.weight"].T + params["first.bias"])
     expected = (edges @ hidden)[nodes] @ params["second.weight"].T + params["second.bias"]
     torch.testing.assert_close(
