@@ -31,6 +31,7 @@ def versions() -> dict[str, str]:
     return {"torch": torch.__version__, "l2l_opt": l2l_opt.__version__}
 
 
+@functools.lru_cache(None)
 def version_of(package: str) -> str:
     """``name version`` of an installed package, of whatever name its module has."""
     names = importlib.metadata.packages_distributions().get(package, [package])
@@ -119,6 +120,7 @@ def _content(path: Path) -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()
 
 
+@functools.lru_cache(None)
 def _imports(name: str) -> list[str]:
     path = _file(name)
     if path is None or path.suffix != ".py":

@@ -133,6 +133,7 @@ def as_json(
                     "seconds": seconds_speed_ups(own),
                     "baseline_steps": own.baseline_steps,
                     "baseline_rates": own.baseline_rates,
+                    "steps_to_adamw": own.steps_to_adamw,
                     "seconds_per_step": own.seconds_per_step,
                 }
             )

@@ -65,6 +65,8 @@ class TaskJudgement:
         baseline_rates: learning rates whose lower envelope speed-ups are measured against.
         baseline_steps: ``[seeds]``, steps that it needs to the rule's final loss; infinite beyond 4 times the horizon.
         speed_ups: ``[seeds]``, in steps.
+        steps_to_adamw: ``[seeds]``, steps that the rule needs to tuned AdamW's final loss; infinite where it has not
+            got there by its horizon.
         seconds_per_step: ``learned`` and ``adamw``, and ``adamw_kind``; empty until it is timed.
         notes: what was left out and why.
     """
@@ -76,6 +78,7 @@ class TaskJudgement:
     baseline_rates: list[float]
     baseline_steps: list[float]
     speed_ups: list[float]
+    steps_to_adamw: list[float]
     seconds_per_step: dict[str, float | str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -123,11 +126,18 @@ class TaskJudge:
         rates, curves = self.long_run(horizon)
         length = tail_length(horizon)
         final = np.asarray(results[0].final_losses)
-        targets = np.where(np.isfinite(final), np.maximum(final, FLOOR * np.abs(first)), -np.inf)
-        steps = steps_to_reach(curves, targets, length)
-        found = speed_ups(final, first, steps, horizon=horizon)
+        steps = steps_to_reach(curves, _target(final, first), length)
+        adamw = np.asarray(results[1].final_losses)
         return TaskJudgement(
-            self.task, horizon, results, first.tolist(), rates, steps.tolist(), found.tolist(), notes=self.notes
+            task=self.task,
+            horizon=horizon,
+            results=results,
+            first_losses=first.tolist(),
+            baseline_rates=rates,
+            baseline_steps=steps.tolist(),
+            speed_ups=speed_ups(final, first, steps, horizon=horizon).tolist(),
+            steps_to_adamw=steps_to_reach(results[0].curves[:, None], _target(adamw, first), length).tolist(),
+            notes=self.notes,
         )
 
     def learned(self, rule: UpdateRule, horizon: int) -> Run:
@@ -266,6 +276,11 @@ class TaskJudge:
         mean, interval = mean_and_interval(losses)
         curves = run.curves.double().numpy()
         return Result(self.task, horizon, name, settings, losses, mean, interval, run.seconds, curves, tests)
+
+
+def _target(final: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """A final loss that is to be reached: no lower than the floor; one that is not finite is reached by none."""
+    return np.where(np.isfinite(final), np.maximum(final, FLOOR * np.abs(first)), -np.inf)
 
 
 def _plain(baseline: Baseline) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """A suite judged as a whole: pairing, the cache, figures, several processes."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -89,12 +91,22 @@ def test_speed_ups_in_seconds_are_those_in_steps_times_the_seconds_a_step(judged
 
 def test_adamw_judged_against_itself_has_no_speed_up(protocol):
     judge = TaskJudge(SUITE.tasks[0], replace(protocol, baselines=()))
-    rule = make_rule("adamw", lr=judge.tuned(ENTRIES["adamw"].variants[0], 20).lr)
-    own = judge.judge(rule.double(), 20, RULE)
+    constant = ENTRIES["adamw"].variants[0]
+    rule = constant.make(judge.tuned(constant, 20).lr)
+    own = judge.judge(rule, 20, RULE)
     assert max(own.speed_ups) <= 1
     assert min(own.speed_ups) > 0.7
     assert max(judge.judge(make_rule("sgd", lr=1e-12), 20, RULE).speed_ups) < 0.7
     assert judge.judge(make_rule("sgd", lr=1e12), 20, RULE).speed_ups == [0.0] * 3
+
+
+def test_the_entry_itself_gets_to_its_loss_at_its_last_step(judged, protocol):
+    for own in judged[0]:
+        tuned = own.results[1].settings
+        rule = make_rule("adamw", lr=tuned["lr"], schedule=tuned["schedule"])
+        again = TaskJudge(own.task, replace(protocol, baselines=())).judge(rule, own.horizon, RULE)
+        assert max(again.steps_to_adamw) == own.horizon
+        np.testing.assert_allclose(again.results[0].final_losses, own.results[1].final_losses, rtol=1e-9)
 
 
 def test_the_summary_is_worked_out_from_the_results(judged, protocol):
@@ -191,6 +203,16 @@ def test_several_processes_find_the_same(judged, protocol, monkeypatch, tmp_path
         assert ours.task == theirs.task
         assert ours.results[0].final_losses == pytest.approx(theirs.results[0].final_losses, rel=1e-9)
         assert ours.speed_ups == theirs.speed_ups
+
+
+def test_judging_imports_no_command_line_and_no_tensorboard():
+    script = """
+import sys
+import l2l_opt.evaluation.suite_protocol, l2l_opt.evaluation.suite_plots, l2l_opt.evaluation.summary
+print([name for name in ("click", "tensorboard", "schedulefree", "prodigyopt") if name in sys.modules])
+"""
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
 
 
 def test_a_wrong_task_fails_before_any_work(protocol):
