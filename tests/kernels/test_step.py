@@ -16,6 +16,7 @@ RULES = {
     "lstm": {"hidden_size": 20, "num_layers": 2},
     "rnnprop": {"hidden_size": 6},
     "compact": {},
+    "scale-free": {},
 }
 SHAPES = [(), (1,), (70, 50), (3, 2, 5, 1), (0,), (2, 3, 1, 2, 2)]
 
