@@ -1,8 +1,8 @@
 """What the default rule does outside its comfort: wrong or unknown num_steps, other scales, runs far too long.
 
-    python scripts/measure_default.py planned --rule default-2 --suite held-out         # num_steps unknown, a third, three times
-    python scripts/measure_default.py scales --rule default-2 --suite held-out          # loss and tensors times 2^10, 2^-10
-    python scripts/measure_default.py long --rule default-2 --suite held-out            # 20,000 steps of every task, 200,000 of two
+    python scripts/measure_default.py planned --rule default-2 --suite held-out
+    python scripts/measure_default.py scales --rule default-2 --suite held-out
+    python scripts/measure_default.py long --rule default-2 --suite held-out
 
 Each writes results/default/NAME-SUITE.json.
 """

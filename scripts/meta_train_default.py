@@ -48,25 +48,11 @@ def mixture(*, hidden: str, layers: str) -> str:
 COMMON = ["--normalisation", "log", "--floor-loss", "0.001", "--clip-loss", "1", "--staggered"]
 COMMON += ["--reparametrise", "0.2..5", "--meta-lr-schedule", "cosine", "--validation-horizon", "500"]
 STAGES = {
-    "first": [
-        *("--rule", "scale-free", "--task", mixture(hidden="8..32", layers="1..3"), "--horizon", "100..1000"),
-        *(
-            "--truncation-length",
-            "50",
-            "--estimator",
-            "tbptt:clip_window=10",
-            "--second-derivatives",
-            "--meta-loss",
-            "linear",
-            "--students",
-            "8",
-        ),
-        *("--group-size", "2", "--meta-lr", "0.003", "--outer-steps", "160", "--validate-every", "40"),
-    ],
-    "second": [
-        *("--task", mixture(hidden="8..64", layers="1..4"), "--horizon", "100..2000", "--truncation-length", "50"),
-        *("--estimator", "nres:sigma=0.02", "--meta-loss", "progress", "--students", "32", "--group-size", "8"),
-        *("--meta-lr", "0.001", "--outer-steps", "4000", "--validate-every", "200"),
+    "evolution": [
+        *("--rule", "scale-free", "--task", mixture(hidden="8..64", layers="1..4"), "--horizon", "100..2000"),
+        *("--truncation-length", "50", "--estimator", "nres:sigma=0.02", "--meta-loss", "progress"),
+        *("--students", "32", "--group-size", "8", "--meta-lr", "0.002", "--outer-steps", "2500"),
+        *("--validate-every", "125"),
     ],
 }
 
