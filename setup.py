@@ -7,7 +7,7 @@ setup(
         Extension(
             "l2l_opt.kernels._native",
             sources=["l2l_opt/kernels/native/lstm.cpp"],
-            depends=[f"l2l_opt/kernels/native/{name}.h" for name in ("simd", "lstm", "passes", "steps")],
+            depends=[f"l2l_opt/kernels/native/{name}.h" for name in ("simd", "lstm", "passes", "steps", "whiten")],
             language="c++",
             extra_compile_args=["-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-Wno-psabi", "-pthread"],
             optional=True,

@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib.machinery
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -222,6 +223,8 @@ def _widths(weights: Sequence[Tensor]) -> list[int]:
 
 KINDS = ("log_sign", "ratios", "residual", "scale_free")
 """Rules whose whole step is compiled: by what their network sees."""
+MOST_WHITENED = 128
+"""Rows or columns, whichever are fewer, of matrices that the kernels whiten themselves; as in whiten.h."""
 MOST_MEMORIES = 5
 """Numbers that a kind may keep of a tensor; as in lstm.cpp."""
 
@@ -240,6 +243,7 @@ def step(
     weights: Sequence[Tensor],
     biases: Tensor,
     options: Tensor,
+    whitening: Tensor,
     *,
     lr: float,
     decay: float,
@@ -277,8 +281,16 @@ def step(
             ctypes.c_int(torch.get_num_threads()),
             ctypes.c_void_p(bad.data_ptr()),
             ctypes.c_void_p(choices.data_ptr()),
+            ctypes.c_void_p(whitening.data_ptr()),
+            ctypes.c_int64(whitening.numel() // 3),
         )
     return bad, choices
+
+
+def finishes(shape: Sequence[int]) -> bool:
+    """Whether the kernels make updates of directions of this shape, or leave that to the caller."""
+    rows = shape[0] if len(shape) else 1
+    return min(rows, math.prod(shape) // max(rows, 1)) <= MOST_WHITENED
 
 
 def _whole(state: Tensor, particles: int) -> tuple[int, int, int]:

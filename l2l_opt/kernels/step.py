@@ -16,7 +16,7 @@ _library = torch.library.Library("l2l_opt", "FRAGMENT")
 _library.define(
     "recurrent_step_(str kind, Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] hidden, Tensor(c!)[] cell, "
     "Tensor(d!)[] averages, Tensor(e!)[] squares, Tensor(f!)[] memories, Tensor(g!)[] directions, Tensor numbers, "
-    "Tensor[] weights, Tensor biases, Tensor options, float lr, float decay, float sign, bool guarded) "
+    "Tensor[] weights, Tensor biases, Tensor options, Tensor whitening, float lr, float decay, float sign, bool guarded) "
     "-> (Tensor, Tensor)"
 )
 
@@ -62,7 +62,8 @@ class CompiledStep(NamedTuple):
             tensors ``[P]``.
         memories: names of 0-dim state that the kind brings up to date.
         finish: ``finish(directions, size, share)`` makes updates of what the kind leaves behind, ``[P, *param.shape]``
-            and ``[P]`` twice; None for a kind that updates parameters itself.
+            and ``[P]`` twice, where the kernels do not: for large matrices; None for a kind that has no directions.
+        whitening: for the kernels' own finish, the root mean square of whitened matrices, then three coefficients a step.
     """
 
     kind: str
@@ -73,6 +74,7 @@ class CompiledStep(NamedTuple):
     numbers: Callable[[dict[str, Tensor], Any], Sequence[Any]] = lambda state, num_steps: ()
     memories: tuple[str, ...] = ()
     finish: Finish | None = None
+    whitening: tuple[float, ...] = ()
 
 
 def recurrent_step_(
@@ -114,7 +116,7 @@ def recurrent_step_(
         flags: list[int] = bad.tolist()
         if rule.finish is not None:
             for index, (param, direction) in enumerate(zip(params, directions, strict=True)):
-                if flags[index]:
+                if flags[index] or native.finishes(param.shape):
                     continue
                 update = rule.finish(direction.unsqueeze(0), *choices[index].unbind(1)).squeeze(0)
                 moved = param * (1 - decay) + lr * update if decay else update.mul_(lr).add_(param)
@@ -153,7 +155,7 @@ def particles_step_(
         guarded=False,
     )
     for index, (param, own) in enumerate(zip(params.values(), states, strict=True)):
-        if rule.finish is not None:
+        if rule.finish is not None and not native.finishes(param.shape[1:]):
             param += rule.finish(directions[index], *choices[index].unbind(1))
         own["step"] += 1
 
@@ -178,7 +180,7 @@ def _run(
         rule.biases if sets else rule.biases.unsqueeze(0),
         rule.options if sets else rule.options.unsqueeze(0),
     )
-    directions = [] if rule.finish is None else [torch.zeros_like(param) for param in params]
+    directions = [] if rule.finish is None else [torch.empty_like(param) for param in params]
     bad, choices = torch.ops.l2l_opt.recurrent_step_(
         rule.kind,
         params,
@@ -193,6 +195,7 @@ def _run(
         [weight.float() for weight in weights],
         biases.float(),
         options.float(),
+        torch.tensor(rule.whitening),
         lr,
         decay,
         sign,

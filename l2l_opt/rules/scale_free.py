@@ -177,7 +177,7 @@ class ScaleFreeRule(UpdateRule):
             step = state["step"]
             shape = state["square_average"].shape[1 + step.dim() :]
             known = -1.0 if num_steps is None else num_steps
-            own = [known, float(not _is_matrix(shape)), self._natural(shape)]
+            own = [known, float(shape[0] if _is_matrix(shape) else 0), self._natural(shape)]
             if step.dim():
                 return [step, *(torch.as_tensor(each).expand_as(step) for each in own)]
             return [float(step), *own]
@@ -191,6 +191,7 @@ class ScaleFreeRule(UpdateRule):
             numbers,
             ("first_rms", "agreement_fast", "agreement_slow", "first_gradient", "gradient"),
             lambda directions, size, share: _finish(directions, size, share, directions.shape[1:]),
+            (WHITENED_RMS, *(number for step in NEWTON_SCHULZ for number in step)),
         )
 
     def _natural(self, shape: Sequence[int]) -> float:

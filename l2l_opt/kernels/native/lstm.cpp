@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -91,6 +92,8 @@ struct StepCall {
     int threads;
     int64_t option_stride;
     float* choices;  // [tensors, particles, 2]
+    const float* whitening;  // root mean square of what is whitened, then [whitening_steps, 3]
+    int64_t whitening_steps;
 
     // Options and biases belong to weights: one set, or one a particle.
     const float* options_of(int64_t particle) const { return options + (shape.weight_sets > 1 ? particle : 0) * option_stride; }
@@ -308,6 +311,7 @@ namespace avx512 {
 #include "simd.h"
 #include "lstm.h"
 #include "passes.h"
+#include "whiten.h"
 #include "steps.h"
 }
 #undef TARGET
@@ -320,6 +324,7 @@ namespace avx2 {
 #include "simd.h"
 #include "lstm.h"
 #include "passes.h"
+#include "whiten.h"
 #include "steps.h"
 }
 #undef TARGET
@@ -338,6 +343,7 @@ namespace baseline {
 #include "simd.h"
 #include "lstm.h"
 #include "passes.h"
+#include "whiten.h"
 #include "steps.h"
 }
 #undef TARGET
@@ -417,14 +423,14 @@ void l2l_opt_lstm_replay(
 void l2l_opt_step(
     const Shape* shape, int kind, const float* const* weights, const StepTensor* tensors, const float* biases,
     const float* options, int64_t option_stride, const float* numbers, int guarded, int state_is_bfloat16, int threads,
-    char* bad, float* choices
+    char* bad, float* choices, const float* whitening, int64_t whitening_steps
 ) {
     const Packed packed(*shape, weights, false);
     const StepCall call{*shape, static_cast<Kind>(kind), options, biases, numbers[0], numbers[1], numbers[2], guarded != 0,
                         static_cast<Kind>(kind) >= Kind::residual, static_cast<Kind>(kind) != Kind::log_sign,
                         packed.is_finite() && finite(options, shape->weight_sets * option_stride)
                             && finite(biases, shape->weight_sets * shape->biases()) && finite(numbers, 3),
-                        state_is_bfloat16 != 0, threads, option_stride, choices};
+                        state_is_bfloat16 != 0, threads, option_stride, choices, whitening, whitening_steps};
 #if defined(__x86_64__)
     if (chosen == Isa::avx512) return avx512::step(call, packed, tensors, bad);
     if (chosen == Isa::avx2) return avx2::step(call, packed, tensors, bad);

@@ -172,8 +172,8 @@ struct Residual : Momenta {
 
 // The scale-free rule (scale_free.py). Options from 5 on: output_scale, eps, growth, long_run, two betas of agreement,
 // beta of the gradient's size, units U of the tensor's network, then biases [B], that network's first layer [U][16] and [U],
-// and its second [B + 3][U] and [B + 3]. numbers: step, num_steps (negative: unknown), whether it is a vector, its natural
-// size. memory: first rms, agreements fast and slow, first gradient, gradient. It writes directions, and two choices: the size
+// and its second [B + 3][U] and [B + 3]. numbers: step, num_steps (negative: unknown), its rows as a matrix (0: it is none), its
+// natural size. memory: first rms, agreements fast and slow, first gradient, gradient. It writes directions, and two choices: the size
 // of an update of one, and the share of what is whitened.
 struct ScaleFree : Momenta {
     static constexpr int CONTEXT = 16;
@@ -219,7 +219,7 @@ struct ScaleFree : Momenta {
             known ? 1.0f : 0.0f,
             zero ? 0.0f : between(std::log(std::max(rms / first_rms, 1e-2f)), -2, 2),
             zero ? 1.0f : 0.0f,
-            number[2],
+            number[2] == 0 ? 1.0f : 0.0f,
             between(std::log(static_cast<float>(tensor.count)) / 5 - 1, -1, 2),
             2 * shared.rms(3, tensor.count) - 1,
             2 * shared.rms(2, tensor.count) - 1,
@@ -245,7 +245,7 @@ struct ScaleFree : Momenta {
             shared.biases[b] += total;
         }
         const float* chosen = shared.biases.data() + count;
-        const bool matrix = number[2] == 0;
+        const bool matrix = number[2] != 0;
         const float reach = zero ? number[3] : between(rms, first_rms / options[7], first_rms * options[7]);
         const float size = options[5] * (1 + std::cos(PI * fraction)) / 2 * std::sqrt(options[8] / std::max(run, options[8]))
             * reach * std::exp(3 * std::tanh(chosen[0] / 3));
@@ -426,6 +426,21 @@ static void step_kind(const StepCall& call, const Packed& packed, const StepTens
         part(call, packed, tensors, own, shared.data(), flags[thread].data());
     });
     gather_flags();
+    if constexpr (std::is_same_v<Kind, ScaleFree>) {
+        share(shape.tensors * shape.particles, threads, [&](Part own, int thread) {
+            Whitening whitening;
+            for (int64_t place = own.first; place < own.last; ++place) {
+                const int64_t index = place / shape.particles, particle = place % shape.particles;
+                const StepTensor& tensor = tensors[index];
+                const auto rows = static_cast<int64_t>(tensor.number(particle)[2]);
+                if (bad[index] || tensor.count == 0 || !is_small(tensor.count, rows)) continue;
+                // With finite params and directions only an absurd lr can make an update that is not.
+                if (call.guarded && !(std::fabs(call.lr * call.choices[2 * place]) < 1e30f)) flags[thread][index] = 2;
+                else finish_tensor(call, tensor, place, particle, whitening);
+            }
+        });
+        gather_flags();
+    }
 }
 
 static void step(const StepCall& call, const Packed& packed, const StepTensor* tensors, char* bad) {
