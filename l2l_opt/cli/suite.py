@@ -127,9 +127,9 @@ def _print_summary(summary: dict[str, Any]) -> None:
         test, wins = summary["test_ratio"][name], summary["wins"][name]
         table.add_row(
             name,
-            f"{ratio['geometric_mean']:.3f}",
+            f"{ratio['geometric_mean']:.3g}",
             _interval(ratio),
-            f"{test['geometric_mean']:.3f} ({_interval(test)})",
+            f"{test['geometric_mean']:.3g} ({_interval(test)})",
             f"{wins['wins']} of {wins['tasks']}",
         )
     Console(width=None if Console().is_terminal else 110).print(table)
