@@ -133,9 +133,10 @@ def step_compiled(compiled: CompiledStep, parts: Sequence[Part], options: Option
         sign=options.sign,
         guarded=options.guarded,
     )
-    moved = [part.state["step"] for part, flag in zip(parts, flags, strict=True) if flag != 1]
-    for step in moved:
-        step += 1
+    if "step" not in compiled.memories:
+        for part, flag in zip(parts, flags, strict=True):
+            if flag != 1:
+                part.state["step"] += 1
     skip([part for part, flag in zip(parts, flags, strict=True) if flag])
 
 

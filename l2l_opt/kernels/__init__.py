@@ -2,7 +2,15 @@
 
 from l2l_opt.kernels.operator import fused_coordinatewise_lstm
 from l2l_opt.kernels.reference import LSTMWeights, ReadoutWeights, coordinatewise_lstm
-from l2l_opt.kernels.step import CompiledStep, particles_step_, recurrent_step_, serves_in_place, serves_particles
+from l2l_opt.kernels.step import (
+    CompiledStep,
+    finish_,
+    particles_step_,
+    prepare,
+    recurrent_step_,
+    serves_in_place,
+    serves_particles,
+)
 
 __all__ = [
     "CompiledStep",
@@ -10,7 +18,9 @@ __all__ = [
     "ReadoutWeights",
     "coordinatewise_lstm",
     "fused_coordinatewise_lstm",
+    "finish_",
     "particles_step_",
+    "prepare",
     "recurrent_step_",
     "serves_in_place",
     "serves_particles",

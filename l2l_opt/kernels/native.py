@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -225,66 +226,128 @@ KINDS = ("log_sign", "ratios", "residual", "scale_free")
 """Rules whose whole step is compiled: by what their network sees."""
 MOST_WHITENED = 128
 """Rows or columns, whichever are fewer, of matrices that the kernels whiten themselves; as in whiten.h."""
-MOST_MEMORIES = 5
+MOST_MEMORIES = 6
 """Numbers that a kind may keep of a tensor; as in lstm.cpp."""
+
+
+class PreparedStep:
+    """A step in place of tensors that stay where they are, but for their gradients; ``operator.recurrent_step_`` of one.
+
+    What is passed in is kept alive. Of P particles every tensor of a student has a leading axis of length P.
+
+    Args:
+        kind: of ``KINDS``.
+        params: the parameters.
+        hidden: ``[P, rows, *param.shape]``; the cell and moments likewise, these lists empty for a kind without any.
+        memories: each ``[P]``, all tensors' first memory first.
+        numbers: ``[tensors, P, numbers]``.
+        weights: of each layer input and hidden weights, then the read-out's, each ``[sets, ...]``.
+        biases: ``[sets, biases]``.
+        options: ``[sets, options]``.
+        whitening: as ``CompiledStep`` has it.
+        leaves_directions: whether updates are made of directions.
+    """
+
+    ROW, GRADIENT, DIRECTION = 24, 2, 23
+
+    def __init__(
+        self,
+        kind: str,
+        params: Sequence[Tensor],
+        hidden: Sequence[Tensor],
+        cell: Sequence[Tensor],
+        averages: Sequence[Tensor],
+        squares: Sequence[Tensor],
+        memories: Sequence[Tensor],
+        numbers: Tensor,
+        weights: Sequence[Tensor],
+        biases: Tensor,
+        options: Tensor,
+        whitening: Tensor,
+        *,
+        leaves_directions: bool,
+    ):
+        weights = [weight.contiguous() for weight in weights]
+        numbers, biases, options = numbers.contiguous(), biases.contiguous(), options.contiguous()
+        num_sets, num_outputs, units = weights[-1].shape
+        particles = numbers.shape[1]
+        table: list[int] = []
+        for index, (p, h, c) in enumerate(zip(params, hidden, cell, strict=True)):
+            table += (p.numel() // particles, p.data_ptr(), 0, *_whole(h, particles), *_whole(c, particles))
+            table += (*_whole(averages[index], particles), *_whole(squares[index], particles)) if averages else (0,) * 6
+            table += (numbers[index].data_ptr() if numbers.numel() else 0, numbers.shape[2])
+            kept = [memory.data_ptr() for memory in memories[index :: len(params)]]
+            table += (*kept, *[0] * (MOST_MEMORIES - len(kept)), 0)
+        self.table, self.addresses = _table(table), _addresses(weights)
+        self.shape = _table(
+            [weights[0].shape[2], units, len(weights) // 2, num_outputs, particles, num_sets, len(params)]
+        )
+        self.kind, self.is_bfloat16 = KINDS.index(kind), bool(hidden) and hidden[0].dtype == torch.bfloat16
+        self.numbers, self.biases, self.options, self.whitening = numbers, biases, options, whitening
+        self.starts = [0]
+        for p in params:
+            self.starts.append(self.starts[-1] + (p.numel() if leaves_directions else 0))
+        self.kept = (list(params), list(hidden), list(cell), list(averages), list(squares), list(memories), weights)
+
+    def run(
+        self, gradients: Sequence[int], *, lr: float, decay: float, sign: float, guarded: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Take one step.
+
+        Args:
+            gradients: addresses, of contiguous float32 in the order of params.
+            lr: of the update; decay, sign and guarded as for ``recurrent_step_``.
+
+        Returns:
+            Flags ``[tensors]``, choices ``[tensors, P, 2]``, and all directions one after the other (see ``starts``).
+        """
+        assert library is not None
+        count = len(gradients)
+        flags = torch.zeros(count, dtype=torch.uint8)
+        choices = torch.zeros(count, self.numbers.shape[1], 2)
+        directions = torch.empty(self.starts[-1])
+        base = directions.data_ptr()
+        for index, address in enumerate(gradients):
+            row = index * self.ROW
+            self.table[row + self.GRADIENT] = address
+            if self.starts[-1]:
+                self.table[row + self.DIRECTION] = base + 4 * self.starts[index]
+        if count:
+            library.l2l_opt_step(
+                self.shape,
+                ctypes.c_int(self.kind),
+                self.addresses,
+                self.table,
+                ctypes.c_void_p(self.biases.data_ptr()),
+                ctypes.c_void_p(self.options.data_ptr()),
+                ctypes.c_int64(self.options.shape[1]),
+                (ctypes.c_float * 3)(lr, decay, sign),
+                ctypes.c_int(guarded),
+                ctypes.c_int(self.is_bfloat16),
+                ctypes.c_int(torch.get_num_threads()),
+                ctypes.c_void_p(flags.data_ptr()),
+                ctypes.c_void_p(choices.data_ptr()),
+                ctypes.c_void_p(self.whitening.data_ptr()),
+                ctypes.c_int64(self.whitening.numel() // 3),
+            )
+        return flags, choices, directions
 
 
 def step(
     kind: str,
     params: Sequence[Tensor],
     grads: Sequence[Tensor],
-    hidden: Sequence[Tensor],
-    cell: Sequence[Tensor],
-    averages: Sequence[Tensor],
-    squares: Sequence[Tensor],
-    memories: Sequence[Tensor],
-    directions: Sequence[Tensor],
-    numbers: Tensor,
-    weights: Sequence[Tensor],
-    biases: Tensor,
-    options: Tensor,
-    whitening: Tensor,
-    *,
+    *state: Any,
+    leaves_directions: bool,
     lr: float,
     decay: float,
     sign: float,
     guarded: bool,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """``operator.recurrent_step_`` by the compiled kernels."""
-    assert library is not None
-    weights = [weight.contiguous() for weight in weights]
-    numbers, biases, options = numbers.contiguous(), biases.contiguous(), options.contiguous()
-    bad = torch.zeros(len(params), dtype=torch.uint8)
-    choices = torch.zeros(len(params), numbers.shape[1], 2)
-    num_sets, num_outputs, units = weights[-1].shape
-    particles = numbers.shape[1]
-    table: list[int] = []
-    for index, (p, g, h, c) in enumerate(zip(params, grads, hidden, cell, strict=True)):
-        table += (p.numel() // particles, p.data_ptr(), g.data_ptr(), *_whole(h, particles), *_whole(c, particles))
-        table += (*_whole(averages[index], particles), *_whole(squares[index], particles)) if averages else (0,) * 6
-        table += (numbers[index].data_ptr() if numbers.numel() else 0, numbers.shape[2])
-        kept = [memory.data_ptr() for memory in memories[index :: len(params)]]
-        table += (*kept, *[0] * (MOST_MEMORIES - len(kept)), directions[index].data_ptr() if directions else 0)
-    shape = _table([weights[0].shape[2], units, len(weights) // 2, num_outputs, particles, num_sets, len(params)])
-    if params:
-        library.l2l_opt_step(
-            shape,
-            ctypes.c_int(KINDS.index(kind)),
-            _addresses(weights),
-            _table(table),
-            ctypes.c_void_p(biases.data_ptr()),
-            ctypes.c_void_p(options.data_ptr()),
-            ctypes.c_int64(options.shape[1]),
-            (ctypes.c_float * 3)(lr, decay, sign),
-            ctypes.c_int(guarded),
-            ctypes.c_int(hidden[0].dtype == torch.bfloat16),
-            ctypes.c_int(torch.get_num_threads()),
-            ctypes.c_void_p(bad.data_ptr()),
-            ctypes.c_void_p(choices.data_ptr()),
-            ctypes.c_void_p(whitening.data_ptr()),
-            ctypes.c_int64(whitening.numel() // 3),
-        )
-    return bad, choices
+    prepared = PreparedStep(kind, params, *state, leaves_directions=leaves_directions)
+    addresses = [gradient.data_ptr() for gradient in grads]
+    return prepared.run(addresses, lr=lr, decay=decay, sign=sign, guarded=guarded)
 
 
 def finishes(shape: Sequence[int]) -> bool:

@@ -15,22 +15,24 @@ from l2l_opt.types import Params, RuleState
 _library = torch.library.Library("l2l_opt", "FRAGMENT")
 _library.define(
     "recurrent_step_(str kind, Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] hidden, Tensor(c!)[] cell, "
-    "Tensor(d!)[] averages, Tensor(e!)[] squares, Tensor(f!)[] memories, Tensor(g!)[] directions, Tensor numbers, "
-    "Tensor[] weights, Tensor biases, Tensor options, Tensor whitening, float lr, float decay, float sign, bool guarded) "
-    "-> (Tensor, Tensor)"
+    "Tensor(d!)[] averages, Tensor(e!)[] squares, Tensor(f!)[] memories, Tensor numbers, Tensor[] weights, "
+    "Tensor biases, Tensor options, Tensor whitening, bool leaves_directions, float lr, float decay, float sign, "
+    "bool guarded) -> (Tensor, Tensor, Tensor)"
 )
 
 
 @torch.library.impl(_library, "recurrent_step_", "CPU")
-def _step(*arguments: Any) -> tuple[Tensor, Tensor]:
-    *tensors, lr, decay, sign, guarded = arguments
-    return native.step(*tensors, lr=lr, decay=decay, sign=sign, guarded=guarded)
+def _step(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *tensors, leaves, lr, decay, sign, guarded = arguments
+    return native.step(*tensors, leaves_directions=leaves, lr=lr, decay=decay, sign=sign, guarded=guarded)
 
 
 @torch.library.register_fake("l2l_opt::recurrent_step_")
-def _fake(_kind: str, params: list[Tensor], *others: Any) -> tuple[Tensor, Tensor]:
-    numbers = others[7]
-    return torch.empty(len(params), dtype=torch.uint8), numbers.new_empty(len(params), numbers.shape[1], 2)
+def _fake(_kind: str, params: list[Tensor], *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    numbers, leaves = others[6], others[11]
+    directions = numbers.new_empty(sum(param.numel() for param in params) if leaves else 0)
+    flags = torch.empty(len(params), dtype=torch.uint8)
+    return flags, numbers.new_empty(len(params), numbers.shape[1], 2), directions
 
 
 def serves_in_place(param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bool:
@@ -60,10 +62,10 @@ class CompiledStep(NamedTuple):
         options: what the kind is told of the rule, ``[num_options]``, in the order of steps.h.
         numbers: what the kind is told of one tensor, made of its state and num_steps: numbers, or for P particles
             tensors ``[P]``.
-        memories: names of 0-dim state that the kind brings up to date.
+        memories: names of 0-dim state that the kind brings up to date; perhaps the clock among them.
         finish: ``finish(directions, size, share)`` makes updates of what the kind leaves behind, ``[P, *param.shape]``
             and ``[P]`` twice, where the kernels do not: for large matrices; None for a kind that has no directions.
-        whitening: for the kernels' own finish, the root mean square of whitened matrices, then three coefficients a step.
+        whitening: for the kernels' own finish: the root mean square of what is whitened, then three coefficients a step.
     """
 
     kind: str
@@ -107,26 +109,55 @@ def recurrent_step_(
     Returns:
         Of each tensor 0 where all of it moved, 1 where nothing did, 2 where some blocks did not.
     """
-    of_one = [{key: value.unsqueeze(0) for key, value in state.items()} for state in states]
     numbers = torch.tensor([[list(rule.numbers(state, num_steps))] for state in states], dtype=torch.float32)
-    with torch.no_grad():
-        bad, directions, choices = _run(
-            rule, list(params), list(grads), of_one, numbers, lr=lr, decay=decay, sign=sign, guarded=guarded
-        )
-        flags: list[int] = bad.tolist()
-        if rule.finish is not None:
-            for index, (param, direction) in enumerate(zip(params, directions, strict=True)):
-                if flags[index] or native.finishes(param.shape):
-                    continue
-                update = rule.finish(direction.unsqueeze(0), *choices[index].unbind(1)).squeeze(0)
-                moved = param * (1 - decay) + lr * update if decay else update.mul_(lr).add_(param)
-                if guarded and not torch.isfinite(moved.sum()):
-                    flags[index] = 2
-                    continue
-                param.copy_(moved)
+    of_one = [{key: value.unsqueeze(0) for key, value in state.items()} for state in states]
+    flags, choices, directions = torch.ops.l2l_opt.recurrent_step_(
+        *_arguments(rule, list(params), list(grads), of_one, numbers), lr, decay, sign, guarded
+    )
+    found = finish_(rule, params, flags, choices, directions, lr=lr, decay=decay, guarded=guarded)
     # As any operation in place: a graph that saved these parameters must not be differentiated with the new ones.
     torch.autograd.graph.increment_version(params)
-    return flags
+    return found
+
+
+def prepare(
+    rule: CompiledStep, params: Sequence[Tensor], states: Sequence[dict[str, Tensor]], *, num_steps: int | None
+) -> native.PreparedStep:
+    """The step of tensors that will stay where they are, to be taken again and again: for kinds that keep the clock."""
+    numbers = torch.tensor([[list(rule.numbers(state, num_steps))] for state in states], dtype=torch.float32)
+    of_one = [{key: value.unsqueeze(0) for key, value in state.items()} for state in states]
+    kind, params, _, *state, leaves = _arguments(rule, list(params), [], of_one, numbers)
+    return native.PreparedStep(kind, params, *state, leaves_directions=leaves)
+
+
+def finish_(
+    rule: CompiledStep,
+    params: Sequence[Tensor],
+    flags: Tensor,
+    choices: Tensor,
+    directions: Tensor,
+    *,
+    lr: float,
+    decay: float,
+    guarded: bool,
+) -> list[int]:
+    """Make updates of the directions that the kernels leave, those of large matrices; flags as a list."""
+    found: list[int] = flags.tolist()
+    if rule.finish is None:
+        return found
+    start = 0
+    for index, param in enumerate(params):
+        end = start + param.numel()
+        if not found[index] and not native.finishes(param.shape):
+            with torch.no_grad():
+                direction = directions[start:end].reshape(1, *param.shape)
+                update = rule.finish(direction, *choices[index].unbind(1)).squeeze(0).mul_(lr)
+                if guarded and not torch.isfinite(torch.linalg.vector_norm(update)):
+                    found[index] = 2
+                else:
+                    param.mul_(1 - decay).add_(update)
+        start = end
+    return found
 
 
 def particles_step_(
@@ -143,45 +174,35 @@ def particles_step_(
     """
     states = [state[name] for name in params]
     numbers = torch.stack([torch.stack(list(rule.numbers(own, num_steps)), dim=1) for own in states]).float()
-    _, directions, choices = _run(
-        rule,
-        list(params.values()),
-        [grads[name].contiguous() for name in params],
-        states,
-        numbers,
-        lr=1.0,
-        decay=0.0,
-        sign=1.0,
-        guarded=False,
+    values, own_grads = list(params.values()), [grads[name].contiguous() for name in params]
+    _, choices, directions = torch.ops.l2l_opt.recurrent_step_(
+        *_arguments(rule, values, own_grads, states, numbers), 1.0, 0.0, 1.0, False
     )
-    for index, (param, own) in enumerate(zip(params.values(), states, strict=True)):
+    for index, (param, direction) in enumerate(
+        zip(values, directions.split([param.numel() for param in values]) if rule.finish else values, strict=True)
+    ):
         if rule.finish is not None and not native.finishes(param.shape[1:]):
-            param += rule.finish(directions[index], *choices[index].unbind(1))
-        own["step"] += 1
+            param += rule.finish(direction.reshape(param.shape), *choices[index].unbind(1))
+        if "step" not in rule.memories:
+            states[index]["step"] += 1
 
 
-def _run(
+def _arguments(
     rule: CompiledStep,
     params: list[Tensor],
     grads: list[Tensor],
     states: Sequence[dict[str, Tensor]],
     numbers: Tensor,
-    *,
-    lr: float,
-    decay: float,
-    sign: float,
-    guarded: bool,
-) -> tuple[Tensor, list[Tensor], Tensor]:
-    """Flags, directions (none for a kind that updates parameters itself) and ``choices`` of ``recurrent_step_``."""
+) -> tuple[Any, ...]:
+    """Of ``recurrent_step_``, up to what a group of parameters says of its step."""
     averages, squares = ([state[key] for state in states] for key in rule.moments) if rule.moments else ([], [])
-    sets = rule.options.dim() == 2
+    one = rule.options.dim() == 1
     weights, biases, options = (
-        list(rule.weights) if sets else [weight.unsqueeze(0) for weight in rule.weights],
-        rule.biases if sets else rule.biases.unsqueeze(0),
-        rule.options if sets else rule.options.unsqueeze(0),
+        [weight.unsqueeze(0) if one else weight for weight in rule.weights],
+        rule.biases.unsqueeze(0) if one else rule.biases,
+        rule.options.unsqueeze(0) if one else rule.options,
     )
-    directions = [] if rule.finish is None else [torch.empty_like(param) for param in params]
-    bad, choices = torch.ops.l2l_opt.recurrent_step_(
+    return (
         rule.kind,
         params,
         grads,
@@ -190,18 +211,13 @@ def _run(
         averages,
         squares,
         [state[key] for key in rule.memories for state in states],
-        directions,
         numbers,
-        [weight.float() for weight in weights],
-        biases.float(),
-        options.float(),
+        [weight.detach().float() for weight in weights],
+        biases.detach().float(),
+        options.detach().float(),
         torch.tensor(rule.whitening),
-        lr,
-        decay,
-        sign,
-        guarded,
+        rule.finish is not None,
     )
-    return bad, directions, choices
 
 
 def serves_particles(params: Params, state: RuleState) -> bool:

@@ -178,9 +178,7 @@ class ScaleFreeRule(UpdateRule):
             shape = state["square_average"].shape[1 + step.dim() :]
             known = -1.0 if num_steps is None else num_steps
             own = [known, float(shape[0] if _is_matrix(shape) else 0), self._natural(shape)]
-            if step.dim():
-                return [step, *(torch.as_tensor(each).expand_as(step) for each in own)]
-            return [float(step), *own]
+            return [torch.as_tensor(each).expand_as(step) for each in own] if step.dim() else own
 
         return CompiledStep(
             "scale_free",
@@ -189,7 +187,7 @@ class ScaleFreeRule(UpdateRule):
             biases,
             torch.cat(parts, -1),
             numbers,
-            ("first_rms", "agreement_fast", "agreement_slow", "first_gradient", "gradient"),
+            ("first_rms", "agreement_fast", "agreement_slow", "first_gradient", "gradient", "step"),
             lambda directions, size, share: _finish(directions, size, share, directions.shape[1:]),
             (WHITENED_RMS, *(number for step in NEWTON_SCHULZ for number in step)),
         )

@@ -172,21 +172,21 @@ struct Residual : Momenta {
 
 // The scale-free rule (scale_free.py). Options from 5 on: output_scale, eps, growth, long_run, two betas of agreement,
 // beta of the gradient's size, units U of the tensor's network, then biases [B], that network's first layer [U][16] and [U],
-// and its second [B + 3][U] and [B + 3]. numbers: step, num_steps (negative: unknown), its rows as a matrix (0: it is none), its
-// natural size. memory: first rms, agreements fast and slow, first gradient, gradient. It writes directions, and two choices: the size
+// and its second [B + 3][U] and [B + 3]. numbers: num_steps (negative: unknown), its rows as a matrix (0: it is none), its
+// natural size. memory: first rms, agreements fast and slow, first gradient, gradient, step. It writes directions, and two choices: the size
 // of an update of one, and the share of what is whitened.
 struct ScaleFree : Momenta {
     static constexpr int CONTEXT = 16;
 
     void begin(const StepTensor& tensor, int64_t particle) {
-        const double steps = tensor.number(particle)[0] + 1;
+        const double steps = *tensor.memory(5, particle) + 1;
         for (int k = 0; k < 4; ++k) over_mass[k] = static_cast<float>(-1 / std::expm1(steps * std::log(double{options[k]})));
         eps = options[6] * std::exp(*tensor.memory(4, particle));
     }
 
     // Before the first step: the root mean square gradient that eps is relative to.
     void prime(const StepCall& call, const StepTensor& tensor, int64_t particle) const {
-        if (tensor.number(particle)[0] != 0) return;
+        if (*tensor.memory(5, particle) != 0) return;
         double total = 0;
         const float* gradient = tensor.gradient + particle * tensor.count;
         for (int64_t at = 0; at < tensor.count; ++at) total += static_cast<double>(gradient[at]) * gradient[at];
@@ -198,7 +198,7 @@ struct ScaleFree : Momenta {
         const float* number = tensor.number(particle);
         float &first_rms = *tensor.memory(0, particle), &fast = *tensor.memory(1, particle), &slow = *tensor.memory(2, particle);
         float first_gradient = *tensor.memory(3, particle), &gradient = *tensor.memory(4, particle);
-        const float step = number[0], num_steps = number[1], tiny = options[4];
+        const float step = *tensor.memory(5, particle), num_steps = number[0], tiny = options[4];
         const float rms = shared.rms(0, tensor.count), root_rms = shared.rms(1, tensor.count);
         const double norms = std::sqrt(shared.sums[4]) * std::sqrt(shared.sums[5]);
         const float agreement = norms > 0 ? static_cast<float>(shared.sums[6] / norms) : 0.0f;
@@ -219,7 +219,7 @@ struct ScaleFree : Momenta {
             known ? 1.0f : 0.0f,
             zero ? 0.0f : between(std::log(std::max(rms / first_rms, 1e-2f)), -2, 2),
             zero ? 1.0f : 0.0f,
-            number[2] == 0 ? 1.0f : 0.0f,
+            number[1] == 0 ? 1.0f : 0.0f,
             between(std::log(static_cast<float>(tensor.count)) / 5 - 1, -1, 2),
             2 * shared.rms(3, tensor.count) - 1,
             2 * shared.rms(2, tensor.count) - 1,
@@ -245,8 +245,8 @@ struct ScaleFree : Momenta {
             shared.biases[b] += total;
         }
         const float* chosen = shared.biases.data() + count;
-        const bool matrix = number[2] != 0;
-        const float reach = zero ? number[3] : between(rms, first_rms / options[7], first_rms * options[7]);
+        const bool matrix = number[1] != 0;
+        const float reach = zero ? number[2] : between(rms, first_rms / options[7], first_rms * options[7]);
         const float size = options[5] * (1 + std::cos(PI * fraction)) / 2 * std::sqrt(options[8] / std::max(run, options[8]))
             * reach * std::exp(3 * std::tanh(chosen[0] / 3));
         choices[0] = size;
@@ -432,7 +432,8 @@ static void step_kind(const StepCall& call, const Packed& packed, const StepTens
             for (int64_t place = own.first; place < own.last; ++place) {
                 const int64_t index = place / shape.particles, particle = place % shape.particles;
                 const StepTensor& tensor = tensors[index];
-                const auto rows = static_cast<int64_t>(tensor.number(particle)[2]);
+                const auto rows = static_cast<int64_t>(tensor.number(particle)[1]);
+                if (!bad[index]) *tensor.memory(5, particle) += 1;
                 if (bad[index] || tensor.count == 0 || !is_small(tensor.count, rows)) continue;
                 // With finite params and directions only an absurd lr can make an update that is not.
                 if (call.guarded && !(std::fabs(call.lr * call.choices[2 * place]) < 1e30f)) flags[thread][index] = 2;

@@ -143,7 +143,7 @@ static bool is_small(int64_t count, int64_t rows) {
 
 // Updates of what a kind has left in directions; what is too large to be whitened here is left to the caller.
 TARGET static void finish_tensor(const StepCall& call, const StepTensor& tensor, int64_t place, int64_t particle, Whitening& w) {
-    const int64_t rows = static_cast<int64_t>(tensor.number(particle)[2]);
+    const int64_t rows = static_cast<int64_t>(tensor.number(particle)[1]);
     const float size = call.choices[2 * place], share = call.choices[2 * place + 1];
     const float* direction = tensor.direction + particle * tensor.count;
     float* param = tensor.value(particle);
