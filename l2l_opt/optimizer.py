@@ -19,6 +19,7 @@ from l2l_opt.checkpoint import digest, load_rule
 from l2l_opt.guard import Watch, adam_step, memory_of, sample, settle, size_of_update
 from l2l_opt.optimizer_state import boxed, check_options, check_values, unboxed
 from l2l_opt.parts import BOOKKEEPING, buckets_of, fresh_state, part_of, reduce_over
+from l2l_opt.prepared import PreparedGroup
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.state_dicts import check_state_dict, require_form
@@ -93,6 +94,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         self.rule, self.guard, self.state_dtype = rule, guard, state_dtype
         self._rule_digest = digest(dict(rule.named_parameters()))
         self._watch, self._stepper = Watch(), Stepper(rule)
+        self._prepared: dict[int, PreparedGroup] = {}
         defaults = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -161,14 +163,6 @@ class LearnedOptimizer(torch.optim.Optimizer):
 
     def _step_group(self, group: dict[str, Any]) -> Tensor | None:
         """One step of a group; returns sums over its coordinates that tell the size of the update, where watched."""
-        named = [(name, p) for name, p in self._named(group) if p.grad is not None]
-        for name, p in named:
-            assert p.grad is not None
-            if p.grad.layout != torch.strided:
-                raise ValueError(f"gradients must be dense; got a sparse one for {name!r}, use e.g. sparse=False")
-        for name, p in named:
-            if not self.state[p]:
-                self._begin(name, p)
         lr = float(group["lr"])
         options = Options(
             num_steps=group["num_steps"],
@@ -177,6 +171,21 @@ class LearnedOptimizer(torch.optim.Optimizer):
             sign=-1.0 if group["maximize"] else 1.0,
             guarded=self.guard is not None,
         )
+        prepared = self._prepared.pop(id(group), None)
+        if prepared is not None:
+            gradients = prepared.gradients(group["params"], self.state, options.num_steps)
+            if gradients is not None:
+                self._prepared[id(group)] = prepared
+                prepared.step(gradients, lr=lr, decay=options.decay, sign=options.sign, guarded=options.guarded)
+                return None
+        named = [(name, p) for name, p in self._named(group) if p.grad is not None]
+        for name, p in named:
+            assert p.grad is not None
+            if p.grad.layout != torch.strided:
+                raise ValueError(f"gradients must be dense; got a sparse one for {name!r}, use e.g. sparse=False")
+        for name, p in named:
+            if not self.state[p]:
+                self._begin(name, p)
         sizes = []
         for shards, parts in buckets_of([part_of(name, p, self.state[p]) for name, p in named]):
             reduce = reduce_over(shards)
@@ -184,7 +193,10 @@ class LearnedOptimizer(torch.optim.Optimizer):
                 adam_step(parts, options, self._watch, reduce=reduce)
                 continue
             before = [sample(part) for part in parts] if self.guard == "fallback" else []
-            self._stepper.step(parts, options, reduce)
+            compiled = self._stepper.step(parts, options, reduce)
+            if len(parts) == len(group["params"]) and self.guard != "fallback":
+                again = PreparedGroup.of(self.rule, compiled, parts, options.num_steps)
+                self._prepared |= {} if again is None else {id(group): again}
             if before:
                 sizes.append(size_of_update(parts, before, reduce).cpu())
         return torch.stack(sizes).sum(0) if sizes else None
@@ -274,7 +286,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._stepper = Stepper(self.rule)
+        self._stepper, self._prepared = Stepper(self.rule), {}
         for group in self.param_groups:
             for key in self.defaults.keys() - {"differentiable"}:  # torch's own, which no group of ours holds
                 group.setdefault(key, self.defaults[key])

@@ -56,13 +56,16 @@ class Stepper:
             self.rule.to(device)
         return self.rule
 
-    def step(self, parts: Sequence[Part], options: Options, reduce: Reduce | None) -> None:
+    def step(self, parts: Sequence[Part], options: Options, reduce: Reduce | None) -> CompiledStep | None:
         """One step, in place.
 
         Args:
             parts: on one device, of parameters that are spread alike.
             options: of their group.
             reduce: sums over the parameters' shards; None where they are whole.
+
+        Returns:
+            What one call of a kernel computed, where that was all of this step; otherwise None.
         """
         device = parts[0].value.device
         rule = self.rule_on(device)
@@ -77,12 +80,15 @@ class Stepper:
                 served.setdefault(part.state["hidden"].dtype, []).append(part)
             else:
                 others.append(part)
+        good_of_all = reduce is None
         for same in served.values():
             assert compiled is not None
             good = self._good(same, compiled, options, reduce)
+            good_of_all &= len(good) == len(same)
             step_compiled(compiled, good, options)
         if others:
             step_purely(rule, others, options, reduce)
+        return compiled if len(served) == 1 and not others and good_of_all else None
 
     def _good(
         self, parts: Sequence[Part], compiled: CompiledStep, options: Options, reduce: Reduce | None

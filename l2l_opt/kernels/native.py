@@ -231,7 +231,7 @@ MOST_MEMORIES = 6
 
 
 class PreparedStep:
-    """A step in place of tensors that stay where they are, but for their gradients; ``operator.recurrent_step_`` of one.
+    """A step in place of tensors that stay where they are, but for their gradients.
 
     What is passed in is kept alive. Of P particles every tensor of a student has a leading axis of length P.
 

@@ -65,7 +65,7 @@ class CompiledStep(NamedTuple):
         memories: names of 0-dim state that the kind brings up to date; perhaps the clock among them.
         finish: ``finish(directions, size, share)`` makes updates of what the kind leaves behind, ``[P, *param.shape]``
             and ``[P]`` twice, where the kernels do not: for large matrices; None for a kind that has no directions.
-        whitening: for the kernels' own finish: the root mean square of what is whitened, then three coefficients a step.
+        whitening: for the kernels' own finish: the root mean square of what is whitened, then three numbers a step.
     """
 
     kind: str

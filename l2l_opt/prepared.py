@@ -1,0 +1,106 @@
+"""The step of a group that does the same again: everything that stays in its place is looked up once.
+
+Of small models the kernels take microseconds, and finding out what to give them takes a millisecond. So where a whole
+group was stepped by one call of a kernel that keeps the clock, the call is kept, and taken again for as long as params
+and state are the very tensors they were.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from l2l_opt.kernels import CompiledStep, finish_, prepare
+from l2l_opt.parts import BOOKKEEPING, Part
+from l2l_opt.rules.base import UpdateRule
+
+
+class _Kept(NamedTuple):
+    """One parameter: itself, where it lies, its state as the optimizer keeps it, that state's tensors as they were."""
+
+    param: Tensor
+    address: int
+    own: dict[str, Any]
+    tensors: tuple[Tensor, ...]
+    versions: tuple[int, ...]
+
+
+class PreparedGroup:
+    """A group that one call steps.
+
+    Args:
+        rule: of the optimizer.
+        compiled: what the call computes.
+        parts: all parameters of the group that have gradients, whole and on the CPU.
+        num_steps: of the group.
+    """
+
+    def __init__(self, rule: UpdateRule, compiled: CompiledStep, parts: Sequence[Part], num_steps: int | None):
+        self.compiled, self.num_steps = compiled, num_steps
+        self.values = [part.value for part in parts]
+        self.call = prepare(compiled, self.values, [part.state for part in parts], num_steps=num_steps)
+        self.weights = tuple((weight, weight._version, weight.data_ptr()) for weight in rule.parameters())
+        self.kept = [_keep(part) for part in parts]
+
+    @classmethod
+    def of(
+        cls, rule: UpdateRule, compiled: CompiledStep | None, parts: Sequence[Part], num_steps: int | None
+    ) -> "PreparedGroup | None":
+        """The group, where its kernel keeps the clock and parameters are what the kernels see; otherwise None."""
+        if compiled is None or "step" not in compiled.memories:
+            return None
+        plain = all(part.value.data_ptr() == part.param.data_ptr() and not part.param.is_complex() for part in parts)
+        return cls(rule, compiled, parts, num_steps) if plain else None
+
+    def gradients(
+        self, params: Sequence[Tensor], state: Mapping[Tensor, dict[str, Any]], num_steps: int | None
+    ) -> list[Tensor] | None:
+        """The gradients of what is to be stepped; None where this is not what was prepared."""
+        if len(params) != len(self.kept) or num_steps != self.num_steps:
+            return None
+        for weight, version, address in self.weights:
+            if weight._version != version or weight.data_ptr() != address:
+                return None
+        found: list[Tensor] = []
+        for param, kept in zip(params, self.kept, strict=True):
+            gradient = param.grad
+            if (
+                param is not kept.param
+                or state[param] is not kept.own
+                or type(gradient) is not Tensor
+                or param.data_ptr() != kept.address
+                or gradient.dtype is not torch.float32
+                or gradient.layout is not torch.strided
+                or not gradient.is_contiguous()
+                or gradient.device.type != "cpu"
+                or not _is_unchanged(kept)
+            ):
+                return None
+            found.append(gradient)
+        return found
+
+    def step(self, gradients: Sequence[Tensor], *, lr: float, decay: float, sign: float, guarded: bool) -> None:
+        """Take one step with what ``gradients`` has found."""
+        addresses = [gradient.data_ptr() for gradient in gradients]
+        results = self.call.run(addresses, lr=lr, decay=decay, sign=sign, guarded=guarded)
+        flags = finish_(self.compiled, self.values, *results, lr=lr, decay=decay, guarded=guarded)
+        torch.autograd.graph.increment_version([kept.param for kept in self.kept])
+        for kept, flag in zip(self.kept, flags, strict=True):
+            if flag:
+                kept.own["skipped"] += 1
+
+
+def _keep(part: Part) -> _Kept:
+    tensors = tuple(value for key, value in part.own.items() if key not in BOOKKEEPING)
+    versions = tuple(0 if value.is_inference() else value._version for value in tensors)
+    return _Kept(part.param, part.param.data_ptr(), part.own, tensors, versions)
+
+
+def _is_unchanged(kept: _Kept) -> bool:
+    """Whether nobody but the kernels, which leave versions as they are, has touched a state."""
+    own = [value for key, value in kept.own.items() if key not in BOOKKEEPING]
+    return len(own) == len(kept.tensors) and all(
+        value is was and (value.is_inference() or value._version == version)
+        for value, was, version in zip(own, kept.tensors, kept.versions, strict=True)
+    )
