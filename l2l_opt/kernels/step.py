@@ -16,8 +16,8 @@ _library = torch.library.Library("l2l_opt", "FRAGMENT")
 _library.define(
     "recurrent_step_(str kind, Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] hidden, Tensor(c!)[] cell, "
     "Tensor(d!)[] averages, Tensor(e!)[] squares, Tensor(f!)[] memories, Tensor(g!)[] directions, Tensor numbers, "
-    "Tensor[] weights, Tensor biases, Tensor options, Tensor whitening, float lr, float decay, float sign, bool guarded) "
-    "-> (Tensor, Tensor)"
+    "Tensor[] weights, Tensor biases, Tensor options, Tensor whitening, float lr, float decay, float sign, "
+    "bool guarded) -> (Tensor, Tensor)"
 )
 
 
@@ -63,7 +63,7 @@ class CompiledStep(NamedTuple):
         memories: names of 0-dim state that the kind brings up to date.
         finish: ``finish(directions, size, share)`` makes updates of what the kind leaves behind, ``[P, *param.shape]``
             and ``[P]`` twice, where the kernels do not: for large matrices; None for a kind that has no directions.
-        whitening: for the kernels' own finish, the root mean square of whitened matrices, then three coefficients a step.
+        whitening: for the kernels' own finish, the root mean square of whitened matrices and three coefficients a step.
     """
 
     kind: str
