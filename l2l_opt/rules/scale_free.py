@@ -2,67 +2,117 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from l2l_opt.kernels import CompiledStep, ReadoutWeights, fused_coordinatewise_lstm
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
-from l2l_opt.rules.features import (
-    bias_correction,
-    is_sharded,
-    progress,
-    safe_sqrt,
-    shard_sum,
-    tensor_rms,
-    tensor_sum,
-    whole_shape,
-)
+from l2l_opt.rules.features import tensor_rms, whole_shape
 from l2l_opt.rules.recurrent import LSTMLayer, coordinates
+from l2l_opt.rules.relative_features import (
+    AGREEMENT_BETAS,
+    BETAS,
+    GRADIENT_BETA,
+    MEMORIES,
+    NUM_CONTEXT,
+    NUM_INPUTS,
+    RELATIVE_EPS,
+    SQUARE_BETA,
+    TINY,
+    Context,
+    context_of,
+    look,
+)
+from l2l_opt.rules.whitening import NEWTON_SCHULZ, WHITENED_RMS, is_matrix, updates_of
 from l2l_opt.types import Params, RuleState
 
-BETAS = (0.5, 0.9, 0.99)
-SQUARE_BETA = 0.99
-AGREEMENT_BETAS = (0.8, 0.97)
-GRADIENT_BETA = 0.9
-TINY = 1e-16
-RELATIVE_EPS = 1e-4
-"""Of the tensor's root mean square gradient; what is smaller is taken for noise."""
-NUM_INPUTS = 6
-NUM_CONTEXT = 16
 NUM_OUTPUTS = 3
 NUM_CHOICES = 3
-WHITENED_RMS = 0.3
-NEWTON_SCHULZ = ((8.1577, -23.7498, 17.5250), (3.0885, -2.2410, 0.4313), (3.1036, -2.9782, 0.8888))
-"""Of three steps s <- a s + b s^3 + c s^5 that take singular values from .002 to 1 nearest to one: least mean (s - 1)^2
-over their logarithm."""
+MOST_UNITS = 64
+"""Of the tensor's network, as in kernels/native/lstm.cpp."""
 
 
 @register_rule("scale-free")
 class ScaleFreeRule(UpdateRule):
     """A small LSTM a coordinate and a small network a tensor, which choose direction and length of Adam's step.
 
-    With bias-corrected moments m_.5, m_.9, m_.99 of g and v of g^2 (decay .99), and f = t / T,
+    With bias-corrected moments m_.5, m_.9, m_.99 of g and v of g^2 (decay .99), f = t / T, and
     r = sqrt(v) + 1e-4 of the usual rms(g) of the tensor:
 
         x = clip_5([g / r, m_.5 / r, m_.9 / r, m_.99 / r, p / rms(p)]), log(r / rms(r) + 1e-3)      a coordinate
-        c = what the tensor shows (``_context``)                                                    a tensor
+        c = what the tensor shows, below                                                            a tensor
         (beta, o', z, w', kappa') = A tanh(B c);   w = sigmoid(w' + 2), kappa = sigmoid(kappa' +- 2)
         (o_1, o_2, o_3), h' = LSTM_phi(x, h; biases moved by beta and o')
         b = (1 + tanh o_1) / 2
         d = clip_3((b^2 m_.5 + 2 b (1 - b) m_.9 + (1 - b)^2 m_.99 + tanh(o_3) (m_.5 - m_.99)) / r)
-        e = d (r / rms(r))^kappa exp(1.5 tanh o_2)
+        e = d min(r / rms(r) + 1e-3, e^3)^kappa exp(1.5 tanh o_2)
         u = e of vectors, (1 - w) e + w .3 sqrt(max(m, n)) whitened(e) of matrices [m, n]
         R = rms(p), within a factor ``growth`` of rms(p_0); of tensors that started at zero ``zero_scale`` (vectors)
-            or 1 / sqrt(3 n)
+            or 1 / sqrt(3 n), as nn.Linear would have drawn them (matrices)
         update = -output_scale (1 + cos(pi f)) / 2 min(sqrt(long_run / T), 1) R exp(3 tanh(z / 3)) u
 
-    Scale-free: multiplying the loss, or reparametrising a tensor that does not start at zero, by any factor changes
-    nothing that the network sees and multiplies updates as it does params.
+    Multiplying the loss by any factor changes nothing; reparametrising a tensor that does not start at zero by any
+    factor multiplies its updates by it. So one set of weights serves losses and layers of any scale, with no learning
+    rate. Matrices have kappa near one and w near .9 at first: coordinates get back the proportions of the gradient
+    before singular values are made even; vectors have kappa near 0, Adam's step. The read-outs start near zero, so
+    that a fresh rule is that, with a cosine. The bounds of ``CompactRule`` hold it over long runs. Where num_steps is
+    unknown f stays 0, no annealing, and T is t.
+
+    What a tensor shows, c, is known without a look at what any other has, and moves nothing by its scale:
+
+    ===========================================  ============  ========================================================
+    feature                                      range         tells
+    ===========================================  ============  ========================================================
+    f, f^2, sqrt f                               0 to 1        how much of the run is over
+    tanh(t / 10 - 1)                             -.8 to 1      that averages are young
+    log(T / 500) / 2, of T 50 to 5000            -1.2 to 1.2   how long the run is; 0 where unknown
+    num_steps known                              0 or 1        whether f means anything
+    log(rms(p) / rms(p_0))                       -2 to 2       that the tensor has outgrown its beginning
+    started at zero                              0 or 1        that its own size says nothing
+    vector                                       0 or 1        that nothing is whitened
+    log(count) / 5 - 1                           -1 to 2       how much noise sums over it average away
+    2 rms(m_.99 / r) - 1, 2 rms(m_.9 / r) - 1    -1 to 1, 3.7  signal to noise: -.8 and -.5 for noise alone
+    2, 4 averages (decay .8, .97) of             -2 to 2,      whether steps are too short (> 0) or overshoot (< 0):
+    cos(g / r, m_.9 before / r)                  -4 to 4       what a hypergradient would change the rate by
+    (log usual rms(g) - log first rms(g)) / 2    -3 to 1       how far training has come
+    log rms(g) - log usual rms(g)                -2 to 2       a gradient that is out of the ordinary
+    ===========================================  ============  ========================================================
+
+    The usual rms(g) is the exponential of the average (decay .9) of log rms(g).
+
+    Args:
+        hidden_size: units of the one LSTM layer.
+        tensor_size: units of the tensor's network, at most 64.
+        output_scale: relative size of an update: dimensionless, of the tensor's root mean square.
+        zero_scale: root mean square that a vector which started at zero is taken to have, in the parameters' unit.
+        growth: factor above and below the first root mean square within which updates grow and shrink with it.
+        long_run: steps of a run from which on updates are smaller the longer it is.
+
+    Attributes:
+        divides_rows_only: a sharded tensor must be divided along its first axis (``parts.check_placement``).
+
+    State of a parameter:
+        averages: ``[3, *param.shape]``; square_average: ``[1, *param.shape]``;
+        hidden, cell: ``[hidden_size, *param.shape]``;
+        first_rms, agreement_fast, agreement_slow, first_gradient, gradient: 0-dim, the last two logarithms.
+        80 bytes a parameter in float32 with 8 units, 48 with hidden and cell in bfloat16.
+
+    Raises:
+        ValueError: a size that is not a positive integer, a tensor_size above 64, an output_scale, zero_scale, growth
+            or long_run that is not positive.
+
+    Source: updates in proportion to a tensor's own norm: LAMB, arXiv 1904.00962, section 3; whitened momentum: Muon
+    (Jordan et al., 2024) with the coefficients of arXiv 2505.16932; momenta at several time scales, magnitude as exp
+    and features of tensors: arXiv 2203.11860, section 3; agreement of successive gradients: arXiv 1703.04782.
+    Differs from source: the norm is a root mean square and is bounded by the first one (LAMB's ratio is not); what is
+    whitened is Adam's step with its proportions restored, and mixed with it; agreement is a feature that a network
+    reads, where the hypergradient is a step of the rate itself.
     """
 
     betas: Tensor
+    divides_rows_only = True
 
     def __init__(
         self,
@@ -79,6 +129,8 @@ class ScaleFreeRule(UpdateRule):
         for key, value in {"hidden_size": hidden_size, "tensor_size": tensor_size}.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{key} must be a positive integer; got {value!r}, use e.g. 8")
+        if tensor_size > MOST_UNITS:
+            raise ValueError(f"tensor_size must be at most {MOST_UNITS}; got {tensor_size}, use e.g. 16")
         for key, value in bounds.items():
             if not (isinstance(value, (int, float)) and 0 < value < math.inf):
                 raise ValueError(f"{key} must be a positive number; got {value!r}, use e.g. 0.05")
@@ -96,10 +148,9 @@ class ScaleFreeRule(UpdateRule):
 
     def init_state(self, params: Params) -> RuleState:
         sizes = {"averages": len(BETAS), "square_average": 1, "hidden": self.hidden_size, "cell": self.hidden_size}
-        scalars = ("agreement_fast", "agreement_slow", "first_gradient", "gradient")
         return {
             name: {"step": initial_step(param), "first_rms": tensor_rms(param.detach())}
-            | {key: param.new_zeros(()) for key in scalars}
+            | {key: param.new_zeros(()) for key in MEMORIES}
             | {key: param.new_zeros(size, *param.shape) for key, size in sizes.items()}
             for name, param in params.items()
         }
@@ -111,17 +162,18 @@ class ScaleFreeRule(UpdateRule):
             return {}, {}
         dtype = next(iter(grads.values())).dtype
         shapes = {name: whole_shape(gradient) for name, gradient in grads.items()}
-        looks = {name: self._look(gradient, state[name], params[name]) for name, gradient in grads.items()}
-        contexts, sizes, memories = self._contexts(looks, state, shapes, num_steps)
-        shared = self.tensor_readout(torch.tanh(self.tensor_layer(contexts.to(self.readout.weight.dtype)))).to(dtype)
+        looks = {name: look(gradient, state[name], params[name], self.betas) for name, gradient in grads.items()}
+        context = context_of(looks, state, [not is_matrix(shape) for shape in shapes.values()], num_steps)
+        features = context.features.to(self.readout.weight.dtype)
+        shared = self.tensor_readout(torch.tanh(self.tensor_layer(features))).to(dtype)
         biases = torch.cat([self.layer.bias, self.readout.bias]).to(dtype) + shared[:, :-NUM_CHOICES]
         size, blend, power = shared[:, -NUM_CHOICES:].unbind(1)
-        matrix = torch.stack([size.new_tensor(float(_is_matrix(shapes[name]))) for name in looks])
-        sizes = sizes * torch.exp(3 * torch.tanh(size / 3))
+        matrix = torch.stack([size.new_tensor(float(is_matrix(shapes[name]))) for name in looks])
+        sizes = self._sizes(context, list(shapes.values())) * torch.exp(3 * torch.tanh(size / 3))
         blends = matrix * torch.sigmoid(blend + 2)
         powers = torch.sigmoid(power + 4 * matrix - 2)
         outputs, hidden, cell = fused_coordinatewise_lstm(
-            [look.inputs for look in looks.values()],
+            [seen.inputs for seen in looks.values()],
             [coordinates(state[name]["hidden"]) for name in grads],
             [coordinates(state[name]["cell"]) for name in grads],
             [self.layer.weights(dtype)],
@@ -130,24 +182,24 @@ class ScaleFreeRule(UpdateRule):
         )
         updates: Params = {}
         next_state: RuleState = {}
-        for index, (name, look) in enumerate(looks.items()):
+        for index, (name, seen) in enumerate(looks.items()):
             bounded = outputs[index].tanh()
             brief = (1 + bounded[0]) / 2
             lasting = 1 - brief
             shares = torch.stack([brief * brief + bounded[2], 2 * brief * lasting, lasting * lasting - bounded[2]])
-            direction = (shares * look.momenta).sum(0).clamp(-3, 3)
-            direction = direction * torch.exp(powers[index] * look.log_root + 1.5 * bounded[1])
+            direction = (shares * seen.momenta).sum(0).clamp(-3, 3)
+            direction = direction * torch.exp(powers[index] * seen.log_root + 1.5 * bounded[1])
             shape = grads[name].shape
-            updates[name] = _finish(direction.reshape(shape), sizes[index], blends[index], shapes[name])
+            updates[name] = updates_of(direction.reshape(shape), sizes[index], blends[index], shapes[name])
             flat = {
-                "averages": look.averages,
-                "square_average": look.square,
+                "averages": seen.averages,
+                "square_average": seen.square,
                 "hidden": hidden[index],
                 "cell": cell[index],
             }
             next_state[name] = (
                 {"step": state[name]["step"] + 1, "first_rms": state[name]["first_rms"]}
-                | {key: value[index] for key, value in memories.items()}
+                | {key: value[index] for key, value in context.memories.items()}
                 | {key: value.reshape(value.shape[0], *shape) for key, value in flat.items()}
             )
         return updates, next_state
@@ -177,7 +229,7 @@ class ScaleFreeRule(UpdateRule):
             step = state["step"]
             shape = state["square_average"].shape[1 + step.dim() :]
             known = -1.0 if num_steps is None else num_steps
-            own = [known, float(shape[0] if _is_matrix(shape) else 0), self._natural(shape)]
+            own = [known, float(shape[0] if is_matrix(shape) else 0), self._natural(shape)]
             return [torch.as_tensor(each).expand_as(step) for each in own] if step.dim() else own
 
         return CompiledStep(
@@ -187,165 +239,20 @@ class ScaleFreeRule(UpdateRule):
             biases,
             torch.cat(parts, -1),
             numbers,
-            ("first_rms", "agreement_fast", "agreement_slow", "first_gradient", "gradient", "step"),
-            lambda directions, size, share: _finish(directions, size, share, directions.shape[1:]),
+            ("first_rms", *MEMORIES, "step"),
+            lambda directions, size, share: updates_of(directions, size, share, directions.shape[1:]),
             (WHITENED_RMS, *(number for step in NEWTON_SCHULZ for number in step)),
         )
 
+    def _sizes(self, context: Context, shapes: Sequence[Sequence[int]]) -> Tensor:
+        """Of updates of one, before the network's choice, ``[tensors]``."""
+        first, zero = context.first_rms, context.first_rms == 0
+        natural = torch.stack([torch.full_like(first[0], self._natural(shape)) for shape in shapes])
+        bounded = torch.minimum(torch.maximum(context.rms, first / self.growth), self.growth * first)
+        shrinkage = (self.long_run / context.run.clamp(min=self.long_run)).sqrt()
+        annealed = self.output_scale * (1 + torch.cos(math.pi * context.fraction)) / 2
+        return annealed * shrinkage * torch.where(zero, natural, bounded)
+
     def _natural(self, shape: Sequence[int]) -> float:
         """The root mean square that a tensor is taken to have which started at zero."""
-        return (3 * math.prod(shape[1:])) ** -0.5 if _is_matrix(shape) else self.zero_scale
-
-    def _look(self, gradient: Tensor, state: dict[str, Tensor], param: Tensor) -> "_Look":
-        """What the network sees of one tensor's coordinates, and sums over them."""
-        dtype = gradient.dtype
-        g, p = gradient.reshape(1, -1), param.reshape(1, -1)
-        steps = state["step"] + 1
-        betas = self.betas.to(dtype).unsqueeze(1)
-        before = coordinates(state["averages"])
-        averages = betas * before + (1 - betas) * g
-        square = SQUARE_BETA * coordinates(state["square_average"]) + (1 - SQUARE_BETA) * g * g
-        masses = -torch.expm1(steps.to(dtype) * betas.log())
-        rms_g = safe_sqrt(tensor_sum(g * g) / tensor_sum(torch.ones_like(g)).clamp(min=1)).clamp(min=TINY)
-        usual = torch.where(state["step"] == 0, rms_g, state["gradient"].to(dtype).exp())
-        root = safe_sqrt(square / bias_correction(steps, beta=SQUARE_BETA, dtype=dtype)) + RELATIVE_EPS * usual
-        momenta = averages / masses / root
-        ratio, past = g / root, before[1:2] / root
-        sums = torch.stack(
-            [
-                tensor_sum(torch.ones_like(p)),
-                tensor_sum(p * p),
-                tensor_sum(root * root),
-                tensor_sum(momenta[1] * momenta[1]),
-                tensor_sum(momenta[2] * momenta[2]),
-                tensor_sum(ratio * ratio),
-                tensor_sum(past * past),
-                tensor_sum(ratio * past),
-                tensor_sum(g * g),
-            ]
-        )
-        rms = safe_sqrt(sums[1:3] / sums[0].clamp(min=1))
-        inputs = torch.cat(
-            [
-                torch.cat([ratio, momenta, p / rms[0].clamp(min=TINY)]).clamp(-5, 5),
-                (root / rms[1].clamp(min=TINY) + 1e-3).log(),
-            ]
-        )
-        log_root = inputs[5].clamp(max=3)
-        return _Look(inputs, momenta, log_root, averages, square, sums)
-
-    def _contexts(
-        self, looks: dict[str, "_Look"], state: RuleState, shapes: dict[str, tuple[int, ...]], num_steps: Tensor | None
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """What the network is told of each tensor ``[tensors, NUM_CONTEXT]``, sizes ``[tensors]``, next memories."""
-        names = list(looks)
-        sums = torch.stack([looks[name].sums for name in names], 1)
-        dtype = sums.dtype
-
-        def of(key: str) -> Tensor:
-            return torch.stack([state[name][key] for name in names]).to(dtype)
-
-        count = sums[0].clamp(min=1)
-        rms_p, _, rms_middle, rms_slow = safe_sqrt(sums[1:5] / count)
-        rms_g = safe_sqrt(sums[8] / count)
-        norms = safe_sqrt(sums[5]) * safe_sqrt(sums[6])
-        agreement = torch.where(norms > 0, sums[7] / torch.where(norms > 0, norms, 1.0), 0.0)
-        step, first_rms = of("step"), of("first_rms")
-        log_g = rms_g.clamp(min=TINY).log()
-        first = torch.where(step == 0, log_g, of("first_gradient"))
-        gradient = torch.where(step == 0, log_g, of("gradient") + (1 - GRADIENT_BETA) * (log_g - of("gradient")))
-        fast, slow = (
-            of(f"agreement_{name}") + (1 - beta) * (agreement - of(f"agreement_{name}"))
-            for name, beta in zip(("fast", "slow"), AGREEMENT_BETAS, strict=True)
-        )
-        zero = (first_rms == 0).to(dtype)
-        fraction = progress(step, num_steps, dtype=dtype)
-        known = torch.zeros_like(step) if fraction is None else torch.ones_like(step)
-        fraction = torch.zeros_like(step) if fraction is None else fraction
-        run = step if num_steps is None else num_steps.to(dtype).expand_as(step)
-        growth = torch.where(zero > 0, 0.0, (rms_p / torch.where(zero > 0, 1.0, first_rms)).clamp(min=1e-2).log())
-        vector = torch.stack([torch.full_like(first_rms[0], float(not _is_matrix(shapes[name]))) for name in names])
-        natural = torch.stack([torch.full_like(first_rms[0], self._natural(shapes[name])) for name in names])
-        context = torch.stack(
-            [
-                fraction,
-                fraction * fraction,
-                fraction.sqrt(),
-                torch.tanh(step / 10 - 1),
-                (run / 500).clamp(0.1, 10).log() / 2 * known,
-                known,
-                growth.clamp(-2, 2),
-                zero,
-                vector,
-                (count.log() / 5 - 1).clamp(-1, 2),
-                2 * rms_slow - 1,
-                2 * rms_middle - 1,
-                2 * fast / (1 - AGREEMENT_BETAS[0] ** (step + 1)),
-                4 * slow / (1 - AGREEMENT_BETAS[1] ** (step + 1)),
-                ((gradient - first) / 2).clamp(-3, 1),
-                (log_g - gradient).clamp(-2, 2),
-            ],
-            dim=1,
-        )
-        reach = torch.where(
-            zero > 0, natural, torch.minimum(torch.maximum(rms_p, first_rms / self.growth), self.growth * first_rms)
-        )
-        shrinkage = (self.long_run / run.clamp(min=self.long_run)).sqrt()
-        size = self.output_scale * (1 + torch.cos(math.pi * fraction)) / 2 * shrinkage * reach
-        memories = {"agreement_fast": fast, "agreement_slow": slow, "first_gradient": first, "gradient": gradient}
-        return context, size, memories
-
-
-class _Look(NamedTuple):
-    inputs: Tensor
-    momenta: Tensor
-    log_root: Tensor
-    averages: Tensor
-    square: Tensor
-    sums: Tensor
-
-
-def _finish(direction: Tensor, size: Tensor, share: Tensor, shape: Sequence[int]) -> Tensor:
-    """Updates of directions ``[..., *shape]``, of which a share is whitened where they are matrices.
-
-    Args:
-        direction: of one tensor, or with a leading axis of particles; of a sharded one, this device's rows.
-        size: of an update of one, ``[...]``.
-        share: of what is whitened, ``[...]``.
-        shape: of the whole tensor.
-    """
-    if not _is_matrix(shape):
-        return direction * -size[(..., *[None] * len(shape))]
-    rows = direction.flatten(size.dim() + 1)
-    even = whitened(rows) * (WHITENED_RMS * max(shape[0], math.prod(shape[1:])) ** 0.5)
-    mixed = rows + share[..., None, None] * (even - rows)
-    return (mixed * -size[..., None, None]).reshape(direction.shape)
-
-
-def _is_matrix(shape: Sequence[int]) -> bool:
-    return len(shape) > 1 and shape[0] > 1 and math.prod(shape[1:]) > 1
-
-
-def whitened(matrix: Tensor) -> Tensor:
-    """Matrices ``[..., m, n]`` with all singular values near one, by the iteration of Newton and Schulz.
-
-    It runs on the Gram matrix of the shorter side, of which the result is a polynomial times the matrix: the same as
-    iterating the matrix itself, for fewer operations.
-
-    Source: Muon (Jordan et al., 2024); coefficients that differ from step to step: arXiv 2505.16932.
-    """
-    # Of a sharded matrix some rows lie here: sums over rows can be had, products of rows cannot.
-    tall = is_sharded() or matrix.shape[-2] > matrix.shape[-1]
-    wide = matrix.mT if tall else matrix
-    gram = shard_sum(wide @ wide.mT)
-    square = gram.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=1e-8)[..., None, None]
-    gram = gram / square
-    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    total = eye
-    for step, (a, b, c) in enumerate(NEWTON_SCHULZ):
-        factor = a * eye + b * gram + c * (gram @ gram)
-        total = factor @ total if step else factor
-        if step + 1 < len(NEWTON_SCHULZ):
-            gram = factor @ gram @ factor
-    result = (total / square.sqrt()) @ wide
-    return result.mT if tall else result
+        return (3 * math.prod(shape[1:])) ** -0.5 if is_matrix(shape) else self.zero_scale
