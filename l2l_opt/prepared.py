@@ -17,13 +17,32 @@ from l2l_opt.rules.base import UpdateRule
 
 
 class _Kept(NamedTuple):
-    """One parameter: itself, where it lies, its state as the optimizer keeps it, that state's tensors as they were."""
+    """One parameter as it was when its step was prepared.
+
+    Attributes:
+        param: itself.
+        address: where it lies.
+        own: ``optimizer.state[param]``.
+        identities: of the tensors in ``own``.
+        tensors: those among them that the rule keeps.
+        versions: of these; the kernels leave them as they are, so others mean that somebody else has written there.
+    """
 
     param: Tensor
     address: int
     own: dict[str, Any]
-    tensors: tuple[Tensor, ...]
-    versions: tuple[int, ...]
+    identities: list[int]
+    tensors: list[Tensor]
+    versions: list[int]
+
+    @classmethod
+    def of(cls, part: Part) -> "_Kept":
+        tensors = [value for key, value in part.own.items() if key not in BOOKKEEPING]
+        identities = [*map(id, part.own.values())]
+        return cls(part.param, part.param.data_ptr(), part.own, identities, tensors, [t._version for t in tensors])
+
+    def is_unchanged(self) -> bool:
+        return [*map(id, self.own.values())] == self.identities and [t._version for t in self.tensors] == self.versions
 
 
 class PreparedGroup:
@@ -41,7 +60,7 @@ class PreparedGroup:
         self.values = [part.value for part in parts]
         self.call = prepare(compiled, self.values, [part.state for part in parts], num_steps=num_steps)
         self.weights = tuple((weight, weight._version, weight.data_ptr()) for weight in rule.parameters())
-        self.kept = [_keep(part) for part in parts]
+        self.kept = [_Kept.of(part) for part in parts]
 
     @classmethod
     def of(
@@ -50,7 +69,12 @@ class PreparedGroup:
         """The group, where its kernel keeps the clock and parameters are what the kernels see; otherwise None."""
         if compiled is None or "step" not in compiled.memories:
             return None
-        plain = all(part.value.data_ptr() == part.param.data_ptr() and not part.param.is_complex() for part in parts)
+        plain = all(
+            part.value.data_ptr() == part.param.data_ptr()
+            and not part.param.is_complex()
+            and not any(isinstance(value, Tensor) and value.is_inference() for value in part.own.values())
+            for part in parts
+        )
         return cls(rule, compiled, parts, num_steps) if plain else None
 
     def gradients(
@@ -74,7 +98,7 @@ class PreparedGroup:
                 or gradient.layout is not torch.strided
                 or not gradient.is_contiguous()
                 or gradient.device.type != "cpu"
-                or not _is_unchanged(kept)
+                or not kept.is_unchanged()
             ):
                 return None
             found.append(gradient)
@@ -89,18 +113,3 @@ class PreparedGroup:
         for kept, flag in zip(self.kept, flags, strict=True):
             if flag:
                 kept.own["skipped"] += 1
-
-
-def _keep(part: Part) -> _Kept:
-    tensors = tuple(value for key, value in part.own.items() if key not in BOOKKEEPING)
-    versions = tuple(0 if value.is_inference() else value._version for value in tensors)
-    return _Kept(part.param, part.param.data_ptr(), part.own, tensors, versions)
-
-
-def _is_unchanged(kept: _Kept) -> bool:
-    """Whether nobody but the kernels, which leave versions as they are, has touched a state."""
-    own = [value for key, value in kept.own.items() if key not in BOOKKEEPING]
-    return len(own) == len(kept.tensors) and all(
-        value is was and (value.is_inference() or value._version == version)
-        for value, was, version in zip(own, kept.tensors, kept.versions, strict=True)
-    )

@@ -49,7 +49,14 @@ COMMON = ["--normalisation", "log", "--floor-loss", "0.001", "--clip-loss", "1",
 COMMON += ["--reparametrise", "0.2..5", "--meta-lr-schedule", "cosine", "--validation-horizon", "500"]
 STAGES = {
     "evolution": [
-        *("--rule", "scale-free:hidden_size=4,tensor_size=8", "--task", mixture(hidden="8..64", layers="1..4"), "--horizon", "100..2000"),
+        *(
+            "--rule",
+            "scale-free:hidden_size=4,tensor_size=8",
+            "--task",
+            mixture(hidden="8..64", layers="1..4"),
+            "--horizon",
+            "100..2000",
+        ),
         *("--truncation-length", "50", "--estimator", "nres:sigma=0.02", "--meta-loss", "progress"),
         *("--students", "32", "--group-size", "8", "--meta-lr", "0.003", "--outer-steps", "3000"),
         *("--validate-every", "150"),
