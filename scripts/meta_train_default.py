@@ -1,12 +1,15 @@
-"""Regenerate the default rule from nothing: exact meta-gradients of short windows, then evolution over whole runs.
+"""Regenerate the default rule from nothing.
 
     python scripts/meta_train_default.py --out runs/default                # goes on where it was stopped
     python scripts/meta_train_default.py --out runs/default --seed 1       # another seed of everything random
 
-Stages, each a run of `l2l-opt meta-train` in a folder of its own, with checkpoints:
+Stages, each a run of `l2l-opt meta-train` in a folder of its own, with checkpoints; all by noise-reuse evolution over
+whole runs of up to 2,000 steps, weighted towards their ends. Few weights are learned before many, since the signal of
+an estimate falls with the number of weights that noise is on:
 
-first   windows of 50 steps differentiated exactly: a good direction in minutes, but greedy
-second  noise-reuse evolution over whole runs of up to 2,000 steps, weighted towards their ends
+biases   of what the read-outs say: common sizes, shares of averages, of whitening
+tensors  all that a tensor's network and the read-out do
+all      the LSTM too
 """
 
 import subprocess
@@ -47,19 +50,21 @@ def mixture(*, hidden: str, layers: str) -> str:
 
 COMMON = ["--normalisation", "log", "--floor-loss", "0.001", "--clip-loss", "1", "--staggered"]
 COMMON += ["--reparametrise", "0.2..5", "--meta-lr-schedule", "cosine", "--validation-horizon", "500"]
+EVOLUTION = ["--task", mixture(hidden="8..64", layers="1..4"), "--horizon", "100..2000", "--truncation-length", "50"]
+EVOLUTION += ["--meta-loss", "progress", "--students", "32", "--group-size", "8"]
 STAGES = {
-    "evolution": [
-        *(
-            "--rule",
-            "scale-free:hidden_size=4,tensor_size=8",
-            "--task",
-            mixture(hidden="8..64", layers="1..4"),
-            "--horizon",
-            "100..2000",
-        ),
-        *("--truncation-length", "50", "--estimator", "nres:sigma=0.02", "--meta-loss", "progress"),
-        *("--students", "32", "--group-size", "8", "--meta-lr", "0.003", "--outer-steps", "3000"),
-        *("--validate-every", "150"),
+    "biases": [
+        *("--rule", "scale-free:hidden_size=4,tensor_size=8", *EVOLUTION),
+        *("--estimator", "nres:sigma=0.1,only=tensor_readout.bias", "--meta-lr", "0.02"),
+        *("--outer-steps", "160", "--validate-every", "40"),
+    ],
+    "tensors": [
+        *(*EVOLUTION, "--estimator", "nres:sigma=0.05,only=readout|tensor_", "--meta-lr", "0.005"),
+        *("--outer-steps", "1000", "--validate-every", "100"),
+    ],
+    "all": [
+        *(*EVOLUTION, "--estimator", "nres:sigma=0.03", "--meta-lr", "0.003"),
+        *("--outer-steps", "3000", "--validate-every", "150"),
     ],
 }
 

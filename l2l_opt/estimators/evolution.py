@@ -41,6 +41,9 @@ class EvolutionStrategy(MetaGradientEstimator):
         staggered: cut first episodes at a random age, so that students are not all of one age ever after.
         group_size: students (pairs) that share an architecture; 1 for a single family and all for a mixture where None.
         sigma: deviation of the noise, in the weights' unit.
+        only: weights that are learned, by the beginnings of their names with ``|`` between them, e.g.
+            ``"readout|tensor_readout.bias"``; all where empty. The signal of an estimate falls with the number of weights
+            that noise is on, so it pays to learn few before many.
 
     Raises:
         ValueError: a truncation length that is longer than the horizon or does not divide it; a sigma that is not
@@ -58,6 +61,7 @@ class EvolutionStrategy(MetaGradientEstimator):
         staggered: bool = False,
         group_size: int | None = None,
         sigma: float = 0.01,
+        only: str = "",
     ):
         super().__init__(
             horizon=horizon,
@@ -68,18 +72,27 @@ class EvolutionStrategy(MetaGradientEstimator):
         )
         if not (isinstance(sigma, (int, float)) and 0 < sigma < float("inf")):
             raise ValueError(f"sigma must be a positive number; got {sigma!r}, use e.g. 0.01")
-        self.sigma = float(sigma)
+        self.sigma, self.only = float(sigma), tuple(filter(None, only.split("|")))
 
     def draw_noise(self, phi: Params, students: Students, student: Student) -> Params:
         """eps of the deviation sigma for what begins at the student's age: ``[*weight.shape]`` each."""
         generator = make_generator(
             students.seed, Stream.EVOLUTION, student.number, student.episode, student.attempt, student.age
         )
+        if not any(self.learns(name) for name in phi):
+            raise ValueError(
+                f"only must begin names of weights; got {'|'.join(self.only)!r}, use some of {', '.join(phi)}"
+            )
         return {
-            name: self.sigma
-            * torch.randn(weight.shape, generator=generator, dtype=weight.dtype).to(device=weight.device)
+            name: self.sigma * torch.randn(weight.shape, generator=generator, dtype=weight.dtype).to(weight.device)
+            if self.learns(name)
+            else torch.zeros_like(weight)
             for name, weight in phi.items()
         }
+
+    def learns(self, name: str) -> bool:
+        """Whether the weight of this name is learned."""
+        return not self.only or name.startswith(self.only)
 
     def run_pairs(
         self, rule: UpdateRule, phi: Params, window: Window, noise: list[Params]
