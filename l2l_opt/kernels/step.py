@@ -46,6 +46,8 @@ def serves_in_place(param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bo
 
 
 Finish = Callable[[Tensor, Tensor, Tensor], Tensor]
+MOST_DIRECTIONS = 4 << 20
+"""Coordinates of tensors, if of several, whose directions are kept at a time."""
 
 
 class CompiledStep(NamedTuple):
@@ -61,8 +63,11 @@ class CompiledStep(NamedTuple):
         numbers: what the kind is told of one tensor, made of its state and num_steps: numbers, or for P particles
             tensors ``[P]``.
         memories: names of 0-dim state that the kind brings up to date.
-        finish: ``finish(directions, size, share)`` makes updates of what the kind leaves behind, ``[P, *param.shape]``
-            and ``[P]`` twice, where the kernels do not: for large matrices; None for a kind that has no directions.
+        finish: ``finish(directions, size, share)`` makes updates of the directions of P particles that the kind leaves
+            behind, ``[P, *param.shape]`` and ``[P]`` twice, where the kernels do not: for large matrices; None for a
+            kind that has no directions.
+        finish_: ``finish_(param, direction, size, share, lr, decay)`` adds lr times that to one parameter, less decay
+            times itself, without temporaries of its size; returns whether it moved.
         whitening: for the kernels' own finish, the root mean square of whitened matrices and three coefficients a step.
     """
 
@@ -74,6 +79,7 @@ class CompiledStep(NamedTuple):
     numbers: Callable[[dict[str, Tensor], Any], Sequence[Any]] = lambda state, num_steps: ()
     memories: tuple[str, ...] = ()
     finish: Finish | None = None
+    finish_: Callable[[Tensor, Tensor, float, float, float, float], bool] | None = None
     whitening: tuple[float, ...] = ()
 
 
@@ -101,32 +107,54 @@ def recurrent_step_(
         decay: of the parameters, per step.
         sign: of the gradients: -1 to climb.
         guarded: leave a tensor as it was where its gradient (its square, for rules that average squares) or a weight is
-            not finite, and a block of coordinates where its update is not. The last cannot happen where the state is
-            finite and lr is not absurd.
+            not finite, and a block of coordinates where its update is not (all coordinates, for a kind that leaves
+            directions). The last cannot happen where the state is finite and lr is not absurd.
 
     Returns:
         Of each tensor 0 where all of it moved, 1 where nothing did, 2 where some blocks did not.
     """
-    of_one = [{key: value.unsqueeze(0) for key, value in state.items()} for state in states]
-    numbers = torch.tensor([[list(rule.numbers(state, num_steps))] for state in states], dtype=torch.float32)
+    weights = _weights_of(rule)
+    flags: list[int] = []
     with torch.no_grad():
-        bad, directions, choices = _run(
-            rule, list(params), list(grads), of_one, numbers, lr=lr, decay=decay, sign=sign, guarded=guarded
-        )
-        flags: list[int] = bad.tolist()
-        if rule.finish is not None:
-            for index, (param, direction) in enumerate(zip(params, directions, strict=True)):
-                if flags[index] or native.finishes(param.shape):
+        for block in _blocks(params) if rule.finish_ is not None else [slice(None)]:
+            own, own_states = params[block], states[block]
+            numbers = torch.tensor(
+                [[list(rule.numbers(state, num_steps))] for state in own_states], dtype=torch.float32
+            )
+            bad, directions, choices = _run(
+                rule,
+                weights,
+                own,
+                grads[block],
+                own_states,
+                numbers,
+                lr=lr,
+                decay=decay,
+                sign=sign,
+                guarded=guarded,
+            )
+            found: list[int] = bad.tolist()
+            for index, direction in enumerate(directions):
+                if rule.finish_ is None or found[index] or native.finishes(direction.shape):
                     continue
-                update = rule.finish(direction.unsqueeze(0), *choices[index].unbind(1)).squeeze(0)
-                moved = param * (1 - decay) + lr * update if decay else update.mul_(lr).add_(param)
-                if guarded and not torch.isfinite(moved.sum()):
-                    flags[index] = 2
-                    continue
-                param.copy_(moved)
+                size, share = choices[index, 0].tolist()
+                if not rule.finish_(own[index], direction, size, share, lr, decay) and guarded:
+                    found[index] = 2
+            flags += found
     # As any operation in place: a graph that saved these parameters must not be differentiated with the new ones.
     torch.autograd.graph.increment_version(params)
     return flags
+
+
+def _blocks(params: Sequence[Tensor]) -> list[slice]:
+    """Tensors of at most so many coordinates together, one after the other."""
+    starts, taken = [0], 0
+    for index, param in enumerate(params):
+        if taken and taken + param.numel() > MOST_DIRECTIONS:
+            starts.append(index)
+            taken = 0
+        taken += param.numel()
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(params)], strict=True)]
 
 
 def particles_step_(
@@ -137,7 +165,7 @@ def particles_step_(
     Args:
         rule: what to compute, with one set of weights or one a particle.
         params: parameter name -> ``[P, *param.shape]``, contiguous.
-        grads: likewise.
+        grads: likewise, of any strides.
         state: with the same leading axis, contiguous.
         num_steps: ``[P]``, planned steps; None where unknown.
     """
@@ -145,6 +173,7 @@ def particles_step_(
     numbers = torch.stack([torch.stack(list(rule.numbers(own, num_steps)), dim=1) for own in states]).float()
     _, directions, choices = _run(
         rule,
+        _weights_of(rule),
         list(params.values()),
         [grads[name].contiguous() for name in params],
         states,
@@ -160,10 +189,26 @@ def particles_step_(
         own["step"] += 1
 
 
+class _Weights(NamedTuple):
+    """Those of a ``CompiledStep`` with an axis of sets in front, in float32."""
+
+    weights: list[Tensor]
+    biases: Tensor
+    options: Tensor
+    whitening: Tensor
+
+
+def _weights_of(rule: CompiledStep) -> _Weights:
+    tensors = [tensor.float() for tensor in (*rule.weights, rule.biases, rule.options)]
+    *weights, biases, options = tensors if rule.options.dim() == 2 else [tensor.unsqueeze(0) for tensor in tensors]
+    return _Weights(weights, biases, options, torch.tensor(rule.whitening))
+
+
 def _run(
     rule: CompiledStep,
-    params: list[Tensor],
-    grads: list[Tensor],
+    weights: _Weights,
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
     states: Sequence[dict[str, Tensor]],
     numbers: Tensor,
     *,
@@ -174,17 +219,11 @@ def _run(
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     """Flags, directions (none for a kind that updates parameters itself) and ``choices`` of ``recurrent_step_``."""
     averages, squares = ([state[key] for state in states] for key in rule.moments) if rule.moments else ([], [])
-    sets = rule.options.dim() == 2
-    weights, biases, options = (
-        list(rule.weights) if sets else [weight.unsqueeze(0) for weight in rule.weights],
-        rule.biases if sets else rule.biases.unsqueeze(0),
-        rule.options if sets else rule.options.unsqueeze(0),
-    )
     directions = [] if rule.finish is None else [torch.empty_like(param) for param in params]
     bad, choices = torch.ops.l2l_opt.recurrent_step_(
         rule.kind,
-        params,
-        grads,
+        list(params),
+        list(grads),
         [state["hidden"] for state in states],
         [state["cell"] for state in states],
         averages,
@@ -192,10 +231,7 @@ def _run(
         [state[key] for key in rule.memories for state in states],
         directions,
         numbers,
-        [weight.float() for weight in weights],
-        biases.float(),
-        options.float(),
-        torch.tensor(rule.whitening),
+        *weights,
         lr,
         decay,
         sign,

@@ -198,20 +198,23 @@ def test_state_and_parameters_stay_where_they_are():
 def test_opcheck(name):
     """Its schema says what it changes, and its fake says what it returns."""
     rule = make_rule(name, purely=False)
-    param, grad = torch.randn(30), torch.randn(30)
-    state = rule.init_state({"p": param})["p"]
+    params, grads = [torch.randn(30), torch.randn(5, 4)], [torch.randn(30), torch.randn(5, 4)]
+    states = list(rule.init_state({"p": params[0], "q": params[1]}).values())
     compiled = rule.compiled_step()
-    moments = [[state[key]] for key in compiled.moments] if compiled.moments else [[], []]
+    moments = [[state[key] for state in states] for key in compiled.moments] if compiled.moments else [[], []]
     arguments = (
-        [param],
-        [grad],
-        [state["hidden"]],
-        [state["cell"]],
+        params,
+        grads,
+        [state["hidden"] for state in states],
+        [state["cell"] for state in states],
         *moments,
-        torch.tensor([list(compiled.numbers(state, 10))]),
-        [weight.detach() for weight in compiled.weights],
-        compiled.biases.detach(),
-        compiled.options.detach(),
+        [state[key] for key in compiled.memories for state in states],
+        [torch.empty_like(p) for p in params] if compiled.finish is not None else [],
+        torch.tensor([[list(compiled.numbers(state, 10))] for state in states]),
+        [weight.detach().unsqueeze(0) for weight in compiled.weights],
+        compiled.biases.detach().unsqueeze(0),
+        compiled.options.detach().unsqueeze(0),
+        torch.tensor(compiled.whitening),
     )
     torch.library.opcheck(
         torch.ops.l2l_opt.recurrent_step_.default,

@@ -11,7 +11,9 @@ struct Shared {
     float size = 0, power = 0, eps = 0, over_rms = 0, over_root_rms = 0;
     std::vector<float> biases;
 
-    float rms(int which, int64_t count) const { return static_cast<float>(std::sqrt(sums[which] / static_cast<double>(count))); }
+    float rms(int which, int64_t count) const {
+        return static_cast<float>(std::sqrt(sums[which] / static_cast<double>(std::max<int64_t>(count, 1))));
+    }
 };
 
 // LSTM on log_sign gradients (lstm.py). Options: p, e^-p, e^p, output_scale.
@@ -190,7 +192,7 @@ struct ScaleFree : Momenta {
         double total = 0;
         const float* gradient = tensor.gradient + particle * tensor.count;
         for (int64_t at = 0; at < tensor.count; ++at) total += static_cast<double>(gradient[at]) * gradient[at];
-        const float rms = static_cast<float>(std::sqrt(total / static_cast<double>(tensor.count)));
+        const float rms = static_cast<float>(std::sqrt(total / static_cast<double>(std::max<int64_t>(tensor.count, 1))));
         *tensor.memory(3, particle) = *tensor.memory(4, particle) = std::log(std::max(rms, options[4]));
     }
 
@@ -403,7 +405,7 @@ static void step_kind(const StepCall& call, const Packed& packed, const StepTens
         Kind first = make_kind<Kind>(call);
         for (int64_t index = 0; index < shape.tensors; ++index)
             for (int64_t particle = 0; particle < shape.particles; ++particle)
-                if (tensors[index].count && !bad[index]) {
+                if (!bad[index]) {
                     first.options = call.options_of(particle);
                     first.prime(call, tensors[index], particle);
                 }
@@ -418,7 +420,7 @@ static void step_kind(const StepCall& call, const Packed& packed, const StepTens
                 for (auto& thread : own)
                     for (int k = 0; k < SUMS; ++k) shared[place].sums[k] += thread[place].sums[k];
                 kind.options = call.options_of(particle);
-                if (tensors[index].count && !bad[index]) kind.share(tensors[index], particle, shared[place], call.choices + 2 * place);
+                if (!bad[index]) kind.share(tensors[index], particle, shared[place], call.choices + 2 * place);
             }
     }
     auto part = call.state_is_bfloat16 ? step_part<Kind, bfloat16> : step_part<Kind, float>;
