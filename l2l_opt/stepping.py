@@ -134,8 +134,8 @@ def step_compiled(compiled: CompiledStep, parts: Sequence[Part], options: Option
         guarded=options.guarded,
     )
     moved = [part.state["step"] for part, flag in zip(parts, flags, strict=True) if flag != 1]
-    for step in moved:
-        step += 1
+    if moved:
+        torch._foreach_add_(moved, 1)
     skip([part for part, flag in zip(parts, flags, strict=True) if flag])
 
 
