@@ -1,5 +1,7 @@
 """Truncated back-propagation: its windows, gradient checkpointing, and what students are judged on."""
 
+import math
+
 import pytest
 import torch
 
@@ -107,3 +109,49 @@ def test_sampled_coordinates_change_meta_gradients_and_not_students():
 def test_a_coordinate_stride_must_be_a_positive_integer(stride):
     with pytest.raises(ValueError, match=r"coordinate_stride must be a positive integer; got .*, use e\.g\. 8"):
         TruncatedBackprop(coordinate_stride=stride)
+
+
+def norm_of(gradients):
+    return float(torch.stack([gradient.norm() for gradient in gradients.values()]).norm())
+
+
+def test_a_window_counts_for_no_more_than_its_bound():
+    """Two students in windows of their own, so that each is bounded by half of it."""
+    rule = small_rule("rnnprop").double()
+    options = {"outer_steps": 1, "group_size": 1, "horizon": 10, "truncation_length": 10}
+    (plain,), (loose,) = (gradients(rule, **options, clip_window=bound) for bound in (None, 1e6))
+    for name, gradient in plain.gradients.items():
+        assert torch.equal(gradient, loose.gradients[name])
+    bound = 0.01 * norm_of(plain.gradients)
+    (tight,) = gradients(rule, **options, clip_window=bound)
+    assert 0 < norm_of(tight.gradients) <= bound * (1 + 1e-9)
+    assert torch.equal(tight.losses, plain.losses)
+    # Of one window the direction stays what it was.
+    (one,), (short,) = (
+        gradients(rule, outer_steps=1, horizon=10, truncation_length=10, clip_window=limit) for limit in (None, bound)
+    )
+    assert norm_of(short.gradients) == pytest.approx(bound)
+    for name, gradient in one.gradients.items():
+        torch.testing.assert_close(short.gradients[name] / bound, gradient / norm_of(one.gradients))
+
+
+def test_a_window_that_is_not_finite_counts_as_zero_where_there_is_a_bound():
+    rule = small_rule("rnnprop").double()
+    found = {}
+    for bound in (None, 10.0):
+        estimator = TruncatedBackprop(horizon=10, truncation_length=10, group_size=1, clip_window=bound)
+        for spoilt in (False, True):
+            students = estimator.init(rule, small_family(), num_students=2, seed=0)
+            if spoilt:
+                students.members[0].inner.params["0.weight"].fill_(float("nan"))
+            found[bound, spoilt], _ = estimator.estimate(rule, students)
+    assert not math.isfinite(norm_of(found[None, True].gradients))
+    ours = found[10.0, True].gradients
+    assert 0 < norm_of(ours) < norm_of(found[None, False].gradients) * 10
+    assert all(torch.isfinite(gradient).all() for gradient in ours.values())
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, math.inf, math.nan])
+def test_bad_bounds_are_named(bound):
+    with pytest.raises(ValueError, match=f"clip_window must be a positive number; got {bound!r}, use e.g. 10"):
+        TruncatedBackprop(clip_window=bound)

@@ -120,6 +120,21 @@ def test_a_gradient_that_is_not_finite_moves_nothing_and_is_counted(instructions
     assert int(ours[1][2]["step"]) == 3
 
 
+@pytest.mark.parametrize("guard", ["skip", None])
+@pytest.mark.parametrize("name", RULES)
+def test_gradients_of_nothing_but_zeros(instructions, name, guard):
+    """At first, later, and throughout, in tensors that do not fill their last tile."""
+
+    def spoil(index, params):
+        for number, p in enumerate(params):
+            if (number + index) % 3 or number == 0:
+                p.grad.zero_()
+
+    ours, theirs = (run(name, purely=purely, edit=spoil, guard=guard) for purely in (False, True))
+    assert all(torch.isfinite(p).all() for p in ours[0])
+    assert_equal(ours, theirs, within=1e-4)
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_without_guard_what_is_not_finite_reaches_the_parameter(name):
     def spoil(index, params):

@@ -11,8 +11,9 @@ struct Shared {
     float size = 0, power = 0, eps = 0, over_rms = 0, over_root_rms = 0;
     std::vector<float> biases;
 
+    // A sum of squares of next to nothing, less that of the padding, may come out below zero.
     float rms(int which, int64_t count) const {
-        return static_cast<float>(std::sqrt(sums[which] / static_cast<double>(std::max<int64_t>(count, 1))));
+        return static_cast<float>(std::sqrt(std::max(sums[which], 0.0) / static_cast<double>(std::max<int64_t>(count, 1))));
     }
 };
 
@@ -357,7 +358,14 @@ TARGET static void step_part(
             kind.answer(own, body.outputs, updates);
             alignas(64) float param[TILE];
             if (tensor.direction != nullptr) {
-                for (int v = 0; v < V; ++v) store(param + v * W, updates[v]);
+                for (int v = 0; v < V; ++v) {
+                    nothing += updates[v] * 0.0f;
+                    store(param + v * W, updates[v]);
+                }
+                if (call.guarded && !(sum(nothing) == 0.0f)) {
+                    bad[run.index] = 2;
+                    continue;
+                }
                 body.keep<State>(tensor.hidden, tensor.cell, particle, at, n);
                 scatter(tensor.direction + particle * tensor.count + at, 0, param, 1, n);
                 continue;
