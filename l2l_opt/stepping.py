@@ -135,7 +135,7 @@ def step_compiled(compiled: CompiledStep, parts: Sequence[Part], options: Option
     )
     moved = [part.state["step"] for part, flag in zip(parts, flags, strict=True) if flag != 1]
     if moved:
-        torch._foreach_add_(moved, 1)
+        torch._foreach_add_(moved, 1)  # pyright: ignore[reportPrivateImportUsage]
     skip([part for part, flag in zip(parts, flags, strict=True) if flag])
 
 
