@@ -217,6 +217,14 @@ def shards_of(tensor: Tensor) -> Shards | None:
     return Shards(tensor.device_mesh, dims)
 
 
+def divided_axes(tensor: Tensor) -> list[int]:
+    """Axes along which a DTensor is divided over devices; none for one that is whole on each."""
+    if not _is_dtensor(tensor):
+        return []
+    axes = (getattr(placement, "dim", None) for placement in tensor.placements if not placement.is_replicate())
+    return [axis % max(tensor.dim(), 1) for axis in axes if axis is not None]
+
+
 def local(tensor: Tensor) -> Tensor:
     """What lies on this device of a DTensor, sharing its memory; any other tensor as it is."""
     return tensor.to_local() if _is_dtensor(tensor) else tensor

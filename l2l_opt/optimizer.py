@@ -18,7 +18,7 @@ from l2l_opt import distributed
 from l2l_opt.checkpoint import digest, load_rule
 from l2l_opt.guard import Watch, adam_step, memory_of, sample, settle, size_of_update
 from l2l_opt.optimizer_state import boxed, check_options, check_values, unboxed
-from l2l_opt.parts import BOOKKEEPING, buckets_of, fresh_state, part_of, reduce_over
+from l2l_opt.parts import BOOKKEEPING, buckets_of, check_placement, fresh_state, part_of, reduce_over
 from l2l_opt.prepared import PreparedGroup
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule
@@ -58,7 +58,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
 
     Raises:
         ValueError: a number out of range, an unknown guard, a state_dtype that is not floating, an artefact that is not
-            one.
+            one, a parameter sharded in a way that the rule cannot take.
         FileNotFoundError: no such artefact.
         TypeError: a rule of another kind.
 
@@ -119,11 +119,17 @@ class LearnedOptimizer(torch.optim.Optimizer):
         """Add parameters, perhaps with their own ``lr``, ``weight_decay``, ``num_steps`` and ``maximize``.
 
         Raises:
-            ValueError: a number out of range.
+            ValueError: a number out of range, a DTensor that is sharded in a way that the rule cannot take.
         """
         if isinstance(param_group, dict):
             check_options({**self.defaults, **param_group})
         super().add_param_group(param_group)
+        try:
+            for name, p in self._named(self.param_groups[-1]):
+                check_placement(self.rule, name, p)
+        except ValueError:
+            self.param_groups.pop()
+            raise
 
     # As torch.optim's zero_grad: a step is a break in a compiled graph, and torch._dynamo is imported no sooner.
     @_disable_dynamo

@@ -60,6 +60,21 @@ def plain(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
+def check_placement(rule: UpdateRule, name: str, param: Tensor) -> None:
+    """Refuse a DTensor that is divided in a way in which the rule, or one that it is composed of, cannot see it whole.
+
+    Raises:
+        ValueError: a rule with ``divides_rows_only``, and a tensor divided along another axis than its first.
+    """
+    axes = [axis for axis in distributed.divided_axes(param) if axis]
+    for part in rule.modules() if axes else ():
+        if isinstance(part, UpdateRule) and getattr(part, "divides_rows_only", False):
+            raise ValueError(
+                f"parameters of the rule {part.registry_name!r} must be sharded along axis 0 alone; got {name!r} "
+                f"sharded along axis {axes[0]}, use Shard(0) or Replicate() for it"
+            )
+
+
 def fresh_state(
     rule: UpdateRule, name: str, param: Tensor, *, reduce: Reduce | None, state_dtype: torch.dtype | None
 ) -> dict[str, Tensor]:

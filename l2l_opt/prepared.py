@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from l2l_opt.kernels import CompiledStep, finish_, prepare
+from l2l_opt.kernels import CompiledStep, PreparedStep
 from l2l_opt.parts import BOOKKEEPING, Part
 from l2l_opt.rules.base import UpdateRule
 
@@ -56,9 +56,9 @@ class PreparedGroup:
     """
 
     def __init__(self, rule: UpdateRule, compiled: CompiledStep, parts: Sequence[Part], num_steps: int | None):
-        self.compiled, self.num_steps = compiled, num_steps
-        self.values = [part.value for part in parts]
-        self.call = prepare(compiled, self.values, [part.state for part in parts], num_steps=num_steps)
+        self.num_steps = num_steps
+        values, states = [part.value for part in parts], [part.state for part in parts]
+        self.call = PreparedStep(compiled, values, states, num_steps=num_steps)
         self.weights = tuple((weight, weight._version, weight.data_ptr()) for weight in rule.parameters())
         self.kept = [_Kept.of(part) for part in parts]
 
@@ -106,9 +106,7 @@ class PreparedGroup:
 
     def step(self, gradients: Sequence[Tensor], *, lr: float, decay: float, sign: float, guarded: bool) -> None:
         """Take one step with what ``gradients`` has found."""
-        addresses = [gradient.data_ptr() for gradient in gradients]
-        results = self.call.run(addresses, lr=lr, decay=decay, sign=sign, guarded=guarded)
-        flags = finish_(self.compiled, self.values, *results, lr=lr, decay=decay, guarded=guarded)
+        flags = self.call(gradients, lr=lr, decay=decay, sign=sign, guarded=guarded)
         torch.autograd.graph.increment_version([kept.param for kept in self.kept])
         for kept, flag in zip(self.kept, flags, strict=True):
             if flag:

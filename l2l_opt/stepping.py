@@ -140,9 +140,9 @@ def step_compiled(compiled: CompiledStep, parts: Sequence[Part], options: Option
         guarded=options.guarded,
     )
     if "step" not in compiled.memories:
-        for part, flag in zip(parts, flags, strict=True):
-            if flag != 1:
-                part.state["step"] += 1
+        moved = [part.state["step"] for part, flag in zip(parts, flags, strict=True) if flag != 1]
+        if moved:
+            torch._foreach_add_(moved, 1)  # pyright: ignore[reportPrivateImportUsage]
     skip([part for part, flag in zip(parts, flags, strict=True) if flag])
 
 

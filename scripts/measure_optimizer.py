@@ -171,6 +171,9 @@ def memory(parameters: int) -> None:
         ("rnnprop:hidden_size=8,num_layers=1", {}, torch.bfloat16, "layers"),
         ("adam", {}, torch.float32, "one tensor"),
         ("compact", {}, torch.bfloat16, "layers"),
+        ("scale-free", {}, torch.float32, "layers"),
+        ("scale-free", {"state_dtype": torch.bfloat16}, torch.float32, "one tensor"),
+        ("scale-free", {}, torch.bfloat16, "layers"),
     ]:
         params = [nn.Parameter(0.1 * torch.randn(shape, dtype=dtype)) for shape in shapes[layout]]
         optimizer = LearnedOptimizer(params, make_rule(rule), **options)

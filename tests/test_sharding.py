@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from l2l_opt import LearnedOptimizer
+from l2l_opt.rules import make_rule
+
 SCRIPT = Path(__file__).parent.parent / "scripts" / "sharded_training.py"
-RULES = ["default-1", "compact", "composed"]
-CHECKPOINTED = {"compact": {}, "lstm:hidden_size=3": {"state_dtype": "bfloat16", "guard": "fallback"}}
+RULES = ["default-1", "compact", "composed", "scale-free"]
+SPOILT = ["default-1", "compact", "scale-free"]
+CHECKPOINTED = {"compact": {}, "scale-free": {}, "lstm:hidden_size=3": {"state_dtype": "bfloat16", "guard": "fallback"}}
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,7 +36,7 @@ def runs(tmp_path_factory):
             job(f"{rule} {kind}", rule=rule, kind=kind, steps=5)
     for kind in ("alone", "fsdp"):
         job(f"single {kind}", rule="default-1", kind=kind, steps=2, dtype="float32")
-        for rule in ("default-1", "compact"):
+        for rule in SPOILT:
             job(f"{rule} spoilt {kind}", rule=rule, kind=kind, steps=4, spoil=2, dtype="float32")
     for rule, options in CHECKPOINTED.items():
         shared = {"rule": rule, "options": options, "dtype": "float32"}
@@ -72,7 +76,7 @@ def test_the_first_step_in_single_precision(runs):
     assert_equal(runs("single fsdp")["first"], runs("single alone")["first"], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("rule", ["default-1", "compact"])
+@pytest.mark.parametrize("rule", SPOILT)
 def test_what_is_not_finite_on_one_rank_is_skipped_on_all(runs, rule):
     ours, theirs = runs(f"{rule} spoilt fsdp"), runs(f"{rule} spoilt alone")
     assert_equal(ours["last"], theirs["last"], rtol=1e-4, atol=1e-5)
@@ -89,3 +93,32 @@ def test_a_checkpoint_of_two_goes_through_one_and_back_bit_for_bit(runs, rule):
         assert_equal(runs(f"{rule} straight")[part], runs(f"{rule} back")[part], rtol=0, atol=0)
     assert on_one["kinds"] == ["Tensor"]
     assert half["kinds"] == ["DTensor"]
+
+
+def test_rows_are_all_that_a_tensor_may_be_divided_into(tmp_path):
+    """For rules that see matrices as wholes, and rules that are composed of such; others take any placement."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+
+        def named(placement):
+            return {"weight": torch.nn.Parameter(distribute_tensor(torch.randn(4, 6), mesh, [placement]))}.items()
+
+        composed = make_rule("composed", parts=[{"rule": "scale-free", "name": "weight"}, {"rule": "compact"}])
+        for rule in (make_rule("scale-free"), composed):
+            with pytest.raises(
+                ValueError, match=r"'scale-free' must be sharded along axis 0 .*'weight' .* axis 1, use"
+            ):
+                LearnedOptimizer(named(Shard(1)), rule)
+            LearnedOptimizer(named(Shard(0)), rule)
+            LearnedOptimizer(named(Replicate()), rule)
+        LearnedOptimizer(named(Shard(1)), make_rule("compact"))
+        optimizer = LearnedOptimizer(named(Shard(0)), make_rule("scale-free"))
+        with pytest.raises(ValueError, match="axis 1"):
+            optimizer.add_param_group({"params": list(named(Shard(-1)))})
+        assert len(optimizer.param_groups) == 1
+    finally:
+        torch.distributed.destroy_process_group()

@@ -114,10 +114,43 @@ INITIAL = torch.tensor([4.0, 8.0], dtype=torch.float64)
         ((1.0, 0.0, 2.0), (3 + 12) / 2),
         ("mean", (3.5 + 14) / 6),
         ("best-so-far", (3.5 + 14) / 6),
+        ("progress", 2 / 9 * (2 + 2 + 1.5 + 8 + 8 + 6) / 2),
     ],
 )
 def test_meta_loss_weighs_the_losses_after_each_step(weights, expected):
     assert float(MetaLoss(weights)(LOSSES, INITIAL)) == pytest.approx(expected)
+
+
+def test_progress_weighs_windows_as_it_does_the_whole_horizon():
+    """Two windows of an episode of four steps, of students of one age or of different ages."""
+    losses = torch.rand(5, 2, dtype=torch.float64) + 0.5
+    initial, progress = losses[0], MetaLoss("progress", "log")
+    whole = progress.per_student(losses, initial)
+    fractions = torch.tensor([0.25, 0.5, 0.75, 1.0], dtype=torch.float64).unsqueeze(1).expand(4, 2)
+    first = progress.per_student(losses[:3], initial, None, fractions[:2])
+    second = progress.per_student(losses[2:], initial, None, fractions[2:])
+    torch.testing.assert_close((first + second) / 2, whole)
+    torch.testing.assert_close(progress.per_student(losses, initial, None, fractions), whole)
+    assert (second.abs() > 0).all()
+    own_ages = torch.stack([fractions[:2, 0], fractions[2:, 0]], dim=1)
+    mixed = progress.per_student(losses[:3], initial, None, own_ages)
+    assert float(mixed[0]) == pytest.approx(float(first[0]))
+    expected = (1.5 * (losses[1, 1] / initial[1]).log() + 2 * (losses[2, 1] / initial[1]).log()) / 2
+    assert float(mixed[1]) == pytest.approx(float(expected))
+
+
+def test_a_floor_bounds_what_a_student_who_is_all_but_done_counts():
+    losses = torch.tensor([[2.0, 2.0], [1.0, 2e-9]], dtype=torch.float64, requires_grad=True)
+    initial = torch.tensor([2.0, 2.0], dtype=torch.float64)
+    floored, plain = MetaLoss("last", "log", floor=0.001), MetaLoss("last", "log")
+    expected = [math.log(0.501), math.log(0.001 + 1e-9)]
+    assert floored.per_student(losses, initial).tolist() == pytest.approx(expected)
+    slopes = [torch.autograd.grad(loss(losses, initial), losses)[0][1] for loss in (floored, plain)]
+    assert slopes[0][1] == pytest.approx(0.5 / 2 / 0.001, rel=1e-3)
+    assert slopes[1][1] > 1e5 * slopes[0][1]
+    assert slopes[0][0] == pytest.approx(float(slopes[1][0]), rel=1e-2)
+    # Where losses are not normalised there is nothing that it could be a part of.
+    assert MetaLoss("sum", floor=0.5)(LOSSES, INITIAL) == MetaLoss("sum")(LOSSES, INITIAL)
 
 
 def test_the_best_so_far_is_that_of_the_episode():
@@ -158,6 +191,8 @@ def test_log_meta_loss_does_not_see_a_tasks_scale():
         (((float("nan"),), "none"), "over_steps must be finite numbers"),
         (("sum", "log", math.inf), "clip must be a finite number or None; got inf"),
         (("sum", "log", None, "validation"), "judged_on must be 'train' or 'test'; got 'validation'"),
+        (("sum", "log", None, "train", -0.1), "floor must be a number and not negative; got -0.1"),
+        (("sum", "log", None, "train", math.nan), "floor must be a number and not negative; got nan"),
     ],
 )
 def test_bad_meta_losses_are_named(options, message):

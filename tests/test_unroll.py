@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from l2l_opt.estimators import MetaLoss
@@ -12,7 +13,7 @@ from l2l_opt.students import Students
 from l2l_opt.unroll import InnerState, unroll
 from tests.conftest import small_family, small_rule
 
-RULES = ["compact", "lstm", "rnnprop", "composed", "sgd", "momentum", "rmsprop", "adam"]
+RULES = ["scale-free", "compact", "lstm", "rnnprop", "composed", "sgd", "momentum", "rmsprop", "adam"]
 
 
 def start(rule, family, *, num_students: int = 3, length: int = 4):
@@ -26,9 +27,11 @@ def start(rule, family, *, num_students: int = 3, length: int = 4):
 @pytest.mark.parametrize("name", RULES)
 def test_meta_gradient_equals_central_finite_differences(name):
     rule, family = small_rule(name).double(), small_family()
-    if name == "compact":
-        # Its read-out starts so near zero that the differences drown in rounding.
+    if name in ("compact", "scale-free"):
+        # Their read-outs start so near zero that the differences drown in rounding.
         torch.nn.init.normal_(rule.readout.weight)
+    if name == "scale-free":
+        torch.nn.init.normal_(rule.tensor_readout.weight, std=0.3)
     students, batches = start(rule, family)
     phi = dict(rule.named_parameters())
 
@@ -51,6 +54,36 @@ def test_meta_gradient_equals_central_finite_differences(name):
         exact = (4 * estimates[1] - estimates[0]) / 3
         ours = float((gradient * direction).sum())
         assert abs(ours - exact) <= 1e-6 * max(abs(exact), float(gradient.norm()) * 1e-1), weight_name
+
+
+@pytest.mark.parametrize("second_derivatives", [False, True])
+@pytest.mark.parametrize("name", ["compact", "scale-free"])
+def test_meta_gradients_through_dead_units_and_zero_tensors_are_finite(name, second_derivatives):
+    """Their coordinates have gradients of exactly zero, where roots and norms have no derivative."""
+    rule, family = small_rule(name).double(), small_family(activation=nn.ReLU)
+    students, batches = start(rule, family)
+    with torch.no_grad():
+        students.inner.params["0.bias"][0, :2] = -1e6
+        students.inner.params["0.bias"][1] = -1e6  # All of them: the first layer has no gradient at all.
+        students.inner.params["2.weight"][2] = 0  # Nor has it here, at the first step.
+        students.inner.params["2.bias"].zero_()
+    params = {key: value.clone() for key, value in students.inner.params.items()}
+    states = [rule.init_state({key: value[index] for key, value in params.items()}) for index in range(3)]
+    state = {key: {f: torch.stack([own[key][f] for own in states]) for f in states[0][key]} for key in params}
+    phi = dict(rule.named_parameters())
+    _, losses = unroll(
+        rule,
+        family,
+        students.data,
+        InnerState(params, state, students.inner.num_steps),
+        batches,
+        phi=phi,
+        second_derivatives=second_derivatives,
+    )
+    gradients = torch.autograd.grad(losses[1:].sum(), list(phi.values()))
+    for weight_name, gradient in zip(phi, gradients, strict=True):
+        assert torch.isfinite(gradient).all(), weight_name
+        assert gradient.abs().max() > 0, weight_name
 
 
 def loss_after(rule, family, students, batches, values, *, second_derivatives):

@@ -4,9 +4,8 @@ from l2l_opt.kernels.operator import fused_coordinatewise_lstm
 from l2l_opt.kernels.reference import LSTMWeights, ReadoutWeights, coordinatewise_lstm
 from l2l_opt.kernels.step import (
     CompiledStep,
-    finish_,
+    PreparedStep,
     particles_step_,
-    prepare,
     recurrent_step_,
     serves_in_place,
     serves_particles,
@@ -15,12 +14,11 @@ from l2l_opt.kernels.step import (
 __all__ = [
     "CompiledStep",
     "LSTMWeights",
+    "PreparedStep",
     "ReadoutWeights",
     "coordinatewise_lstm",
-    "finish_",
     "fused_coordinatewise_lstm",
     "particles_step_",
-    "prepare",
     "recurrent_step_",
     "serves_in_place",
     "serves_particles",

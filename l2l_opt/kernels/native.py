@@ -273,8 +273,12 @@ class PreparedStep:
         particles = numbers.shape[1]
         table: list[int] = []
         for index, (p, h, c) in enumerate(zip(params, hidden, cell, strict=True)):
-            table += (p.numel() // particles, p.data_ptr(), 0, *_whole(h, particles), *_whole(c, particles))
-            table += (*_whole(averages[index], particles), *_whole(squares[index], particles)) if averages else (0,) * 6
+            count = p.numel() // particles
+            table += (count, p.data_ptr(), 0, *_whole(h, count, particles), *_whole(c, count, particles))
+            if averages:
+                table += (*_whole(averages[index], count, particles), *_whole(squares[index], count, particles))
+            else:
+                table += (0,) * 6
             table += (numbers[index].data_ptr() if numbers.numel() else 0, numbers.shape[2])
             kept = [memory.data_ptr() for memory in memories[index :: len(params)]]
             table += (*kept, *[0] * (MOST_MEMORIES - len(kept)), 0)
@@ -356,10 +360,9 @@ def finishes(shape: Sequence[int]) -> bool:
     return min(rows, math.prod(shape) // max(rows, 1)) <= MOST_WHITENED
 
 
-def _whole(state: Tensor, particles: int) -> tuple[int, int, int]:
-    """Address and strides of a contiguous ``[particles, rows, *param.shape]``."""
-    own = state.numel() // particles
-    return state.data_ptr(), own // max(state.shape[1], 1), own
+def _whole(state: Tensor, count: int, particles: int) -> tuple[int, int, int]:
+    """Address and strides of a contiguous ``[particles, rows, *param.shape]`` of so many coordinates a particle."""
+    return state.data_ptr(), count, state.numel() // particles
 
 
 def _dense(tensor: Tensor) -> Tensor:

@@ -48,6 +48,8 @@ def serves_in_place(param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bo
 
 
 Finish = Callable[[Tensor, Tensor, Tensor], Tensor]
+MOST_DIRECTIONS = 4 << 20
+"""Coordinates of tensors, if of several, whose directions are kept at a time."""
 
 
 class CompiledStep(NamedTuple):
@@ -62,10 +64,13 @@ class CompiledStep(NamedTuple):
         options: what the kind is told of the rule, ``[num_options]``, in the order of steps.h.
         numbers: what the kind is told of one tensor, made of its state and num_steps: numbers, or for P particles
             tensors ``[P]``.
-        memories: names of 0-dim state that the kind brings up to date; perhaps the clock among them.
-        finish: ``finish(directions, size, share)`` makes updates of what the kind leaves behind, ``[P, *param.shape]``
-            and ``[P]`` twice, where the kernels do not: for large matrices; None for a kind that has no directions.
-        whitening: for the kernels' own finish: the root mean square of what is whitened, then three numbers a step.
+        memories: names of 0-dim state that the kind brings up to date, perhaps the clock among them.
+        finish: ``finish(directions, size, share)`` makes updates of the directions of P particles that the kind leaves
+            behind, ``[P, *param.shape]`` and ``[P]`` twice, where the kernels do not: for large matrices; None for a
+            kind that has no directions.
+        finish_: ``finish_(param, direction, size, share, lr, decay)`` adds lr times that to one parameter, less decay
+            times itself, without temporaries of its size; returns whether it moved.
+        whitening: for the kernels' own finish, the root mean square of whitened matrices and three coefficients a step.
     """
 
     kind: str
@@ -76,6 +81,7 @@ class CompiledStep(NamedTuple):
     numbers: Callable[[dict[str, Tensor], Any], Sequence[Any]] = lambda state, num_steps: ()
     memories: tuple[str, ...] = ()
     finish: Finish | None = None
+    finish_: Callable[[Tensor, Tensor, float, float, float, float], bool] | None = None
     whitening: tuple[float, ...] = ()
 
 
@@ -103,34 +109,78 @@ def recurrent_step_(
         decay: of the parameters, per step.
         sign: of the gradients: -1 to climb.
         guarded: leave a tensor as it was where its gradient (its square, for rules that average squares) or a weight is
-            not finite, and a block of coordinates where its update is not. The last cannot happen where the state is
-            finite and lr is not absurd.
+            not finite, and a block of coordinates where its update is not (all coordinates, for a kind that leaves
+            directions). The last cannot happen where the state is finite and lr is not absurd.
 
     Returns:
         Of each tensor 0 where all of it moved, 1 where nothing did, 2 where some blocks did not.
     """
-    numbers = torch.tensor([[list(rule.numbers(state, num_steps))] for state in states], dtype=torch.float32)
-    of_one = [{key: value.unsqueeze(0) for key, value in state.items()} for state in states]
-    flags, choices, directions = torch.ops.l2l_opt.recurrent_step_(
-        *_arguments(rule, list(params), list(grads), of_one, numbers), lr, decay, sign, guarded
-    )
-    found = finish_(rule, params, flags, choices, directions, lr=lr, decay=decay, guarded=guarded)
+    weights = _weights_of(rule)
+    found: list[int] = []
+    for block in _blocks(rule, params):
+        numbers = _numbers_of(rule, states[block], num_steps)
+        flags, choices, directions = torch.ops.l2l_opt.recurrent_step_(
+            *_arguments(rule, weights, params[block], grads[block], _with_axis(states[block]), numbers),
+            *(lr, decay, sign, guarded),
+        )
+        found += _finish(rule, params[block], flags, choices, directions, lr=lr, decay=decay, guarded=guarded)
     # As any operation in place: a graph that saved these parameters must not be differentiated with the new ones.
     torch.autograd.graph.increment_version(params)
     return found
 
 
-def prepare(
-    rule: CompiledStep, params: Sequence[Tensor], states: Sequence[dict[str, Tensor]], *, num_steps: int | None
-) -> native.PreparedStep:
-    """The step of tensors that will stay where they are, to be taken again and again: for kinds that keep the clock."""
-    numbers = torch.tensor([[list(rule.numbers(state, num_steps))] for state in states], dtype=torch.float32)
-    of_one = [{key: value.unsqueeze(0) for key, value in state.items()} for state in states]
-    kind, params, _, *state, leaves = _arguments(rule, list(params), [], of_one, numbers)
-    return native.PreparedStep(kind, params, *state, leaves_directions=leaves)
+class PreparedStep:
+    """``recurrent_step_`` of tensors that will stay where they are, to be taken again and again.
+
+    Args:
+        rule: of a kind that keeps the clock.
+        params: the parameters.
+        states: their states.
+        num_steps: planned steps; None where unknown.
+    """
+
+    def __init__(
+        self,
+        rule: CompiledStep,
+        params: Sequence[Tensor],
+        states: Sequence[dict[str, Tensor]],
+        *,
+        num_steps: int | None,
+    ):
+        self.rule, self.params = rule, list(params)
+        weights = _weights_of(rule)
+        self.calls: list[tuple[slice, native.PreparedStep]] = []
+        for block in _blocks(rule, params):
+            numbers = _numbers_of(rule, states[block], num_steps)
+            kind, own, _, *state, leaves = _arguments(
+                rule, weights, params[block], [], _with_axis(states[block]), numbers
+            )
+            self.calls.append((block, native.PreparedStep(kind, own, *state, leaves_directions=leaves)))
+
+    def __call__(self, grads: Sequence[Tensor], *, lr: float, decay: float, sign: float, guarded: bool) -> list[int]:
+        """Take a step with gradients that ``serves_in_place`` accepts; the rest as ``recurrent_step_`` has it."""
+        addresses = [gradient.data_ptr() for gradient in grads]
+        found: list[int] = []
+        for block, call in self.calls:
+            results = call.run(addresses[block], lr=lr, decay=decay, sign=sign, guarded=guarded)
+            found += _finish(self.rule, self.params[block], *results, lr=lr, decay=decay, guarded=guarded)
+        return found
 
 
-def finish_(
+def _blocks(rule: CompiledStep, params: Sequence[Tensor]) -> list[slice]:
+    """Where directions are left, tensors of at most so many coordinates together, one after the other."""
+    if rule.finish is None:
+        return [slice(0, len(params))]
+    starts, taken = [0], 0
+    for index, param in enumerate(params):
+        if taken and taken + param.numel() > MOST_DIRECTIONS:
+            starts.append(index)
+            taken = 0
+        taken += param.numel()
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(params)], strict=True)]
+
+
+def _finish(
     rule: CompiledStep,
     params: Sequence[Tensor],
     flags: Tensor,
@@ -143,20 +193,16 @@ def finish_(
 ) -> list[int]:
     """Make updates of the directions that the kernels leave, those of large matrices; flags as a list."""
     found: list[int] = flags.tolist()
-    if rule.finish is None:
+    if rule.finish_ is None or all(native.finishes(param.shape) for param in params):
         return found
-    start = 0
-    for index, param in enumerate(params):
-        end = start + param.numel()
-        if not found[index] and not native.finishes(param.shape):
-            with torch.no_grad():
-                direction = directions[start:end].reshape(1, *param.shape)
-                update = rule.finish(direction, *choices[index].unbind(1)).squeeze(0).mul_(lr)
-                if guarded and not torch.isfinite(torch.linalg.vector_norm(update)):
-                    found[index] = 2
-                else:
-                    param.mul_(1 - decay).add_(update)
-        start = end
+    with torch.no_grad():
+        for index, direction in enumerate(directions.split([param.numel() for param in params])):
+            param = params[index]
+            if found[index] or native.finishes(param.shape):
+                continue
+            size, share = choices[index, 0].tolist()
+            if not rule.finish_(param, direction.reshape(param.shape), size, share, lr, decay) and guarded:
+                found[index] = 2
     return found
 
 
@@ -176,46 +222,62 @@ def particles_step_(
     numbers = torch.stack([torch.stack(list(rule.numbers(own, num_steps)), dim=1) for own in states]).float()
     values, own_grads = list(params.values()), [grads[name].contiguous() for name in params]
     _, choices, directions = torch.ops.l2l_opt.recurrent_step_(
-        *_arguments(rule, values, own_grads, states, numbers), 1.0, 0.0, 1.0, False
+        *_arguments(rule, _weights_of(rule), values, own_grads, states, numbers), 1.0, 0.0, 1.0, False
     )
-    for index, (param, direction) in enumerate(
-        zip(values, directions.split([param.numel() for param in values]) if rule.finish else values, strict=True)
-    ):
-        if rule.finish is not None and not native.finishes(param.shape[1:]):
-            param += rule.finish(direction.reshape(param.shape), *choices[index].unbind(1))
-        if "step" not in rule.memories:
-            states[index]["step"] += 1
+    if rule.finish is not None:
+        for index, direction in enumerate(directions.split([param.numel() for param in values])):
+            if not native.finishes(values[index].shape[1:]):
+                values[index] += rule.finish(direction.reshape(values[index].shape), *choices[index].unbind(1))
+    if "step" not in rule.memories:
+        for own in states:
+            own["step"] += 1
+
+
+class _Weights(NamedTuple):
+    """Those of a ``CompiledStep`` with an axis of sets in front, in float32."""
+
+    weights: list[Tensor]
+    biases: Tensor
+    options: Tensor
+    whitening: Tensor
+
+
+def _weights_of(rule: CompiledStep) -> _Weights:
+    tensors = [tensor.detach().float() for tensor in (*rule.weights, rule.biases, rule.options)]
+    *weights, biases, options = tensors if rule.options.dim() == 2 else [tensor.unsqueeze(0) for tensor in tensors]
+    return _Weights(weights, biases, options, torch.tensor(rule.whitening))
+
+
+def _numbers_of(rule: CompiledStep, states: Sequence[dict[str, Tensor]], num_steps: int | None) -> Tensor:
+    return torch.tensor([[list(rule.numbers(state, num_steps))] for state in states], dtype=torch.float32)
+
+
+def _with_axis(states: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """States of one particle."""
+    return [{key: value.unsqueeze(0) for key, value in state.items()} for state in states]
 
 
 def _arguments(
     rule: CompiledStep,
-    params: list[Tensor],
-    grads: list[Tensor],
+    weights: _Weights,
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
     states: Sequence[dict[str, Tensor]],
     numbers: Tensor,
 ) -> tuple[Any, ...]:
     """Of ``recurrent_step_``, up to what a group of parameters says of its step."""
     averages, squares = ([state[key] for state in states] for key in rule.moments) if rule.moments else ([], [])
-    one = rule.options.dim() == 1
-    weights, biases, options = (
-        [weight.unsqueeze(0) if one else weight for weight in rule.weights],
-        rule.biases.unsqueeze(0) if one else rule.biases,
-        rule.options.unsqueeze(0) if one else rule.options,
-    )
     return (
         rule.kind,
-        params,
-        grads,
+        list(params),
+        list(grads),
         [state["hidden"] for state in states],
         [state["cell"] for state in states],
         averages,
         squares,
         [state[key] for key in rule.memories for state in states],
         numbers,
-        [weight.detach().float() for weight in weights],
-        biases.detach().float(),
-        options.detach().float(),
-        torch.tensor(rule.whitening),
+        *weights,
         rule.finish is not None,
     )
 

@@ -20,7 +20,7 @@ RELATIVE_EPS = 1e-4
 """Of the tensor's usual root mean square gradient; what is smaller is taken for noise."""
 NUM_INPUTS = 6
 NUM_CONTEXT = 16
-MEMORIES = ("agreement_fast", "agreement_slow", "first_gradient", "gradient")
+MEMORIES: tuple[str, ...] = ("agreement_fast", "agreement_slow", "first_gradient", "gradient")
 """0-dim state that a step brings up to date."""
 
 

@@ -25,7 +25,7 @@ from l2l_opt.rules.relative_features import (
     context_of,
     look,
 )
-from l2l_opt.rules.whitening import NEWTON_SCHULZ, WHITENED_RMS, is_matrix, updates_of
+from l2l_opt.rules.whitening import NEWTON_SCHULZ, WHITENED_RMS, is_matrix, step_, updates_of
 from l2l_opt.types import Params, RuleState
 
 NUM_OUTPUTS = 3
@@ -241,6 +241,7 @@ class ScaleFreeRule(UpdateRule):
             numbers,
             ("first_rms", *MEMORIES, "step"),
             lambda directions, size, share: updates_of(directions, size, share, directions.shape[1:]),
+            step_,
             (WHITENED_RMS, *(number for step in NEWTON_SCHULZ for number in step)),
         )
 

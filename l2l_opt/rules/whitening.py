@@ -74,7 +74,7 @@ def updates_of(direction: Tensor, size: Tensor, share: Tensor, shape: Sequence[i
     return (mixed * -size[..., None, None]).reshape(direction.shape)
 
 
-def step_(param: Tensor, direction: Tensor, size: float, share: float, *, lr: float, decay: float) -> bool:
+def step_(param: Tensor, direction: Tensor, size: float, share: float, lr: float, decay: float) -> bool:
     """``param <- (1 - decay) param + lr updates_of(direction)`` of a whole matrix, with no temporary of its size.
 
     Args:

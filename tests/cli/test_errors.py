@@ -52,6 +52,8 @@ def error_line(err):
         (["meta-train", "--horizon", "100", "--truncation-length", "7"], 2, ["must divide horizon", "7 and 100", "5"]),
         (["meta-train", "--meta-lr", "-1"], 2, ["meta_lr", "-1"]),
         (["meta-train", "--estimator", "nres:sigma=-1"], 2, ["sigma must be a positive number", "-1", "0.01"]),
+        (["meta-train", "--floor-loss", "-1"], 2, ["floor must be a number and not negative", "-1.0", "0.001"]),
+        (["meta-train", "--estimator", "tbptt:clip_window=0"], 2, ["clip_window must be a positive number", "0", "10"]),
         (["meta-train", "--estimator", "nres:size=1"], 2, ["estimator 'nres'", "'size'", "sigma"]),
         (["meta-train", "--estimator", "pes", "--second-derivatives"], 2, ["'pes'", "'second_derivatives'"]),
         (["meta-train", "--estimator", "pes", "--gradient-checkpointing"], 2, ["'pes'", "'gradient_checkpointing'"]),

@@ -239,8 +239,18 @@ LONG = [
         ["--estimator", "full-es", "--horizon", "10..20:growing"],
         ["--estimator", "tbptt", "--gradient-checkpointing", "--judged-on", "test"],
         ["--imitate", "adam:lr=0.01", "--imitation-steps", "7", "--meta-loss", "best-so-far"],
+        [
+            "--rule",
+            "scale-free",
+            "--estimator",
+            "tbptt:clip_window=10",
+            "--meta-loss",
+            "progress",
+            "--floor-loss",
+            "1e-3",
+        ],
     ],
-    ids=["nres", "pes", "full-es", "tbptt", "imitation"],
+    ids=["nres", "pes", "full-es", "tbptt", "imitation", "scale-free"],
 )
 def test_every_estimator_and_curriculum_resumes_bit_for_bit(options, tmp_path):
     l2l_opt("meta-train", *LONG, *options, "--out", tmp_path / "whole")

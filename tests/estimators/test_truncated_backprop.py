@@ -1,5 +1,7 @@
 """Truncated back-propagation: its windows, gradient checkpointing, and what students are judged on."""
 
+import math
+
 import pytest
 import torch
 
@@ -107,3 +109,52 @@ def test_sampled_coordinates_change_meta_gradients_and_not_students():
 def test_a_coordinate_stride_must_be_a_positive_integer(stride):
     with pytest.raises(ValueError, match=r"coordinate_stride must be a positive integer; got .*, use e\.g\. 8"):
         TruncatedBackprop(coordinate_stride=stride)
+
+
+def norm_of(gradients):
+    return float(torch.stack([gradient.norm() for gradient in gradients.values()]).norm())
+
+
+def two_windows(bound, *, spoilt=False):
+    """The meta-gradient of two students of architectures of their own, so that each has a window of its own."""
+    torch.manual_seed(0)
+    rule = small_rule("rnnprop").double()
+    estimator = TruncatedBackprop(horizon=10, truncation_length=10, clip_window=bound)
+    students = estimator.init(rule, small_family(), num_students=2, seed=0)
+    students.members[0].family = small_family()
+    assert len(list(students.windows(0))) == 2
+    if spoilt:
+        students.members[0].inner.params["0.weight"].fill_(math.nan)
+    return estimator.estimate(rule, students)[0]
+
+
+def test_a_window_counts_for_no_more_than_its_share_of_the_bound():
+    plain, loose = two_windows(None), two_windows(1e6)
+    for name, gradient in plain.gradients.items():
+        assert torch.equal(gradient, loose.gradients[name])
+    tight = two_windows(1e-6)
+    assert torch.equal(tight.losses, plain.losses)
+    # Two that point in much the same way, each of half the bound.
+    assert 0.5e-6 < norm_of(tight.gradients) <= 1e-6 * (1 + 1e-9)
+
+
+def test_of_a_bounded_window_the_direction_stays():
+    rule = small_rule("rnnprop").double()
+    options = {"outer_steps": 1, "horizon": 10, "truncation_length": 10}
+    (plain,), (bounded,) = (gradients(rule, **options, clip_window=bound) for bound in (None, 1e-6))
+    assert norm_of(bounded.gradients) == pytest.approx(1e-6)
+    for name, gradient in plain.gradients.items():
+        torch.testing.assert_close(bounded.gradients[name] / 1e-6, gradient / norm_of(plain.gradients))
+
+
+def test_a_window_that_is_not_finite_counts_as_zero_where_there_is_a_bound():
+    assert not math.isfinite(norm_of(two_windows(None, spoilt=True).gradients))
+    ours = two_windows(1e-6, spoilt=True).gradients
+    # What is left is the other student's half.
+    assert norm_of(ours) == pytest.approx(0.5e-6)
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, math.inf, math.nan])
+def test_bad_bounds_are_named(bound):
+    with pytest.raises(ValueError, match=f"clip_window must be a positive number; got {bound!r}, use e.g. 10"):
+        TruncatedBackprop(clip_window=bound)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from l2l_opt import LearnedOptimizer
-from l2l_opt.kernels import native, serves_in_place, step
+from l2l_opt.kernels import native, serves_in_place
 from tests.conftest import small_rule
 from tests.kernels.test_native import instructions
 
@@ -68,13 +68,13 @@ def assert_equal(ours, theirs, *, within=2e-5):
 def calls(monkeypatch):
     """How many times the compiled step ran."""
     count = []
-    original = native.step
+    original = native.PreparedStep.run
 
     def counted(*arguments, **options):
         count.append(1)
         return original(*arguments, **options)
 
-    monkeypatch.setattr(step.native, "step", counted)
+    monkeypatch.setattr(native.PreparedStep, "run", counted)
     return count
 
 
@@ -118,6 +118,21 @@ def test_a_gradient_that_is_not_finite_moves_nothing_and_is_counted(instructions
     assert_equal(ours, theirs)
     assert [int(state["skipped"]) for state in ours[1]] == [0, 0, 1, 0, 0, 0]
     assert int(ours[1][2]["step"]) == 3
+
+
+@pytest.mark.parametrize("guard", ["skip", None])
+@pytest.mark.parametrize("name", RULES)
+def test_gradients_of_nothing_but_zeros(instructions, name, guard):
+    """At first, later, and throughout, in tensors that do not fill their last tile."""
+
+    def spoil(index, params):
+        for number, p in enumerate(params):
+            if (number + index) % 3 or number == 0:
+                p.grad.zero_()
+
+    ours, theirs = (run(name, purely=purely, edit=spoil, guard=guard) for purely in (False, True))
+    assert all(torch.isfinite(p).all() for p in ours[0])
+    assert_equal(ours, theirs, within=1e-4)
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -198,20 +213,23 @@ def test_state_and_parameters_stay_where_they_are():
 def test_opcheck(name):
     """Its schema says what it changes, and its fake says what it returns."""
     rule = make_rule(name, purely=False)
-    param, grad = torch.randn(30), torch.randn(30)
-    state = rule.init_state({"p": param})["p"]
+    params, grads = [torch.randn(30), torch.randn(5, 4)], [torch.randn(30), torch.randn(5, 4)]
+    states = list(rule.init_state({"p": params[0], "q": params[1]}).values())
     compiled = rule.compiled_step()
-    moments = [[state[key]] for key in compiled.moments] if compiled.moments else [[], []]
+    moments = [[state[key] for state in states] for key in compiled.moments] if compiled.moments else [[], []]
     arguments = (
-        [param],
-        [grad],
-        [state["hidden"]],
-        [state["cell"]],
+        params,
+        grads,
+        [state["hidden"] for state in states],
+        [state["cell"] for state in states],
         *moments,
-        torch.tensor([list(compiled.numbers(state, 10))]),
-        [weight.detach() for weight in compiled.weights],
-        compiled.biases.detach(),
-        compiled.options.detach(),
+        [state[key] for key in compiled.memories for state in states],
+        torch.tensor([[list(compiled.numbers(state, 10))] for state in states]),
+        [weight.detach().unsqueeze(0) for weight in compiled.weights],
+        compiled.biases.detach().unsqueeze(0),
+        compiled.options.detach().unsqueeze(0),
+        torch.tensor(compiled.whitening),
+        compiled.finish is not None,
     )
     torch.library.opcheck(
         torch.ops.l2l_opt.recurrent_step_.default,

@@ -11,7 +11,10 @@ struct Shared {
     float size = 0, power = 0, eps = 0, over_rms = 0, over_root_rms = 0;
     std::vector<float> biases;
 
-    float rms(int which, int64_t count) const { return static_cast<float>(std::sqrt(sums[which] / static_cast<double>(count))); }
+    // A sum of squares of next to nothing, less that of the padding, may come out below zero.
+    float rms(int which, int64_t count) const {
+        return static_cast<float>(std::sqrt(std::max(sums[which], 0.0) / static_cast<double>(std::max<int64_t>(count, 1))));
+    }
 };
 
 // LSTM on log_sign gradients (lstm.py). Options: p, e^-p, e^p, output_scale.
@@ -190,7 +193,7 @@ struct ScaleFree : Momenta {
         double total = 0;
         const float* gradient = tensor.gradient + particle * tensor.count;
         for (int64_t at = 0; at < tensor.count; ++at) total += static_cast<double>(gradient[at]) * gradient[at];
-        const float rms = static_cast<float>(std::sqrt(total / static_cast<double>(tensor.count)));
+        const float rms = static_cast<float>(std::sqrt(total / static_cast<double>(std::max<int64_t>(tensor.count, 1))));
         *tensor.memory(3, particle) = *tensor.memory(4, particle) = std::log(std::max(rms, options[4]));
     }
 
@@ -355,7 +358,14 @@ TARGET static void step_part(
             kind.answer(own, body.outputs, updates);
             alignas(64) float param[TILE];
             if (tensor.direction != nullptr) {
-                for (int v = 0; v < V; ++v) store(param + v * W, updates[v]);
+                for (int v = 0; v < V; ++v) {
+                    nothing += updates[v] * 0.0f;
+                    store(param + v * W, updates[v]);
+                }
+                if (call.guarded && !(sum(nothing) == 0.0f)) {
+                    bad[run.index] = 2;
+                    continue;
+                }
                 body.keep<State>(tensor.hidden, tensor.cell, particle, at, n);
                 scatter(tensor.direction + particle * tensor.count + at, 0, param, 1, n);
                 continue;
@@ -403,7 +413,7 @@ static void step_kind(const StepCall& call, const Packed& packed, const StepTens
         Kind first = make_kind<Kind>(call);
         for (int64_t index = 0; index < shape.tensors; ++index)
             for (int64_t particle = 0; particle < shape.particles; ++particle)
-                if (tensors[index].count && !bad[index]) {
+                if (!bad[index]) {
                     first.options = call.options_of(particle);
                     first.prime(call, tensors[index], particle);
                 }
@@ -418,7 +428,7 @@ static void step_kind(const StepCall& call, const Packed& packed, const StepTens
                 for (auto& thread : own)
                     for (int k = 0; k < SUMS; ++k) shared[place].sums[k] += thread[place].sums[k];
                 kind.options = call.options_of(particle);
-                if (tensors[index].count && !bad[index]) kind.share(tensors[index], particle, shared[place], call.choices + 2 * place);
+                if (!bad[index]) kind.share(tensors[index], particle, shared[place], call.choices + 2 * place);
             }
     }
     auto part = call.state_is_bfloat16 ? step_part<Kind, bfloat16> : step_part<Kind, float>;

@@ -72,14 +72,15 @@ TARGET static void take_block(
 }
 
 struct Whitening {
-    std::vector<float> memory;
+    std::unique_ptr<float[]> memory;
     float *gram, *total, *factor, *product, *block, *result;
 
+    // Memory is not cleared: all that is read has been written, padding too.
     Whitening() {
         const int64_t square = MOST_WHITENED * MOST_WHITENED, rows = BLOCK * MOST_WHITENED;
-        memory.resize(4 * square + 2 * rows + 16);
-        const auto address = reinterpret_cast<uintptr_t>(memory.data());
-        gram = memory.data() + (64 - address % 64) % 64 / sizeof(float);
+        memory.reset(new float[4 * square + 2 * rows + 16]);
+        const auto address = reinterpret_cast<uintptr_t>(memory.get());
+        gram = memory.get() + (64 - address % 64) % 64 / sizeof(float);
         total = gram + square;
         factor = total + square;
         product = factor + square;

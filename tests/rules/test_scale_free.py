@@ -1,0 +1,266 @@
+"""The scale-free rule: what it starts as, what it is blind to, and what it keeps."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from l2l_opt import LearnedOptimizer
+from l2l_opt.rules import make_rule
+from l2l_opt.rules.whitening import whitened
+
+
+def silent(**options):
+    """A rule whose read-outs say nothing: the hand-made direction alone."""
+    rule = make_rule("scale-free", **options).double()
+    with torch.no_grad():
+        for linear in (rule.readout, rule.tensor_readout):
+            linear.weight.zero_()
+    return rule
+
+
+def loud(dtype=torch.float64, deviation=0.3):
+    torch.manual_seed(5)
+    rule = make_rule("scale-free").to(dtype)
+    with torch.no_grad():
+        for weight in rule.parameters():
+            weight += deviation * torch.randn_like(weight)
+    return rule
+
+
+def run(rule, gradients, param, num_steps=None):
+    state = rule.init_state({"p": param})
+    updates = []
+    with torch.no_grad():
+        for gradient in gradients:
+            update, state = rule({"p": gradient}, state, {"p": param}, num_steps=num_steps)
+            updates.append(update["p"])
+    return torch.stack(updates)
+
+
+def test_it_has_1425_weights_and_80_bytes_of_state_a_parameter_or_48():
+    rule = make_rule("scale-free")
+    assert sum(weight.numel() for weight in rule.parameters()) == 1425
+    for dtype, expected in ((None, 80), (torch.bfloat16, 48)):
+        param = torch.nn.Parameter(torch.randn(10))
+        optimizer = LearnedOptimizer([param], rule, state_dtype=dtype)
+        param.grad = torch.randn(10)
+        optimizer.step()
+        state = optimizer.state[param]
+        assert sum(value.numel() * value.element_size() for value in state.values() if value.dim()) == 10 * expected
+
+
+def test_a_silent_vector_takes_adams_step_with_a_mean_of_momenta_a_cosine_and_its_own_scale():
+    torch.manual_seed(0)
+    param = torch.randn(12, dtype=torch.float64)
+    gradients = torch.randn(6, 12, dtype=torch.float64)
+    ours = run(silent(), gradients, param, torch.tensor(10.0))
+    v = torch.zeros_like(param)
+    momenta = dict.fromkeys((0.5, 0.9, 0.99), v)
+    usual = math.log(float(gradients[0].square().mean().sqrt()))
+    power = 1 / (1 + math.exp(2))
+    for t, gradient in enumerate(gradients):
+        v = 0.99 * v + 0.01 * gradient**2
+        momenta = {beta: beta * m + (1 - beta) * gradient for beta, m in momenta.items()}
+        short, middle, long = (m / (1 - beta ** (t + 1)) for beta, m in momenta.items())
+        r = (v / (1 - 0.99 ** (t + 1))).sqrt() + 1e-4 * math.exp(usual)
+        direction = ((short / 4 + middle / 2 + long / 4) / r).clamp(-3, 3)
+        direction = direction * (r / r.square().mean().sqrt() + 1e-3) ** power
+        size = 0.15 * (1 + math.cos(math.pi * t / 10)) / 2 * param.square().mean().sqrt()
+        torch.testing.assert_close(ours[t], -size * direction, rtol=1e-10, atol=1e-12)
+        if t:
+            usual += 0.1 * (math.log(float(gradient.square().mean().sqrt())) - usual)
+
+
+def test_a_silent_matrix_is_whitened_for_the_most_part():
+    torch.manual_seed(0)
+    param, gradient = torch.randn(6, 4, dtype=torch.float64), torch.randn(1, 6, 4, dtype=torch.float64)
+    (ours,) = run(silent(), gradient, param)
+    root = (1 + 1e-4 * gradient[0].square().mean().sqrt() / gradient[0].abs()) * gradient[0].abs()
+    power, share = (1 / (1 + math.exp(-2)) for _ in range(2))
+    direction = gradient[0] / root * (root / root.square().mean().sqrt() + 1e-3) ** power
+    mixed = (1 - share) * direction + share * 0.3 * math.sqrt(6) * whitened(direction)
+    torch.testing.assert_close(ours, -0.15 * param.square().mean().sqrt() * mixed, rtol=1e-9, atol=1e-12)
+
+
+def test_updates_end_with_the_planned_run_and_do_not_where_its_length_is_unknown():
+    torch.manual_seed(0)
+    param, gradients = torch.randn(8, 3, dtype=torch.float64), torch.randn(6, 8, 3, dtype=torch.float64)
+    planned, unknown = run(loud(), gradients, param, torch.tensor(4.0)), run(loud(), gradients, param)
+    assert planned[:4].abs().flatten(1).amin(dim=1).min() > 0
+    assert planned[4:].abs().max() < 1e-15
+    assert unknown[4:].abs().max() > 0
+
+
+def test_tensors_of_zeros_move_by_what_is_natural_to_them():
+    generator = torch.Generator().manual_seed(0)
+    sizes = []
+    for scale in (0.1, 0.5):
+        gradient = torch.ones(1, 5, dtype=torch.float64)
+        (update,) = run(silent(zero_scale=scale), gradient, torch.zeros(5, dtype=torch.float64))
+        sizes.append(float(update.norm()))
+    assert sizes[1] == pytest.approx(5 * sizes[0])
+    gradient = torch.randn(1, 20, 30, generator=generator, dtype=torch.float64)
+    zeros = torch.zeros(20, 30, dtype=torch.float64)
+    natural = torch.full_like(zeros, 1 / math.sqrt(3 * 30))
+    torch.testing.assert_close(run(silent(), gradient, zeros), run(silent(), gradient, natural), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(8,), (5, 4)])
+def test_updates_grow_and_shrink_with_a_tensor_within_bounds_of_its_beginning(shape):
+    torch.manual_seed(0)
+    rule, param = silent(growth=3.0), torch.randn(shape, dtype=torch.float64)
+    state, gradient = rule.init_state({"p": param}), torch.randn(shape, dtype=torch.float64)
+
+    def size(scale):
+        with torch.no_grad():
+            update, _ = rule({"p": gradient}, state, {"p": scale * param})
+        return float(update["p"].abs().max())
+
+    for scale, expected in ((2, 2), (3, 3), (100, 3), (0.5, 0.5), (1e-3, 1 / 3)):
+        assert size(scale) == pytest.approx(expected * size(1.0))
+
+
+def test_updates_of_runs_beyond_long_run_shrink_with_the_root_of_their_length():
+    torch.manual_seed(0)
+    rule, param = silent(long_run=100), torch.randn(8, dtype=torch.float64)
+    state = rule.init_state({"p": param})
+
+    def size(num_steps):
+        with torch.no_grad():
+            updates, _ = rule({"p": param}, state, {"p": param}, num_steps=torch.tensor(num_steps))
+        return float(updates["p"].norm())
+
+    assert size(10.0) == size(100.0)
+    assert size(400.0) == pytest.approx(size(100.0) / 2)
+
+
+class Reparametrised(nn.Module):
+    """A perceptron with LayerNorm whose tensors that do not start at zero are factors times what is trained."""
+
+    def __init__(self, dtype, factors=()):
+        super().__init__()
+        torch.manual_seed(1)
+        self.body = nn.Sequential(
+            nn.Linear(6, 16),
+            nn.LayerNorm(16),
+            nn.ReLU(),
+            nn.Linear(16, 12),
+            nn.LayerNorm(12),
+            nn.Tanh(),
+            nn.Linear(12, 3),
+        ).to(dtype)
+        nn.init.zeros_(self.body[3].bias)
+        self.scale = nn.Parameter(torch.tensor(0.7, dtype=dtype))
+        self.factors = {name: 1.0 for name, _ in self.named_parameters()} | dict(factors)
+        with torch.no_grad():
+            for name, p in self.named_parameters():
+                p /= self.factors[name]
+
+    def forward(self, inputs):
+        values = {name.removeprefix("body."): self.factors[name] * p for name, p in self.body.named_parameters("body")}
+        return self.factors["scale"] * self.scale * torch.func.functional_call(self.body, values, (inputs,))
+
+
+def trained(dtype, steps, *, factors=(), loss_scale=1.0, num_steps=60):
+    """Losses, in the unit of the unscaled loss, of a run of batches on noisy data."""
+    model = Reparametrised(dtype, factors)
+    optimizer = LearnedOptimizer(model.named_parameters(), loud(dtype, 0.1), num_steps=num_steps)
+    generator = torch.Generator().manual_seed(2)
+    inputs = torch.randn(200, 6, generator=generator, dtype=torch.float64).to(dtype)
+    targets = (inputs @ torch.randn(6, 3, generator=generator, dtype=torch.float64).to(dtype)).argmax(1)
+    losses = []
+    for _ in range(steps):
+        rows = torch.randint(200, (32,), generator=generator)
+        loss = nn.functional.cross_entropy(model(inputs[rows]), targets[rows])
+        optimizer.zero_grad()
+        (loss * loss_scale).backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    return torch.stack(losses)
+
+
+REPARAMETRISATIONS = {
+    "loss up": {"loss_scale": 2.0**10},
+    "loss down": {"loss_scale": 2.0**-10},
+    "matrix": {"factors": {"body.0.weight": 2.0**10, "body.3.weight": 2.0**-10}},
+    "vectors": {"factors": {"body.0.bias": 2.0**-10, "body.1.weight": 2.0**10, "body.6.bias": 2.0**10}},
+    "scalar": {"factors": {"scale": 2.0**10}},
+    "all": {
+        "loss_scale": 2.0**-10,
+        "factors": {"body.0.weight": 2.0**-10, "body.4.weight": 2.0**10, "body.6.weight": 2.0**10, "scale": 2.0**-10},
+    },
+}
+
+
+@pytest.mark.parametrize("num_steps", [60, None])
+@pytest.mark.parametrize("which", REPARAMETRISATIONS)
+def test_training_sees_neither_the_scale_of_the_loss_nor_that_of_a_tensor(which, num_steps):
+    plain = trained(torch.float64, 40, num_steps=num_steps)
+    other = trained(torch.float64, 40, num_steps=num_steps, **REPARAMETRISATIONS[which])
+    assert plain[-5:].mean() < 0.8 * plain[:5].mean()
+    torch.testing.assert_close(other, plain, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("which", REPARAMETRISATIONS)
+def test_nor_does_it_in_single_precision(which):
+    plain = trained(torch.float32, 60)
+    other = trained(torch.float32, 60, **REPARAMETRISATIONS[which])
+    assert float(other[-10:].mean()) == pytest.approx(float(plain[-10:].mean()), rel=0.05)
+
+
+def test_beyond_the_planned_steps_it_is_still():
+    model = Reparametrised(torch.float32)
+    optimizer = LearnedOptimizer(model.named_parameters(), loud(torch.float32), num_steps=5)
+    inputs, targets = torch.randn(16, 6), torch.randint(3, (16,))
+    kept = []
+    for _ in range(12):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+        kept.append([p.detach().clone() for p in model.parameters()])
+    assert all(torch.isfinite(p).all() for p in kept[-1])
+    assert not torch.equal(kept[0][0], kept[3][0])
+    for p, last in zip(kept[5], kept[-1], strict=True):
+        torch.testing.assert_close(p, last, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("purely", [False, True])
+def test_zero_gradients_first_and_dead_units_throughout_leave_all_finite(purely):
+    """A dead ReLU's coordinates have gradients of exactly zero; a layer behind zeros has none at all at first."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
+    with torch.no_grad():
+        model[0].bias[:3] = -20.0
+        model[2].weight.zero_()
+    before = [p.detach().clone() for p in model.parameters()]
+    rule = loud(torch.float32)
+    if purely:
+        rule.compiled_step = lambda: None
+    optimizer = LearnedOptimizer(model.parameters(), rule, num_steps=30)
+    inputs, targets = torch.randn(64, 5), torch.randint(3, (64,))
+    for _ in range(30):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert not any(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    assert all(int(optimizer.state[p]["skipped"]) == 0 for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden_size": 0}, "hidden_size must be a positive integer; got 0"),
+        ({"tensor_size": 1.5}, "tensor_size must be a positive integer; got 1.5"),
+        ({"tensor_size": 65}, "tensor_size must be at most 64; got 65"),
+        ({"output_scale": -1.0}, "output_scale must be a positive number; got -1.0"),
+        ({"zero_scale": 0.0}, "zero_scale must be a positive number; got 0.0"),
+        ({"growth": math.inf}, "growth must be a positive number; got inf"),
+        ({"long_run": 0}, "long_run must be a positive number; got 0"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_rule("scale-free", **options)

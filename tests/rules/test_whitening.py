@@ -1,0 +1,119 @@
+"""Whitening: singular values, shards, zeros, gradients, and the step in place beside the updates that it adds."""
+
+import math
+
+import pytest
+import torch
+
+from l2l_opt.rules.features import summed_by
+from l2l_opt.rules.whitening import NEWTON_SCHULZ, is_matrix, step_, updates_of, whitened
+
+
+def with_singular_values(values, rows, columns, dtype):
+    """A random matrix of these singular values."""
+    count = len(values)
+    left, _ = torch.linalg.qr(torch.randn(rows, count, dtype=torch.float64))
+    right, _ = torch.linalg.qr(torch.randn(columns, count, dtype=torch.float64))
+    return (left * torch.as_tensor(values, dtype=torch.float64) @ right.T).to(dtype)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.float64, 1e-10)])
+@pytest.mark.parametrize(("rows", "columns"), [(20, 20), (8, 50), (50, 8)])
+def test_singular_values_become_what_the_polynomials_make_of_them(rows, columns, dtype, tolerance):
+    before = torch.logspace(0, 1.5, 8, dtype=torch.float64).flip(0)
+    matrix = with_singular_values(before, rows, columns, dtype)
+    result = whitened(matrix)
+    expected = before / before.norm()
+    for a, b, c in NEWTON_SCHULZ:
+        expected = a * expected + b * expected**3 + c * expected**5
+    assert result.dtype == dtype
+    found = torch.linalg.svdvals(result.double())[:8]
+    torch.testing.assert_close(found, expected.sort(descending=True).values, rtol=tolerance, atol=tolerance)
+    assert 0.7 < found.min() < found.max() < 1.35
+    # The singular vectors are those of the matrix: their products are symmetric and positive.
+    product = (result.mT if rows >= columns else result) @ (matrix if rows >= columns else matrix.mT)
+    torch.testing.assert_close(product, product.mT, rtol=0, atol=10 * tolerance)
+    assert torch.linalg.eigvalsh(product.double()).min() > -10 * tolerance
+
+
+def test_the_scale_of_a_matrix_is_not_seen():
+    matrix = torch.randn(6, 9, dtype=torch.float64)
+    torch.testing.assert_close(whitened(matrix), whitened(1000 * matrix), rtol=1e-10, atol=1e-12)
+
+
+def test_a_batch_is_whitened_one_by_one():
+    matrices = torch.randn(2, 3, 4, 7, dtype=torch.float64)
+    result = whitened(matrices)
+    for first in range(2):
+        for second in range(3):
+            torch.testing.assert_close(result[first, second], whitened(matrices[first, second]), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-11)])
+@pytest.mark.parametrize(("rows", "columns"), [(9, 4), (5, 12)])
+def test_shards_of_rows_give_the_rows_of_the_whole(rows, columns, dtype, tolerance):
+    """One of them empty, of matrices taller or wider than high."""
+    matrix = torch.randn(rows, columns, dtype=dtype)
+    shards = [matrix[:3], matrix[3:], matrix[rows:]]
+    grams = [shard.mT @ shard for shard in shards]
+    parts = []
+    for shard in shards:
+        with summed_by(lambda own: sum(grams)):
+            parts.append(whitened(shard))
+    assert parts[2].shape == (0, columns)
+    torch.testing.assert_close(torch.cat(parts), whitened(matrix), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_zeros_stay_zero_and_gradients_there_are_finite(dtype):
+    matrix = torch.zeros(4, 6, dtype=dtype, requires_grad=True)
+    result = whitened(matrix)
+    (gradient,) = torch.autograd.grad(result.sum(), matrix)
+    assert torch.equal(result, torch.zeros_like(result))
+    assert torch.isfinite(gradient).all()
+    assert gradient.abs().max() > 0
+
+
+def test_its_gradient_is_that_of_finite_differences():
+    matrix = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(whitened, (matrix,))
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((), False), ((4,), False), ((1, 5), False), ((5, 1), False), ((5, 1, 1), False)]
+)
+def test_what_has_one_row_or_column_is_no_matrix(shape, expected):
+    assert is_matrix(shape) == expected
+    assert is_matrix((2, 2))
+    assert is_matrix((2, 1, 3))
+
+
+def test_updates_are_a_mix_of_the_direction_and_the_whitened_one():
+    direction = torch.randn(6, 2, 5, dtype=torch.float64)
+    size, share = torch.tensor(0.1, dtype=torch.float64), torch.tensor(0.25, dtype=torch.float64)
+    even = 0.3 * math.sqrt(10) * whitened(direction.reshape(6, 10)).reshape(direction.shape)
+    expected = -0.1 * (0.75 * direction + 0.25 * even)
+    torch.testing.assert_close(updates_of(direction, size, share, direction.shape), expected)
+    assert 0.2 < float(even.square().mean().sqrt()) < 0.4
+    vector = torch.randn(5, dtype=torch.float64)
+    torch.testing.assert_close(updates_of(vector, size, share, vector.shape), -0.1 * vector)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+@pytest.mark.parametrize("shape", [(150, 140), (140, 10, 20), (300, 131)])
+def test_the_step_in_place_adds_the_updates(shape, decay):
+    param, direction = torch.randn(shape), torch.randn(shape)
+    expected = (1 - decay) * param + 0.5 * updates_of(direction, torch.tensor(0.1), torch.tensor(0.8), shape)
+    kept = direction.clone()
+    assert step_(param, direction, 0.1, 0.8, 0.5, decay)
+    torch.testing.assert_close(param, expected, rtol=2e-5, atol=2e-6)
+    assert torch.equal(direction, kept)
+
+
+@pytest.mark.parametrize(("size", "value"), [(0.1, math.nan), (0.1, math.inf), (math.nan, 1.0), (1e38, 1.0)])
+def test_a_step_that_is_not_finite_is_not_taken(size, value):
+    param, direction = torch.randn(140, 150), torch.randn(140, 150)
+    direction[3, 5] = value
+    before = param.clone()
+    assert not step_(param, direction, size, 0.8, 1.0, 0.0)
+    assert torch.equal(param, before)
