@@ -99,6 +99,7 @@ class Context(NamedTuple):
         first_rms: ``[tensors]``, before their first update.
         fraction: ``[tensors]``, of the run that is over; 0 where its length is unknown.
         run: ``[tensors]``, its length in steps; where unknown that of the run so far.
+        is_planned: 0-dim, whether the run's length is known.
         memories: of each of MEMORIES the next, ``[tensors]``.
     """
 
@@ -107,6 +108,7 @@ class Context(NamedTuple):
     first_rms: Tensor
     fraction: Tensor
     run: Tensor
+    is_planned: Tensor
     memories: dict[str, Tensor]
 
 
@@ -169,4 +171,4 @@ def context_of(
         dim=1,
     )
     memories = dict(zip(MEMORIES, (fast, slow, first, gradient), strict=True))
-    return Context(features, rms_p, first_rms, fraction, run, memories)
+    return Context(features, rms_p, first_rms, fraction, run, known[0] > 0, memories)

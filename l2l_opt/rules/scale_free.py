@@ -30,6 +30,12 @@ from l2l_opt.types import Params, RuleState
 
 NUM_OUTPUTS = 3
 NUM_CHOICES = 3
+STEEPNESS = 4.0
+"""Of the size of updates over a planned run: (1 - f) / (1 + STEEPNESS f)."""
+LEAST_ANNEALED = 0.01
+"""Of the size of updates, what is left at the end of a planned run and beyond it."""
+UNPLANNED_STEPS, UNPLANNED_POWER = 100.0, -1.25
+"""Of the size of updates in a run of unknown length: (1 + t / UNPLANNED_STEPS)^UNPLANNED_POWER."""
 MOST_UNITS = 64
 """Of the tensor's network, as in kernels/native/lstm.cpp."""
 
@@ -51,14 +57,15 @@ class ScaleFreeRule(UpdateRule):
         u = e of vectors, (1 - w) e + w .3 sqrt(max(m, n)) whitened(e) of matrices [m, n]
         R = rms(p), within a factor ``growth`` of rms(p_0); of tensors that started at zero ``zero_scale`` (vectors)
             or 1 / sqrt(3 n), as nn.Linear would have drawn them (matrices)
-        update = -output_scale (1 + cos(pi f)) / 2 min(sqrt(long_run / T), 1) R exp(3 tanh(z / 3)) u
+        s = max((1 - f) / (1 + 4 f), .01) min(sqrt(long_run / T), 1), or (1 + t / 100)^-1.25 where T is unknown
+        update = -output_scale s R exp(3 tanh(z / 3)) u
 
     Multiplying the loss by any factor changes nothing; reparametrising a tensor that does not start at zero by any
     factor multiplies its updates by it. So one set of weights serves losses and layers of any scale, with no learning
     rate. Matrices have kappa near one and w near .9 at first: coordinates get back the proportions of the gradient
     before singular values are made even; vectors have kappa near 0, Adam's step. The read-outs start near zero, so
-    that a fresh rule is that, with a cosine. The bounds of ``CompactRule`` hold it over long runs. Where num_steps is
-    unknown f stays 0, no annealing, and T is t.
+    that a fresh rule is that. The bounds of ``CompactRule`` hold it over long runs. Where num_steps is
+    unknown f stays 0.
 
     What a tensor shows, c, is known without a look at what any other has, and moves nothing by its scale:
 
@@ -119,7 +126,7 @@ class ScaleFreeRule(UpdateRule):
         *,
         hidden_size: int = 8,
         tensor_size: int = 16,
-        output_scale: float = 0.15,
+        output_scale: float = 0.25,
         zero_scale: float = 0.1,
         growth: float = 2.0,
         long_run: float = 2000,
@@ -213,6 +220,7 @@ class ScaleFreeRule(UpdateRule):
             [
                 *(*BETAS, SQUARE_BETA, TINY, self.output_scale, RELATIVE_EPS, self.growth, self.long_run),
                 *(*AGREEMENT_BETAS, GRADIENT_BETA, self.tensor_layer.out_features),
+                *(LEAST_ANNEALED, STEEPNESS, UNPLANNED_STEPS, UNPLANNED_POWER),
             ]
         )
         parts = [
@@ -250,9 +258,11 @@ class ScaleFreeRule(UpdateRule):
         first, zero = context.first_rms, context.first_rms == 0
         natural = torch.stack([torch.full_like(first[0], self._natural(shape)) for shape in shapes])
         bounded = torch.minimum(torch.maximum(context.rms, first / self.growth), self.growth * first)
-        shrinkage = (self.long_run / context.run.clamp(min=self.long_run)).sqrt()
-        annealed = self.output_scale * (1 + torch.cos(math.pi * context.fraction)) / 2
-        return annealed * shrinkage * torch.where(zero, natural, bounded)
+        annealed = (1 - context.fraction) / (1 + STEEPNESS * context.fraction)
+        planned = annealed.clamp(min=LEAST_ANNEALED) * (self.long_run / context.run.clamp(min=self.long_run)).sqrt()
+        unplanned = (1 + context.run / UNPLANNED_STEPS) ** UNPLANNED_POWER
+        schedule = torch.where(context.is_planned, planned, unplanned)
+        return self.output_scale * schedule * torch.where(zero, natural, bounded)
 
     def _natural(self, shape: Sequence[int]) -> float:
         """The root mean square that a tensor is taken to have which started at zero."""

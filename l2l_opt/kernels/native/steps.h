@@ -174,7 +174,8 @@ struct Residual : Momenta {
 };
 
 // The scale-free rule (scale_free.py). Options from 5 on: output_scale, eps, growth, long_run, two betas of agreement,
-// beta of the gradient's size, units U of the tensor's network, then biases [B], that network's first layer [U][16] and [U],
+// beta of the gradient's size, units U of the tensor's network, least
+// annealed share, steepness, steps and power of runs of unknown length, then biases [B], that network's first layer [U][16] and [U],
 // and its second [B + 3][U] and [B + 3]. numbers: num_steps (negative: unknown), its rows as a matrix (0: it is none), its
 // natural size. memory: first rms, agreements fast and slow, first gradient, gradient, step. It writes directions, and two choices: the size
 // of an update of one, and the share of what is whitened.
@@ -232,7 +233,7 @@ struct ScaleFree : Momenta {
             between(log_gradient - gradient, -2, 2),
         };
         const int64_t count = shape.biases(), units = static_cast<int64_t>(options[12]);
-        const float *bias = options + 13, *weight = bias + count, *offset = weight + units * CONTEXT;
+        const float *bias = options + 17, *weight = bias + count, *offset = weight + units * CONTEXT;
         const float *second = offset + units, *second_bias = second + (count + 3) * units;
         float hidden[MOST_UNITS];
         for (int64_t u = 0; u < units; ++u) {
@@ -250,8 +251,10 @@ struct ScaleFree : Momenta {
         const float* chosen = shared.biases.data() + count;
         const bool matrix = number[1] != 0;
         const float reach = zero ? number[2] : between(rms, first_rms / options[7], first_rms * options[7]);
-        const float size = options[5] * (1 + std::cos(PI * fraction)) / 2 * std::sqrt(options[8] / std::max(run, options[8]))
-            * reach * std::exp(3 * std::tanh(chosen[0] / 3));
+        const float annealed = std::max((1 - fraction) / (1 + options[14] * fraction), options[13]);
+        const float planned = annealed * std::sqrt(options[8] / std::max(run, options[8]));
+        const float schedule = known ? planned : std::pow(1 + run / options[15], options[16]);
+        const float size = options[5] * schedule * reach * std::exp(3 * std::tanh(chosen[0] / 3));
         choices[0] = size;
         choices[1] = matrix ? 1 / (1 + std::exp(-chosen[1] - 2)) : 0.0f;
         shared.power = 1 / (1 + std::exp(-chosen[2] - (matrix ? 2 : -2)));

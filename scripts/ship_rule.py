@@ -1,0 +1,68 @@
+"""Put a meta-trained rule among the shipped ones, its whole making and its figures on the card.
+
+    python scripts/ship_rule.py runs/default/all --name default-2 --evaluation results/default/held-out/evaluation.json
+
+RUN is the folder of the last of several `l2l-opt meta-train` runs, each of which began with the rule of the one before.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import records
+
+from l2l_opt import load_rule, save_rule
+from l2l_opt.pretrained import FOLDER
+
+
+def stages_of(run: Path) -> list[dict[str, Any]]:
+    """What every stage up to a run was: its command, outer steps, minutes and validation figure."""
+    before = json.loads((run / "run.json").read_text())["options"]["rule"]
+    earlier = stages_of(Path(before).parent) if Path(before).exists() else []
+    card = dict(load_rule(run / "rule.safetensors").card or {})
+    provenance = card["provenance"]
+    keys = ("command", "seed", "outer_steps", "minutes", "date")
+    return [*earlier, {key: provenance[key] for key in keys} | {"validation": card["figures"]["validation"]}]
+
+
+def held_out_figures(path: Path) -> dict[str, Any]:
+    """Of an evaluation over the held-out suite, a line a horizon."""
+    figures = {}
+    for own in json.loads(path.read_text())["summary"]:
+        wins, ratio = own["wins"]["adamw"], own["ratio"]["adamw"]
+        figures[f"{own['horizon']} steps"] = {
+            "at or below tuned AdamW": f"{wins['wins']} of {wins['tasks']} tasks",
+            "AdamW's loss over ours": round(ratio["geometric_mean"], 3),
+            "interval": [round(bound, 3) for bound in ratio["interval"]],
+            "speed-up in steps": round(own["speed_up_steps"]["interquartile_mean"], 2),
+            "speed-up in seconds": round(own["speed_up_seconds"]["interquartile_mean"], 2),
+        }
+    return figures
+
+
+@click.command()
+@click.argument("run", type=click.Path(exists=True, path_type=Path))
+@click.option("--name", required=True, help="With a version: default-2.")
+@click.option("--evaluation", type=click.Path(exists=True, path_type=Path), default=None)
+def main(run: Path, name: str, evaluation: Path | None) -> None:
+    """Ship RUN's best rule under NAME."""
+    rule = load_rule(run / "rule.safetensors")
+    card = dict(rule.card or {})
+    stages = stages_of(run)
+    minutes = round(sum(stage["minutes"] for stage in stages), 1)
+    card["provenance"] = {
+        "made_by": "python scripts/meta_train_default.py",
+        "core_hours": round(minutes / 60, 2),
+        "stages": stages,
+        "versions": card["provenance"]["versions"],
+    }
+    if evaluation is not None:
+        card["figures"] = dict(card["figures"]) | {"held_out": held_out_figures(evaluation)}
+    digest = save_rule(rule, FOLDER / f"{name}.safetensors", card=card)
+    records.write(records.RESULTS / "default" / f"{name}.json", {"digest": digest, "card": card})
+    click.echo(f"{name}: {digest}, {minutes} minutes in {len(stages)} stages")
+
+
+if __name__ == "__main__":
+    main()
