@@ -38,7 +38,8 @@ def _fake(_kind: str, params: list[Tensor], *others: Any) -> tuple[Tensor, Tenso
 def serves_in_place(param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bool:
     """Whether ``recurrent_step_`` can take this parameter: plain and contiguous, in float32 on the CPU."""
     recurrent = [state["hidden"], state["cell"]]
-    moments = [value for key, value in state.items() if value.dim() and key not in ("hidden", "cell")]
+    own = ((key, value) for key, value in state.items() if key not in ("hidden", "cell"))
+    moments = [value for _, value in own if value.dim() or value.is_floating_point()]
     return (
         type(param) in (Tensor, torch.nn.Parameter)
         and type(grad) is Tensor
@@ -68,8 +69,8 @@ class CompiledStep(NamedTuple):
         finish: ``finish(directions, size, share)`` makes updates of the directions of P particles that the kind leaves
             behind, ``[P, *param.shape]`` and ``[P]`` twice, where the kernels do not: for large matrices; None for a
             kind that has no directions.
-        finish_: ``finish_(param, direction, size, share, lr, decay)`` adds lr times that to one parameter, less decay
-            times itself, without temporaries of its size; returns whether it moved.
+        finish_: ``finish_(param, direction, size, share, lr, decay, guarded)`` adds lr times that to one parameter,
+            less decay times itself, without temporaries of its size; returns whether it moved, False only if guarded.
         whitening: for the kernels' own finish, the root mean square of whitened matrices and three coefficients a step.
     """
 
@@ -81,7 +82,7 @@ class CompiledStep(NamedTuple):
     numbers: Callable[[dict[str, Tensor], Any], Sequence[Any]] = lambda state, num_steps: ()
     memories: tuple[str, ...] = ()
     finish: Finish | None = None
-    finish_: Callable[[Tensor, Tensor, float, float, float, float], bool] | None = None
+    finish_: Callable[[Tensor, Tensor, float, float, float, float, bool], bool] | None = None
     whitening: tuple[float, ...] = ()
 
 
@@ -201,7 +202,7 @@ def _finish(
             if found[index] or native.finishes(param.shape):
                 continue
             size, share = choices[index, 0].tolist()
-            if not rule.finish_(param, direction.reshape(param.shape), size, share, lr, decay) and guarded:
+            if not rule.finish_(param, direction.reshape(param.shape), size, share, lr, decay, guarded):
                 found[index] = 2
     return found
 

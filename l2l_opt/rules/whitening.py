@@ -74,7 +74,9 @@ def updates_of(direction: Tensor, size: Tensor, share: Tensor, shape: Sequence[i
     return (mixed * -size[..., None, None]).reshape(direction.shape)
 
 
-def step_(param: Tensor, direction: Tensor, size: float, share: float, lr: float, decay: float) -> bool:
+def step_(
+    param: Tensor, direction: Tensor, size: float, share: float, lr: float, decay: float, guarded: bool = True
+) -> bool:
     """``param <- (1 - decay) param + lr updates_of(direction)`` of a whole matrix, with no temporary of its size.
 
     Args:
@@ -84,9 +86,10 @@ def step_(param: Tensor, direction: Tensor, size: float, share: float, lr: float
         share: likewise.
         lr: of the update.
         decay: of the parameter.
+        guarded: leave the parameter where it is if what would be added is not finite.
 
     Returns:
-        Whether the parameter moved: it stays where it is if what would be added is not finite.
+        Whether the parameter moved.
     """
     rows, value = direction.flatten(1), param.flatten(1)
     tall = rows.shape[0] > rows.shape[1]
@@ -94,7 +97,7 @@ def step_(param: Tensor, direction: Tensor, size: float, share: float, lr: float
     mix.diagonal().add_(1 - share)
     factor = -lr * size
     # Directions are bounded, so with a finite polynomial only an absurd lr makes an update that is not finite.
-    if not (abs(factor) < 1e30 and math.isfinite(mix.sum())):
+    if guarded and not (abs(factor) < 1e30 and math.isfinite(mix.sum())):
         return False
     left, right = (rows, mix) if tall else (mix, rows)
     value.addmm_(left, right, beta=1 - decay, alpha=factor)

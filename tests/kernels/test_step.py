@@ -186,9 +186,14 @@ def test_layouts_that_it_cannot_take_are_stepped_purely(calls, name):
     assert not serves_in_place(p.double(), p.double(), state[3])
 
 
-def test_saved_graphs_notice_the_change():
+@pytest.mark.parametrize("steps_before", [0, 3])
+@pytest.mark.parametrize("name", ["lstm", "scale-free"])
+def test_saved_graphs_notice_the_change(name, steps_before):
     param = torch.nn.Parameter(torch.randn(3))
-    optimizer = LearnedOptimizer([param], make_rule("lstm", purely=False))
+    optimizer = LearnedOptimizer([param], make_rule(name, purely=False))
+    for _ in range(steps_before):
+        param.grad = torch.ones(3)
+        optimizer.step()
     loss = (param**2).sum()
     param.grad = torch.ones(3)
     optimizer.step()
@@ -236,3 +241,41 @@ def test_opcheck(name):
         (compiled.kind, *arguments, 1.0, 0.0, 1.0, True),
         test_utils=("test_schema", "test_faketensor"),
     )
+
+
+LARGE = [(140, 150), (5,), (300, 131), (20, 30), (6,)]
+
+
+def run_large(*, purely, most=None, monkeypatch=None, edit=lambda index, params: None, **options):
+    if most is not None:
+        monkeypatch.setattr("l2l_opt.kernels.step.MOST_DIRECTIONS", most)
+    params = [torch.nn.Parameter(value) for value in gradients(99, LARGE)]
+    optimizer = LearnedOptimizer(params, make_rule("scale-free", purely=purely), **options)
+    for index in range(4):
+        for p, gradient in zip(params, gradients(index, LARGE), strict=True):
+            p.grad = gradient
+        edit(index, params)
+        optimizer.step()
+    return [p.detach() for p in params], [dict(optimizer.state[p]) for p in params]
+
+
+@pytest.mark.parametrize("most", [None, 1, 22_000])
+@pytest.mark.parametrize("options", [{}, {"lr": 0.5, "weight_decay": 0.1}, {"guard": None}])
+def test_matrices_too_large_for_the_kernel_are_whitened_by_the_rule(calls, monkeypatch, options, most):
+    """All tensors at a time, one at a time, or as many as there is room for."""
+    ours = run_large(purely=False, most=most, monkeypatch=monkeypatch, num_steps=10, **options)
+    assert len(calls) == 4 * {None: 1, 1: 5, 22_000: 3}[most]
+    assert_equal(ours, run_large(purely=True, num_steps=10, **options), within=1e-4)
+    assert len(calls) == 4 * {None: 1, 1: 5, 22_000: 3}[most]
+
+
+def test_a_large_matrix_is_left_where_it_was_if_its_gradient_is_not_finite(monkeypatch):
+    def spoil(index, params):
+        if index == 1:
+            params[0].grad[1, 7] = float("nan")
+
+    ours, theirs = (run_large(purely=purely, edit=spoil) for purely in (False, True))
+    assert_equal(ours, theirs, within=1e-4)
+    assert [int(state["skipped"]) for state in ours[1]] == [1, 0, 0, 0, 0]
+    (unguarded, _) = run_large(purely=False, edit=spoil, guard=None)
+    assert torch.isnan(unguarded[0][1, 7])

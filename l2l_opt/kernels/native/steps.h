@@ -446,7 +446,7 @@ static void step_kind(const StepCall& call, const Packed& packed, const StepTens
                 const int64_t index = place / shape.particles, particle = place % shape.particles;
                 const StepTensor& tensor = tensors[index];
                 const auto rows = static_cast<int64_t>(tensor.number(particle)[1]);
-                if (!bad[index]) *tensor.memory(5, particle) += 1;
+                if (bad[index] != 1) *tensor.memory(5, particle) += 1;
                 if (bad[index] || tensor.count == 0 || !is_small(tensor.count, rows)) continue;
                 // With finite params and directions only an absurd lr can make an update that is not.
                 if (call.guarded && !(std::fabs(call.lr * call.choices[2 * place]) < 1e30f)) flags[thread][index] = 2;
