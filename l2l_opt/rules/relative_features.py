@@ -1,5 +1,6 @@
 """What the scale-free rule sees of a coordinate and of a tensor, relative to what the tensor itself has shown."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -63,7 +64,7 @@ def look(gradient: Tensor, state: dict[str, Tensor], param: Tensor, betas: Tenso
     square = SQUARE_BETA * coordinates(state["square_average"]) + (1 - SQUARE_BETA) * g * g
     masses = -torch.expm1(steps.to(dtype) * betas.log())
     rms_g = safe_sqrt(tensor_sum(g * g) / tensor_sum(torch.ones_like(g)).clamp(min=1)).clamp(min=TINY)
-    usual = torch.where(state["step"] == 0, rms_g, state["gradient"].to(dtype).exp())
+    usual = torch.where(_saw_nothing(state["step"], state["first_gradient"]), rms_g, state["gradient"].to(dtype).exp())
     root = safe_sqrt(square / bias_correction(steps, beta=SQUARE_BETA, dtype=dtype)) + RELATIVE_EPS * usual
     momenta = averages / masses / root
     ratio, past = g / root, before[1:2] / root
@@ -136,8 +137,10 @@ def context_of(
     agreement = torch.where(norms > 0, sums[7] / torch.where(norms > 0, norms, 1.0), 0.0)
     step, first_rms = of("step"), of("first_rms")
     log_g = rms_g.clamp(min=TINY).log()
-    first = torch.where(step == 0, log_g, of("first_gradient"))
-    gradient = torch.where(step == 0, log_g, of("gradient") + (1 - GRADIENT_BETA) * (log_g - of("gradient")))
+    first, gradient = of("first_gradient"), of("gradient")
+    begins = _saw_nothing(step, first)
+    first = torch.where(begins, log_g, first)
+    gradient = torch.where(begins, log_g, gradient + (1 - GRADIENT_BETA) * (log_g - gradient))
     fast, slow = (
         of(f"agreement_{name}") + (1 - beta) * (agreement - of(f"agreement_{name}"))
         for name, beta in zip(("fast", "slow"), AGREEMENT_BETAS, strict=True)
@@ -172,3 +175,8 @@ def context_of(
     )
     memories = dict(zip(MEMORIES, (fast, slow, first, gradient), strict=True))
     return Context(features, rms_p, first_rms, fraction, run, known[0] > 0, memories)
+
+
+def _saw_nothing(step: Tensor, first_gradient: Tensor) -> Tensor:
+    """Whether a tensor has had no gradient yet but zeros, as layers behind one that starts at zero have at first."""
+    return (step == 0) | (first_gradient <= math.log(TINY) + 1e-3)

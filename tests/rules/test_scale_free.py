@@ -268,3 +268,30 @@ def test_zero_gradients_first_and_dead_units_throughout_leave_all_finite(purely)
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         make_rule("scale-free", **options)
+
+
+@pytest.mark.parametrize("purely", [False, True])
+@pytest.mark.parametrize("scale", [2.0**10, 2.0**-10])
+def test_a_loss_of_another_scale_is_the_same_to_layers_that_have_no_gradient_at_first(purely, scale):
+    """A head that starts at zero hides the layer behind it for one step."""
+    inputs, targets = torch.randn(32, 6), torch.randint(3, (32,))
+
+    def losses(factor):
+        torch.manual_seed(3)
+        model = nn.Sequential(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, 3))
+        nn.init.zeros_(model[2].weight)
+        rule = loud(torch.float32)
+        if purely:
+            rule.compiled_step = lambda: None
+        optimizer = LearnedOptimizer(model.parameters(), rule, num_steps=30)
+        found = []
+        for _ in range(30):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(inputs), targets)
+            (factor * loss).backward()
+            optimizer.step()
+            found.append(loss.item())
+        return torch.tensor(found)
+
+    assert losses(1.0)[-1] < losses(1.0)[0]
+    torch.testing.assert_close(losses(scale), losses(1.0), rtol=2e-2, atol=0)

@@ -188,9 +188,9 @@ struct ScaleFree : Momenta {
         eps = options[6] * std::exp(*tensor.memory(4, particle));
     }
 
-    // Before the first step: the root mean square gradient that eps is relative to.
+    // Before the first step that is not one of zeros: the root mean square gradient that eps is relative to.
     void prime(const StepCall& call, const StepTensor& tensor, int64_t particle) const {
-        if (*tensor.memory(5, particle) != 0) return;
+        if (*tensor.memory(5, particle) != 0 && *tensor.memory(3, particle) > std::log(options[4]) + 1e-3f) return;
         double total = 0;
         const float* gradient = tensor.gradient + particle * tensor.count;
         for (int64_t at = 0; at < tensor.count; ++at) total += static_cast<double>(gradient[at]) * gradient[at];
