@@ -51,19 +51,19 @@ def mixture(*, hidden: str, layers: str) -> str:
 COMMON = ["--normalisation", "log", "--floor-loss", "0.001", "--clip-loss", "1", "--staggered"]
 COMMON += ["--reparametrise", "0.2..5", "--meta-lr-schedule", "cosine", "--validation-horizon", "500"]
 EVOLUTION = ["--task", mixture(hidden="8..64", layers="1..4"), "--horizon", "100..2000", "--truncation-length", "50"]
-EVOLUTION += ["--meta-loss", "progress", "--students", "32", "--group-size", "8"]
+EVOLUTION += ["--meta-loss", "progress", "--students", "64", "--group-size", "8"]
 STAGES = {
     "biases": [
         *("--rule", "scale-free:hidden_size=4,tensor_size=8", *EVOLUTION),
-        *("--estimator", "nres:sigma=0.1,only=tensor_readout.bias", "--meta-lr", "0.02"),
-        *("--outer-steps", "160", "--validate-every", "40"),
+        *("--estimator", "nres:sigma=0.1,only=tensor_readout.bias", "--meta-lr", "0.005"),
+        *("--outer-steps", "200", "--validate-every", "50"),
     ],
     "tensors": [
-        *(*EVOLUTION, "--estimator", "nres:sigma=0.05,only=readout|tensor_", "--meta-lr", "0.005"),
-        *("--outer-steps", "1000", "--validate-every", "100"),
+        *(*EVOLUTION, "--estimator", "nres:sigma=0.05,only=readout|tensor_", "--meta-lr", "0.001"),
+        *("--outer-steps", "3000", "--validate-every", "150"),
     ],
     "all": [
-        *(*EVOLUTION, "--estimator", "nres:sigma=0.03", "--meta-lr", "0.003"),
+        *(*EVOLUTION, "--estimator", "nres:sigma=0.03", "--meta-lr", "0.0007"),
         *("--outer-steps", "3000", "--validate-every", "150"),
     ],
 }
