@@ -116,6 +116,8 @@ def recurrent_step_(
     Returns:
         Of each tensor 0 where all of it moved, 1 where nothing did, 2 where some blocks did not.
     """
+    if not params:
+        return []
     weights = _weights_of(rule)
     found: list[int] = []
     for block in _blocks(rule, params):
