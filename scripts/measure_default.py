@@ -115,7 +115,9 @@ def planned(rule_name: str, suite: str, seeds: int, out: Path, horizons: tuple[i
         name: [sum(row["good"][name] for row in rows), len(rows)] for name in ("unknown", "a third", "three times")
     }
     click.echo(str(total))
-    records.write(out / f"planned-{suite}.json", {"rule": rule_name, "seeds": seeds, "good": total, "rows": rows})
+    records.write(
+        out / f"planned-{Path(suite).stem}.json", {"rule": rule_name, "seeds": seeds, "good": total, "rows": rows}
+    )
 
 
 @group.command()
@@ -135,7 +137,9 @@ def scales(rule_name: str, suite: str, seeds: int, out: Path, horizon: int) -> N
             changes[f"tensor {power}"] = scaled / right - 1
         rows.append({"task": spec, "loss": right, "changes": changes})
         click.echo(f"{spec}: {right:.4g}, " + ", ".join(f"{name} {change:+.2%}" for name, change in changes.items()))
-    records.write(out / f"scales-{suite}.json", {"rule": rule_name, "seeds": seeds, "horizon": horizon, "rows": rows})
+    records.write(
+        out / f"scales-{Path(suite).stem}.json", {"rule": rule_name, "seeds": seeds, "horizon": horizon, "rows": rows}
+    )
 
 
 @group.command()
@@ -152,7 +156,7 @@ def long(rule_name: str, suite: str, seeds: int, out: Path, horizon: int, longes
     rows += [_long_run(rule, row["task"], make_tasks(row["task"]), longest) for row in cheapest]
     diverged = sum(row["diverged"] for row in rows)
     click.echo(f"diverged: {diverged} of {len(rows)}")
-    records.write(out / f"long-{suite}.json", {"rule": rule_name, "diverged": diverged, "rows": rows})
+    records.write(out / f"long-{Path(suite).stem}.json", {"rule": rule_name, "diverged": diverged, "rows": rows})
 
 
 def _long_run(rule: UpdateRule, spec: str, family: TaskFamily, horizon: int) -> dict:

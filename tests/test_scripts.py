@@ -84,3 +84,66 @@ def test_damaged_files_and_state_dicts_are_refused_or_load_as_they_are(tmp_path)
         assert sum(counts.get("refused", 0) for counts in outcomes) > 100
         assert sum(counts.get("refused", 0) for counts in outcomes) < 200
         assert content[kind]["failures"] == []
+
+
+@pytest.fixture(scope="module")
+def small_default(tmp_path_factory):
+    """Two short runs of meta-training, the second from the first, and a suite of two small tasks."""
+    folder = tmp_path_factory.mktemp("default")
+    common = ["--task", "quadratics:dim=3", "--horizon", "10", "--truncation-length", "5", "--outer-steps", "1"]
+    common += ["--estimator", "nres:only=readout", "--students", "2", "--validation-students", "1"]
+    rule = "scale-free:hidden_size=2,tensor_size=2"
+    for stage in ("first", "second"):
+        arguments = ["meta-train", "--rule", rule, *common, "--out", str(folder / stage)]
+        subprocess.run([sys.executable, "-m", "l2l_opt.cli", *arguments], check=True, capture_output=True)
+        rule = str(folder / stage / "rule.safetensors")
+    (folder / "suite.txt").write_text("quadratics:dim=3\ndigits-mlp:hidden=4,batch_size=16\n")
+    return folder
+
+
+def run_script(name, *arguments):
+    command = [sys.executable, SCRIPTS / f"{name}.py", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_default_rule_is_measured_outside_its_comfort(small_default, tmp_path):
+    rule = small_default / "second" / "rule.safetensors"
+    common = ["--rule", rule, "--suite", small_default / "suite.txt", "--seeds", 1, "--out", tmp_path]
+    run_script("measure_default", "planned", *common, "--horizon", 20)
+    run_script("measure_default", "scales", *common, "--horizon", 20)
+    run_script("measure_default", "long", *common, "--horizon", 30, "--longest", 40)
+    planned, scales, long = (
+        json.loads(next(tmp_path.glob(f"{name}-*.json")).read_text()) for name in ("planned", "scales", "long")
+    )
+    assert [row["horizon"] for row in planned["rows"]] == [20, 20]
+    assert len({*planned["rows"][1]["losses"].values()}) == 5  # every way of telling makes another run
+    for row in scales["rows"]:
+        assert all(abs(change) < 0.05 for change in row["changes"].values()), row
+    assert [row["horizon"] for row in long["rows"]] == [30, 30, 40, 40]
+    assert long["diverged"] == 0
+
+
+def test_parts_of_the_default_rule_are_taken_out(small_default, tmp_path):
+    rule = small_default / "second" / "rule.safetensors"
+    suite = small_default / "suite.txt"
+    run_script("ablate_default", "--rule", rule, "--suite", suite, "--seeds", 1, "--horizon", 20, "--out", tmp_path)
+    rows = {row["rule"]: row for row in json.loads((tmp_path / "ablation.json").read_text())["rows"]}
+    assert rows["all of it"]["ratio"] == 1
+    assert rows["without whitening"]["losses"] != rows["all of it"]["losses"]
+    assert rows["nothing learned"]["losses"] != rows["nothing learned, no whitening"]["losses"]
+
+
+def test_a_shipped_rules_card_tells_all_its_stages(small_default, load_script, monkeypatch, tmp_path):
+    script = load_script("ship_rule")
+    stages = script.stages_of(small_default / "second")
+    assert len(stages) == 2
+    assert "scale-free:hidden_size=2,tensor_size=2" in stages[0]["command"]
+    assert str(small_default / "first") in stages[1]["command"]
+    monkeypatch.setattr(script, "FOLDER", tmp_path)
+    monkeypatch.setattr(script.records, "RESULTS", tmp_path)
+    script.main.callback(small_default / "second", "small-1", None)
+    card = load_rule(tmp_path / "small-1.safetensors").card
+    assert card["provenance"]["stages"] == stages
+    assert card["rule"]["config"]["hidden_size"] == 2
