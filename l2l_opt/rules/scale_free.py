@@ -30,8 +30,6 @@ from l2l_opt.types import Params, RuleState
 
 NUM_OUTPUTS = 3
 NUM_CHOICES = 3
-STEEPNESS = 4.0
-"""Of the size of updates over a planned run: (1 - f) / (1 + STEEPNESS f)."""
 LEAST_ANNEALED = 0.01
 """Of the size of updates, what is left at the end of a planned run and beyond it."""
 UNPLANNED_STEPS, UNPLANNED_POWER = 100.0, -1.25
@@ -57,7 +55,7 @@ class ScaleFreeRule(UpdateRule):
         u = e of vectors, (1 - w) e + w .3 sqrt(max(m, n)) whitened(e) of matrices [m, n]
         R = rms(p), within a factor ``growth`` of rms(p_0); of tensors that started at zero ``zero_scale`` (vectors)
             or 1 / sqrt(3 n), as nn.Linear would have drawn them (matrices)
-        s = max((1 - f) / (1 + 4 f), .01) min(sqrt(long_run / T), 1), or (1 + t / 100)^-1.25 where T is unknown
+        s = max((1 - f) / (1 + steepness f), .01) min(sqrt(long_run / T), 1), or (1 + t / 100)^-1.25 where T is unknown
         update = -output_scale s R exp(3 tanh(z / 3)) u
 
     Multiplying the loss by any factor changes nothing; reparametrising a tensor that does not start at zero by any
@@ -96,6 +94,7 @@ class ScaleFreeRule(UpdateRule):
         zero_scale: root mean square that a vector which started at zero is taken to have, in the parameters' unit.
         growth: factor above and below the first root mean square within which updates grow and shrink with it.
         long_run: steps of a run from which on updates are smaller the longer it is.
+        steepness: how much sooner updates of a planned run fall than in a straight line; dimensionless.
 
     Attributes:
         divides_rows_only: a sharded tensor must be divided along its first axis (``parts.check_placement``).
@@ -108,7 +107,7 @@ class ScaleFreeRule(UpdateRule):
 
     Raises:
         ValueError: a size that is not a positive integer, a tensor_size above 64, an output_scale, zero_scale, growth
-            or long_run that is not positive.
+            long_run or steepness that is not positive.
 
     Source: updates in proportion to a tensor's own norm: LAMB, arXiv 1904.00962, section 3; whitened momentum: Muon
     (Jordan et al., 2024) with the coefficients of arXiv 2505.16932; momenta at several time scales, magnitude as exp
@@ -130,8 +129,10 @@ class ScaleFreeRule(UpdateRule):
         zero_scale: float = 0.1,
         growth: float = 2.0,
         long_run: float = 2000,
+        steepness: float = 2.0,
     ):
         bounds = {"output_scale": output_scale, "zero_scale": zero_scale, "growth": growth, "long_run": long_run}
+        bounds |= {"steepness": steepness}
         super().__init__(hidden_size=hidden_size, tensor_size=tensor_size, **bounds)
         for key, value in {"hidden_size": hidden_size, "tensor_size": tensor_size}.items():
             if not isinstance(value, int) or value < 1:
@@ -142,7 +143,7 @@ class ScaleFreeRule(UpdateRule):
             if not (isinstance(value, (int, float)) and 0 < value < math.inf):
                 raise ValueError(f"{key} must be a positive number; got {value!r}, use e.g. 0.05")
         self.hidden_size, self.output_scale, self.zero_scale = hidden_size, float(output_scale), float(zero_scale)
-        self.growth, self.long_run = float(growth), float(long_run)
+        self.growth, self.long_run, self.steepness = float(growth), float(long_run), float(steepness)
         self.layer = LSTMLayer(NUM_INPUTS, hidden_size)
         self.readout = nn.Linear(hidden_size, NUM_OUTPUTS)
         self.tensor_layer = nn.Linear(NUM_CONTEXT, tensor_size)
@@ -220,7 +221,7 @@ class ScaleFreeRule(UpdateRule):
             [
                 *(*BETAS, SQUARE_BETA, TINY, self.output_scale, RELATIVE_EPS, self.growth, self.long_run),
                 *(*AGREEMENT_BETAS, GRADIENT_BETA, self.tensor_layer.out_features),
-                *(LEAST_ANNEALED, STEEPNESS, UNPLANNED_STEPS, UNPLANNED_POWER),
+                *(LEAST_ANNEALED, self.steepness, UNPLANNED_STEPS, UNPLANNED_POWER),
             ]
         )
         parts = [
@@ -258,7 +259,7 @@ class ScaleFreeRule(UpdateRule):
         first, zero = context.first_rms, context.first_rms == 0
         natural = torch.stack([torch.full_like(first[0], self._natural(shape)) for shape in shapes])
         bounded = torch.minimum(torch.maximum(context.rms, first / self.growth), self.growth * first)
-        annealed = (1 - context.fraction) / (1 + STEEPNESS * context.fraction)
+        annealed = (1 - context.fraction) / (1 + self.steepness * context.fraction)
         planned = annealed.clamp(min=LEAST_ANNEALED) * (self.long_run / context.run.clamp(min=self.long_run)).sqrt()
         unplanned = (1 + context.run / UNPLANNED_STEPS) ** UNPLANNED_POWER
         schedule = torch.where(context.is_planned, planned, unplanned)

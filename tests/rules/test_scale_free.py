@@ -8,7 +8,7 @@ from torch import nn
 
 from l2l_opt import LearnedOptimizer
 from l2l_opt.rules import make_rule
-from l2l_opt.rules.scale_free import LEAST_ANNEALED, STEEPNESS, UNPLANNED_POWER, UNPLANNED_STEPS
+from l2l_opt.rules.scale_free import LEAST_ANNEALED, UNPLANNED_POWER, UNPLANNED_STEPS
 from l2l_opt.rules.whitening import whitened
 
 
@@ -68,7 +68,7 @@ def test_a_silent_vector_takes_adams_step_with_a_mean_of_momenta_a_schedule_and_
         r = (v / (1 - 0.99 ** (t + 1))).sqrt() + 1e-4 * math.exp(usual)
         direction = ((short / 4 + middle / 2 + long / 4) / r).clamp(-3, 3)
         direction = direction * (r / r.square().mean().sqrt() + 1e-3) ** power
-        size = 0.25 * (1 - t / 10) / (1 + STEEPNESS * t / 10) * param.square().mean().sqrt()
+        size = 0.25 * (1 - t / 10) / (1 + 2.0 * t / 10) * param.square().mean().sqrt()
         torch.testing.assert_close(ours[t], -size * direction, rtol=1e-10, atol=1e-12)
         if t:
             usual += 0.1 * (math.log(float(gradient.square().mean().sqrt())) - usual)
@@ -90,7 +90,7 @@ def test_updates_fall_to_a_hundredth_over_a_planned_run_and_slowly_where_its_len
     rule = silent(growth=1.0)  # the same direction and size of the tensor throughout
     planned, unknown = run(rule, gradients, param, torch.tensor(200.0)), run(rule, gradients, param)
     ratios = (planned / planned[0]).mean(dim=1)
-    assert float(ratios[100]) == pytest.approx(0.5 / (1 + STEEPNESS / 2))
+    assert float(ratios[100]) == pytest.approx(0.5 / (1 + 2.0 / 2))
     torch.testing.assert_close(ratios[200:], torch.full_like(ratios[200:], LEAST_ANNEALED))
     ratios = (unknown / unknown[0]).mean(dim=1)
     expected = (1 + torch.arange(400, dtype=torch.float64) / UNPLANNED_STEPS) ** UNPLANNED_POWER
