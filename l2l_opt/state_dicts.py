@@ -221,8 +221,8 @@ def _fresh_state(rule: UpdateRule, name: str, p: Tensor) -> Mapping[str, Tensor]
     dtype = p.dtype.to_real() if p.is_complex() else p.dtype
     try:
         return rule.init_state({name: torch.empty(shape, dtype=dtype, device="meta")})[name]
-    except (NotImplementedError, RuntimeError):
-        # A rule of a plugin may look at values.
+    except RuntimeError:
+        # A rule of a plugin may look at values, which the meta device has not (NotImplementedError among others).
         device = next((weight.device for weight in rule.parameters()), torch.device("cpu"))
         return rule.init_state({name: torch.zeros(shape, dtype=dtype, device=device)})[name]
 

@@ -15,21 +15,21 @@ from pathlib import Path
 import click
 import records
 import torch
-from torch import Tensor
 
 from l2l_opt import load_rule
 from l2l_opt.evaluation.runs import run_rule
 from l2l_opt.evaluation.suites import load_suite
 from l2l_opt.rules import UpdateRule, make_rule
-from l2l_opt.tasks.base import Split, TaskFamily
+from l2l_opt.tasks.augmentation import LOSS_SCALE, SCALE, AugmentedFamily
+from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.tasks.mixture import make_tasks
-from l2l_opt.types import Batch, Params, TaskData
+from l2l_opt.types import TaskData
 
 FOLDER = records.RESULTS / "default"
 FACTORS = (2.0**10, 2.0**-10)
 
 
-class ScaledFamily:
+class ScaledFamily(AugmentedFamily):
     """``f'(theta') = c f(s theta')``: a loss times c, and one tensor that does not start at zero reparametrised by s.
 
     Args:
@@ -39,33 +39,20 @@ class ScaledFamily:
     """
 
     def __init__(self, family: TaskFamily, *, loss: float = 1.0, tensor: float = 1.0):
-        self.family, self.loss_factor, self.tensor_factor = family, loss, tensor
+        super().__init__(family)
+        self.loss_factor, self.tensor_factor = loss, tensor
 
     def sample(self, generator: torch.Generator) -> TaskData:
         data = self.family.sample(generator)
         fresh = self.family.init_params(data, torch.Generator().manual_seed(0))
         candidates = [name for name, param in fresh.items() if param.any()]
-        state = generator.get_state()
-        chosen = candidates[int(torch.randint(len(candidates), (), generator=generator))]
-        generator.set_state(state)
-        like = next(iter(fresh.values()))
-        scales = {f"scaled/{name}": like.new_tensor(self.tensor_factor if name == chosen else 1.0) for name in fresh}
-        return data | scales
-
-    def init_params(self, data: TaskData, generator: torch.Generator) -> Params:
-        params = self.family.init_params(_own(data), generator)
-        return {name: param / data[f"scaled/{name}"] for name, param in params.items()}
-
-    def sample_batch(self, data: TaskData, generator: torch.Generator, split: Split = "train") -> Batch:
-        return self.family.sample_batch(_own(data), generator, split)
-
-    def loss(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
-        scaled = {name: param * data[f"scaled/{name}"] for name, param in params.items()}
-        return self.family.loss(scaled, _own(data), batch) * self.loss_factor
-
-
-def _own(data: TaskData) -> TaskData:
-    return {key: value for key, value in data.items() if not key.startswith("scaled/")}
+        # What is drawn here must not change what the student draws.
+        own = torch.Generator()
+        own.set_state(generator.get_state())
+        chosen = candidates[int(torch.randint(len(candidates), (), generator=own))]
+        like = fresh[chosen]
+        factors = {SCALE + chosen: like.new_tensor(self.tensor_factor), LOSS_SCALE: like.new_tensor(self.loss_factor)}
+        return data | factors
 
 
 def common(command: click.Command) -> click.Command:

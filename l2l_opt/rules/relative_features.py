@@ -63,14 +63,15 @@ def look(gradient: Tensor, state: dict[str, Tensor], param: Tensor, betas: Tenso
     averages = betas * before + (1 - betas) * g
     square = SQUARE_BETA * coordinates(state["square_average"]) + (1 - SQUARE_BETA) * g * g
     masses = -torch.expm1(steps.to(dtype) * betas.log())
-    rms_g = safe_sqrt(tensor_sum(g * g) / tensor_sum(torch.ones_like(g)).clamp(min=1)).clamp(min=TINY)
+    count, squares = tensor_sum(torch.ones_like(g)), tensor_sum(g * g)
+    rms_g = safe_sqrt(squares / count.clamp(min=1)).clamp(min=TINY)
     usual = torch.where(_saw_nothing(state["step"], state["first_gradient"]), rms_g, state["gradient"].to(dtype).exp())
     root = safe_sqrt(square / bias_correction(steps, beta=SQUARE_BETA, dtype=dtype)) + RELATIVE_EPS * usual
     momenta = averages / masses / root
     ratio, past = g / root, before[1:2] / root
     sums = torch.stack(
         [
-            tensor_sum(torch.ones_like(p)),
+            count,
             tensor_sum(p * p),
             tensor_sum(root * root),
             tensor_sum(momenta[1] * momenta[1]),
@@ -78,7 +79,7 @@ def look(gradient: Tensor, state: dict[str, Tensor], param: Tensor, betas: Tenso
             tensor_sum(ratio * ratio),
             tensor_sum(past * past),
             tensor_sum(ratio * past),
-            tensor_sum(g * g),
+            squares,
         ]
     )
     rms = safe_sqrt(sums[1:3] / sums[0].clamp(min=1))
