@@ -20,13 +20,13 @@ from l2l_opt.evaluation.runs import run_rule
 from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.evaluation.suites import load_suite
 from l2l_opt.rules import UpdateRule
-from l2l_opt.rules.scale_free import ScaleFreeRule
+from l2l_opt.rules.scale_free import NUM_OUTPUTS, ScaleFreeRule
 from l2l_opt.tasks.mixture import make_tasks
 
 FLOOR = 1e-6
 """Of the first loss: what lies below counts as that."""
-WHITENED_SHARE = -2
-"""Its place among the outputs of the tensor's network, from the end; the powers of r come last, sizes before."""
+SIZE, WHITENED_SHARE, POWER = -3, -2, -1
+"""Their places among a tensor's choices."""
 
 
 @torch.no_grad()
@@ -34,26 +34,27 @@ def without_lstm(rule: ScaleFreeRule) -> None:
     """Averages mixed as at the start, and sizes of a tensor's coordinates all alike."""
     rule.readout.weight.zero_()
     rule.readout.bias.zero_()
-    rule.tensor_readout.weight[-6:-3].zero_()
-    rule.tensor_readout.bias[-6:-3].zero_()
+    rule.choices.weight[:NUM_OUTPUTS].zero_()
+    rule.choices.bias[:NUM_OUTPUTS].zero_()
 
 
 @torch.no_grad()
 def without_tensor_network(rule: ScaleFreeRule) -> None:
-    rule.tensor_readout.weight.zero_()
-    rule.tensor_readout.bias.zero_()
+    for linear in (rule.gates, rule.choices):
+        linear.weight.zero_()
+        linear.bias.zero_()
 
 
 @torch.no_grad()
 def without_learned_sizes(rule: ScaleFreeRule) -> None:
-    rule.tensor_readout.weight[-3].zero_()
-    rule.tensor_readout.bias[-3].zero_()
+    rule.choices.weight[SIZE].zero_()
+    rule.choices.bias[SIZE].zero_()
 
 
 @torch.no_grad()
 def without_whitening(rule: ScaleFreeRule) -> None:
-    rule.tensor_readout.weight[WHITENED_SHARE].zero_()
-    rule.tensor_readout.bias[WHITENED_SHARE].fill_(-50)
+    rule.choices.weight[WHITENED_SHARE].zero_()
+    rule.choices.bias[WHITENED_SHARE].fill_(-50)
 
 
 @torch.no_grad()
@@ -67,7 +68,7 @@ def with_adams_direction_alone(rule: ScaleFreeRule) -> None:
     """Neither learned nor whitened, m / r throughout: Adam in steps relative to each tensor's size, with a cosine."""
     without_learning(rule)
     without_whitening(rule)
-    rule.tensor_readout.bias[-1].fill_(-50)
+    rule.choices.bias[POWER].fill_(-50)
 
 
 PARTS: dict[str, tuple[Callable[[ScaleFreeRule], None] | None, str | None]] = {

@@ -7,9 +7,8 @@ Stages, each a run of `l2l-opt meta-train` in a folder of its own, with checkpoi
 whole runs of up to 2,000 steps, weighted towards their ends. Few weights are learned before many, since the signal of
 an estimate falls with the number of weights that noise is on:
 
-biases   of what the read-outs say: common sizes, shares of averages, of whitening
-tensors  all that a tensor's network and the read-out do
-all      the LSTM too
+choices  of a tensor: what it adds to the outputs of its coordinates, the size of its steps, the share of whitening
+all      its network, the gates that it moves, and the LSTM too
 """
 
 import subprocess
@@ -53,18 +52,14 @@ COMMON += ["--reparametrise", "0.2..5", "--meta-lr-schedule", "cosine", "--valid
 EVOLUTION = ["--task", mixture(hidden="8..64", layers="1..4"), "--horizon", "100..2000", "--truncation-length", "50"]
 EVOLUTION += ["--meta-loss", "progress", "--students", "64", "--group-size", "8"]
 STAGES = {
-    "biases": [
-        *("--rule", "scale-free:hidden_size=4,tensor_size=8", *EVOLUTION),
-        *("--estimator", "nres:sigma=0.1,only=tensor_readout.bias", "--meta-lr", "0.005"),
-        *("--outer-steps", "200", "--validate-every", "50"),
-    ],
-    "tensors": [
-        *(*EVOLUTION, "--estimator", "nres:sigma=0.05,only=readout|tensor_", "--meta-lr", "0.001"),
-        *("--outer-steps", "3000", "--validate-every", "150"),
+    "choices": [
+        *("--rule", "scale-free", *EVOLUTION),
+        *("--estimator", "nres:sigma=0.1,only=choices", "--meta-lr", "0.01"),
+        *("--outer-steps", "400", "--validate-every", "50"),
     ],
     "all": [
-        *(*EVOLUTION, "--estimator", "nres:sigma=0.03", "--meta-lr", "0.0007"),
-        *("--outer-steps", "3000", "--validate-every", "150"),
+        *(*EVOLUTION, "--estimator", "nres:sigma=0.03", "--meta-lr", "0.001"),
+        *("--outer-steps", "1800", "--validate-every", "100"),
     ],
 }
 

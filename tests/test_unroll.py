@@ -31,7 +31,8 @@ def test_meta_gradient_equals_central_finite_differences(name):
         # Their read-outs start so near zero that the differences drown in rounding.
         torch.nn.init.normal_(rule.readout.weight)
     if name == "scale-free":
-        torch.nn.init.normal_(rule.tensor_readout.weight, std=0.3)
+        for linear in (rule.gates, rule.choices):
+            torch.nn.init.normal_(linear.weight, std=0.3)
     students, batches = start(rule, family)
     phi = dict(rule.named_parameters())
 

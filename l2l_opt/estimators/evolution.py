@@ -42,7 +42,7 @@ class EvolutionStrategy(MetaGradientEstimator):
         group_size: students (pairs) that share an architecture; 1 for a single family and all for a mixture where None.
         sigma: deviation of the noise, in the weights' unit.
         only: weights that are learned, by the beginnings of their names with ``|`` between them, e.g.
-            ``"readout|tensor_readout.bias"``; all where empty. The signal of an estimate falls with the number of
+            ``"readout|choices.bias"``; all where empty. The signal of an estimate falls with the number of
             weights that noise is on, so it pays to learn few before many.
 
     Raises:

@@ -29,7 +29,8 @@ from l2l_opt.rules.whitening import NEWTON_SCHULZ, WHITENED_RMS, is_matrix, step
 from l2l_opt.types import Params, RuleState
 
 NUM_OUTPUTS = 3
-NUM_CHOICES = 3
+NUM_CHOICES = 6
+"""Of a tensor: what is added to each output of its coordinates, the size of its steps, share of whitening, power of r."""
 LEAST_ANNEALED = 0.01
 """Of the size of updates, what is left at the end of a planned run and beyond it."""
 UNPLANNED_STEPS, UNPLANNED_POWER = 100.0, -1.25
@@ -47,7 +48,7 @@ class ScaleFreeRule(UpdateRule):
 
         x = clip_5([g / r, m_.5 / r, m_.9 / r, m_.99 / r, p / rms(p)]), log(r / rms(r) + 1e-3)      a coordinate
         c = what the tensor shows, below                                                            a tensor
-        (beta, o', z, w', kappa') = A tanh(B c);   w = sigmoid(w' + 2), kappa = sigmoid(kappa' +- 2)
+        (beta, o', z, w', kappa') = (A; C) tanh(B c);   w = sigmoid(w' + 2), kappa = sigmoid(kappa' +- 2)
         (o_1, o_2, o_3), h' = LSTM_phi(x, h; biases moved by beta and o')
         b = (1 + tanh o_1) / 2
         d = clip_3((b^2 m_.5 + 2 b (1 - b) m_.9 + (1 - b)^2 m_.99 + tanh(o_3) (m_.5 - m_.99)) / r)
@@ -103,7 +104,7 @@ class ScaleFreeRule(UpdateRule):
         averages: ``[3, *param.shape]``; square_average: ``[1, *param.shape]``;
         hidden, cell: ``[hidden_size, *param.shape]``;
         first_rms, agreement_fast, agreement_slow, first_gradient, gradient: 0-dim, the last two logarithms.
-        80 bytes a parameter in float32 with 8 units, 48 with hidden and cell in bfloat16.
+        48 bytes a parameter in float32, 32 with hidden and cell in bfloat16; with 8 units 80 and 48.
 
     Raises:
         ValueError: a size that is not a positive integer, a tensor_size above 64, an output_scale, zero_scale, growth
@@ -123,7 +124,7 @@ class ScaleFreeRule(UpdateRule):
     def __init__(
         self,
         *,
-        hidden_size: int = 8,
+        hidden_size: int = 4,
         tensor_size: int = 16,
         output_scale: float = 0.25,
         zero_scale: float = 0.1,
@@ -147,11 +148,15 @@ class ScaleFreeRule(UpdateRule):
         self.layer = LSTMLayer(NUM_INPUTS, hidden_size)
         self.readout = nn.Linear(hidden_size, NUM_OUTPUTS)
         self.tensor_layer = nn.Linear(NUM_CONTEXT, tensor_size)
-        self.tensor_readout = nn.Linear(tensor_size, 4 * hidden_size + NUM_OUTPUTS + NUM_CHOICES)
-        nn.init.zeros_(self.readout.bias)
-        nn.init.zeros_(self.tensor_readout.bias)
-        for linear in (self.readout, self.tensor_readout):
+        self.gates = nn.Linear(tensor_size, 4 * hidden_size)
+        self.choices = nn.Linear(tensor_size, NUM_CHOICES)
+        for linear in (self.readout, self.gates, self.choices):
+            nn.init.zeros_(linear.bias)
             nn.init.uniform_(linear.weight, -0.01, 0.01)
+        if tensor_size >= NUM_CONTEXT:
+            # A feature a unit: evolution finds what to make of one more easily than of sums of all.
+            nn.init.zeros_(self.tensor_layer.bias)
+            nn.init.eye_(self.tensor_layer.weight)
         self.register_buffer("betas", torch.tensor(BETAS, dtype=torch.float64), persistent=False)
 
     def init_state(self, params: Params) -> RuleState:
@@ -173,9 +178,11 @@ class ScaleFreeRule(UpdateRule):
         looks = {name: look(gradient, state[name], params[name], self.betas) for name, gradient in grads.items()}
         context = context_of(looks, state, [not is_matrix(shape) for shape in shapes.values()], num_steps)
         features = context.features.to(self.readout.weight.dtype)
-        shared = self.tensor_readout(torch.tanh(self.tensor_layer(features))).to(dtype)
-        biases = torch.cat([self.layer.bias, self.readout.bias]).to(dtype) + shared[:, :-NUM_CHOICES]
-        size, blend, power = shared[:, -NUM_CHOICES:].unbind(1)
+        units = torch.tanh(self.tensor_layer(features))
+        choices = self.choices(units).to(dtype)
+        shared = torch.cat([self.gates(units).to(dtype), choices[:, :NUM_OUTPUTS]], 1)
+        biases = torch.cat([self.layer.bias, self.readout.bias]).to(dtype) + shared
+        size, blend, power = choices[:, NUM_OUTPUTS:].unbind(1)
         matrix = torch.stack([size.new_tensor(float(is_matrix(shapes[name]))) for name in looks])
         sizes = self._sizes(context, list(shapes.values())) * torch.exp(3 * torch.tanh(size / 3))
         blends = matrix * torch.sigmoid(blend + 2)
@@ -229,8 +236,8 @@ class ScaleFreeRule(UpdateRule):
             biases,
             phi["tensor_layer.weight"].flatten(-2),
             phi["tensor_layer.bias"],
-            phi["tensor_readout.weight"].flatten(-2),
-            phi["tensor_readout.bias"],
+            torch.cat([phi["gates.weight"], phi["choices.weight"]], -2).flatten(-2),
+            torch.cat([phi["gates.bias"], phi["choices.bias"]], -1),
         ]
         weights = [phi["layer.weight_input"], phi["layer.weight_hidden"], phi["readout.weight"]]
 

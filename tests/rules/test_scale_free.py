@@ -16,7 +16,7 @@ def silent(**options):
     """A rule whose read-outs say nothing: the hand-made direction alone."""
     rule = make_rule("scale-free", **options).double()
     with torch.no_grad():
-        for linear in (rule.readout, rule.tensor_readout):
+        for linear in (rule.readout, rule.gates, rule.choices):
             linear.weight.zero_()
     return rule
 
@@ -40,10 +40,10 @@ def run(rule, gradients, param, num_steps=None):
     return torch.stack(updates)
 
 
-def test_it_has_1425_weights_and_80_bytes_of_state_a_parameter_or_48():
+def test_it_has_837_weights_and_48_bytes_of_state_a_parameter_or_32():
     rule = make_rule("scale-free")
-    assert sum(weight.numel() for weight in rule.parameters()) == 1425
-    for dtype, expected in ((None, 80), (torch.bfloat16, 48)):
+    assert sum(weight.numel() for weight in rule.parameters()) == 837
+    for dtype, expected in ((None, 48), (torch.bfloat16, 32)):
         param = torch.nn.Parameter(torch.randn(10))
         optimizer = LearnedOptimizer([param], rule, state_dtype=dtype)
         param.grad = torch.randn(10)
