@@ -20,7 +20,7 @@ from l2l_opt.evaluation.runs import run_rule
 from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.evaluation.suites import load_suite
 from l2l_opt.rules import UpdateRule
-from l2l_opt.rules.scale_free import NUM_OUTPUTS, ScaleFreeRule
+from l2l_opt.rules.scale_free import BRIEF, NUM_OUTPUTS, ScaleFreeRule
 from l2l_opt.tasks.mixture import make_tasks
 
 FLOOR = 1e-6
@@ -36,6 +36,7 @@ def without_lstm(rule: ScaleFreeRule) -> None:
     rule.readout.bias.zero_()
     rule.choices.weight[:NUM_OUTPUTS].zero_()
     rule.choices.bias[:NUM_OUTPUTS].zero_()
+    rule.choices.bias[0] = BRIEF
 
 
 @torch.no_grad()
@@ -43,6 +44,7 @@ def without_tensor_network(rule: ScaleFreeRule) -> None:
     for linear in (rule.gates, rule.choices):
         linear.weight.zero_()
         linear.bias.zero_()
+    rule.choices.bias[0] = BRIEF
 
 
 @torch.no_grad()

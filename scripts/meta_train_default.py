@@ -47,18 +47,18 @@ def mixture(*, hidden: str, layers: str) -> str:
     )
 
 
-COMMON = ["--normalisation", "log", "--floor-loss", "0.001", "--clip-loss", "1", "--staggered"]
+COMMON = ["--normalisation", "log", "--floor-loss", "0.01", "--clip-loss", "1", "--staggered"]
 COMMON += ["--reparametrise", "0.2..5", "--meta-lr-schedule", "cosine", "--validation-horizon", "500"]
-EVOLUTION = ["--task", mixture(hidden="8..64", layers="1..4"), "--horizon", "100..2000", "--truncation-length", "50"]
+EVOLUTION = ["--task", mixture(hidden="8..64", layers="1..4"), "--truncation-length", "50"]
 EVOLUTION += ["--meta-loss", "progress", "--students", "64", "--group-size", "8"]
 STAGES = {
     "choices": [
-        *("--rule", "scale-free", *EVOLUTION),
-        *("--estimator", "nres:sigma=0.1,only=choices", "--meta-lr", "0.01"),
-        *("--outer-steps", "400", "--validate-every", "50"),
+        *("--rule", "scale-free", *EVOLUTION, "--horizon", "100..1000"),
+        *("--estimator", "nres:sigma=0.1,only=choices", "--meta-lr", "0.0005"),
+        *("--outer-steps", "1500", "--validate-every", "100"),
     ],
     "all": [
-        *(*EVOLUTION, "--estimator", "nres:sigma=0.03", "--meta-lr", "0.001"),
+        *(*EVOLUTION, "--horizon", "100..2000", "--estimator", "nres:sigma=0.02", "--meta-lr", "0.0005"),
         *("--outer-steps", "1800", "--validate-every", "100"),
     ],
 }

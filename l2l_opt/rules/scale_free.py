@@ -30,7 +30,12 @@ from l2l_opt.types import Params, RuleState
 
 NUM_OUTPUTS = 3
 NUM_CHOICES = 6
-"""Of a tensor: what is added to each output of its coordinates, the size of its steps, share of whitening, power of r."""
+"""Of a tensor: what is added to outputs of its coordinates; the size of its steps, share of whitening, power of r."""
+CHOICE_SCALES = (1.0, 1.0, 0.2, 1.0, 4.0, 4.0)
+"""What choices are multiplied by, so that noise on their weights moves the loss alike through each of them: otherwise
+what one choice does to the loss drowns what evolution could learn of the others."""
+BRIEF = 0.4
+"""o'_1 of a fresh rule: averages are brief rather than lasting, b = .69."""
 LEAST_ANNEALED = 0.01
 """Of the size of updates, what is left at the end of a planned run and beyond it."""
 UNPLANNED_STEPS, UNPLANNED_POWER = 100.0, -1.25
@@ -48,7 +53,7 @@ class ScaleFreeRule(UpdateRule):
 
         x = clip_5([g / r, m_.5 / r, m_.9 / r, m_.99 / r, p / rms(p)]), log(r / rms(r) + 1e-3)      a coordinate
         c = what the tensor shows, below                                                            a tensor
-        (beta, o', z, w', kappa') = (A; C) tanh(B c);   w = sigmoid(w' + 2), kappa = sigmoid(kappa' +- 2)
+        (beta, o', z, w', kappa') = (A; S C) tanh(B c);   w = sigmoid(w' + 2), kappa = sigmoid(kappa' +- 2)
         (o_1, o_2, o_3), h' = LSTM_phi(x, h; biases moved by beta and o')
         b = (1 + tanh o_1) / 2
         d = clip_3((b^2 m_.5 + 2 b (1 - b) m_.9 + (1 - b)^2 m_.99 + tanh(o_3) (m_.5 - m_.99)) / r)
@@ -119,6 +124,7 @@ class ScaleFreeRule(UpdateRule):
     """
 
     betas: Tensor
+    choice_scales: Tensor
     divides_rows_only = True
 
     def __init__(
@@ -153,10 +159,13 @@ class ScaleFreeRule(UpdateRule):
         for linear in (self.readout, self.gates, self.choices):
             nn.init.zeros_(linear.bias)
             nn.init.uniform_(linear.weight, -0.01, 0.01)
+        with torch.no_grad():
+            self.choices.bias[0] = BRIEF
         if tensor_size >= NUM_CONTEXT:
             # A feature a unit: evolution finds what to make of one more easily than of sums of all.
             nn.init.zeros_(self.tensor_layer.bias)
             nn.init.eye_(self.tensor_layer.weight)
+        self.register_buffer("choice_scales", torch.tensor(CHOICE_SCALES), persistent=False)
         self.register_buffer("betas", torch.tensor(BETAS, dtype=torch.float64), persistent=False)
 
     def init_state(self, params: Params) -> RuleState:
@@ -179,7 +188,7 @@ class ScaleFreeRule(UpdateRule):
         context = context_of(looks, state, [not is_matrix(shape) for shape in shapes.values()], num_steps)
         features = context.features.to(self.readout.weight.dtype)
         units = torch.tanh(self.tensor_layer(features))
-        choices = self.choices(units).to(dtype)
+        choices = (self.choices(units) * self.choice_scales).to(dtype)
         shared = torch.cat([self.gates(units).to(dtype), choices[:, :NUM_OUTPUTS]], 1)
         biases = torch.cat([self.layer.bias, self.readout.bias]).to(dtype) + shared
         size, blend, power = choices[:, NUM_OUTPUTS:].unbind(1)
@@ -224,6 +233,7 @@ class ScaleFreeRule(UpdateRule):
 
     def compiled_step_of(self, phi: Params) -> CompiledStep:
         biases = torch.cat([phi["layer.bias"], phi["readout.bias"]], -1)
+        scales = self.choice_scales
         own = biases.new_tensor(
             [
                 *(*BETAS, SQUARE_BETA, TINY, self.output_scale, RELATIVE_EPS, self.growth, self.long_run),
@@ -236,8 +246,8 @@ class ScaleFreeRule(UpdateRule):
             biases,
             phi["tensor_layer.weight"].flatten(-2),
             phi["tensor_layer.bias"],
-            torch.cat([phi["gates.weight"], phi["choices.weight"]], -2).flatten(-2),
-            torch.cat([phi["gates.bias"], phi["choices.bias"]], -1),
+            torch.cat([phi["gates.weight"], phi["choices.weight"] * scales.unsqueeze(1)], -2).flatten(-2),
+            torch.cat([phi["gates.bias"], phi["choices.bias"] * scales], -1),
         ]
         weights = [phi["layer.weight_input"], phi["layer.weight_hidden"], phi["readout.weight"]]
 

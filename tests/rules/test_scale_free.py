@@ -18,6 +18,7 @@ def silent(**options):
     with torch.no_grad():
         for linear in (rule.readout, rule.gates, rule.choices):
             linear.weight.zero_()
+            linear.bias.zero_()
     return rule
 
 

@@ -1,0 +1,130 @@
+"""An inspection: the rule and tuned baselines train the same student, watched, in one folder of TensorBoard's.
+
+    DIR/learned/    the rule: charts, histograms, pictures, card, hparams
+    DIR/adam/ ...   a run of the same charts for each baseline, at its best learning rate
+
+and the layout of the custom-scalars tab.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from l2l_opt.evaluation.baselines import Baseline, Tuning
+from l2l_opt.inspection import pictures
+from l2l_opt.inspection.layout import unroll_layout, write_layout
+from l2l_opt.inspection.response import ResponseSurface, response_surface
+from l2l_opt.inspection.watched_run import WatchedRun, watch
+from l2l_opt.rules.base import UpdateRule
+from l2l_opt.tasks.mixture import Tasks
+
+NOISES = (0.0, 1.0)
+"""Of the histories behind response surfaces."""
+
+
+def inspect_rule(
+    rule: UpdateRule,
+    tasks: Tasks,
+    *,
+    task: str,
+    horizon: int,
+    seed: int,
+    folder: Path,
+    baselines: Sequence[tuple[Baseline, Tuning]] = (),
+    every: int = 1,
+    histogram_every: int = 10,
+    say: Callable[[str], Any] = lambda message: None,
+) -> list[WatchedRun]:
+    """Train one student under a rule and under each baseline, and write all that can be seen.
+
+    Args:
+        rule: under inspection.
+        tasks: where the student comes from.
+        task: its name.
+        horizon: steps.
+        seed: of the student.
+        folder: of the events; made if need be.
+        baselines: each with the learning rate it was tuned to.
+        every: steps between points.
+        histogram_every: steps between histograms, 0 for none.
+        say: told what is about to be done.
+
+    Returns:
+        The rule's run, then the baselines'.
+    """
+    subjects: list[tuple[str, UpdateRule, Mapping[str, Any]]] = [
+        ("learned", rule, {"rule": rule.registry_name or type(rule).__name__, **rule.config})
+    ]
+    for baseline, tuning in baselines:
+        options = {"rule": baseline.rule, "lr": tuning.lr, **baseline.options}
+        subjects.append((baseline.name, baseline.make(tuning.lr), options))
+    runs = []
+    for name, own, options in subjects:
+        say(f"{task}, {horizon} steps: {name}")
+        with SummaryWriter(str(folder / name)) as writer:
+            run = watch(
+                name,
+                own,
+                tasks,
+                horizon=horizon,
+                seed=seed,
+                writer=writer,
+                every=every,
+                histogram_every=histogram_every,
+            )
+            write_hparams(writer, {"optimizer": name, "task": task, "horizon": horizon, "seed": seed, **options}, run)
+            runs.append(run)
+            if name != "learned":
+                continue
+            write_layout(writer, unroll_layout())
+            write_card(writer, rule, step=0)
+            write_trace(writer, run, step=0)
+            write_surfaces(writer, rule, step=0)
+    with SummaryWriter(str(folder / "learned")) as writer:
+        writer.add_figure("student/losses", pictures.loss_curves(runs, title=f"{task}, {horizon} steps"), 0)
+    return runs
+
+
+def write_trace(writer: SummaryWriter, run: WatchedRun, *, step: int) -> None:
+    """Pictures of a run: hidden state over time, and a coordinate's way in each of up to three tensors."""
+    heat_map = pictures.hidden_heat_map(run.trace)
+    if heat_map is not None:
+        writer.add_figure("hidden/over_time", heat_map, step)
+    for index in _one_a_tensor(run.trace.names)[:3]:
+        writer.add_figure(f"trajectory/{run.trace.names[index]}", pictures.trajectory(run.trace, index), step)
+
+
+def write_surfaces(writer: SummaryWriter, rule: UpdateRule, *, step: int) -> None:
+    """The rule's response surfaces, after histories with and without noise."""
+    writer.add_figure("rule/response", pictures.response_surfaces(surfaces_of(rule)), step)
+
+
+def surfaces_of(rule: UpdateRule) -> list[ResponseSurface]:
+    """After histories with and without noise."""
+    return [response_surface(rule, noise=noise) for noise in NOISES]
+
+
+def write_card(writer: SummaryWriter, rule: UpdateRule, *, step: int) -> None:
+    """What the artefact says of the rule, as text; of a rule without a card its name and options."""
+    about = {"rule": rule.registry_name or type(rule).__name__, "options": rule.config}
+    about["weights"] = sum(weight.numel() for weight in rule.parameters())
+    text = json.dumps(about | dict(rule.card or {}), indent=2, default=str)
+    writer.add_text("rule/card", f"```json\n{text}\n```", step)
+
+
+def write_hparams(writer: SummaryWriter, options: Mapping[str, Any], run: WatchedRun) -> None:
+    """What the run was, and its final loss, for the hparams tab."""
+    plain = {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in options.items()}
+    # In the run's own folder, and not one below it that would be a run of its own.
+    writer.add_hparams(plain, {"hparam/final_loss": run.final_loss}, run_name=".")
+
+
+def _one_a_tensor(names: Sequence[str]) -> list[int]:
+    """Places of the middle coordinate of each tensor."""
+    places: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        places.setdefault(name.partition("[")[0], []).append(index)
+    return [own[len(own) // 2] for own in places.values()]

@@ -1,0 +1,86 @@
+"""One student's training run under one optimizer, in a plain loop, with everything of it watched."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from l2l_opt.inspection.monitor import UnrollMonitor
+from l2l_opt.inspection.trace import CoordinateTrace, CoordinateTracer
+from l2l_opt.optimizer import LearnedOptimizer
+from l2l_opt.randomness import Stream, make_generator
+from l2l_opt.rules.base import UpdateRule
+from l2l_opt.tasks.mixture import Tasks, draw_family
+
+
+@dataclass(frozen=True)
+class WatchedRun:
+    """What one optimizer made of the student.
+
+    Attributes:
+        optimizer: its name.
+        losses: one a step, before it.
+        trace: some coordinates, step by step.
+    """
+
+    optimizer: str
+    losses: list[float]
+    trace: CoordinateTrace
+
+    @property
+    def final_loss(self) -> float:
+        """The mean of the last 10 % of the steps, at least 10."""
+        last = self.losses[-max(10, len(self.losses) // 10) :]
+        return math.fsum(last) / len(last)
+
+
+def watch(
+    name: str,
+    rule: UpdateRule,
+    tasks: Tasks,
+    *,
+    horizon: int,
+    seed: int,
+    writer: SummaryWriter | None = None,
+    every: int = 1,
+    histogram_every: int = 0,
+    on_step: Callable[[], object] = lambda: None,
+) -> WatchedRun:
+    """Train the student of a seed with a rule as a drop-in optimizer.
+
+    Student and batches depend on the seed alone, so they are the same for every rule.
+
+    Args:
+        name: of the optimizer, for charts.
+        rule: learned or hand-designed.
+        tasks: where the student comes from.
+        horizon: steps, of which the rule is told.
+        seed: of the student.
+        writer: for an ``UnrollMonitor``; None where no events are wanted.
+        every: steps between its points.
+        histogram_every: steps between its histograms, 0 for none.
+        on_step: called after each step.
+    """
+    generator = make_generator(seed, Stream.REPORTING, 0, 0)
+    family = draw_family(tasks, generator)
+    data = family.sample(generator)
+    params = {key: nn.Parameter(value) for key, value in family.init_params(data, generator).items()}
+    optimizer = LearnedOptimizer(params.items(), rule, num_steps=horizon)
+    tracer = CoordinateTracer(optimizer)
+    monitor = None if writer is None else UnrollMonitor(optimizer, writer, every=every, histogram_every=histogram_every)
+    losses = []
+    for _ in range(horizon):
+        loss = family.loss(dict(params), data, family.sample_batch(data, generator))
+        losses.append(loss.detach())
+        if monitor is not None:
+            monitor.log_loss(losses[-1])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        on_step()
+    if monitor is not None:
+        monitor.detach()
+    return WatchedRun(name, torch.stack(losses).double().tolist(), tracer.finish())
