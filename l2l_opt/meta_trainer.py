@@ -36,6 +36,7 @@ class OuterStep:
         skipped: whether the meta-gradient was not finite, and phi left alone.
         seconds: wall-clock seconds.
         coordinate_steps: updates of single coordinates of students, in this process.
+        norms: weight name -> Euclidean norm of its part of the meta-gradient, before clipping.
     """
 
     number: int
@@ -45,6 +46,7 @@ class OuterStep:
     skipped: bool
     seconds: float
     coordinate_steps: int
+    norms: dict[str, float]
 
     @property
     def coordinates_per_second(self) -> float:
@@ -181,6 +183,8 @@ class MetaTrainer:
         gradients, meta_loss, coordinate_steps = self._meta_gradient()
         for weight, gradient in zip(self.rule.parameters(), gradients, strict=True):
             weight.grad = gradient
+        by_weight = torch.stack([torch.linalg.vector_norm(gradient).double().cpu() for gradient in gradients]).tolist()
+        names = [name for name, _ in self.rule.named_parameters()]
         norm = float(torch.nn.utils.clip_grad_norm_(self.rule.parameters(), self.clip_norm))
         meta_lr = meta_learning_rate(
             self.meta_lr, self.outer_steps_done, self.outer_steps, schedule=self.meta_lr_schedule
@@ -196,7 +200,8 @@ class MetaTrainer:
         self.outer_steps_done += 1
         seconds = time.perf_counter() - start
         self.seconds += seconds
-        return OuterStep(self.outer_steps_done, meta_loss, norm, meta_lr, skipped, seconds, coordinate_steps)
+        norms = dict(zip(names, by_weight, strict=True))
+        return OuterStep(self.outer_steps_done, meta_loss, norm, meta_lr, skipped, seconds, coordinate_steps, norms)
 
     def _average(self) -> None:
         # A short memory at first, so that the average does not dwell on where phi began.

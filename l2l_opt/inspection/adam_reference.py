@@ -14,6 +14,9 @@ class AdamReference:
 
         m = .9 m + .1 g;   v = .999 v + .001 g^2;   direction = -m_hat / (sqrt(v_hat) + 1e-8)
 
+    Told of every gradient, this is Adam exactly. Told of some stretches alone, with ``begin_stretch`` before each, m is
+    that of the last stretch, corrected for its shortness, and v that of all gradients told of.
+
     Args:
         params: name -> parameter.
         coordinates: of each tensor, how many are followed, evenly spread.
@@ -25,6 +28,7 @@ class AdamReference:
         self.strides = {name: max(1, -(-p.numel() // coordinates)) for name, p in params.items()}
         self.moments: dict[str, Tensor] = {}
         self.steps = dict.fromkeys(params, 0)
+        self.steps_of_stretch = dict.fromkeys(params, 0)
         self._together: tuple[tuple[str, ...], Tensor] | None = None
 
     def sample(self, name: str, tensor: Tensor) -> Tensor:
@@ -34,6 +38,12 @@ class AdamReference:
             # One call where flatten and slice are two; this is paid at every step of the monitored run.
             return tensor.as_strided((-(-tensor.numel() // stride),), (stride,))
         return tensor.reshape(-1)[::stride]
+
+    def begin_stretch(self) -> None:
+        """Some gradients have been missed: means begin anew, mean squares go on."""
+        for name, (m, _) in self.moments.items():
+            m.zero_()
+            self.steps_of_stretch[name] = 0
 
     def observe(self, gradients: Mapping[str, Tensor]) -> None:
         """See the gradients of one step; tensors without one stay as they are."""
@@ -49,12 +59,13 @@ class AdamReference:
         moments[1].mul_(BETA2).addcmul_(seen, seen, value=1 - BETA2)
         for name in names:
             self.steps[name] += 1
+            self.steps_of_stretch[name] += 1
 
     def direction(self, name: str) -> Tensor:
         """Adam's next update of the followed coordinates at a learning rate of one, after what it has seen: ``[n]``."""
         m, v = self.moments[name]
-        steps = self.steps[name]
-        return -(m / (1 - BETA1**steps)) / ((v / (1 - BETA2**steps)).sqrt() + EPS)
+        m_hat, v_hat = m / (1 - BETA1 ** self.steps_of_stretch[name]), v / (1 - BETA2 ** self.steps[name])
+        return -m_hat / (v_hat.sqrt() + EPS)
 
     def cosine(self, name: str, update: Tensor) -> Tensor:
         """Of an update of the whole tensor with Adam's, over the followed coordinates; NaN where one is nothing."""

@@ -1,44 +1,105 @@
 """A meta-training run in TensorBoard."""
 
+import math
+import time
 from pathlib import Path
 
+import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from l2l_opt.inspection import pictures
+from l2l_opt.inspection.dashboard import write_card, write_surfaces, write_trace
+from l2l_opt.inspection.layout import meta_training_layout, write_layout
+from l2l_opt.inspection.meta_gradients import meta_gradient_by_position
+from l2l_opt.inspection.scalars import write_scalars
+from l2l_opt.inspection.watched_run import watch
 from l2l_opt.meta_trainer import MetaTrainer, OuterStep, Validation
+
+DASHBOARD_SECONDS = 240.0
+LONGEST_UNROLL = 500
+"""Inner steps of a dashboard's unroll, at most: it is paid for every few minutes."""
 
 
 class MetaTrainingLog:
-    """Writes a point an outer step, and the students' whole loss curve at each validation.
+    """Writes a point an outer step, the students' whole loss curve at each validation, and now and then an unroll.
 
     Charts over outer steps: ``meta/loss``, ``meta/gradient_norm``, ``meta/lr``, ``meta/skipped``, ``meta/seconds``,
-    ``meta/coordinates_per_second``, ``validation/figure``. Over inner steps, one run a validation
-    (``validation-000120``): ``student/loss``.
+    ``meta/coordinates_per_second``; ``meta_gradient_norm/W`` of each weight tensor W of the rule; ``students/horizon_``
+    and ``students/age_`` ``mean`` and ``max``; ``validation/figure``; ``student/final_loss`` of the unroll's student.
+    Over inner steps, one run a validation (``validation-000120``): ``student/loss``, and
+    ``meta_gradient/by_position`` where an unroll was drawn too.
+
+    Every few minutes, at a validation, the unroll of the rule as it is then: pictures of the validation students before
+    and after, of hidden state, coordinates and response surfaces, under the same names at each outer step, so that
+    TensorBoard's slider goes through the rule's life.
 
     Args:
         folder: of the events.
         start: outer steps done already; later points of an earlier life are hidden.
+        dashboard_seconds: between unrolls; 0 for one at each validation, infinite for none.
     """
 
-    def __init__(self, folder: Path, *, start: int = 0):
-        self.folder = folder
+    def __init__(self, folder: Path, *, start: int = 0, dashboard_seconds: float = DASHBOARD_SECONDS):
+        self.folder, self.dashboard_seconds = folder, dashboard_seconds
         self.writer = SummaryWriter(str(folder), purge_step=start or None)
+        write_layout(self.writer, meta_training_layout())
+        self._first: Validation | None = None
+        self._last_dashboard = -math.inf
 
     def on_outer_step(self, trainer: MetaTrainer, step: OuterStep) -> None:
-        for tag, value in {
+        horizons = [student.horizon for student in trainer.students.members]
+        ages = [student.age for student in trainer.students.members]
+        values = {
             "meta/loss": step.meta_loss,
             "meta/gradient_norm": step.meta_gradient_norm,
             "meta/lr": step.meta_lr,
             "meta/skipped": trainer.num_skipped,
             "meta/seconds": step.seconds,
             "meta/coordinates_per_second": step.coordinates_per_second,
-        }.items():
-            self.writer.add_scalar(tag, value, step.number)
+            "students/horizon_mean": float(np.mean(horizons)),
+            "students/horizon_max": max(horizons),
+            "students/age_mean": float(np.mean(ages)),
+            "students/age_max": max(ages),
+        }
+        values |= {f"meta_gradient_norm/{name}": norm for name, norm in step.norms.items()}
+        write_scalars(self.writer, values, step.number)
 
     def on_validation(self, trainer: MetaTrainer, validation: Validation) -> None:
+        self._first = self._first or validation
         self.writer.add_scalar("validation/figure", validation.figure, validation.outer_step)
         with SummaryWriter(str(self.folder / f"validation-{validation.outer_step:06d}")) as writer:
             for step, loss in enumerate(validation.curve.tolist()):
-                writer.add_scalar("student/loss", loss, step)
+                write_scalars(writer, {"student/loss": loss}, step)
+            if time.monotonic() - self._last_dashboard >= self.dashboard_seconds:
+                self._draw(trainer, validation, writer)
+                self._last_dashboard = time.monotonic()
+
+    def _draw(self, trainer: MetaTrainer, validation: Validation, of_validation: SummaryWriter) -> None:
+        rule, outer_step, estimator = trainer.rule, validation.outer_step, trainer.estimator
+        horizon = min(trainer.validation_horizon, LONGEST_UNROLL)
+        run = watch("learned", rule, trainer.validation_family, horizon=horizon, seed=trainer.seed)
+        self.writer.add_scalar("student/final_loss", run.final_loss, outer_step)
+        write_trace(self.writer, run, step=outer_step)
+        write_surfaces(self.writer, rule, step=outer_step)
+        write_card(self.writer, rule, step=outer_step)
+        assert self._first is not None
+        first, now = self._first.curve.numpy(), validation.curve.numpy()
+        steps = (self._first.outer_step, outer_step)
+        self.writer.add_figure(
+            "student/before_and_after", pictures.before_and_after(first, now, outer_steps=steps), outer_step
+        )
+        norms = meta_gradient_by_position(
+            rule,
+            trainer.validation_family,
+            length=min(estimator.truncation_length, horizon),
+            horizon=horizon,
+            seed=trainer.seed,
+            meta_loss=estimator.meta_loss,
+        )
+        for position, norm in enumerate(norms.tolist()):
+            write_scalars(of_validation, {"meta_gradient/by_position": norm}, position)
+        picture = pictures.by_position(norms.numpy(), title=f"outer step {outer_step}")
+        self.writer.add_figure("meta_gradient/by_position", picture, outer_step)
 
     def close(self) -> None:
         self.writer.close()

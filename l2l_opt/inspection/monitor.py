@@ -17,6 +17,10 @@ from l2l_opt.parts import BOOKKEEPING, plain, widened
 
 ADAM_COORDINATES = 256
 """Of each tensor, followed for the comparison with Adam."""
+ADAM_STEPS = 20
+"""Before each point, whose gradients Adam's mean is taken of: all but 12 % of its weight."""
+HISTOGRAM_COORDINATES = 1 << 13
+"""Of each tensor or state, evenly spread, that histograms are of."""
 HISTOGRAM_BINS = 64
 """TensorBoard draws thirty; torch's default of a thousand and a half makes events ten times as large."""
 MOST_COORDINATES_FOR_GATES = 1 << 20
@@ -34,11 +38,12 @@ class UnrollMonitor:
     ``update_rms/T``                of the update
     ``update_over_parameter/T``     rms(update) / rms(parameter)
     ``cosine_with_descent/T``       of the update with the negative gradient
-    ``cosine_with_adam/T``          of the update with the one that Adam would make after the same gradients
+    ``cosine_with_adam/T``          of the update with the one that Adam would make after the same gradients, on up to
+                                    256 coordinates (of the last 20 steps where ``every`` is above 20)
     ``effective_lr/T``              the learning rate with which SGD's step comes nearest to the update
     ``state_X_mean|rms|max/T``      of each recurrent state X (a learned rule's ``hidden`` and ``cell``)
     ``gate_G_closed|open/T``        shares of input, forget and output gates below .1 and above .9
-    ``gradient/T`` ``update/T``     histograms, also of each recurrent state
+    ``gradient/T`` ``update/T``     histograms of up to 8,192 coordinates, also of each recurrent state
     ==============================  ==============================================================================
 
     A learned rule and Adam with a monitor and a folder each show in the same charts. Of a sharded parameter this
@@ -69,7 +74,7 @@ class UnrollMonitor:
         optimizer: torch.optim.Optimizer,
         writer: SummaryWriter,
         *,
-        every: int = 50,
+        every: int = 100,
         histogram_every: int | None = None,
     ):
         if every < 1 or (histogram_every is not None and histogram_every < 0):
@@ -124,17 +129,19 @@ class UnrollMonitor:
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         step = self.num_steps
         self.num_steps += 1
+        to_go = -step % self.every
+        if to_go >= ADAM_STEPS:
+            return
         if self._adam is None:
             self._named = dict(named_parameters(optimizer))
-            self._adam = AdamReference(
-                {name: plain(p) for name, p in self._named.items()}, coordinates=ADAM_COORDINATES
-            )
-        moved = {
-            name: p.grad for name, p in self._named.items() if p.grad is not None and p.grad.layout == torch.strided
-        }
+            whole = {name: plain(p) for name, p in self._named.items()}
+            self._adam = AdamReference(whole, coordinates=ADAM_COORDINATES)
+        if to_go == ADAM_STEPS - 1:
+            self._adam.begin_stretch()
         gradients = {
-            name: grad if type(grad) is Tensor and not grad.is_complex() else plain(grad)
-            for name, grad in moved.items()
+            name: plain(p.grad)
+            for name, p in self._named.items()
+            if p.grad is not None and p.grad.layout == torch.strided
         }
         self._adam.observe(gradients)
         if not self._before:
@@ -159,8 +166,10 @@ class UnrollMonitor:
         self._write(points, step)
         if self.histogram_every and step % self.histogram_every == 0:
             for tag, value in histograms.items():
-                if value.numel() and bool(torch.isfinite(value).all()):
-                    self.writer.add_histogram(tag, value.float(), step, bins=HISTOGRAM_BINS)
+                shown = value.flatten()
+                shown = shown[:: max(1, shown.numel() // HISTOGRAM_COORDINATES)].float()
+                if shown.numel() and bool(torch.isfinite(shown).all()):
+                    self.writer.add_histogram(tag, shown, step, bins=HISTOGRAM_BINS)
 
     def _write(self, points: dict[str, Tensor], step: int) -> None:
         # One transfer for all numbers, so that a GPU is waited for once.

@@ -26,7 +26,7 @@ def loud_rule(**options):
     torch.manual_seed(2)
     rule = make_rule("scale-free", **options)
     for weight in rule.parameters():
-        weight.data += 0.2 * torch.randn_like(weight)
+        weight.data += 0.1 * torch.randn_like(weight)
     return rule
 
 
