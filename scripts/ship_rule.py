@@ -23,7 +23,10 @@ def stages_of(run: Path) -> list[dict[str, Any]]:
     card = dict(load_rule(run / "rule.safetensors").card or {})
     provenance = card["provenance"]
     keys = ("command", "seed", "outer_steps", "minutes", "date")
-    return [*earlier, {key: provenance[key] for key in keys} | {"validation": card["figures"]["validation"]}]
+    stage = {"stage": run.name} | {key: provenance[key] for key in keys} | {"validation": card["figures"]["validation"]}
+    # Where the folder lay is nobody's business.
+    stage["command"] = stage["command"].replace(str(run.resolve().parent), "runs/default")
+    return [*earlier, stage]
 
 
 def held_out_figures(path: Path) -> dict[str, Any]:
@@ -50,9 +53,10 @@ def main(run: Path, name: str, evaluation: Path | None) -> None:
     rule = load_rule(run / "rule.safetensors")
     card = dict(rule.card or {})
     stages = stages_of(run)
+    names = [stage["stage"] for stage in stages]
     minutes = round(sum(stage["minutes"] for stage in stages), 1)
     card["provenance"] = {
-        "made_by": "python scripts/meta_train_default.py",
+        "made_by": " ".join(["python scripts/meta_train_default.py", *(f"--stage {name}" for name in names)]),
         "core_hours": round(minutes / 60, 2),
         "stages": stages,
         "versions": card["provenance"]["versions"],

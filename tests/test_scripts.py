@@ -140,7 +140,8 @@ def test_a_shipped_rules_card_tells_all_its_stages(small_default, load_script, m
     stages = script.stages_of(small_default / "second")
     assert len(stages) == 2
     assert "scale-free:hidden_size=2,tensor_size=2" in stages[0]["command"]
-    assert str(small_default / "first") in stages[1]["command"]
+    assert "runs/default/first/rule.safetensors" in stages[1]["command"]
+    assert str(small_default) not in json.dumps(stages)
     monkeypatch.setattr(script, "FOLDER", tmp_path)
     monkeypatch.setattr(script.records, "RESULTS", tmp_path)
     script.main.callback(small_default / "second", "small-1", None)

@@ -118,9 +118,9 @@ def evaluate(
     defaults; speed-ups in steps and in seconds, test losses and intervals over tasks are reported too, and all is kept
     in --cache, so that another rule costs its own runs only.
 
-    Example: l2l-opt evaluate default-1 --task digits-mlp --horizon 100 --horizon 200 --out runs/evaluation
+    Example: l2l-opt evaluate default-2 --task digits-mlp --horizon 100 --horizon 200 --out runs/evaluation
 
-    Example: l2l-opt evaluate default-1 --suite held-out --out runs/held-out
+    Example: l2l-opt evaluate default-2 --suite held-out --out runs/held-out
     """
     given = [name for name in SUITE_ONLY if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if suite is None and given:

@@ -65,7 +65,7 @@ def inspect(
     size, its direction against the gradient's and Adam's, and the effective learning rate; the rule's gates and hidden
     state; histograms; pictures of the hidden state, of single coordinates and of the rule's response.
 
-    Example: l2l-opt inspect default-1 --task digits-mlp --logdir runs/inspection
+    Example: l2l-opt inspect default-2 --task digits-mlp --logdir runs/inspection
     """
     with wrong_usage():
         wanted = _named(baselines)

@@ -42,12 +42,12 @@ def show(rule: str | None, runtime: bool, as_json: bool, device: str, threads: i
 
     With --runtime: versions, devices, and which kernels compute the rules' step on this machine.
 
-    Example: l2l-opt show default-1
+    Example: l2l-opt show default-2
     """
     if (rule is None) != runtime:
         raise click.UsageError(
             f"show takes either RULE or --runtime; got {'both' if runtime else 'neither'}, use e.g. "
-            "l2l-opt show default-1"
+            "l2l-opt show default-2"
         )
     _print(_runtime() if rule is None else _card(rule), as_json=as_json)
 

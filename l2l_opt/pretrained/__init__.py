@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-DEFAULT = "default-1"
+DEFAULT = "default-2"
 
 
 def list_pretrained() -> list[str]:
