@@ -50,9 +50,12 @@ class ScaledFamily(AugmentedFamily):
         own = torch.Generator()
         own.set_state(generator.get_state())
         chosen = candidates[int(torch.randint(len(candidates), (), generator=own))]
-        like = fresh[chosen]
-        factors = {SCALE + chosen: like.new_tensor(self.tensor_factor), LOSS_SCALE: like.new_tensor(self.loss_factor)}
-        return data | factors
+        # A factor for every tensor, so that students whose chosen ones differ are one batch.
+        factors = {
+            SCALE + name: param.new_tensor(self.tensor_factor if name == chosen else 1.0)
+            for name, param in fresh.items()
+        }
+        return data | factors | {LOSS_SCALE: fresh[chosen].new_tensor(self.loss_factor)}
 
 
 def common(command: click.Command) -> click.Command:

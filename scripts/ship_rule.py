@@ -56,7 +56,7 @@ def main(run: Path, name: str, evaluation: Path | None) -> None:
     names = [stage["stage"] for stage in stages]
     minutes = round(sum(stage["minutes"] for stage in stages), 1)
     card["provenance"] = {
-        "made_by": " ".join(["python scripts/meta_train_default.py", *(f"--stage {name}" for name in names)]),
+        "command": " ".join(["python scripts/meta_train_default.py", *(f"--stage {name}" for name in names)]),
         "core_hours": round(minutes / 60, 2),
         "stages": stages,
         "versions": card["provenance"]["versions"],

@@ -24,7 +24,7 @@ def assert_same(whole, resumed):
     states, others = optimizer.state_dict()["state"], other.state_dict()["state"]
     assert len(states) == len(others) == 4
     for key, state in states.items():
-        assert {"step", "hidden", "cell", "average"} < set(state) == set(others[key])
+        assert {"step", "hidden", "cell", "averages"} < set(state) == set(others[key])
         for entry, value in state.items():
             assert value.tolist() == others[key][entry].tolist(), entry
         assert state["step"] == 69

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import threading
 from typing import NoReturn
 
 import click
@@ -50,6 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    if not debug:
+        threading.excepthook = _leave_to_the_main_thread
     try:
         result = group.main(args=arguments, prog_name="l2l-opt", standalone_mode=False, obj={"arguments": arguments})
         _exit(result if isinstance(result, int) else 0)
@@ -70,6 +73,12 @@ def main(arguments: list[str] | None = None) -> None:
         elif not isinstance(error, (ValueError, TypeError, OSError)):
             message = f"{type(error).__name__}: {message} (add --debug for the traceback)"
         _say_and_exit(message, 1)
+
+
+def _leave_to_the_main_thread(error: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread, whose errors of files are raised anew where the next event is added."""
+    if not isinstance(error.exc_value, OSError):
+        threading.__excepthook__(error)
 
 
 def _say_and_exit(message: str, code: int) -> NoReturn:

@@ -27,12 +27,15 @@ def series(events, tag):
     return {event.step: event.value for event in events.Scalars(tag)}
 
 
-def run(folder, make_optimizer, steps=5, **options):
+def run(folder, make_optimizer, steps=5, every=1, histogram_every=1, **options):
     """Train a small model under the monitor; returns what the charts should say."""
     model = nn.Linear(3, 2)
     optimizer = make_optimizer(model)
     truth = {"loss": [], "gradient": [], "update": [], "hidden": []}
-    with SummaryWriter(str(folder)) as writer, UnrollMonitor(optimizer, writer, **options) as monitor:
+    with (
+        SummaryWriter(str(folder)) as writer,
+        UnrollMonitor(optimizer, writer, every=every, histogram_every=histogram_every, **options) as monitor,
+    ):
         for _ in range(steps):
             loss = (model(INPUTS) ** 2).mean()
             monitor.log_loss(loss.detach())
@@ -41,8 +44,8 @@ def run(folder, make_optimizer, steps=5, **options):
             before = model.weight.detach().clone()
             optimizer.step()
             truth["loss"].append(loss.item())
-            truth["gradient"].append(model.weight.grad.norm().item())
-            truth["update"].append((model.weight.detach() - before).norm().item())
+            truth["gradient"].append(model.weight.grad.square().mean().sqrt().item())
+            truth["update"].append((model.weight.detach() - before).square().mean().sqrt().item())
             hidden = optimizer.state[model.weight].get("hidden")
             truth["hidden"].append(0.0 if hidden is None else hidden.square().mean().sqrt().item())
     return model, optimizer, truth
@@ -53,8 +56,8 @@ def test_charts_say_what_happened(tmp_path):
     events = read(tmp_path)
     for tag, key in (
         ("loss/student", "loss"),
-        ("gradient_norm/weight", "gradient"),
-        ("update_norm/weight", "update"),
+        ("gradient_rms/weight", "gradient"),
+        ("update_rms/weight", "update"),
         ("state_hidden_rms/weight", "hidden"),
     ):
         drawn = series(events, tag)
@@ -74,14 +77,14 @@ def test_histograms_hold_every_coordinate(tmp_path):
 
 def test_attaches_to_any_optimizer(tmp_path):
     _, _, truth = run(tmp_path, lambda model: torch.optim.Adam(model.parameters(), lr=0.1))
-    drawn = series(read(tmp_path), "update_norm/0.0")
+    drawn = series(read(tmp_path), "update_rms/0.0")
     np.testing.assert_allclose(list(drawn.values()), truth["update"], rtol=1e-5)
 
 
 def test_cadences(tmp_path):
     run(tmp_path, lambda model: torch.optim.SGD(model.parameters(), lr=0.1), steps=7, every=3, histogram_every=6)
     events = read(tmp_path)
-    assert list(series(events, "update_norm/0.0")) == [0, 3, 6]
+    assert list(series(events, "update_rms/0.0")) == [0, 3, 6]
     assert [event.step for event in events.Histograms("update/0.0")] == [0, 6]
 
 
