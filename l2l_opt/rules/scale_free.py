@@ -61,7 +61,7 @@ class ScaleFreeRule(UpdateRule):
         u = e of vectors, (1 - w) e + w .3 sqrt(max(m, n)) whitened(e) of matrices [m, n]
         R = rms(p), within a factor ``growth`` of rms(p_0); of tensors that started at zero ``zero_scale`` (vectors)
             or 1 / sqrt(3 n), as nn.Linear would have drawn them (matrices)
-        s = max((1 - f) / (1 + steepness f), .01) min(sqrt(long_run / T), 1), or (1 + t / 100)^-1.25 where T is unknown
+        s = max((1 - f) / (1 + steepness f), .01) min(sqrt(usual_run / T), 2), or (1 + t / 100)^-1.25, T unknown
         update = -output_scale s R exp(3 tanh(z / 3)) u
 
     Multiplying the loss by any factor changes nothing; reparametrising a tensor that does not start at zero by any
@@ -99,7 +99,7 @@ class ScaleFreeRule(UpdateRule):
         output_scale: relative size of an update: dimensionless, of the tensor's root mean square.
         zero_scale: root mean square that a vector which started at zero is taken to have, in the parameters' unit.
         growth: factor above and below the first root mean square within which updates grow and shrink with it.
-        long_run: steps of a run from which on updates are smaller the longer it is.
+        usual_run: steps of a run whose updates are of ``output_scale``; larger in shorter ones, smaller in longer ones.
         steepness: how much sooner updates of a planned run fall than in a straight line; dimensionless.
 
     Attributes:
@@ -113,7 +113,7 @@ class ScaleFreeRule(UpdateRule):
 
     Raises:
         ValueError: a size that is not a positive integer, a tensor_size above 64, an output_scale, zero_scale, growth
-            long_run or steepness that is not positive.
+            usual_run or steepness that is not positive.
 
     Source: updates in proportion to a tensor's own norm: LAMB, arXiv 1904.00962, section 3; whitened momentum: Muon
     (Jordan et al., 2024) with the coefficients of arXiv 2505.16932; momenta at several time scales, magnitude as exp
@@ -135,10 +135,10 @@ class ScaleFreeRule(UpdateRule):
         output_scale: float = 0.25,
         zero_scale: float = 0.1,
         growth: float = 2.0,
-        long_run: float = 2000,
+        usual_run: float = 500,
         steepness: float = 2.0,
     ):
-        bounds = {"output_scale": output_scale, "zero_scale": zero_scale, "growth": growth, "long_run": long_run}
+        bounds = {"output_scale": output_scale, "zero_scale": zero_scale, "growth": growth, "usual_run": usual_run}
         bounds |= {"steepness": steepness}
         super().__init__(hidden_size=hidden_size, tensor_size=tensor_size, **bounds)
         for key, value in {"hidden_size": hidden_size, "tensor_size": tensor_size}.items():
@@ -150,7 +150,7 @@ class ScaleFreeRule(UpdateRule):
             if not (isinstance(value, (int, float)) and 0 < value < math.inf):
                 raise ValueError(f"{key} must be a positive number; got {value!r}, use e.g. 0.05")
         self.hidden_size, self.output_scale, self.zero_scale = hidden_size, float(output_scale), float(zero_scale)
-        self.growth, self.long_run, self.steepness = float(growth), float(long_run), float(steepness)
+        self.growth, self.usual_run, self.steepness = float(growth), float(usual_run), float(steepness)
         self.layer = LSTMLayer(NUM_INPUTS, hidden_size)
         self.readout = nn.Linear(hidden_size, NUM_OUTPUTS)
         self.tensor_layer = nn.Linear(NUM_CONTEXT, tensor_size)
@@ -236,7 +236,7 @@ class ScaleFreeRule(UpdateRule):
         scales = self.choice_scales
         own = biases.new_tensor(
             [
-                *(*BETAS, SQUARE_BETA, TINY, self.output_scale, RELATIVE_EPS, self.growth, self.long_run),
+                *(*BETAS, SQUARE_BETA, TINY, self.output_scale, RELATIVE_EPS, self.growth, self.usual_run),
                 *(*AGREEMENT_BETAS, GRADIENT_BETA, self.tensor_layer.out_features),
                 *(LEAST_ANNEALED, self.steepness, UNPLANNED_STEPS, UNPLANNED_POWER),
             ]
@@ -277,7 +277,8 @@ class ScaleFreeRule(UpdateRule):
         natural = torch.stack([torch.full_like(first[0], self._natural(shape)) for shape in shapes])
         bounded = torch.minimum(torch.maximum(context.rms, first / self.growth), self.growth * first)
         annealed = (1 - context.fraction) / (1 + self.steepness * context.fraction)
-        planned = annealed.clamp(min=LEAST_ANNEALED) * (self.long_run / context.run.clamp(min=self.long_run)).sqrt()
+        shrinkage = (self.usual_run / context.run.clamp(min=self.usual_run / 4)).sqrt()
+        planned = annealed.clamp(min=LEAST_ANNEALED) * shrinkage
         unplanned = (1 + context.run / UNPLANNED_STEPS) ** UNPLANNED_POWER
         schedule = torch.where(context.is_planned, planned, unplanned)
         return self.output_scale * schedule * torch.where(zero, natural, bounded)

@@ -69,7 +69,7 @@ def test_a_silent_vector_takes_adams_step_with_a_mean_of_momenta_a_schedule_and_
         r = (v / (1 - 0.99 ** (t + 1))).sqrt() + 1e-4 * math.exp(usual)
         direction = ((short / 4 + middle / 2 + long / 4) / r).clamp(-3, 3)
         direction = direction * (r / r.square().mean().sqrt() + 1e-3) ** power
-        size = 0.25 * (1 - t / 10) / (1 + 2.0 * t / 10) * param.square().mean().sqrt()
+        size = 2 * 0.25 * (1 - t / 10) / (1 + 2.0 * t / 10) * param.square().mean().sqrt()
         torch.testing.assert_close(ours[t], -size * direction, rtol=1e-10, atol=1e-12)
         if t:
             usual += 0.1 * (math.log(float(gradient.square().mean().sqrt())) - usual)
@@ -127,9 +127,9 @@ def test_updates_grow_and_shrink_with_a_tensor_within_bounds_of_its_beginning(sh
         assert size(scale) == pytest.approx(expected * size(1.0))
 
 
-def test_updates_of_runs_beyond_long_run_shrink_with_the_root_of_their_length():
+def test_updates_shrink_with_the_root_of_the_length_of_a_run():
     torch.manual_seed(0)
-    rule, param = silent(long_run=100), torch.randn(8, dtype=torch.float64)
+    rule, param = silent(usual_run=400), torch.randn(8, dtype=torch.float64)
     state = rule.init_state({"p": param})
 
     def size(num_steps):
@@ -139,6 +139,7 @@ def test_updates_of_runs_beyond_long_run_shrink_with_the_root_of_their_length():
 
     assert size(10.0) == size(100.0)
     assert size(400.0) == pytest.approx(size(100.0) / 2)
+    assert size(1600.0) == pytest.approx(size(100.0) / 4)
 
 
 class Reparametrised(nn.Module):
@@ -168,7 +169,7 @@ class Reparametrised(nn.Module):
         return self.factors["scale"] * self.scale * torch.func.functional_call(self.body, values, (inputs,))
 
 
-def trained(dtype, steps, *, factors=(), loss_scale=1.0, num_steps=60):
+def trained(dtype, steps, *, factors=(), loss_scale=1.0, num_steps=500):
     """Losses, in the unit of the unscaled loss, of a run of batches on noisy data."""
     model = Reparametrised(dtype, factors)
     optimizer = LearnedOptimizer(model.named_parameters(), loud(dtype, 0.1), num_steps=num_steps)
@@ -199,7 +200,7 @@ REPARAMETRISATIONS = {
 }
 
 
-@pytest.mark.parametrize("num_steps", [60, None])
+@pytest.mark.parametrize("num_steps", [500, None])
 @pytest.mark.parametrize("which", REPARAMETRISATIONS)
 def test_training_sees_neither_the_scale_of_the_loss_nor_that_of_a_tensor(which, num_steps):
     plain = trained(torch.float64, 40, num_steps=num_steps)
@@ -263,7 +264,7 @@ def test_zero_gradients_first_and_dead_units_throughout_leave_all_finite(purely)
         ({"output_scale": -1.0}, "output_scale must be a positive number; got -1.0"),
         ({"zero_scale": 0.0}, "zero_scale must be a positive number; got 0.0"),
         ({"growth": math.inf}, "growth must be a positive number; got inf"),
-        ({"long_run": 0}, "long_run must be a positive number; got 0"),
+        ({"usual_run": 0}, "usual_run must be a positive number; got 0"),
     ],
 )
 def test_bad_options_are_named(options, message):

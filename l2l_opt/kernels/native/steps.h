@@ -173,7 +173,7 @@ struct Residual : Momenta {
     }
 };
 
-// The scale-free rule (scale_free.py). Options from 5 on: output_scale, eps, growth, long_run, two betas of agreement,
+// The scale-free rule (scale_free.py). Options from 5 on: output_scale, eps, growth, usual_run, two betas of agreement,
 // beta of the gradient's size, units U of the tensor's network, least
 // annealed share, steepness, steps and power of runs of unknown length, then biases [B], that network's first layer [U][16] and [U],
 // and its second [B + 3][U] and [B + 3]. numbers: num_steps (negative: unknown), its rows as a matrix (0: it is none), its
@@ -252,7 +252,7 @@ struct ScaleFree : Momenta {
         const bool matrix = number[1] != 0;
         const float reach = zero ? number[2] : between(rms, first_rms / options[7], first_rms * options[7]);
         const float annealed = std::max((1 - fraction) / (1 + options[14] * fraction), options[13]);
-        const float planned = annealed * std::sqrt(options[8] / std::max(run, options[8]));
+        const float planned = annealed * std::sqrt(options[8] / std::max(run, options[8] / 4));
         const float schedule = known ? planned : std::pow(1 + run / options[15], options[16]);
         const float size = options[5] * schedule * reach * std::exp(3 * std::tanh(chosen[0] / 3));
         choices[0] = size;
