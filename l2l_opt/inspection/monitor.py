@@ -169,7 +169,7 @@ class UnrollMonitor:
                 shown = value.flatten()
                 shown = shown[:: max(1, shown.numel() // HISTOGRAM_COORDINATES)].float()
                 if shown.numel() and bool(torch.isfinite(shown).all()):
-                    self.writer.add_histogram(tag, shown, step, bins=HISTOGRAM_BINS)
+                    self.writer.add_histogram(tag, shown, step, bins=HISTOGRAM_BINS)  # pyright: ignore[reportArgumentType]
 
     def _write(self, points: dict[str, Tensor], step: int) -> None:
         # One transfer for all numbers, so that a GPU is waited for once.

@@ -1,0 +1,79 @@
+"""What inspect draws, recomputed from a raw unroll."""
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.func import functional_call
+
+from l2l_opt.evaluation.baselines import BASELINES, Tuning
+from l2l_opt.inspection.dashboard import inspect_rule
+from l2l_opt.randomness import Stream, make_generator
+from tests.conftest import small_family, small_rule
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+HORIZON = 12
+
+
+def raw_unroll(rule, family, seed):
+    """Losses, update sizes and cosines with the negative gradient, by the rule's forward pass alone."""
+    generator = make_generator(seed, Stream.REPORTING, 0, 0)
+    data = family.sample(generator)
+    params = family.init_params(data, generator)
+    state, rows = rule.init_state(params), {"loss": [], "rms": [], "cosine": []}
+    for _ in range(HORIZON):
+        batch = family.sample_batch(data, generator)
+        points = {name: p.clone().requires_grad_() for name, p in params.items()}
+        loss = family.loss(points, data, batch)
+        grads = dict(zip(points, torch.autograd.grad(loss, list(points.values())), strict=True))
+        with torch.no_grad():
+            updates, state = functional_call(
+                rule, {}, (grads, state, params), {"num_steps": torch.tensor(float(HORIZON))}
+            )
+            params = {name: p + updates[name] for name, p in params.items()}
+        name = next(iter(params))
+        rows["loss"].append(loss.item())
+        rows["rms"].append(updates[name].square().mean().sqrt().item())
+        rows["cosine"].append(-torch.cosine_similarity(updates[name].flatten(), grads[name].flatten(), dim=0).item())
+    return name, rows
+
+
+def test_charts_say_what_a_raw_unroll_says(tmp_path):
+    torch.manual_seed(0)
+    rule, family = small_rule("rnnprop"), small_family(torch.float32)
+    adam = next(baseline for baseline in BASELINES if baseline.name == "adam")
+    runs = inspect_rule(
+        rule,
+        family,
+        task="small",
+        horizon=HORIZON,
+        seed=3,
+        folder=tmp_path,
+        baselines=[(adam, Tuning(0.01, {0.01: 1.0}))],
+        histogram_every=4,
+    )
+    name, rows = raw_unroll(rule, family, 3)
+    events = EventAccumulator(str(tmp_path / "learned"), size_guidance={"scalars": 0, "images": 0})
+    events.Reload()
+    for tag, key in (
+        ("loss/student", "loss"),
+        (f"update_rms/{name}", "rms"),
+        (f"cosine_with_descent/{name}", "cosine"),
+    ):
+        drawn = [event.value for event in events.Scalars(tag)]
+        np.testing.assert_allclose(drawn, rows[key], rtol=2e-4, atol=1e-5)
+    tags = events.Tags()
+    for picture in ("student/losses", "hidden/over_time", "rule/response"):
+        assert picture in tags["images"]
+    assert any(tag.startswith("trajectory/") for tag in tags["images"])
+    assert "custom_scalars__config__" in tags["tensors"]
+    assert f"gate_forget_open/{name}" in tags["scalars"]
+    assert {f"hidden/{name}", f"gradient/{name}", f"update/{name}"} <= set(tags["histograms"])
+    others = EventAccumulator(str(tmp_path / "adam"), size_guidance={"scalars": 0})
+    others.Reload()
+    assert others.Scalars("loss/student")[0].value == pytest.approx(rows["loss"][0])
+    cosines = [event.value for event in others.Scalars(f"cosine_with_adam/{name}")]
+    assert min(cosines) > 0.99  # Adam goes where Adam would
+    assert [run.optimizer for run in runs] == ["learned", "adam"]
+    trace = runs[0].trace
+    np.testing.assert_allclose(trace.params[1:], (trace.params + trace.updates)[:-1], rtol=1e-5, atol=1e-6)
