@@ -97,7 +97,8 @@ class UnrollMonitor:
     def log_loss(self, loss: Tensor | float) -> None:
         """Write the loss that the next step starts from, as ``loss/student``, where that step is written."""
         if self.num_steps % self.every == 0:
-            write_scalars(self.writer, {"loss/student": float(loss)}, self.num_steps)
+            value = loss.detach().item() if isinstance(loss, Tensor) else loss
+            write_scalars(self.writer, {"loss/student": value}, self.num_steps)
 
     def detach(self) -> None:
         """Leave the optimizer as it was."""
