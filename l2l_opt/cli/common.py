@@ -1,6 +1,7 @@
 """What several commands share: options, plugins, and wrong usage told from other failures."""
 
 import contextlib
+import hashlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,6 +41,11 @@ def load_plugins(context: click.Context, parameter: click.Parameter, paths: tupl
 def plugin_files() -> tuple[Path, ...]:
     """The files of --plugin, for processes that must load them too."""
     return click.get_current_context().meta.get(PLUGINS, ())
+
+
+def plugin_digests() -> tuple[str, ...]:
+    """SHA-256 of the files of --plugin, which results depend on."""
+    return tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in plugin_files())
 
 
 def register_plugins(paths: tuple[Path, ...]) -> None:

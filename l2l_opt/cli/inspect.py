@@ -1,12 +1,11 @@
 """l2l-opt inspect."""
 
-import hashlib
 from pathlib import Path
 
 import click
 
-from l2l_opt.cli.common import DTYPES, device_options, plugin_files, prepare, wrong_usage
-from l2l_opt.evaluation.baselines import BASELINES
+from l2l_opt.cli.common import DTYPES, device_options, plugin_digests, prepare, wrong_usage
+from l2l_opt.evaluation.baselines import BASELINES, Baseline
 from l2l_opt.evaluation.cache import DEFAULT_FOLDER
 from l2l_opt.evaluation.task_judgement import Protocol, TaskJudge
 from l2l_opt.inspection.dashboard import inspect_rule
@@ -80,7 +79,7 @@ def inspect(
                     device=device,
                     dtype=DTYPES[dtype],
                     cache=cache_dir,
-                    plugins=tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in plugin_files()),
+                    plugins=plugin_digests(),
                 ),
                 say=lambda message: click.echo(message, err=True),
             )
@@ -105,7 +104,7 @@ def inspect(
     click.echo(f"look at it: tensorboard --logdir {logdir}")
 
 
-def _named(names: str) -> list:
+def _named(names: str) -> list[Baseline]:
     """Baselines by name.
 
     Raises:

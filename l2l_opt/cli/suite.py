@@ -1,6 +1,5 @@
 """l2l-opt evaluate --suite: reads, runs, writes, prints."""
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from l2l_opt.checkpoint import load_rule, make_writable_folder, write_atomically
-from l2l_opt.cli.common import DTYPES, plugin_files, read_device, register_plugins, wrong_usage
+from l2l_opt.cli.common import DTYPES, plugin_digests, plugin_files, read_device, register_plugins, wrong_usage
 from l2l_opt.evaluation.entries import ADAMW_CONSTANT
 from l2l_opt.evaluation.suite_plots import profile_png, small_multiples_png
 from l2l_opt.evaluation.suite_protocol import evaluate_suite
@@ -61,7 +60,7 @@ def judge_suite(
             device=str(place),
             dtype=DTYPES[dtype],
             cache=cache,
-            plugins=tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in plugins),
+            plugins=plugin_digests(),
             **counts,
         )
     teacher = load_rule(rule).to(device=place, dtype=DTYPES[dtype])

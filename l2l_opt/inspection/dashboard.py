@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from l2l_opt.evaluation.baselines import Baseline, Tuning
 from l2l_opt.inspection import pictures
-from l2l_opt.inspection.layout import unroll_layout, write_layout
+from l2l_opt.inspection.layout import unroll_layout
 from l2l_opt.inspection.response import ResponseSurface, response_surface
 from l2l_opt.inspection.watched_run import WatchedRun, watch
 from l2l_opt.rules.base import UpdateRule
@@ -79,7 +79,7 @@ def inspect_rule(
             runs.append(run)
             if name != "learned":
                 continue
-            write_layout(writer, unroll_layout())
+            writer.add_custom_scalars(unroll_layout())
             write_card(writer, rule, step=0)
             write_trace(writer, run, step=0)
             write_surfaces(writer, rule, step=0)

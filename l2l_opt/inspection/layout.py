@@ -1,7 +1,5 @@
 """What TensorBoard's custom-scalars tab opens on: a chart a quantity, all tensors and all runs in it."""
 
-from torch.utils.tensorboard import SummaryWriter
-
 from l2l_opt.inspection.gates import GATES
 from l2l_opt.inspection.quantities import STATE_QUANTITIES
 
@@ -57,11 +55,6 @@ def meta_training_layout() -> Layout:
             "coordinates a second": _lines("meta/coordinates_per_second"),
         },
     }
-
-
-def write_layout(writer: SummaryWriter, layout: Layout) -> None:
-    """Say how the tab is laid out; TensorBoard merges what several runs say."""
-    writer.add_custom_scalars(layout)
 
 
 def _lines(tag: str) -> list:

@@ -9,7 +9,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from l2l_opt.inspection import pictures
 from l2l_opt.inspection.dashboard import write_card, write_surfaces, write_trace
-from l2l_opt.inspection.layout import meta_training_layout, write_layout
+from l2l_opt.inspection.layout import meta_training_layout
 from l2l_opt.inspection.meta_gradients import meta_gradient_by_position
 from l2l_opt.inspection.scalars import write_scalars
 from l2l_opt.inspection.watched_run import watch
@@ -42,7 +42,7 @@ class MetaTrainingLog:
     def __init__(self, folder: Path, *, start: int = 0, dashboard_seconds: float = DASHBOARD_SECONDS):
         self.folder, self.dashboard_seconds = folder, dashboard_seconds
         self.writer = SummaryWriter(str(folder), purge_step=start or None)
-        write_layout(self.writer, meta_training_layout())
+        self.writer.add_custom_scalars(meta_training_layout())
         self._first: Validation | None = None
         self._last_dashboard = -math.inf
 

@@ -1,6 +1,6 @@
 """Pictures of unrolls and of rules, as matplotlib figures; the same ones go to TensorBoard and into reports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -92,16 +92,6 @@ def response_surfaces(surfaces: Sequence[ResponseSurface]) -> Figure:
     axes[0].set_ylabel("mean gradient before")
     if image is not None:
         figure.colorbar(image, ax=list(axes), label="update", fraction=0.04)
-    return figure
-
-
-def bars(values: Mapping[str, float], *, label: str, title: str) -> Figure:
-    """A bar a name."""
-    figure = Figure(figsize=(7, 0.9 + 0.32 * len(values)), layout="constrained")
-    axis = figure.subplots()
-    axis.barh(list(values)[::-1], list(values.values())[::-1], color=OTHERS[0])
-    axis.set(xlabel=label, title=title)
-    axis.grid(alpha=0.25, axis="x")
     return figure
 
 
