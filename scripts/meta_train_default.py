@@ -4,11 +4,11 @@
     python scripts/meta_train_default.py --out runs/default --seed 1       # another seed of everything random
 
 Stages, each a run of `l2l-opt meta-train` in a folder of its own, with checkpoints; all by noise-reuse evolution over
-whole runs of up to 2,000 steps, weighted towards their ends. Few weights are learned before many, since the signal of
+whole runs of up to 1,000 steps, weighted towards their ends. Few weights are learned before many, since the signal of
 an estimate falls with the number of weights that noise is on:
 
-choices  of a tensor: what it adds to the outputs of its coordinates, the size of its steps, the share of whitening
-all      its network, the gates that it moves, and the LSTM too
+biases   of a tensor's choices, six: what it adds to its coordinates' outputs, size of steps, share of whitening, power
+choices  of a tensor as they follow what it shows, 102 weights
 """
 
 import subprocess
@@ -52,14 +52,15 @@ COMMON += ["--reparametrise", "0.2..5", "--meta-lr-schedule", "cosine", "--valid
 EVOLUTION = ["--task", mixture(hidden="8..64", layers="1..4"), "--truncation-length", "50"]
 EVOLUTION += ["--meta-loss", "progress", "--students", "64", "--group-size", "8"]
 STAGES = {
-    "choices": [
+    "biases": [
         *("--rule", "scale-free", *EVOLUTION, "--horizon", "100..1000"),
-        *("--estimator", "nres:sigma=0.1,only=choices", "--meta-lr", "0.0005"),
-        *("--outer-steps", "1500", "--validate-every", "100"),
+        *("--estimator", "nres:sigma=0.1,only=choices.bias", "--meta-lr", "0.01"),
+        *("--outer-steps", "400", "--validate-every", "50"),
     ],
-    "all": [
-        *(*EVOLUTION, "--horizon", "100..2000", "--estimator", "nres:sigma=0.02", "--meta-lr", "0.0005"),
-        *("--outer-steps", "1800", "--validate-every", "100"),
+    "choices": [
+        *(*EVOLUTION, "--horizon", "100..1000"),
+        *("--estimator", "nres:sigma=0.1,only=choices", "--meta-lr", "0.0005"),
+        *("--outer-steps", "1000", "--validate-every", "100"),
     ],
 }
 

@@ -226,7 +226,7 @@ KINDS = ("log_sign", "ratios", "residual", "scale_free")
 """Rules whose whole step is compiled: by what their network sees."""
 MOST_WHITENED = 128
 """Rows or columns, whichever are fewer, of matrices that the kernels whiten themselves; as in whiten.h."""
-MOST_MEMORIES = 6
+MOST_MEMORIES = 7
 """Numbers that a kind may keep of a tensor; as in lstm.cpp."""
 
 
@@ -248,7 +248,7 @@ class PreparedStep:
         leaves_directions: whether updates are made of directions.
     """
 
-    ROW, GRADIENT, DIRECTION = 24, 2, 23
+    ROW, GRADIENT, DIRECTION = 18 + MOST_MEMORIES, 2, 17 + MOST_MEMORIES
 
     def __init__(
         self,

@@ -17,11 +17,14 @@ AGREEMENT_BETAS = (0.8, 0.97)
 GRADIENT_BETA = 0.9
 TINY = 1e-16
 """Below this a root mean square is taken for this."""
+TRUST_RISE, TRUST_FALL, TRUST_MARGIN = 0.7, 0.05, 0.05
+"""What a step adds to the logarithm of a tensor's trust, per agreement above minus the margin, and below it."""
+LEAST_TRUST, MOST_TRUST = -8.0, 0.0
 RELATIVE_EPS = 1e-4
 """Of the tensor's usual root mean square gradient; what is smaller is taken for noise."""
 NUM_INPUTS = 6
 NUM_CONTEXT = 16
-MEMORIES: tuple[str, ...] = ("agreement_fast", "agreement_slow", "first_gradient", "gradient")
+MEMORIES: tuple[str, ...] = ("agreement_fast", "agreement_slow", "first_gradient", "gradient", "trust")
 """0-dim state that a step brings up to date."""
 
 
@@ -101,6 +104,7 @@ class Context(NamedTuple):
         first_rms: ``[tensors]``, before their first update.
         fraction: ``[tensors]``, of the run that is over; 0 where its length is unknown.
         run: ``[tensors]``, its length in steps; where unknown that of the run so far.
+        pace: ``[tensors]``, sqrt(usual_run / T), at most 2; 1 where T is unknown.
         is_planned: 0-dim, whether the run's length is known.
         memories: of each of MEMORIES the next, ``[tensors]``.
     """
@@ -110,12 +114,13 @@ class Context(NamedTuple):
     first_rms: Tensor
     fraction: Tensor
     run: Tensor
+    pace: Tensor
     is_planned: Tensor
     memories: dict[str, Tensor]
 
 
 def context_of(
-    looks: Mapping[str, Look], state: RuleState, vectors: Sequence[bool], num_steps: Tensor | None
+    looks: Mapping[str, Look], state: RuleState, vectors: Sequence[bool], num_steps: Tensor | None, *, usual_run: float
 ) -> Context:
     """What tensors show as wholes.
 
@@ -124,6 +129,7 @@ def context_of(
         state: of the rule.
         vectors: of each tensor whether it is one, and is not whitened.
         num_steps: 0-dim, planned steps; None where unknown.
+        usual_run: steps of a run whose pace is 1.
     """
     sums = torch.stack([look.sums for look in looks.values()], 1)
     dtype = sums.dtype
@@ -151,6 +157,7 @@ def context_of(
     known = torch.zeros_like(step) if fraction is None else torch.ones_like(step)
     fraction = torch.zeros_like(step) if fraction is None else fraction
     run = step if num_steps is None else num_steps.to(dtype).expand_as(step)
+    pace = torch.where(known > 0, (usual_run / run.clamp(min=usual_run / 4)).sqrt(), 1.0)
     growth = torch.where(zero > 0, 0.0, (rms_p / torch.where(zero > 0, 1.0, first_rms)).clamp(min=1e-2).log())
     vector = torch.stack([torch.full_like(first_rms[0], float(flag)) for flag in vectors])
     features = torch.stack(
@@ -174,8 +181,10 @@ def context_of(
         ],
         dim=1,
     )
-    memories = dict(zip(MEMORIES, (fast, slow, first, gradient), strict=True))
-    return Context(features, rms_p, first_rms, fraction, run, known[0] > 0, memories)
+    surplus = agreement + TRUST_MARGIN
+    trust = of("trust") + pace * torch.where(surplus > 0, TRUST_RISE * surplus, TRUST_FALL * surplus)
+    memories = dict(zip(MEMORIES, (fast, slow, first, gradient, trust.clamp(LEAST_TRUST, MOST_TRUST)), strict=True))
+    return Context(features, rms_p, first_rms, fraction, run, pace, known[0] > 0, memories)
 
 
 def _saw_nothing(step: Tensor, first_gradient: Tensor) -> Tensor:

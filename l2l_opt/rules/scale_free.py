@@ -15,12 +15,17 @@ from l2l_opt.rules.relative_features import (
     AGREEMENT_BETAS,
     BETAS,
     GRADIENT_BETA,
+    LEAST_TRUST,
     MEMORIES,
+    MOST_TRUST,
     NUM_CONTEXT,
     NUM_INPUTS,
     RELATIVE_EPS,
     SQUARE_BETA,
     TINY,
+    TRUST_FALL,
+    TRUST_MARGIN,
+    TRUST_RISE,
     Context,
     context_of,
     look,
@@ -61,8 +66,11 @@ class ScaleFreeRule(UpdateRule):
         u = e of vectors, (1 - w) e + w .3 sqrt(max(m, n)) whitened(e) of matrices [m, n]
         R = rms(p), within a factor ``growth`` of rms(p_0); of tensors that started at zero ``zero_scale`` (vectors)
             or 1 / sqrt(3 n), as nn.Linear would have drawn them (matrices)
-        s = max((1 - f) / (1 + steepness f), .01) min(sqrt(usual_run / T), 2), or (1 + t / 100)^-1.25, T unknown
-        update = -output_scale s R exp(3 tanh(z / 3)) u
+        pace = min(sqrt(usual_run / T), 2), or 1, T unknown
+        s = max((1 - f) / (1 + steepness f), .01) pace, or (1 + t / 100)^-1.25, T unknown
+        a = cos(g / r, m_.9 before / r) + .05
+        q = q before + pace .7 a where a > 0, + pace .05 a elsewhere;   -8 <= q <= 0
+        update = -output_scale s R exp(3 tanh(z / 3) + q) u
 
     Multiplying the loss by any factor changes nothing; reparametrising a tensor that does not start at zero by any
     factor multiplies its updates by it. So one set of weights serves losses and layers of any scale, with no learning
@@ -70,6 +78,10 @@ class ScaleFreeRule(UpdateRule):
     before singular values are made even; vectors have kappa near 0, Adam's step. The read-outs start near zero, so
     that a fresh rule is that. The bounds of ``CompactRule`` hold it over long runs. Where num_steps is
     unknown f stays 0.
+
+    How far a student can be moved before its gradients are about something else no scale of its own tells: layers with
+    a factor of 30 within them want steps a thirtieth of others'. So the trust in steps, exp(q), starts at
+    exp(-caution), rises while gradients agree with those before, and falls where they oppose each other.
 
     What a tensor shows, c, is known without a look at what any other has, and moves nothing by its scale:
 
@@ -101,6 +113,7 @@ class ScaleFreeRule(UpdateRule):
         growth: factor above and below the first root mean square within which updates grow and shrink with it.
         usual_run: steps of a run whose updates are of ``output_scale``; larger in shorter ones, smaller in longer ones.
         steepness: how much sooner updates of a planned run fall than in a straight line; dimensionless.
+        caution: minus the logarithm of the trust that a tensor's steps begin with; 0 begins with full steps.
 
     Attributes:
         divides_rows_only: a sharded tensor must be divided along its first axis (``parts.check_placement``).
@@ -108,19 +121,20 @@ class ScaleFreeRule(UpdateRule):
     State of a parameter:
         averages: ``[3, *param.shape]``; square_average: ``[1, *param.shape]``;
         hidden, cell: ``[hidden_size, *param.shape]``;
-        first_rms, agreement_fast, agreement_slow, first_gradient, gradient: 0-dim, the last two logarithms.
+        first_rms, agreement_fast, agreement_slow, first_gradient, gradient, trust: 0-dim, the last three logarithms.
         48 bytes a parameter in float32, 32 with hidden and cell in bfloat16; with 8 units 80 and 48.
 
     Raises:
         ValueError: a size that is not a positive integer, a tensor_size above 64, an output_scale, zero_scale, growth
-            usual_run or steepness that is not positive.
+            usual_run or steepness that is not positive, a caution below 0 or above 8.
 
     Source: updates in proportion to a tensor's own norm: LAMB, arXiv 1904.00962, section 3; whitened momentum: Muon
     (Jordan et al., 2024) with the coefficients of arXiv 2505.16932; momenta at several time scales, magnitude as exp
-    and features of tensors: arXiv 2203.11860, section 3; agreement of successive gradients: arXiv 1703.04782.
+    and features of tensors: arXiv 2203.11860, section 3; agreement of successive gradients, and a rate that rises with
+    it: arXiv 1703.04782.
     Differs from source: the norm is a root mean square and is bounded by the first one (LAMB's ratio is not); what is
-    whitened is Adam's step with its proportions restored, and mixed with it; agreement is a feature that a network
-    reads, where the hypergradient is a step of the rate itself.
+    whitened is Adam's step with its proportions restored, and mixed with it; agreement is a cosine, moves the logarithm
+    of the rate, tensor by tensor, and is a feature that a network reads.
     """
 
     betas: Tensor
@@ -137,10 +151,11 @@ class ScaleFreeRule(UpdateRule):
         growth: float = 2.0,
         usual_run: float = 500,
         steepness: float = 2.0,
+        caution: float = 4.0,
     ):
         bounds = {"output_scale": output_scale, "zero_scale": zero_scale, "growth": growth, "usual_run": usual_run}
         bounds |= {"steepness": steepness}
-        super().__init__(hidden_size=hidden_size, tensor_size=tensor_size, **bounds)
+        super().__init__(hidden_size=hidden_size, tensor_size=tensor_size, **bounds, caution=caution)
         for key, value in {"hidden_size": hidden_size, "tensor_size": tensor_size}.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{key} must be a positive integer; got {value!r}, use e.g. 8")
@@ -149,8 +164,11 @@ class ScaleFreeRule(UpdateRule):
         for key, value in bounds.items():
             if not (isinstance(value, (int, float)) and 0 < value < math.inf):
                 raise ValueError(f"{key} must be a positive number; got {value!r}, use e.g. 0.05")
+        if not (isinstance(caution, (int, float)) and 0 <= caution <= -LEAST_TRUST):
+            raise ValueError(f"caution must be from 0 to {-LEAST_TRUST:g}; got {caution!r}, use e.g. 4")
         self.hidden_size, self.output_scale, self.zero_scale = hidden_size, float(output_scale), float(zero_scale)
         self.growth, self.usual_run, self.steepness = float(growth), float(usual_run), float(steepness)
+        self.caution = float(caution)
         self.layer = LSTMLayer(NUM_INPUTS, hidden_size)
         self.readout = nn.Linear(hidden_size, NUM_OUTPUTS)
         self.tensor_layer = nn.Linear(NUM_CONTEXT, tensor_size)
@@ -172,7 +190,7 @@ class ScaleFreeRule(UpdateRule):
         sizes = {"averages": len(BETAS), "square_average": 1, "hidden": self.hidden_size, "cell": self.hidden_size}
         return {
             name: {"step": initial_step(param), "first_rms": tensor_rms(param.detach())}
-            | {key: param.new_zeros(()) for key in MEMORIES}
+            | {key: param.new_full((), -self.caution if key == "trust" else 0.0) for key in MEMORIES}
             | {key: param.new_zeros(size, *param.shape) for key, size in sizes.items()}
             for name, param in params.items()
         }
@@ -185,7 +203,9 @@ class ScaleFreeRule(UpdateRule):
         dtype = next(iter(grads.values())).dtype
         shapes = {name: whole_shape(gradient) for name, gradient in grads.items()}
         looks = {name: look(gradient, state[name], params[name], self.betas) for name, gradient in grads.items()}
-        context = context_of(looks, state, [not is_matrix(shape) for shape in shapes.values()], num_steps)
+        context = context_of(
+            looks, state, [not is_matrix(shape) for shape in shapes.values()], num_steps, usual_run=self.usual_run
+        )
         features = context.features.to(self.readout.weight.dtype)
         units = torch.tanh(self.tensor_layer(features))
         choices = (self.choices(units) * self.choice_scales).to(dtype)
@@ -193,7 +213,9 @@ class ScaleFreeRule(UpdateRule):
         biases = torch.cat([self.layer.bias, self.readout.bias]).to(dtype) + shared
         size, blend, power = choices[:, NUM_OUTPUTS:].unbind(1)
         matrix = torch.stack([size.new_tensor(float(is_matrix(shapes[name]))) for name in looks])
-        sizes = self._sizes(context, list(shapes.values())) * torch.exp(3 * torch.tanh(size / 3))
+        sizes = self._sizes(context, list(shapes.values())) * torch.exp(
+            3 * torch.tanh(size / 3) + context.memories["trust"]
+        )
         blends = matrix * torch.sigmoid(blend + 2)
         powers = torch.sigmoid(power + 4 * matrix - 2)
         outputs, hidden, cell = fused_coordinatewise_lstm(
@@ -239,6 +261,7 @@ class ScaleFreeRule(UpdateRule):
                 *(*BETAS, SQUARE_BETA, TINY, self.output_scale, RELATIVE_EPS, self.growth, self.usual_run),
                 *(*AGREEMENT_BETAS, GRADIENT_BETA, self.tensor_layer.out_features),
                 *(LEAST_ANNEALED, self.steepness, UNPLANNED_STEPS, UNPLANNED_POWER),
+                *(TRUST_RISE, TRUST_FALL, TRUST_MARGIN, LEAST_TRUST, MOST_TRUST),
             ]
         )
         parts = [
@@ -277,8 +300,7 @@ class ScaleFreeRule(UpdateRule):
         natural = torch.stack([torch.full_like(first[0], self._natural(shape)) for shape in shapes])
         bounded = torch.minimum(torch.maximum(context.rms, first / self.growth), self.growth * first)
         annealed = (1 - context.fraction) / (1 + self.steepness * context.fraction)
-        shrinkage = (self.usual_run / context.run.clamp(min=self.usual_run / 4)).sqrt()
-        planned = annealed.clamp(min=LEAST_ANNEALED) * shrinkage
+        planned = annealed.clamp(min=LEAST_ANNEALED) * context.pace
         unplanned = (1 + context.run / UNPLANNED_STEPS) ** UNPLANNED_POWER
         schedule = torch.where(context.is_planned, planned, unplanned)
         return self.output_scale * schedule * torch.where(zero, natural, bounded)

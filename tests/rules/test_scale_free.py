@@ -8,13 +8,14 @@ from torch import nn
 
 from l2l_opt import LearnedOptimizer
 from l2l_opt.rules import make_rule
+from l2l_opt.rules.relative_features import LEAST_TRUST, MOST_TRUST, TRUST_FALL, TRUST_MARGIN, TRUST_RISE
 from l2l_opt.rules.scale_free import LEAST_ANNEALED, UNPLANNED_POWER, UNPLANNED_STEPS
 from l2l_opt.rules.whitening import whitened
 
 
 def silent(**options):
-    """A rule whose read-outs say nothing: the hand-made direction alone."""
-    rule = make_rule("scale-free", **options).double()
+    """A rule whose read-outs say nothing and which begins with full steps: the hand-made direction alone."""
+    rule = make_rule("scale-free", **({"caution": 0} | options)).double()
     with torch.no_grad():
         for linear in (rule.readout, rule.gates, rule.choices):
             linear.weight.zero_()
@@ -61,15 +62,17 @@ def test_a_silent_vector_takes_adams_step_with_a_mean_of_momenta_a_schedule_and_
     v = torch.zeros_like(param)
     momenta = dict.fromkeys((0.5, 0.9, 0.99), v)
     usual = math.log(float(gradients[0].square().mean().sqrt()))
-    power = 1 / (1 + math.exp(2))
+    power, trust = 1 / (1 + math.exp(2)), 0.0
     for t, gradient in enumerate(gradients):
-        v = 0.99 * v + 0.01 * gradient**2
+        v, before = 0.99 * v + 0.01 * gradient**2, momenta[0.9]
         momenta = {beta: beta * m + (1 - beta) * gradient for beta, m in momenta.items()}
         short, middle, long = (m / (1 - beta ** (t + 1)) for beta, m in momenta.items())
         r = (v / (1 - 0.99 ** (t + 1))).sqrt() + 1e-4 * math.exp(usual)
         direction = ((short / 4 + middle / 2 + long / 4) / r).clamp(-3, 3)
         direction = direction * (r / r.square().mean().sqrt() + 1e-3) ** power
-        size = 2 * 0.25 * (1 - t / 10) / (1 + 2.0 * t / 10) * param.square().mean().sqrt()
+        surplus = float(torch.cosine_similarity(gradient / r, before / r, dim=0)) + TRUST_MARGIN
+        trust = min(0.0, trust + 2 * (TRUST_RISE if surplus > 0 else TRUST_FALL) * surplus)
+        size = math.exp(trust) * 2 * 0.25 * (1 - t / 10) / (1 + 2.0 * t / 10) * param.square().mean().sqrt()
         torch.testing.assert_close(ours[t], -size * direction, rtol=1e-10, atol=1e-12)
         if t:
             usual += 0.1 * (math.log(float(gradient.square().mean().sqrt())) - usual)
@@ -84,6 +87,41 @@ def test_a_silent_matrix_is_whitened_for_the_most_part():
     direction = gradient[0] / root * (root / root.square().mean().sqrt() + 1e-3) ** power
     mixed = (1 - share) * direction + share * 0.3 * math.sqrt(6) * whitened(direction)
     torch.testing.assert_close(ours, -0.25 * param.square().mean().sqrt() * mixed, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("num_steps", "pace"), [(None, 1.0), (500.0, 1.0), (2000.0, 0.5), (10.0, 2.0)])
+def test_trust_rises_while_gradients_agree_and_falls_where_they_oppose(num_steps, pace):
+    torch.manual_seed(0)
+    gradient, param = torch.randn(8, dtype=torch.float64), torch.ones(8, dtype=torch.float64)
+    rule, signs = silent(caution=5), [1.0, 1.0, 1.0, -1.0]
+    state = rule.init_state({"p": param})
+    assert float(state["p"]["trust"]) == -5
+    planned = None if num_steps is None else torch.tensor(num_steps)
+    expected = -5.0
+    for sign, agreement in zip(signs, [0.0, 1.0, 1.0, -1.0], strict=True):
+        with torch.no_grad():
+            update, next_state = rule({"p": sign * gradient}, state, {"p": param}, num_steps=planned)
+            full, _ = rule(
+                {"p": sign * gradient}, {"p": state["p"] | {"trust": torch.zeros(()).double()}}, {"p": param}
+            )
+        surplus = agreement + TRUST_MARGIN
+        expected += pace * (TRUST_RISE if surplus > 0 else TRUST_FALL) * surplus
+        assert float(next_state["p"]["trust"]) == pytest.approx(expected)
+        state = next_state
+    if num_steps is None:  # steps are in proportion to it; full ones have trust of 0, but for one step's fall
+        fall = TRUST_FALL * (TRUST_MARGIN - 1)
+        torch.testing.assert_close(update["p"], math.exp(expected - fall) * full["p"], rtol=1e-9, atol=1e-12)
+
+
+def test_trust_stays_within_its_bounds():
+    gradient, param = torch.ones(8, dtype=torch.float64), torch.ones(8, dtype=torch.float64)
+    rule = silent(caution=8)
+    for sign, expected in ((1.0, MOST_TRUST), (-1.0, LEAST_TRUST)):
+        state = rule.init_state({"p": param})
+        for step in range(600):
+            with torch.no_grad():
+                _, state = rule({"p": sign**step * gradient}, state, {"p": param}, num_steps=torch.tensor(100.0))
+        assert float(state["p"]["trust"]) == expected
 
 
 def test_updates_fall_to_a_hundredth_over_a_planned_run_and_slowly_where_its_length_is_unknown():
@@ -218,7 +256,7 @@ def test_nor_does_it_in_single_precision(which):
 
 def test_beyond_the_planned_steps_it_all_but_stands_still():
     model = Reparametrised(torch.float32)
-    optimizer = LearnedOptimizer(model.named_parameters(), loud(torch.float32), num_steps=5)
+    optimizer = LearnedOptimizer(model.named_parameters(), loud(torch.float32, caution=0), num_steps=5)
     inputs, targets = torch.randn(16, 6), torch.randint(3, (16,))
     kept = []
     for _ in range(12):

@@ -175,22 +175,22 @@ struct Residual : Momenta {
 
 // The scale-free rule (scale_free.py). Options from 5 on: output_scale, eps, growth, usual_run, two betas of agreement,
 // beta of the gradient's size, units U of the tensor's network, least
-// annealed share, steepness, steps and power of runs of unknown length, then biases [B], that network's first layer [U][16] and [U],
+// annealed share, steepness, steps and power of runs of unknown length, rise, fall, margin, least and most of trust, then biases [B], that network's first layer [U][16] and [U],
 // and its second [B + 3][U] and [B + 3]. numbers: num_steps (negative: unknown), its rows as a matrix (0: it is none), its
-// natural size. memory: first rms, agreements fast and slow, first gradient, gradient, step. It writes directions, and two choices: the size
+// natural size. memory: first rms, agreements fast and slow, first gradient, gradient, trust, step. It writes directions, and two choices: the size
 // of an update of one, and the share of what is whitened.
 struct ScaleFree : Momenta {
     static constexpr int CONTEXT = 16;
 
     void begin(const StepTensor& tensor, int64_t particle) {
-        const double steps = *tensor.memory(5, particle) + 1;
+        const double steps = *tensor.memory(6, particle) + 1;
         for (int k = 0; k < 4; ++k) over_mass[k] = static_cast<float>(-1 / std::expm1(steps * std::log(double{options[k]})));
         eps = options[6] * std::exp(*tensor.memory(4, particle));
     }
 
     // Before the first step that is not one of zeros: the root mean square gradient that eps is relative to.
     void prime(const StepCall& call, const StepTensor& tensor, int64_t particle) const {
-        if (*tensor.memory(5, particle) != 0 && *tensor.memory(3, particle) > std::log(options[4]) + 1e-3f) return;
+        if (*tensor.memory(6, particle) != 0 && *tensor.memory(3, particle) > std::log(options[4]) + 1e-3f) return;
         double total = 0;
         const float* gradient = tensor.gradient + particle * tensor.count;
         for (int64_t at = 0; at < tensor.count; ++at) total += static_cast<double>(gradient[at]) * gradient[at];
@@ -202,7 +202,8 @@ struct ScaleFree : Momenta {
         const float* number = tensor.number(particle);
         float &first_rms = *tensor.memory(0, particle), &fast = *tensor.memory(1, particle), &slow = *tensor.memory(2, particle);
         float first_gradient = *tensor.memory(3, particle), &gradient = *tensor.memory(4, particle);
-        const float step = *tensor.memory(5, particle), num_steps = number[0], tiny = options[4];
+        float& trust = *tensor.memory(5, particle);
+        const float step = *tensor.memory(6, particle), num_steps = number[0], tiny = options[4];
         const float rms = shared.rms(0, tensor.count), root_rms = shared.rms(1, tensor.count);
         const double norms = std::sqrt(shared.sums[4]) * std::sqrt(shared.sums[5]);
         const float agreement = norms > 0 ? static_cast<float>(shared.sums[6] / norms) : 0.0f;
@@ -214,6 +215,8 @@ struct ScaleFree : Momenta {
         slow += (1 - options[10]) * (agreement - slow);
         const bool known = num_steps >= 0, zero = first_rms == 0;
         const float fraction = known ? std::min(step / num_steps, 1.0f) : 0.0f, run = known ? num_steps : step;
+        const float pace = known ? std::sqrt(options[8] / std::max(run, options[8] / 4)) : 1.0f, surplus = agreement + options[19];
+        trust = between(trust + pace * (surplus > 0 ? options[17] : options[18]) * surplus, options[20], options[21]);
         const float context[CONTEXT] = {
             fraction,
             fraction * fraction,
@@ -233,7 +236,7 @@ struct ScaleFree : Momenta {
             between(log_gradient - gradient, -2, 2),
         };
         const int64_t count = shape.biases(), units = static_cast<int64_t>(options[12]);
-        const float *bias = options + 17, *weight = bias + count, *offset = weight + units * CONTEXT;
+        const float *bias = options + 22, *weight = bias + count, *offset = weight + units * CONTEXT;
         const float *second = offset + units, *second_bias = second + (count + 3) * units;
         float hidden[MOST_UNITS];
         for (int64_t u = 0; u < units; ++u) {
@@ -252,9 +255,8 @@ struct ScaleFree : Momenta {
         const bool matrix = number[1] != 0;
         const float reach = zero ? number[2] : between(rms, first_rms / options[7], first_rms * options[7]);
         const float annealed = std::max((1 - fraction) / (1 + options[14] * fraction), options[13]);
-        const float planned = annealed * std::sqrt(options[8] / std::max(run, options[8] / 4));
-        const float schedule = known ? planned : std::pow(1 + run / options[15], options[16]);
-        const float size = options[5] * schedule * reach * std::exp(3 * std::tanh(chosen[0] / 3));
+        const float schedule = known ? annealed * pace : std::pow(1 + run / options[15], options[16]);
+        const float size = options[5] * schedule * reach * std::exp(3 * std::tanh(chosen[0] / 3) + trust);
         choices[0] = size;
         choices[1] = matrix ? 1 / (1 + std::exp(-chosen[1] - 2)) : 0.0f;
         shared.power = 1 / (1 + std::exp(-chosen[2] - (matrix ? 2 : -2)));
@@ -446,7 +448,7 @@ static void step_kind(const StepCall& call, const Packed& packed, const StepTens
                 const int64_t index = place / shape.particles, particle = place % shape.particles;
                 const StepTensor& tensor = tensors[index];
                 const auto rows = static_cast<int64_t>(tensor.number(particle)[1]);
-                if (bad[index] != 1) *tensor.memory(5, particle) += 1;
+                if (bad[index] != 1) *tensor.memory(6, particle) += 1;
                 if (bad[index] || tensor.count == 0 || !is_small(tensor.count, rows)) continue;
                 // With finite params and directions only an absurd lr can make an update that is not.
                 if (call.guarded && !(std::fabs(call.lr * call.choices[2 * place]) < 1e30f)) flags[thread][index] = 2;
