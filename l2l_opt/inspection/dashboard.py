@@ -93,7 +93,7 @@ def write_trace(writer: SummaryWriter, run: WatchedRun, *, step: int) -> None:
     heat_map = pictures.hidden_heat_map(run.trace)
     if heat_map is not None:
         writer.add_figure("hidden/over_time", heat_map, step)
-    for index in _one_a_tensor(run.trace.names)[:3]:
+    for index in one_a_tensor(run.trace.names)[:3]:
         writer.add_figure(f"trajectory/{run.trace.names[index]}", pictures.trajectory(run.trace, index), step)
 
 
@@ -122,7 +122,7 @@ def write_hparams(writer: SummaryWriter, options: Mapping[str, Any], run: Watche
     writer.add_hparams(plain, {"hparam/final_loss": run.final_loss}, run_name=".")
 
 
-def _one_a_tensor(names: Sequence[str]) -> list[int]:
+def one_a_tensor(names: Sequence[str]) -> list[int]:
     """Places of the middle coordinate of each tensor."""
     places: dict[str, list[int]] = {}
     for index, name in enumerate(names):

@@ -1,0 +1,273 @@
+"""The sections of a report, each made of what was measured."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from l2l_opt.evaluation.protocol import Result
+from l2l_opt.evaluation.task_judgement import TaskJudgement
+from l2l_opt.inspection import pictures
+from l2l_opt.inspection.dashboard import one_a_tensor, surfaces_of
+from l2l_opt.inspection.history import Series, read_scalars
+from l2l_opt.inspection.report.parts import Chart, Section, Table
+from l2l_opt.inspection.watched_run import WatchedRun
+from l2l_opt.rule_card import card_of, facts_of
+from l2l_opt.rules.base import UpdateRule
+
+TRAJECTORIES = 3
+"""Tensors of which a coordinate's way is drawn."""
+HISTORY = {
+    "Meta-loss": (("meta/loss",), "meta-loss", False),
+    "Validation": (("validation/figure",), "validation figure, lower is better", False),
+    "Norm of the meta-gradient": (("meta/gradient_norm",), "norm before clipping", True),
+    "Horizon and age of students": (("students/horizon_mean", "students/age_mean"), "inner steps", False),
+    "Skipped outer steps": (("meta/skipped",), "outer steps so far", False),
+    "Throughput": (("meta/coordinates_per_second",), "coordinates a second", False),
+}
+"""Of a meta-training run: title -> tags, label of the axis, logarithmic."""
+
+
+def headline(judgements: Sequence[TaskJudgement]) -> str:
+    """The first thing to know: final losses beside tuned AdamW's."""
+    sentences = []
+    for own in judgements:
+        learned, adamw = own.results[0], next(result for result in own.results if result.optimizer == "adamw")
+        sentences.append(
+            f"After {own.horizon} steps of {own.task} it is at {learned.mean:.3g} ({_interval(learned.interval)}), "
+            f"AdamW with the best learning rate and schedule at {adamw.mean:.3g} ({_interval(adamw.interval)})."
+        )
+    return " ".join(sentences)
+
+
+def card_section(rule: UpdateRule) -> Section:
+    """What the artefact says of the rule, and what was counted on it."""
+    facts = []
+    for name, value in facts_of(card_of(rule)):
+        facts += [(name, value)] if isinstance(value, str) else [(f"{name}: {key}", item) for key, item in value]
+    return Section("card", "The rule's card", "What the file says of itself, and what was counted here.", facts=facts)
+
+
+def curves_section(judgements: Sequence[TaskJudgement], *, rule: str, tuning_seeds: int) -> Section:
+    """Training curves beside tuned baselines, with intervals over seeds; the same in numbers."""
+    charts, tables = [], []
+    for own in judgements:
+        results = own.results
+        charts.append(
+            Chart(
+                f"{own.task}, {own.horizon} steps",
+                f"Training loss at each step, mean of {len(own.first_losses)} students. {_ranking(results)} "
+                "Shaded: 95 % intervals of the mean.",
+                pictures.interval_curves(results, title=""),
+                _curve_table(results),
+            )
+        )
+        tables.append(_final_table(own))
+    return Section(
+        "curves",
+        "Against tuned baselines",
+        f"The rule ({rule}, drawn bold as learned) is not tuned. Each baseline has the learning rate and schedule "
+        f"that were best for the task on {tuning_seeds} other students. All start from the same weights and see the "
+        "same batches.",
+        charts=charts,
+        tables=tables,
+    )
+
+
+def response_section(rule: UpdateRule) -> Section:
+    """What the rule answers to a gradient, after histories with and without noise."""
+    surfaces = surfaces_of(rule)
+    largest = pictures.largest_update(surfaces)
+    charts = [
+        Chart(
+            f"After {own.history} gradients {'with' if own.noise else 'without'} noise",
+            "Across: the gradient now; upwards: the mean of the gradients before. Colour: the update, blue downwards "
+            f"and red upwards, at most {float(own.updates.abs().max()):.3g}. The line is where the update is zero.",
+            pictures.response_surfaces([own], largest=largest),
+            _surface_table(own.past.numpy(), own.present.numpy(), own.updates.numpy()),
+        )
+        for own in surfaces
+    ]
+    return Section("response", "What it answers to gradients", "One coordinate, asked after a history.", charts=charts)
+
+
+def unroll_section(runs: Sequence[tuple[str, WatchedRun]]) -> Section:
+    """Hidden state over time, and single coordinates, of one student a task."""
+    charts = []
+    for task, run in runs:
+        heat_map = pictures.hidden_heat_map(run.trace)
+        if heat_map is not None:
+            hidden = run.trace.hidden["hidden"]
+            charts.append(
+                Chart(
+                    f"Hidden state over {len(run.losses)} steps of {task}",
+                    f"A row a unit, a column a step, a panel a coordinate. Of all {hidden.shape[2]} coordinates that "
+                    f"were followed, {100 * float((np.abs(hidden) > 0.9).mean()):.1f} % of values are beyond .9 either "
+                    f"way; the mean magnitude goes from {float(np.abs(hidden[0]).mean()):.2g} to "
+                    f"{float(np.abs(hidden[-1]).mean()):.2g}.",
+                    heat_map,
+                )
+            )
+        charts += [_trajectory(task, run, index) for index in one_a_tensor(run.trace.names)[:TRAJECTORIES]]
+    return Section(
+        "unroll", "Inside a training run", "One student in a plain loop, with the rule as its optimizer.", charts=charts
+    )
+
+
+def evaluation_section(evaluations: Sequence[tuple[str, Mapping[str, Any]]]) -> Section:
+    """Tables of ``evaluation.json`` files, of a suite or of one task.
+
+    Args:
+        evaluations: where each comes from, and what it holds.
+    """
+    tables = []
+    for source, content in evaluations:
+        for summary in content.get("summary", []):
+            tables += _summary_tables(source, content, summary)
+        if "summary" not in content:
+            tables.append(_results_table(source, content["results"]))
+    return Section("evaluations", "Evaluations", "As l2l-opt evaluate has written them.", tables=tables)
+
+
+def history_section(events: Path) -> Section:
+    """A meta-training run over its outer steps.
+
+    Args:
+        events: the run's folder of them.
+    """
+    scalars = read_scalars(events)
+    charts = []
+    for title, (tags, label, log) in HISTORY.items():
+        series = {tag.partition("/")[2].replace("_", " "): scalars[tag] for tag in tags if tag in scalars}
+        if series:
+            charts.append(
+                Chart(
+                    title,
+                    " ".join(_course(name, own) for name, own in series.items()),
+                    pictures.over_outer_steps(series, label=label, log=log),
+                )
+            )
+    norms = {tag.partition("/")[2]: own for tag, own in scalars.items() if tag.startswith("meta_gradient_norm/")}
+    tables = []
+    if norms:
+        rows = [[name, *_quartiles(values)] for name, (_, values) in norms.items()]
+        headings = ["tensor of the rule", "lower quartile", "median", "upper quartile"]
+        tables.append(Table("Norm of the meta-gradient by tensor, over outer steps", headings, rows))
+    return Section(
+        "history", "Meta-training", "As the run has logged it, outer step by outer step.", charts=charts, tables=tables
+    )
+
+
+def _ranking(results: Sequence[Result]) -> str:
+    ordered = sorted(results, key=lambda result: result.mean)
+    return "Lowest at the end: " + ", then ".join(f"{own.optimizer} ({own.mean:.3g})" for own in ordered) + "."
+
+
+def _curve_table(results: Sequence[Result]) -> Table:
+    horizon = results[0].horizon
+    steps = sorted({min(horizon - 1, round(horizon * part)) for part in (0, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1)})
+    rows = [[str(step), *(f"{float(own.curves[step].mean()):.4g}" for own in results)] for step in steps]
+    return Table("Mean training loss before a step", ["step", *(own.optimizer for own in results)], rows)
+
+
+def _final_table(judgement: TaskJudgement) -> Table:
+    rows = []
+    for own in judgement.results:
+        rate = (
+            "none" if own.optimizer == "learned" else f"{own.settings['lr']:.2g}" if "lr" in own.settings else "default"
+        )
+        test = "" if own.test_losses is None else f"{np.mean(own.test_losses):.4g}"
+        rows.append([own.optimizer, rate, f"{own.mean:.4g}", _interval(own.interval), test])
+    headings = ["optimizer", "learning rate", "final loss", "95 % interval", "test loss"]
+    return Table(f"{judgement.task}, {judgement.horizon} steps: mean loss of the last tenth", headings, rows)
+
+
+def _surface_table(past: np.ndarray, present: np.ndarray, updates: np.ndarray) -> Table:
+    chosen = np.linspace(0, len(past) - 1, 5).astype(int)
+    rows = [[f"{past[i]:.2g}", *(f"{updates[i, j]:.3g}" for j in chosen)] for i in chosen[::-1]]
+    return Table("Update", ["mean gradient before / now", *(f"{present[j]:.2g}" for j in chosen)], rows)
+
+
+def _trajectory(task: str, run: WatchedRun, index: int) -> Chart:
+    trace = run.trace
+    value, gradient, update = (own[:, index] for own in (trace.params, trace.gradients, trace.updates))
+    return Chart(
+        f"{trace.names[index]} of {task}",
+        f"The parameter goes from {value[0]:.3g} to {value[-1] + update[-1]:.3g}; root mean square of its gradients "
+        f"{_rms(gradient):.3g}, of its updates {_rms(update):.3g}.",
+        pictures.trajectory(trace, index),
+    )
+
+
+def _summary_tables(source: str, content: Mapping[str, Any], summary: Mapping[str, Any]) -> list[Table]:
+    where = f"{content['suite']['name']}, {summary['horizon']} steps"
+    rows = []
+    for name, ratio in summary["ratio"].items():
+        test, wins = summary["test_ratio"][name], summary["wins"][name]
+        rows.append(
+            [
+                name,
+                f"{ratio['geometric_mean']:.3g}",
+                _interval(ratio["interval"]),
+                f"{test['geometric_mean']:.3g}",
+                _interval(test["interval"]),
+                f"{wins['wins']} of {wins['tasks']}",
+            ]
+        )
+    headings = ["baseline", "final loss over ours", "95 % interval", "test loss over ours", "95 % interval", "our wins"]
+    ratios = Table(f"{where}: geometric mean over {summary['tasks']} tasks ({source})", headings, rows)
+    speed = Table(
+        f"{where}: speed-up over tuned AdamW at a constant rate, interquartile mean",
+        ["in", "speed-up", "95 % interval"],
+        [
+            [unit, f"{own['interquartile_mean']:.2f}", _interval(own["interval"])]
+            for unit, own in (("steps", summary["speed_up_steps"]), ("seconds", summary["speed_up_seconds"]))
+        ],
+    )
+    results = [own for own in content["results"] if own["horizon"] == summary["horizon"]]
+    return [ratios, speed, _task_table(where, results)]
+
+
+def _task_table(where: str, results: Sequence[Mapping[str, Any]]) -> Table:
+    names = list(dict.fromkeys(own["optimizer"] for own in results))
+    found = {(own["task"], own["optimizer"]): own["mean"] for own in results}
+    rows = [
+        [task, *(_loss(found[task, name]) if (task, name) in found else "not run" for name in names)]
+        for task in dict.fromkeys(own["task"] for own in results)
+    ]
+    return Table(f"{where}: final training loss", ["task", *names], rows)
+
+
+def _results_table(source: str, results: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
+        [own["optimizer"], own["task"], str(own["horizon"]), _loss(own["mean"]), _interval(own["interval"])]
+        for own in results
+    ]
+    return Table(f"Final training loss ({source})", ["optimizer", "task", "steps", "mean", "95 % interval"], rows)
+
+
+def _course(name: str, series: Series) -> str:
+    steps, values = series
+    return (
+        f"{name[:1].upper()}{name[1:]}: {values[0]:.4g} at outer step {steps[0]}, {values[-1]:.4g} at {steps[-1]}, "
+        f"between {np.nanmin(values):.4g} and {np.nanmax(values):.4g}."
+    )
+
+
+def _quartiles(values: np.ndarray) -> list[str]:
+    return [f"{value:.3g}" for value in np.nanquantile(values, [0.25, 0.5, 0.75])]
+
+
+def _interval(interval: Sequence[float | None]) -> str:
+    low, high = interval
+    return f"{_loss(low)} to {_loss(high)}"
+
+
+def _loss(value: float | None) -> str:
+    """A loss of evaluation.json, where null stands for one that is not finite."""
+    return "diverged" if value is None or not np.isfinite(value) else f"{value:.4g}"
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values)))) if len(values) else 0.0
