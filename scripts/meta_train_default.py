@@ -49,13 +49,13 @@ def mixture(*, hidden: str, layers: str) -> str:
 
 COMMON = ["--normalisation", "log", "--floor-loss", "0.01", "--clip-loss", "1", "--staggered"]
 COMMON += ["--reparametrise", "0.2..5", "--meta-lr-schedule", "cosine", "--validation-horizon", "500"]
-EVOLUTION = ["--task", mixture(hidden="8..64", layers="1..4"), "--truncation-length", "50"]
+EVOLUTION = ["--task", mixture(hidden="8..64", layers="1..5"), "--truncation-length", "50"]
 EVOLUTION += ["--meta-loss", "progress", "--students", "64", "--group-size", "8"]
 STAGES = {
     "biases": [
         *("--rule", "scale-free", *EVOLUTION, "--horizon", "100..1000"),
         *("--estimator", "nres:sigma=0.1,only=choices.bias", "--meta-lr", "0.01"),
-        *("--outer-steps", "400", "--validate-every", "50"),
+        *("--outer-steps", "300", "--validate-every", "50"),
     ],
     "choices": [
         *(*EVOLUTION, "--horizon", "100..1000"),

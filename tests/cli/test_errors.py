@@ -83,6 +83,12 @@ def error_line(err):
         (["evaluate", "default-1", "--nproc", "2"], 2, ["--nproc is for suites", "--suite"]),
         (["evaluate", "default-1", "--suite", "nowhere"], 1, ["a suite must be", "'nowhere'", "one task a line"]),
         (["inspect", "nothing-there"], 1, ["'nothing-there'"]),
+        (["report", "nothing-there"], 1, ["'nothing-there'"]),
+        (["report", "default-1", "--task", "nope"], 2, ["task", "'nope'"]),
+        (["report", "default-1", "--baselines", "nope"], 2, ["'nope'"]),
+        (["report", "default-1", "--evaluation", "nowhere.json"], 2, ["--evaluation", "nowhere.json"]),
+        (["report", "default-1", "--out", "."], 2, ["a report is one file", "--out"]),
+        (["report", "."], 2, ["must hold rule.safetensors", "meta-train"]),
         (["show", "nothing-there"], 1, ["'nothing-there'"]),
         (["show"], 2, ["RULE", "neither"]),
         (["show", "default-1", "--runtime"], 2, ["RULE", "both"]),
@@ -131,7 +137,7 @@ def test_missing_data_names_the_places_and_the_way_out(run, monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "text"])
-@pytest.mark.parametrize("command", ["show", "evaluate", "inspect", "meta-train"])
+@pytest.mark.parametrize("command", ["show", "evaluate", "inspect", "report", "meta-train"])
 def test_broken_artefacts_are_named(run, tmp_path, command, damage):
     path = tmp_path / "broken.safetensors"
     save_rule(RNNProp(hidden_size=2), path)
@@ -163,6 +169,19 @@ def test_places_that_cannot_be_written_are_named(run, tmp_path, command, place):
     assert code in (1, 2)
     assert str(tmp_path / "file") in error_line(err)
     assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_report_that_cannot_be_written_or_made_is_named_before_any_work(run, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    start = ["report", "default-1", "--task", "quadratics", "--horizon", "100000"]
+    code, _, err = run(*start, "--out", tmp_path / "file" / "report.html")
+    assert code == 1
+    assert str(tmp_path / "file") in error_line(err)
+    code, _, err = run(*start, "--out", tmp_path / "report.html", "--evaluation", tmp_path / "file")
+    assert code == 2
+    assert "what l2l-opt evaluate wrote" in error_line(err)
+    assert (tmp_path / "file").read_text() == "precious"
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_a_folder_that_holds_a_run_is_refused_without_resume(run, tmp_path):
