@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from l2l_opt.checkpoint import make_writable_folder
 from l2l_opt.cli.common import DTYPES, device_options, plugin_digests, prepare, wrong_usage
 from l2l_opt.evaluation.baselines import BASELINES, Baseline
 from l2l_opt.evaluation.cache import DEFAULT_FOLDER
@@ -36,6 +37,13 @@ NAMES = tuple(baseline.name for baseline in BASELINES)
     "--logdir", type=click.Path(path_type=Path), default="runs/inspection", show_default=True, help="For TensorBoard."
 )
 @click.option(
+    "--pictures",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    show_default="none",
+    help="A folder for the pictures as SVG files too.",
+)
+@click.option(
     "--cache-dir",
     type=click.Path(path_type=Path),
     default=DEFAULT_FOLDER,
@@ -53,6 +61,7 @@ def inspect(
     histogram_every: int | None,
     seed: int,
     logdir: Path,
+    pictures: Path | None,
     cache_dir: Path,
     device: str,
     threads: int,
@@ -86,6 +95,8 @@ def inspect(
             if wanted
             else None
         )
+    if pictures is not None:
+        make_writable_folder(pictures)
     teacher, tasks = prepare(rule, task, logdir, device=device, threads=threads, dtype=dtype)
     runs = inspect_rule(
         teacher,
@@ -97,6 +108,7 @@ def inspect(
         baselines=[(baseline, judge.tuned(baseline, horizon)) for baseline in wanted] if judge else [],
         every=every,
         histogram_every=-(-horizon // 50) if histogram_every is None else histogram_every,
+        pictures_folder=pictures,
         say=lambda message: click.echo(message, err=True),
     )
     for run in runs:

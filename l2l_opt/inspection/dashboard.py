@@ -7,10 +7,13 @@ and the layout of the custom-scalars tab.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
 from l2l_opt.evaluation.baselines import Baseline, Tuning
@@ -36,6 +39,7 @@ def inspect_rule(
     baselines: Sequence[tuple[Baseline, Tuning]] = (),
     every: int = 1,
     histogram_every: int = 10,
+    pictures_folder: Path | None = None,
     say: Callable[[str], Any] = lambda message: None,
 ) -> list[WatchedRun]:
     """Train one student under a rule and under each baseline, and write all that can be seen.
@@ -50,6 +54,7 @@ def inspect_rule(
         baselines: each with the learning rate it was tuned to.
         every: steps between points.
         histogram_every: steps between histograms, 0 for none.
+        pictures_folder: for the pictures as SVG files too; made if need be.
         say: told what is about to be done.
 
     Returns:
@@ -81,25 +86,47 @@ def inspect_rule(
                 continue
             writer.add_custom_scalars(unroll_layout())
             write_card(writer, rule, step=0)
-            write_trace(writer, run, step=0)
-            write_surfaces(writer, rule, step=0)
+            gallery = Gallery(writer, pictures_folder)
+            write_trace(gallery, run, step=0)
+            write_surfaces(gallery, rule, step=0)
     with SummaryWriter(str(folder / "learned")) as writer:
-        writer.add_figure("student/losses", pictures.loss_curves(runs, title=f"{task}, {horizon} steps"), 0)
+        picture = pictures.loss_curves(runs, title=f"{task}, {horizon} steps")
+        Gallery(writer, pictures_folder).add_figure("student/losses", picture, 0)
     return runs
 
 
-def write_trace(writer: SummaryWriter, run: WatchedRun, *, step: int) -> None:
+class Gallery:
+    """Where pictures go.
+
+    Args:
+        writer: TensorBoard's.
+        folder: for ``TAG.svg`` too, with - for what is no letter or digit; None for no files.
+    """
+
+    def __init__(self, writer: SummaryWriter, folder: Path | None = None):
+        self.writer, self.folder = writer, folder
+
+    def add_figure(self, tag: str, figure: Figure, step: int) -> None:
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with matplotlib.rc_context({"svg.hashsalt": tag}):
+                name = re.sub(r"[^\w.]+", "-", tag).strip("-")
+                figure.savefig(self.folder / f"{name}.svg", metadata={"Date": None})
+        self.writer.add_figure(tag, figure, step)
+
+
+def write_trace(gallery: Gallery, run: WatchedRun, *, step: int) -> None:
     """Pictures of a run: hidden state over time, and a coordinate's way in each of up to three tensors."""
     heat_map = pictures.hidden_heat_map(run.trace)
     if heat_map is not None:
-        writer.add_figure("hidden/over_time", heat_map, step)
+        gallery.add_figure("hidden/over_time", heat_map, step)
     for index in one_a_tensor(run.trace.names)[:3]:
-        writer.add_figure(f"trajectory/{run.trace.names[index]}", pictures.trajectory(run.trace, index), step)
+        gallery.add_figure(f"trajectory/{run.trace.names[index]}", pictures.trajectory(run.trace, index), step)
 
 
-def write_surfaces(writer: SummaryWriter, rule: UpdateRule, *, step: int) -> None:
+def write_surfaces(gallery: Gallery, rule: UpdateRule, *, step: int) -> None:
     """The rule's response surfaces, after histories with and without noise."""
-    writer.add_figure("rule/response", pictures.response_surfaces(surfaces_of(rule)), step)
+    gallery.add_figure("rule/response", pictures.response_surfaces(surfaces_of(rule)), step)
 
 
 def surfaces_of(rule: UpdateRule) -> list[ResponseSurface]:

@@ -8,7 +8,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from l2l_opt.inspection import pictures
-from l2l_opt.inspection.dashboard import write_card, write_surfaces, write_trace
+from l2l_opt.inspection.dashboard import Gallery, write_card, write_surfaces, write_trace
 from l2l_opt.inspection.layout import meta_training_layout
 from l2l_opt.inspection.meta_gradients import meta_gradient_by_position
 from l2l_opt.inspection.scalars import write_scalars
@@ -79,8 +79,9 @@ class MetaTrainingLog:
         horizon = min(trainer.validation_horizon, LONGEST_UNROLL)
         run = watch("learned", rule, trainer.validation_family, horizon=horizon, seed=trainer.seed)
         self.writer.add_scalar("student/final_loss", run.final_loss, outer_step)
-        write_trace(self.writer, run, step=outer_step)
-        write_surfaces(self.writer, rule, step=outer_step)
+        gallery = Gallery(self.writer)
+        write_trace(gallery, run, step=outer_step)
+        write_surfaces(gallery, rule, step=outer_step)
         write_card(self.writer, rule, step=outer_step)
         assert self._first is not None
         first, now = self._first.curve.numpy(), validation.curve.numpy()

@@ -51,6 +51,7 @@ def test_charts_say_what_a_raw_unroll_says(tmp_path):
         folder=tmp_path,
         baselines=[(adam, Tuning(0.01, {0.01: 1.0}))],
         histogram_every=4,
+        pictures_folder=tmp_path / "pictures",
     )
     name, rows = raw_unroll(rule, family, 3)
     events = EventAccumulator(str(tmp_path / "learned"), size_guidance={"scalars": 0, "images": 0})
@@ -66,6 +67,9 @@ def test_charts_say_what_a_raw_unroll_says(tmp_path):
     for picture in ("student/losses", "hidden/over_time", "rule/response"):
         assert picture in tags["images"]
     assert any(tag.startswith("trajectory/") for tag in tags["images"])
+    files = {path.stem for path in (tmp_path / "pictures").glob("*.svg")}
+    assert files >= {"hidden-over_time", "rule-response", "student-losses"}
+    assert len(files) == len(tags["images"])
     assert "custom_scalars__config__" in tags["tensors"]
     assert f"gate_forget_open/{name}" in tags["scalars"]
     assert {f"hidden/{name}", f"gradient/{name}", f"update/{name}"} <= set(tags["histograms"])
