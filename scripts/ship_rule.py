@@ -48,7 +48,8 @@ def held_out_figures(path: Path) -> dict[str, Any]:
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", required=True, help="With a version: default-2.")
 @click.option("--evaluation", type=click.Path(exists=True, path_type=Path), default=None)
-def main(run: Path, name: str, evaluation: Path | None) -> None:
+@click.option("--since", default=None, help="What of the rule has changed since its weights were learned.")
+def main(run: Path, name: str, evaluation: Path | None, since: str | None) -> None:
     """Ship RUN's best rule under NAME."""
     rule = load_rule(run / "rule.safetensors")
     card = dict(rule.card or {})
@@ -61,6 +62,8 @@ def main(run: Path, name: str, evaluation: Path | None) -> None:
         "stages": stages,
         "versions": card["provenance"]["versions"],
     }
+    if since is not None:
+        card["since_meta_training"] = since
     if evaluation is not None:
         card["figures"] = dict(card["figures"]) | {"held_out": held_out_figures(evaluation)}
     digest = save_rule(rule, FOLDER / f"{name}.safetensors", card=card)
