@@ -3,6 +3,7 @@
 import io
 import re
 from html import escape
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -13,7 +14,7 @@ COLOURS = {LEARNED: "--ink", GRID: "--grid", MUTED: "--muted"} | {
     colour: f"--line-{number}" for number, colour in enumerate(OTHERS, start=1)
 }
 """Colour as drawn -> the page's own, which follows light and dark."""
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     # Outlines need no font of the reader's, and look the same everywhere; words are in the title and description.
     "svg.fonttype": "path",
     "svg.hashsalt": "l2l_opt",
