@@ -144,7 +144,8 @@ def test_a_shipped_rules_card_tells_all_its_stages(small_default, load_script, m
     assert str(small_default) not in json.dumps(stages)
     monkeypatch.setattr(script, "FOLDER", tmp_path)
     monkeypatch.setattr(script.records, "RESULTS", tmp_path)
-    script.main.callback(small_default / "second", "small-1", None)
+    script.main.callback(small_default / "second", "small-1", None, "one option")
     card = load_rule(tmp_path / "small-1.safetensors").card
     assert card["provenance"]["stages"] == stages
+    assert card["since_meta_training"] == "one option"
     assert card["rule"]["config"]["hidden_size"] == 2
