@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from l2l_opt.checkpoint import make_writable_folder, write_atomically
+from l2l_opt.checkpoint import write_atomically
 from l2l_opt.cli.common import DTYPES, device_options, plugin_digests, prepare, wrong_usage
 from l2l_opt.evaluation.cache import DEFAULT_FOLDER
 from l2l_opt.evaluation.task_judgement import Protocol, TaskJudge
@@ -101,7 +101,6 @@ def report(
             plugins=plugin_digests(),
         )
         judges = [TaskJudge(name, protocol, say=lambda message: click.echo(message, err=True)) for name in names]
-    make_writable_folder(out.absolute().parent)
     teacher, _ = prepare(source, names[0], out.absolute().parent, device=device, threads=threads, dtype=dtype)
     name = rule_or_run if run is None else run.name
     judgements = [judge.judge(teacher, horizon, {"rule": source}) for judge in judges]

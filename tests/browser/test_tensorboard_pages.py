@@ -78,6 +78,8 @@ class Dashboard:
 
     def __init__(self, page, address, tab):
         self.page = page
+        # Another fragment alone would not load the page anew.
+        page.goto("about:blank")
         page.goto(f"{address}/#{tab}")
         page.locator("tf-category-paginated-view:visible, tf-hparams-table-view:visible").first.wait_for()
 
@@ -122,13 +124,17 @@ def page(chromium):
     context.close()
 
 
-def test_an_inspection_opens_on_a_readable_dashboard(page, inspection):
-    layout = unroll_layout()
-    dashboard = Dashboard(page, inspection, "custom_scalars")
+def assert_opens_on(page, address, layout):
+    """The custom-scalars tab shows every chart of a layout, each in its place and none of them empty."""
+    dashboard = Dashboard(page, address, "custom_scalars")
     assert dashboard.open_all() == list(layout)
     titles = [title for charts in layout.values() for title in charts]
     dashboard.assert_shown(titles)
     dashboard.assert_drawn("tf-custom-scalar-multi-line-chart-card", least=len(titles))
+
+
+def test_an_inspection_opens_on_a_readable_dashboard(page, inspection):
+    assert_opens_on(page, inspection, unroll_layout())
 
 
 def test_an_inspection_has_a_chart_a_quantity(page, inspection):
@@ -144,29 +150,21 @@ def test_an_inspection_has_pictures_histograms_the_card_and_hparams(page, inspec
     assert set(dashboard.open_all()) == {"hidden", "rule", "student", "trajectory"}
     dashboard.assert_drawn("tf-image-loader", least=6)
 
-    page.goto("about:blank")
     dashboard = Dashboard(page, inspection, "histograms")
     assert set(dashboard.open_all()) == {"gradient", "update", "hidden", "cell"}
     dashboard.assert_drawn("tf-histogram-loader", least=16)
 
-    page.goto("about:blank")
     dashboard = Dashboard(page, inspection, "text")
     card = page.locator("tf-text-loader")
     card.first.wait_for()
     assert '"digest"' in card.locator("code").first.inner_text()
 
-    page.goto("about:blank")
     dashboard = Dashboard(page, inspection, "hparams")
     dashboard.assert_shown(["optimizer", "horizon", "hparam/final_loss", "learned", "sgd", "adam"])
 
 
 def test_a_meta_training_run_opens_on_a_readable_dashboard(page, meta_training):
-    layout = meta_training_layout()
-    dashboard = Dashboard(page, meta_training, "custom_scalars")
-    assert dashboard.open_all() == list(layout)
-    titles = [title for charts in layout.values() for title in charts]
-    dashboard.assert_shown(titles)
-    dashboard.assert_drawn("tf-custom-scalar-multi-line-chart-card", least=len(titles))
+    assert_opens_on(page, meta_training, meta_training_layout())
 
 
 def test_a_meta_training_run_shows_the_rule_as_it_changes(page, meta_training):
