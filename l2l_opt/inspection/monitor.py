@@ -1,5 +1,6 @@
 """UnrollMonitor: what any torch optimizer does to its parameters, in TensorBoard."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,10 @@ HISTOGRAM_COORDINATES = 1 << 13
 """Of each tensor or state, evenly spread, that histograms are of."""
 HISTOGRAM_BINS = 64
 """TensorBoard draws thirty; torch's default of a thousand and a half makes events ten times as large."""
+USUAL_STEPS = 100
+"""Between points, where no cadence is given and they cost less than their share."""
+SHARE = 0.03
+"""Of the run's time that points may have taken before another is begun, where no cadence is given."""
 MOST_COORDINATES_FOR_GATES = 1 << 20
 """Of a tensor; a larger one's gates are not recomputed, since that takes memory of many times its size."""
 
@@ -52,9 +57,11 @@ class UnrollMonitor:
     Args:
         optimizer: any ``torch.optim.Optimizer``.
         writer: where to; it stays open.
-        every: steps between points. With the default, a step of a small model takes less than 5 % longer.
-        histogram_every: steps between histograms, rounded up to a multiple of ``every``; 0 for none, ten times
-            ``every`` where None.
+        every: steps between points. None: 100, put off by another 100 for as long as the monitor has taken more than
+            3 % of the time since it was attached, so that steps of a long run take less than 5 % longer, whatever
+            the model; the first step always has a point.
+        histogram_every: least steps between histograms, which come with a point; 0 for none, ten times those between
+            points where None.
 
     Raises:
         ValueError: a cadence out of range.
@@ -74,17 +81,20 @@ class UnrollMonitor:
         optimizer: torch.optim.Optimizer,
         writer: SummaryWriter,
         *,
-        every: int = 100,
+        every: int | None = None,
         histogram_every: int | None = None,
     ):
-        if every < 1 or (histogram_every is not None and histogram_every < 0):
+        if (every is not None and every < 1) or (histogram_every is not None and histogram_every < 0):
             raise ValueError(
                 f"every must be at least 1 and histogram_every at least 0; got {every} and {histogram_every}"
             )
-        self.optimizer, self.writer, self.every = optimizer, writer, every
-        wanted = 10 * every if histogram_every is None else histogram_every
-        self.histogram_every = -(-wanted // every) * every
+        self.optimizer, self.writer = optimizer, writer
+        self.every = USUAL_STEPS if every is None else every
+        self.histogram_every = 10 * self.every if histogram_every is None else histogram_every
         self.num_steps = 0
+        self._has_budget = every is None
+        self._attached, self._spent = time.perf_counter(), 0.0
+        self._next_point = self._next_histogram = 0
         self._before: dict[str, Tensor] = {}
         self._points: dict[str, Tensor] = {}
         self._named: dict[str, Tensor] = {}
@@ -96,7 +106,7 @@ class UnrollMonitor:
 
     def log_loss(self, loss: Tensor | float) -> None:
         """Write the loss that the next step starts from, as ``loss/student``, where that step is written."""
-        if self.num_steps % self.every == 0:
+        if self.num_steps == self._next_point:
             value = loss.detach().item() if isinstance(loss, Tensor) else loss
             write_scalars(self.writer, {"loss/student": value}, self.num_steps)
 
@@ -112,10 +122,28 @@ class UnrollMonitor:
     def __exit__(self, *exception: Any) -> None:
         self.detach()
 
-    @torch.no_grad()
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if self.num_steps % self.every:
+        if self.num_steps == self._next_point:
+            begun = time.perf_counter()
+            self._keep(optimizer)
+            self._spent += time.perf_counter() - begun
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        step = self.num_steps
+        self.num_steps += 1
+        to_go = self._next_point - step
+        if to_go >= ADAM_STEPS:
             return
+        begun = time.perf_counter()
+        if self._has_budget and to_go == ADAM_STEPS - 1 and self._spent > SHARE * (begun - self._attached):
+            self._next_point += self.every
+            return
+        self._measure(optimizer, step, to_go)
+        self._spent += time.perf_counter() - begun
+
+    @torch.no_grad()
+    def _keep(self, optimizer: torch.optim.Optimizer) -> None:
+        """What the step is about to change, or to use up."""
         self._named = dict(named_parameters(optimizer))
         self._before = {name: plain(p).clone() for name, p in self._named.items()}
         if isinstance(optimizer, LearnedOptimizer):
@@ -127,12 +155,8 @@ class UnrollMonitor:
             }
 
     @torch.no_grad()
-    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        step = self.num_steps
-        self.num_steps += 1
-        to_go = -step % self.every
-        if to_go >= ADAM_STEPS:
-            return
+    def _measure(self, optimizer: torch.optim.Optimizer, step: int, to_go: int) -> None:
+        """Follow the gradients of the steps before a point; write the point at its own."""
         if self._adam is None:
             self._named = dict(named_parameters(optimizer))
             whole = {name: plain(p) for name, p in self._named.items()}
@@ -145,8 +169,9 @@ class UnrollMonitor:
             if p.grad is not None and p.grad.layout == torch.strided
         }
         self._adam.observe(gradients)
-        if not self._before:
+        if to_go:
             return
+        self._next_point += self.every
         points, self._points = self._points, {}
         histograms: dict[str, Tensor] = {}
         climbing = {p for group in optimizer.param_groups if group.get("maximize") for p in group["params"]}
@@ -165,7 +190,8 @@ class UnrollMonitor:
                 histograms[f"{key}/{name}"] = value
         self._before = {}
         self._write(points, step)
-        if self.histogram_every and step % self.histogram_every == 0:
+        if self.histogram_every and step >= self._next_histogram:
+            self._next_histogram = step + self.histogram_every
             for tag, value in histograms.items():
                 shown = value.flatten()
                 shown = shown[:: max(1, shown.numel() // HISTOGRAM_COORDINATES)].float()

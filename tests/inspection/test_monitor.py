@@ -88,6 +88,30 @@ def test_cadences(tmp_path):
     assert [event.step for event in events.Histograms("update/0.0")] == [0, 6]
 
 
+def test_by_default_points_wait_until_they_cost_little(tmp_path, monkeypatch):
+    """A clock that the test turns: 1 s a step, and 10 s a point."""
+    now = [0.0]
+    monkeypatch.setattr("l2l_opt.inspection.monitor.time.perf_counter", lambda: now[0])
+    parameter = nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([parameter], lr=1e-3)
+    with SummaryWriter(str(tmp_path)) as writer, UnrollMonitor(optimizer, writer) as monitor:
+        write = monitor._write
+
+        def slow_write(*arguments):
+            now[0] += 10
+            write(*arguments)
+
+        monkeypatch.setattr(monitor, "_write", slow_write)
+        for _ in range(2000):
+            parameter.grad = parameter.detach().clone()
+            optimizer.step()
+            now[0] += 1
+    # 3 % of the time is one point's cost every 333 steps.
+    steps = list(series(read(tmp_path), "update_rms/0.0"))
+    assert steps == [0, 400, 700, 1000, 1400, 1700]
+    assert [event.step for event in read(tmp_path).Histograms("update/0.0")] == [0, 1000]
+
+
 def test_the_monitor_changes_nothing_and_leaves_cleanly(tmp_path):
     torch.manual_seed(0)
     watched, optimizer, _ = run(tmp_path, lambda model: torch.optim.Adam(model.parameters(), lr=0.1))
