@@ -103,12 +103,7 @@ class ModuleTask:
         return {}
 
     def init_params(self, data: TaskData, generator: torch.Generator) -> Params:
-        seed = int(torch.randint(2**63 - 1, (), generator=generator))
-        template = copy.deepcopy(self.module).cpu()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.init_fn(template)
-        return {name: param.detach().to(self.device) for name, param in template.named_parameters()}
+        return fresh_parameters(self.module, self.init_fn, generator, self.device)
 
     def sample_batch(self, data: TaskData, generator: torch.Generator, split: Split = "train") -> Batch:
         """``index [batch_size]``, the examples of the split that are drawn."""
@@ -168,6 +163,18 @@ class ModuleTask:
                 f"a student's loss must be deterministic; got {first.item():.6g} and {second.item():.6g} "
                 "for one batch: remove dropout, or use module.eval()"
             )
+
+
+def fresh_parameters(
+    module: nn.Module, init_fn: Callable[[nn.Module], Any], generator: torch.Generator, device: torch.device
+) -> Params:
+    """A module's weights drawn anew by ``init_fn``; the module's own are not touched."""
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    template = copy.deepcopy(module).cpu()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        init_fn(template)
+    return {name: param.detach().to(device) for name, param in template.named_parameters()}
 
 
 def reset_parameters(module: nn.Module) -> None:

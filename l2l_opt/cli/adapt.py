@@ -1,0 +1,11 @@
+import click
+
+
+@click.command()
+def adapt() -> None:
+    "x"
+
+
+@click.command()
+def predict() -> None:
+    "x"
