@@ -3,8 +3,8 @@
     python scripts/measure_adapt.py
 
 Breast cancer and wine (its third kind against the others) come with scikit-learn, Shuttle with river. For each of ten
-seeds a stratified sample of 10, 30 or 100 rows, at least three of the class to be found, is learned from; PR-AUC is that
-of all other rows. Settings are the command's defaults, chosen on other data (digits, iris, diabetes, generated ones).
+seeds a stratified sample of 10, 30 or 100 rows, at least three of the class to be found, is learned from; PR-AUC is
+that of all other rows. Settings are the command's defaults, chosen on other data (digits, iris, diabetes, generated).
 Writes results/few_shot/adapt.json.
 """
 
@@ -32,9 +32,10 @@ LEAST = 3
 def shuttle() -> tuple[np.ndarray, np.ndarray]:
     """49,097 rows of nine numbers, 7 % of them anomalies."""
     with resources.files("river.datasets").joinpath("shuttle.csv.gz").open("rb") as packed:
-        rows = list(csv.reader(gzip.open(packed, "rt")))
-    header, values = rows[0], np.array(rows[1:], dtype=float)
-    place = header.index("is_attack") if "is_attack" in header else len(header) - 1
+        lines = gzip.decompress(packed.read()).decode().splitlines()
+    header, *rows = csv.reader(lines)
+    values = np.array(rows, dtype=float)
+    place = header.index("anomaly")
     return np.delete(values, place, axis=1), values[:, place].astype(int)
 
 
