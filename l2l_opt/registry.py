@@ -85,4 +85,9 @@ class Registry(Generic[T]):
                     f"an option of {self.kind} {name!r} must be one it has; got {key!r}, "
                     f"use one of {', '.join(known) or '(it has none)'}"
                 )
+        for key, value in known.items():
+            if value.default is inspect.Parameter.empty and key not in options:
+                raise ValueError(
+                    f"an option of {self.kind} {name!r} must be given; got no {key!r}, use {name}:{key}=VALUE"
+                )
         return factory(**options)

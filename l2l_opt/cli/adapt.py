@@ -13,7 +13,7 @@ from rich.table import Table
 
 from l2l_opt import __version__
 from l2l_opt.checkpoint import make_writable_folder, write_atomically
-from l2l_opt.cli.common import load_plugins, read_rule, wrong_usage
+from l2l_opt.cli.common import plugin_option, read_rule, wrong_usage
 from l2l_opt.few_shot.adaptation import Settings, adapt_ensemble, check_examples, cross_validate
 from l2l_opt.few_shot.adapted_model import FILE, AdaptedModel, Pixels, load_adapted_model, read_examples
 
@@ -60,16 +60,7 @@ MANY = 1000
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of torch.")
 @click.option("--json", "as_json", is_flag=True, default=False, show_default="off", help="Print report.json.")
-@click.option(
-    "--plugin",
-    "plugins",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    multiple=True,
-    is_eager=True,
-    callback=load_plugins,
-    expose_value=False,
-    help="A Python file that registers rules and models; repeatable. [default: none]",
-)
+@plugin_option
 def adapt(
     data: Path,
     label: str | None,
@@ -168,6 +159,7 @@ def _print(report: dict[str, Any]) -> None:
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV file of predictions.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of torch.")
+@plugin_option
 def predict(model: Path, data: Path, out: Path, threads: int) -> None:
     """Say what new rows or images are.
 

@@ -74,19 +74,23 @@ def register_plugins(paths: tuple[Path, ...]) -> None:
 Command = Callable[..., Any]
 
 
+plugin_option = click.option(
+    "--plugin",
+    "plugins",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    is_eager=True,
+    callback=load_plugins,
+    expose_value=False,
+    help="A Python file that registers rules, tasks and models; repeatable. [default: none]",
+)
+"""--plugin."""
+
+
 def device_options(command: Command) -> Command:
     """--device, --threads, --dtype, --plugin."""
     for option in (
-        click.option(
-            "--plugin",
-            "plugins",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            multiple=True,
-            is_eager=True,
-            callback=load_plugins,
-            expose_value=False,
-            help="A Python file that registers rules and tasks; repeatable. [default: none]",
-        ),
+        plugin_option,
         click.option(
             "--dtype",
             type=click.Choice(list(DTYPES)),

@@ -1,7 +1,6 @@
 """Students of few-shot learning by name: ``mlp:hidden=256x128,norm=batch``."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
@@ -38,9 +37,9 @@ def make_model(spec: str, *, input_shape: tuple[int, ...], num_outputs: int) -> 
     return MODELS.make(name, **{**options, "input_shape": input_shape, "num_outputs": num_outputs})
 
 
-def model_options(name: str) -> dict[str, Any]:
+def model_options(name: str) -> list[str]:
     """The options a user can give to a model."""
-    return {key: value for key, value in MODELS.options(name).items() if key not in ("input_shape", "num_outputs")}
+    return [key for key in MODELS.options(name) if key not in ("input_shape", "num_outputs")]
 
 
 def read_widths(text: str | int) -> list[int]:

@@ -60,6 +60,11 @@ def make_episodes(
     return EPISODES.make(name, **{**options, **{key: value for key, value in given.items() if key in known}})
 
 
+def episode_options(name: str) -> list[str]:
+    """The options a user can give to a source."""
+    return [key for key in EPISODES.options(name) if key not in ("phase", "device", "dtype")]
+
+
 @register_episodes("sinusoids")
 def sinusoids(*, device: Any, dtype: torch.dtype, shots: int = 10, queries: int = 10) -> EpisodeSource:
     """Regression of sine waves of random amplitude and phase; one distribution, whatever episodes are for.

@@ -370,6 +370,9 @@ def test_lists():
         ("tasks", ["quadratics", "digits-mlp", "fashion-mlp", "mnist-mlp", "hidden=20", "activation=sigmoid"]),
         ("estimators", ["tbptt: Truncated"]),
         ("pretrained", list_pretrained()),
+        ("episodes", ["omniglot: Hand-written", "ways=5", "folder=(required)"]),
+        ("methods", ["maml: Gradient descent", "reptile", "learned-rule"]),
+        ("models", ["mlp: Multilayer", "conv", "hidden=40x40"]),
     ):
         out = l2l_opt("list", what).stdout
         for word in words:
