@@ -21,6 +21,7 @@ from l2l_opt.few_shot.run import FewShotRun
 from l2l_opt.few_shot.sources import make_episodes
 from l2l_opt.few_shot.task import BATCH_NORMS
 from l2l_opt.inspection.few_shot import FewShotLog
+from l2l_opt.tasks.layers import INITS
 
 
 @click.group()
@@ -62,6 +63,7 @@ few_shot.add_command(predict)
     show_default=True,
     help="Whose statistics batch norm takes: of the batch at hand, or of the support set.",
 )
+@click.option("--init", type=click.Choice(list(INITS)), default="default", show_default=True, help="First weights.")
 @click.option("--outer-steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Meta-updates.")
 @click.option(
     "--inner-steps", type=click.IntRange(min=1), default=1, show_default=True, help="Updates by a support set."
@@ -154,6 +156,7 @@ def _make_learner(**options: Any) -> tuple[Recipe, MetaLearner]:
         rule=None if teacher is None else {"name": teacher.registry_name, "config": teacher.config},
         batch_norm=options["batch_norm"],
         inner_steps=options["inner_steps"],
+        init=options["init"],
     )
     family, validation = (
         recipe.family(make_episodes(options["episodes"], phase=phase, **place), **place)

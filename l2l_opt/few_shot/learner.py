@@ -18,6 +18,8 @@ from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules import UpdateRule, make_rule
 from l2l_opt.safe_files import FileFormatError, digest
+from l2l_opt.tasks.layers import INITS
+from l2l_opt.tasks.options import check_choices
 from l2l_opt.types import Params
 
 FORMAT_VERSION = 1
@@ -33,6 +35,7 @@ class Recipe:
         rule: name and config of a registered rule, of the method ``learned-rule`` alone.
         batch_norm: ``"transductive"`` or ``"support"``.
         inner_steps: updates by a support set in meta-training.
+        init: how first weights are drawn, of ``tasks.layers.INITS``.
     """
 
     model: str
@@ -40,11 +43,15 @@ class Recipe:
     rule: Mapping[str, Any] | None
     batch_norm: BatchNorm
     inner_steps: int
+    init: str = "default"
 
     def family(self, episodes: EpisodeSource, *, device: torch.device | str = "cpu", dtype: torch.dtype) -> EpisodeTask:
         """Episodes as tasks of this model."""
         model = self.make_model(episodes)
-        return EpisodeTask(model, episodes, batch_norm=self.batch_norm, device=device, dtype=dtype)
+        check_choices(INITS, init=self.init)
+        return EpisodeTask(
+            model, episodes, batch_norm=self.batch_norm, init_fn=INITS[self.init], device=device, dtype=dtype
+        )
 
     def make_model(self, episodes: EpisodeSource) -> nn.Module:
         return make_model(self.model, input_shape=episodes.input_shape, num_outputs=episodes.num_outputs)
@@ -102,6 +109,7 @@ def save_learner(
             "rule": None if recipe.rule is None else dict(recipe.rule),
             "batch_norm": recipe.batch_norm,
             "inner_steps": recipe.inner_steps,
+            "init": recipe.init,
         },
         "card": dict(card) | {"digest": of_weights},
         "theta": dict(theta),

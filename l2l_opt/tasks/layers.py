@@ -91,10 +91,12 @@ INITS: dict[str, Callable[[nn.Module], None]] = {
     "xavier": _of_weights(nn.init.xavier_uniform_),
     "he": _of_weights(lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu")),
     "orthogonal": _of_weights(lambda weight: nn.init.orthogonal_(weight, gain=2**0.5)),
+    "small": _of_weights(lambda weight: nn.init.trunc_normal_(weight, std=0.01, a=-0.02, b=0.02)),
 }
 """How first weights are drawn: PyTorch's own way, that with zero biases, or a scheme with zero biases.
 
-Source: xavier: Glorot and Bengio, 2010; he: arXiv 1502.01852; orthogonal: arXiv 1312.6120.
+Source: xavier: Glorot and Bengio, 2010; he: arXiv 1502.01852; orthogonal: arXiv 1312.6120; small: the code of arXiv
+1703.03400.
 """
 
 
