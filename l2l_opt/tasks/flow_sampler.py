@@ -1,5 +1,6 @@
 """Density estimation with importance sampling: a normalising flow fitted to a density known but for a constant."""
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Protocol
@@ -86,9 +87,9 @@ class CouplingFlow(nn.Module):
 
     def __init__(self, dim: int, couplings: int, hidden: int):
         super().__init__()
-        self.dim, self.half = dim, dim // 2
+        self.dim, self.num_kept = dim, dim // 2
         self.couplings = nn.ModuleList(
-            nn.Sequential(*perceptron([self.half, hidden, 2 * (dim - self.half)], activation="tanh"))
+            nn.Sequential(*perceptron([self.num_kept, hidden, 2 * (dim - self.num_kept)], activation="tanh"))
             for _ in range(couplings)
         )
 
@@ -96,7 +97,7 @@ class CouplingFlow(nn.Module):
         """Points ``[batch, dim]`` and their log-densities ``[batch]`` from noise ``[batch, dim]``."""
         points, log_density = noise, self._log_normal(noise)
         for coupling in self.couplings:
-            kept, changed = points[..., : self.half], points[..., self.half :]
+            kept, changed = points[..., : self.num_kept], points[..., self.num_kept :]
             log_scale, shift = self._affine(coupling, kept)
             points = torch.cat([changed * log_scale.exp() + shift, kept], -1)
             log_density = log_density - log_scale.sum(-1)
@@ -106,7 +107,7 @@ class CouplingFlow(nn.Module):
         """``log q`` of any points, through the inverse: ``[batch, dim] -> [batch]``."""
         log_volume = torch.zeros_like(points[..., 0])
         for coupling in reversed(self.couplings):
-            changed, kept = points[..., : self.dim - self.half], points[..., self.dim - self.half :]
+            changed, kept = points[..., : self.dim - self.num_kept], points[..., self.dim - self.num_kept :]
             log_scale, shift = self._affine(coupling, kept)
             points = torch.cat([kept, (changed - shift) * (-log_scale).exp()], -1)
             log_volume = log_volume - log_scale.sum(-1)
@@ -231,10 +232,11 @@ class FlowSampler:
 
     def init_params(self, data: TaskData, generator: torch.Generator) -> Params:
         seed = int(torch.randint(2**63 - 1, (), generator=generator))
+        flow = copy.deepcopy(self.flow)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            reset_parameters(self.flow)
-        return {name: param.detach().clone().to(self.device) for name, param in self.flow.named_parameters()}
+            reset_parameters(flow)
+        return {name: param.detach().to(self.device) for name, param in flow.named_parameters()}
 
     def sample_batch(self, data: TaskData, generator: torch.Generator, split: Split = "train") -> Batch:
         """``noise [batch_size, dim]``, fresh in both splits."""

@@ -112,7 +112,7 @@ def _rows(path: Path, columns: tuple[str, str, str]) -> Iterator[tuple[str, str,
                 if column not in header:
                     raise ValueError(
                         f"the first line of a ratings file must name the columns {', '.join(columns)}; got no "
-                        f"{column!r} among {', '.join(header[:10]) or 'nothing'!r} in {str(path)!r}, add the line or "
+                        f"{column!r} among {', '.join(header[:10]) or 'none'} in {str(path)!r}, add the line or "
                         "name your own columns with user=, item= and rating="
                     )
             places = [header.index(column) for column in columns]
@@ -282,5 +282,6 @@ def rating_error(family: ModuleTask, params: Params, data: TaskData, *, split: S
     rows = slice(*family.examples.ranges[split])
     pairs = data["inputs"] if data else family.examples.inputs
     ratings = data["targets"] if data else family.examples.targets
-    predictions, _ = torch.func.functional_call(family.module, params, (pairs[rows],))
+    with torch.no_grad():
+        predictions, _ = torch.func.functional_call(family.module, params, (pairs[rows],))
     return (predictions - ratings[rows]).square().mean().sqrt()
