@@ -2,6 +2,7 @@
 
     python scripts/measure_other_tasks.py recommendation
     python scripts/measure_other_tasks.py density
+    python scripts/measure_other_tasks.py bounds
 
 Each writes results/other_tasks/NAME.json. Adam has seven half-decade learning rates, constant and cosine, widened while
 the best is at the edge, tuned on students of their own by the final training loss, for each task and horizon.
@@ -22,8 +23,8 @@ from l2l_opt.evaluation.protocol import finite
 from l2l_opt.evaluation.runs import loss_on_test_batches, reporting_students
 from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.randomness import Stream, make_generator
-from l2l_opt.rules import UpdateRule
-from l2l_opt.students import Student, final_losses, train
+from l2l_opt.rules import UpdateRule, make_rule
+from l2l_opt.students import Student, final_losses, train, training_losses
 from l2l_opt.tasks.base import make_task
 from l2l_opt.tasks.flow_sampler import FlowSampler, effective_sample_size, log_normaliser
 from l2l_opt.tasks.module_task import ModuleTask
@@ -34,6 +35,9 @@ ADAM = tuple(baseline for baseline in BASELINES if baseline.rule == "adam")
 SEED, DRAWS = 0, 10_000
 FILE = {"users": 943, "items": 1682, "number": 100_000}
 """Of the ratings file: the numbers of MovieLens 100K."""
+
+BOUNDS: tuple[dict[str, float], ...] = ({}, {"growth": 10.0}, {"caution": 0.0}, {"growth": 10.0, "caution": 0.0})
+"""Of a ``scale-free`` rule."""
 
 Scores = Callable[[Student], dict[str, float]]
 
@@ -98,6 +102,32 @@ def density(rule_name: str, horizons: tuple[int, ...], seeds: int, tuning_seeds:
 
     rows = [row for horizon in horizons for row in compare(rule_name, task, horizon, seeds, tuning_seeds, scores)]
     records.write(out / "density.json", {"rule": rule_name, "draws": DRAWS, "results": rows})
+
+
+@group.command()
+@common
+def bounds(rule_name: str, horizons: tuple[int, ...], seeds: int, tuning_seeds: int, out: Path) -> None:
+    """Why the rule is where it is: its weights with the bounds on growth and first trust set otherwise.
+
+    On the students that Adam is tuned on, since what comes of it might suggest another rule.
+    """
+    del seeds
+    rule, rows = load_rule(rule_name), []
+    for spec in ("recommendation", "flow-sampler"):
+        family = make_task(spec)
+        for horizon in horizons:
+            losses = {}
+            for changes in BOUNDS:
+                other = make_rule(str(rule.registry_name), **{**rule.config, **changes})
+                other.load_state_dict(rule.state_dict())
+                curves = training_losses(
+                    other, family, numbers=range(tuning_seeds), horizon=horizon, seed=SEED, stream=Stream.TUNING
+                )
+                name = ", ".join(f"{key} {value:g}" for key, value in changes.items()) or "as shipped"
+                losses[name] = float(final_losses(curves).double().mean())
+            rows.append({"task": spec, "horizon": horizon, "final_losses": finite(losses)})
+            click.echo(f"{spec} {horizon}: " + ", ".join(f"{name} {loss:.4g}" for name, loss in losses.items()))
+    records.write(out / "bounds.json", {"rule": rule_name, "students": tuning_seeds, "rows": rows})
 
 
 def compare(

@@ -170,3 +170,7 @@ def test_other_tasks_are_measured(tmp_path):
             assert difference["mean"] != 0
     for row in density["results"]:
         assert 0 < row["effective_sample_size"]["mean"] < 1
+    run_script("measure_other_tasks", "bounds", *common)
+    for row in json.loads((tmp_path / "bounds.json").read_text())["rows"]:
+        assert len(row["final_losses"]) == 4
+        assert row["final_losses"]["as shipped"] != row["final_losses"]["caution 0"]
