@@ -1,6 +1,7 @@
-"""The examples of other people's training loops: a resumed run is the whole run, bit for bit."""
+"""The examples: of other people's training loops, where a resumed run is the whole run, bit for bit; of other tasks."""
 
 import importlib.util
+import math
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,18 @@ def test_accelerate_resumes_bit_for_bit(tmp_path):
     assert resumed == whole[23:]
     assert whole[-1] < 0.5 * whole[0]
     assert_same(made, made_again)
+
+
+def test_a_users_ratings_are_predicted(tmp_path):
+    module = example("recommendation")
+    module.write_ratings(tmp_path / "ratings.csv", *module.generate_ratings(torch.Generator().manual_seed(1), 4000))
+    error, error_of_mean, liked = module.train(tmp_path / "ratings.csv", steps=300)
+    assert 0.4 < error < 0.95 * error_of_mean
+    assert len(set(liked)) == 5
+    assert set(liked) <= set(module.read_ratings(tmp_path / "ratings.csv").items)
+
+
+def test_a_density_of_ones_own_is_sampled():
+    (before, _), (after, integral) = example("density").train(steps=200)
+    assert before < 0.5 < after <= 1
+    assert integral == pytest.approx(math.pi, rel=0.05)

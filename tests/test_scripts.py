@@ -149,3 +149,28 @@ def test_a_shipped_rules_card_tells_all_its_stages(small_default, load_script, m
     assert card["provenance"]["stages"] == stages
     assert card["since_meta_training"] == "one option"
     assert card["rule"]["config"]["hidden_size"] == 2
+
+
+def test_other_tasks_are_measured(tmp_path):
+    common = ["--horizon", 12, "--seeds", 2, "--tuning-seeds", 1, "--out", tmp_path]
+    run_script("measure_other_tasks", "recommendation", *common, "--ratings", 3000)
+    run_script("measure_other_tasks", "density", *common, "--task", "flow-sampler:couplings=2,hidden=4,batch_size=16")
+    ratings, density = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("recommendation", "density"))
+    assert ratings["command"].startswith("python scripts/measure_other_tasks.py recommendation --horizon 12")
+    assert [row["task"] for row in ratings["results"][::2]] == [
+        "recommendation",
+        "recommendation:file=./ratings.csv,batch_size=512",
+    ]
+    for row, adam in zip(*((ratings["results"] + density["results"])[start::2] for start in (0, 1)), strict=True):
+        assert (row["optimizer"], adam["optimizer"]) == ("learned", "adam")
+        assert all(len(tried) >= 7 for tried in adam["settings"]["tried"].values())
+        for key, difference in row["above_adam"].items():
+            assert row[key]["interval"][0] <= row[key]["mean"] <= row[key]["interval"][1]
+            assert difference["mean"] == pytest.approx(row[key]["mean"] - adam[key]["mean"])
+            assert difference["mean"] != 0
+    for row in density["results"]:
+        assert 0 < row["effective_sample_size"]["mean"] < 1
+    run_script("measure_other_tasks", "bounds", *common)
+    for row in json.loads((tmp_path / "bounds.json").read_text())["rows"]:
+        assert len(row["final_losses"]) == 4
+        assert row["final_losses"]["as shipped"] != row["final_losses"]["caution 0"]

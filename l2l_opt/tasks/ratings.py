@@ -45,14 +45,16 @@ class Factorisation(nn.Module):
 
     Args:
         rank: length of u and v.
+        people: how many i there are.
+        works: how many j.
 
     Source: Koren, Bell and Volinsky, "Matrix factorization techniques for recommender systems", 2009.
     """
 
-    def __init__(self, rank: int):
+    def __init__(self, rank: int, *, people: int = PEOPLE, works: int = WORKS):
         super().__init__()
         self.rank = rank
-        self.people, self.works = Table(PEOPLE, rank + 1), Table(WORKS, rank + 1)
+        self.people, self.works = Table(people, rank + 1), Table(works, rank + 1)
 
     def forward(self, pairs: Tensor) -> Tensor:
         person, work = self.people(pairs[:, 0]), self.works(pairs[:, 1])

@@ -69,8 +69,8 @@ def test_the_loss_falls(spec):
 )
 def test_training_and_test_examples_are_others(name):
     family = make_task(name)
-    if not hasattr(family, "sample_batch") or name == "quadratics":
-        return
+    if name in ("quadratics", "flow-sampler"):
+        return  # they have no examples
     generator = torch.Generator().manual_seed(0)
     data = family.sample(generator)
     seen = {
