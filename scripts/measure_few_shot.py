@@ -20,7 +20,8 @@ RUNS = Path("runs/few-shot")
 RESULTS = records.RESULTS / "few_shot"
 
 SINUSOID = "--episodes sinusoids:shots=10,queries=10 --model mlp:hidden=40x40 --init small"
-SINUSOID += " --meta-batch 25 --outer-steps 70000 --validate-every 2500 --validation-episodes 500 --validation-inner-steps 10"
+SINUSOID += " --meta-batch 25 --outer-steps 70000"
+SINUSOID += " --validate-every 2500 --validation-episodes 500 --validation-inner-steps 10"
 OMNIGLOT = "--model mlp:hidden=256x128x64x64,norm=batch --meta-batch 32 --outer-steps 12000 --meta-lr-schedule cosine"
 OMNIGLOT += " --validate-every 500 --validation-episodes 300 --validation-inner-steps 3"
 CHARACTERS = "omniglot:ways=5,shots=1,split="
