@@ -1,13 +1,15 @@
 """Few-shot figures: meta-trains each learner (resumable), and judges all of a group on the same test episodes.
 
-    python scripts/measure_few_shot.py train sinusoid-maml --minutes 30       # go on with one learner
-    python scripts/measure_few_shot.py judge sinusoid                          # results/few_shot/sinusoid.json
+    python scripts/measure_few_shot.py train sinusoid-maml --minutes 30      # go on with one learner
+    python scripts/measure_few_shot.py judge sinusoid                         # results/few_shot/sinusoid.json
+    python scripts/measure_few_shot.py costs                                  # of second derivatives
 
 Learners lie under runs/few-shot/NAME.
 """
 
 import json
 import shlex
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,10 @@ from typing import Any
 
 import click
 import records
+import torch
+
+from l2l_opt.cli.few_shot import make_learner, meta_train
+from l2l_opt.few_shot.meta_learner import MetaLearner
 
 RUNS = Path("runs/few-shot")
 RESULTS = records.RESULTS / "few_shot"
@@ -22,8 +28,9 @@ RESULTS = records.RESULTS / "few_shot"
 SINUSOID = "--episodes sinusoids:shots=10,queries=10 --model mlp:hidden=40x40 --init small"
 SINUSOID += " --meta-batch 25 --outer-steps 70000"
 SINUSOID += " --validate-every 2500 --validation-episodes 500 --validation-inner-steps 10"
-OMNIGLOT = "--model mlp:hidden=256x128x64x64,norm=batch --meta-batch 32 --outer-steps 12000 --meta-lr-schedule cosine"
+OMNIGLOT = "--model mlp:hidden=256x128x64x64,norm=batch --meta-batch 32 --meta-lr-schedule cosine"
 OMNIGLOT += " --validate-every 500 --validation-episodes 300 --validation-inner-steps 3"
+OUTER_STEPS = {"random": 20000, "background": 8000, "orders": 3000}
 CHARACTERS = "omniglot:ways=5,shots=1,split="
 
 LEARNERS: dict[str, str] = {
@@ -32,13 +39,15 @@ LEARNERS: dict[str, str] = {
     "sinusoid-meta-sgd": f"{SINUSOID} --method meta-sgd:lr=0.01",
     "sinusoid-meta-lstm": f"{SINUSOID} --method meta-lstm:lr=0.01,hidden_size=8,second_derivatives=True",
     **{
-        f"omniglot-{split}-{name}": f"--episodes {CHARACTERS}{split} {OMNIGLOT} --method {method}"
+        f"omniglot-{split}-{name}": f"--episodes {CHARACTERS}{split} {OMNIGLOT} --outer-steps {OUTER_STEPS[split]} "
+        f"--method {name}:lr=0.4"
         for split in ("random", "background")
-        for name, method in {
-            "maml": "maml:lr=0.4",
-            "meta-sgd": "meta-sgd:lr=0.4",
-            "fomaml": "fomaml:lr=0.4",
-        }.items()
+        for name in ("maml", "meta-sgd")
+    },
+    **{
+        f"orders-{name}": f"--episodes {CHARACTERS}random {OMNIGLOT} --outer-steps {OUTER_STEPS['orders']} "
+        f"--method {name}:lr=0.4"
+        for name in ("maml", "fomaml")
     },
 }
 
@@ -46,6 +55,7 @@ JUDGEMENTS: dict[str, tuple[str, list[int], int]] = {
     "sinusoid": ("sinusoids:shots=5,queries=100", [1, 5, 10], 600),
     "omniglot-random": (f"{CHARACTERS}random", [1, 3], 1000),
     "omniglot-background": (f"{CHARACTERS}background", [1, 3], 1000),
+    "orders": (f"{CHARACTERS}random", [1, 3], 1000),
 }
 """Group -> test episodes, inner steps, number; the first learner of a group is MAML, which others are compared with."""
 
@@ -91,6 +101,58 @@ def judge_group(which: str) -> None:
         }
     content = {"evaluation": shlex.join(["l2l-opt", *arguments]), "learners": learners, **found}
     records.write(RESULTS / f"{which}.json", content)
+
+
+def learner_of(name: str) -> MetaLearner:
+    """A fresh learner of a name above, in this process."""
+    _, _, *arguments = command_of(name)
+    return make_learner(**meta_train.make_context("meta-train", arguments, resilient_parsing=True).params)[1]
+
+
+@group.command()
+@click.option("--rounds", default=9, show_default=True)
+def costs(rounds: int) -> None:
+    """What second derivatives cost: seconds and bytes of an outer step. Goes into results/few_shot/orders.json."""
+    torch.set_num_threads(1)
+    names = [name for name in LEARNERS if name.startswith("orders-")]
+    learners = {name: learner_of(name) for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for round_ in range(rounds + 1):
+        for name, learner in learners.items():
+            taken = learner.outer_step().seconds
+            if round_:
+                seconds[name].append(taken)
+    peaks = {
+        name: float(subprocess.run([sys.executable, __file__, "peak", name], check=True, capture_output=True).stdout)
+        for name in names
+    }
+    found = {
+        name: {"seconds_an_outer_step": statistics.median(seconds[name]), "peak_mebibytes": peaks[name]}
+        for name in names
+    }
+    path = RESULTS / "orders.json"
+    content = json.loads(path.read_text()) if path.exists() else {}
+    records.write(path, content | {"costs": found})
+    click.echo(json.dumps(found, indent=2))
+
+
+@group.command(hidden=True)
+@click.argument("name", type=click.Choice(list(LEARNERS)))
+def peak(name: str) -> None:
+    """How far a process's memory grows in a few outer steps, in MiB."""
+    torch.set_num_threads(1)
+    learner = learner_of(name)
+    # Linux keeps a process's peak; this puts it back to what is in use now.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _peak_mebibytes()
+    for _ in range(3):
+        learner.outer_step()
+    click.echo(_peak_mebibytes() - before)
+
+
+def _peak_mebibytes() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def meta_train(
     """
     torch.set_num_threads(options["threads"])
     with wrong_usage():
-        recipe, learner = _make_learner(**options)
+        recipe, learner = make_learner(**options)
         run = FewShotRun(
             out,
             learner,
@@ -147,7 +147,12 @@ def meta_train(
     say_ending(ending, out, learner, artefact="learner", as_json=as_json_text)
 
 
-def _make_learner(**options: Any) -> tuple[Recipe, MetaLearner]:
+def make_learner(**options: Any) -> tuple[Recipe, MetaLearner]:
+    """A fresh learner and its recipe from the options of ``meta-train``; others are left aside.
+
+    Raises:
+        ValueError: an option that cannot be.
+    """
     place: dict[str, Any] = {"device": read_device(options["device"]), "dtype": DTYPES[options["dtype"]]}
     teacher = None if options["rule"] is None else read_rule(options["rule"], seed=options["seed"])
     recipe = Recipe(
