@@ -103,12 +103,7 @@ class ModuleTask:
         return {}
 
     def init_params(self, data: TaskData, generator: torch.Generator) -> Params:
-        seed = int(torch.randint(2**63 - 1, (), generator=generator))
-        template = copy.deepcopy(self.module).cpu()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.init_fn(template)
-        return {name: param.detach().to(self.device) for name, param in template.named_parameters()}
+        return draw_params(self.module, generator, init_fn=self.init_fn, device=self.device)
 
     def sample_batch(self, data: TaskData, generator: torch.Generator, split: Split = "train") -> Batch:
         """``index [batch_size]``, the examples of the split that are drawn."""
@@ -168,6 +163,29 @@ class ModuleTask:
                 f"a student's loss must be deterministic; got {first.item():.6g} and {second.item():.6g} "
                 "for one batch: remove dropout, or use module.eval()"
             )
+
+
+def draw_params(
+    module: nn.Module,
+    generator: torch.Generator,
+    *,
+    init_fn: Callable[[nn.Module], Any] | None = None,
+    device: torch.device | str = "cpu",
+) -> Params:
+    """Fresh weights of a module, whose own are not touched.
+
+    Args:
+        module: whose weights they are.
+        generator: what they depend on.
+        init_fn: draws weights in place with torch's global generator; ``reset_parameters`` where None.
+        device: where they go.
+    """
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    template = copy.deepcopy(module).cpu()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        (init_fn or reset_parameters)(template)
+    return {name: param.detach().to(device) for name, param in template.named_parameters()}
 
 
 def reset_parameters(module: nn.Module) -> None:

@@ -1,0 +1,270 @@
+"""Policies that adapt in one to three policy gradients, and policies trained by a shipped rule. Extra [rl].
+
+python scripts/measure_reinforcement_learning.py adaptation TASK | training | picture
+
+Writes results/reinforcement_learning/NAME.json; each run has a seed of its own for first weights, environments and
+episodes, and is judged in environments that nothing was trained or tuned in. CartPole's returns are of gymnasium's own
+environment.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import click
+import records
+import torch
+from examples.reinforcement_learning import Learner, draw, fresh_learner, meta_train, stacked
+from torch import Tensor
+from torch.func import vmap
+from torch.utils._pytree import tree_map
+
+from l2l_opt import list_pretrained, load_rule
+from l2l_opt.evaluation.gymnasium_play import cartpole_returns
+from l2l_opt.evaluation.statistics import mean_and_interval
+from l2l_opt.randomness import Stream, make_generator
+from l2l_opt.rules import make_rule
+from l2l_opt.schedules import Horizon
+from l2l_opt.students import Students, train
+from l2l_opt.tasks import make_task
+from l2l_opt.tasks.cartpole import CartPole
+from l2l_opt.tasks.control import ControlTask
+from l2l_opt.unroll import unroll
+
+FOLDER = records.RESULTS / "reinforcement_learning"
+INNER_STEPS = 3
+SGD_RATES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1]
+ADAM_RATES = [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a task's learners are meta-trained.
+
+    Attributes:
+        task: with options.
+        rules: name of a learner -> the rule that it adapts by.
+        outer_steps: of each learner.
+        environments: of each run, drawn for an outer step.
+    """
+
+    task: str
+    rules: dict[str, str]
+    outer_steps: int
+    environments: int
+
+
+RECIPES = {
+    "navigation": Recipe(
+        "navigation:episodes=10",
+        {"maml": "sgd:lr=0.0003", "learned rule": "rnnprop:hidden_size=8,num_layers=1,output_scale=0.3"},
+        outer_steps=150,
+        environments=5,
+    ),
+    "cartpole": Recipe(
+        "cartpole:episodes=10",
+        {"maml": "sgd:lr=0.01", "learned rule": "rnnprop:hidden_size=8,num_layers=1,output_scale=0.3"},
+        outer_steps=120,
+        environments=4,
+    ),
+}
+
+
+@click.group()
+def group() -> None:
+    torch.set_num_threads(1)
+
+
+def returns_after_steps(
+    learner: Learner, family: ControlTask, *, stream: Stream, environments: int, episodes: int = 20
+) -> Tensor:
+    """``[INNER_STEPS + 1, R, environments]``: returns of fresh episodes, played after each step of adaptation."""
+    generators = [make_generator(0, stream, run) for run in range(learner.num_runs)]
+    data, batches = draw(family, generators, environments=environments, batches=INNER_STEPS + 1)
+    inner, phi = learner.start(environments)
+    judge = make_generator(1, stream)
+    returns = []
+    with torch.no_grad():
+        for step in range(INNER_STEPS + 1):
+            if isinstance(family, CartPole):
+                played = cartpole_returns(family, inner.params, data, episodes=episodes, generator=judge).mean(1)
+            else:
+                _, (batch,) = draw(family, [judge], environments=len(batches[0]["start"]), batches=1)
+                played = vmap(family.episode_return)(inner.params, data, batch)
+            returns.append(played.unflatten(0, (learner.num_runs, environments)))
+            if step < INNER_STEPS:
+                inner, _ = unroll(learner.rule, family, data, inner, batches[step : step + 2], phi=phi)
+    return torch.stack(returns)
+
+
+def with_rule(learner: Learner, rule: str, family: ControlTask) -> Learner:
+    """The same first weights, to be adapted by another rule."""
+    return Learner((fresh := fresh_learner(rule, family, runs=learner.num_runs)).rule, learner.theta, fresh.phi)
+
+
+def tuned(learner: Learner, family: ControlTask, specs: list[str], environments: int) -> tuple[list[str], Tensor]:
+    """The best of some rules for each number of steps, chosen in environments of their own; and its returns."""
+    trials = {
+        spec: returns_after_steps(
+            with_rule(learner, spec, family), family, stream=Stream.TUNING, environments=environments // 2
+        ).mean((1, 2))
+        for spec in specs
+    }
+    best = [max(specs, key=lambda spec, step=step: float(trials[spec][step])) for step in range(INNER_STEPS + 1)]
+    found = {
+        spec: returns_after_steps(
+            with_rule(learner, spec, family), family, stream=Stream.REPORTING, environments=environments
+        )
+        for spec in set(best)
+    }
+    return best, torch.stack([found[spec][step] for step, spec in enumerate(best)])
+
+
+def row(name: str, rules: list[str], returns: Tensor) -> dict[str, Any]:
+    """What is written of one learner: means over environments, and an interval over runs."""
+    by_run = returns.mean(-1).double()
+    summary = [mean_and_interval(step.tolist()) for step in by_run]
+    shown = "  ".join(f"{mean:8.1f} [{low:.1f}, {high:.1f}]" for mean, (low, high) in summary)
+    print(f"{name:14} {shown}", flush=True)
+    return {
+        "learner": name,
+        "rules": rules,
+        "mean": [mean for mean, _ in summary],
+        "interval": [list(interval) for _, interval in summary],
+        "runs": by_run.T.tolist(),
+    }
+
+
+@group.command()
+@click.argument("task", type=click.Choice(list(RECIPES)))
+@click.option("--runs", default=10, show_default=True, help="Independent meta-training runs, side by side.")
+@click.option("--environments", default=20, show_default=True, help="Held-out environments of each run.")
+def adaptation(task: str, runs: int, environments: int) -> None:
+    """Returns after 0, 1, 2, 3 steps: MAML, a learned rule, one policy for all, and from scratch."""
+    recipe = RECIPES[task]
+    family = make_task(recipe.task)
+    assert isinstance(family, ControlTask)
+    rows, curves, seconds = [], {}, {}
+    plain = [f"sgd:lr={rate}" for rate in SGD_RATES] + [f"adam:lr={rate}" for rate in ADAM_RATES]
+    for name, rule in (recipe.rules | {"one policy": "sgd:lr=0.1"}).items():
+        learner, began = fresh_learner(rule, family, runs=runs), time.process_time()
+        inner_steps = 0 if name == "one policy" else INNER_STEPS
+        losses = []
+        for own in meta_train(
+            learner, family, outer_steps=recipe.outer_steps, inner_steps=inner_steps, environments=recipe.environments
+        ):
+            losses.append(own)
+            if len(losses) % 20 == 0:
+                print(name, len(losses), f"{time.process_time() - began:.0f} s", (-own.mean(1)).tolist(), flush=True)
+        seconds[name] = time.process_time() - began
+        curves[name] = (-torch.stack(losses).mean(-1)).tolist()
+        if inner_steps:
+            returns = returns_after_steps(learner, family, stream=Stream.REPORTING, environments=environments)
+            rows.append(row(name, [rule] * (INNER_STEPS + 1), returns))
+        else:
+            rows.append(row(name, *tuned(learner, family, plain, environments)))
+    rows.append(row("from scratch", *tuned(fresh_learner("sgd", family, runs=runs), family, plain, environments)))
+    content = {
+        "task": recipe.task,
+        "played_in": "gymnasium CartPole-v1" if isinstance(family, CartPole) else "l2l_opt's environment",
+        "runs": runs,
+        "environments_of_a_run": environments,
+        "steps_of_adaptation": list(range(INNER_STEPS + 1)),
+        "results": rows,
+        "meta_training": {
+            "outer_steps": recipe.outer_steps,
+            "environments_of_an_outer_step": recipe.environments,
+            "seconds_on_one_core": seconds,
+            "returns": curves,
+        },
+    }
+    records.write(FOLDER / f"{task}.json", content)
+
+
+@group.command()
+@click.option("--updates", default=200, show_default=True)
+@click.option("--seeds", default=10, show_default=True)
+def training(updates: int, seeds: int) -> None:
+    """CartPole-v1 from a fresh policy: the shipped default, with nothing set, beside Adam tuned over seven rates."""
+    task = "cartpole:spread=1,swapped=False,episodes=10"
+    family = make_task(task)
+    assert isinstance(family, CartPole)
+
+    def run(spec: str, stream: Stream, count: int) -> tuple[Tensor, Tensor]:
+        """Returns while training ``[updates, count]`` and in gymnasium afterwards ``[count]``."""
+        rule = load_rule(spec) if spec in list_pretrained() else make_rule(spec)
+        students = Students(
+            rule, family, numbers=range(count), horizon=Horizon(updates, updates), seed=0, stream=stream
+        )
+        curves = -train(students)
+        # A student's own tensors have an axis of one particle in front.
+        params = tree_map(lambda *leaves: torch.cat(leaves), *(own.inner.params for own in students.members))
+        physics = stacked([own.data for own in students.members])
+        real = cartpole_returns(family, params, physics, episodes=20, generator=make_generator(1, stream)).mean(1)
+        print(spec, stream.name, float(curves.mean()), float(real.mean()), flush=True)
+        return curves, real
+
+    tuning = {f"adam:lr={rate}": run(f"adam:lr={rate}", Stream.TUNING, 4)[0] for rate in ADAM_RATES}
+    by_end = max(tuning, key=lambda spec: float(tuning[spec][-updates // 10 :].mean()))
+    by_mean = max(tuning, key=lambda spec: float(tuning[spec].mean()))
+    results = []
+    for spec in dict.fromkeys(["default-2", by_end, by_mean]):
+        curves, real = run(spec, Stream.REPORTING, seeds)
+        figures = {"over training": curves.mean(0), "last tenth": curves[-updates // 10 :].mean(0), "gymnasium": real}
+        results.append(
+            {
+                "rule": spec,
+                "chosen_by": []
+                if spec == "default-2"
+                else [n for n, s in (("end", by_end), ("mean", by_mean)) if s == spec],
+                "curve": curves.mean(1).tolist(),
+                **{
+                    name: dict(zip(("mean", "interval"), mean_and_interval(value.double().tolist()), strict=True))
+                    for name, value in figures.items()
+                },
+            }
+        )
+    content = {
+        "task": task,
+        "updates": updates,
+        "seeds": seeds,
+        "results": results,
+        "adam_tuning": {spec: [float(c.mean()), float(c[-updates // 10 :].mean())] for spec, c in tuning.items()},
+    }
+    records.write(FOLDER / "training.json", content)
+
+
+@group.command()
+def picture() -> None:
+    """results/reinforcement_learning/curves.png of what has been measured."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.4))
+    for axis, task in zip(axes, RECIPES, strict=False):
+        content = json.loads((FOLDER / f"{task}.json").read_text())
+        for index, own in enumerate(content["results"]):
+            low, high = zip(*own["interval"], strict=True)
+            axis.plot(content["steps_of_adaptation"], own["mean"], "o-", color=f"C{index}", label=own["learner"])
+            axis.fill_between(content["steps_of_adaptation"], low, high, color=f"C{index}", alpha=0.15, linewidth=0)
+        axis.set_title(f"{task}: new environments, {content['played_in']}")
+        axis.set_xlabel("policy gradients of adaptation")
+        axis.set_xticks(content["steps_of_adaptation"])
+    content = json.loads((FOLDER / "training.json").read_text())
+    for own in content["results"]:
+        axes[2].plot(own["curve"], label=own["rule"])
+    axes[2].set_title("CartPole-v1 from a fresh policy")
+    axes[2].set_xlabel("update")
+    for axis in axes:
+        axis.set_ylabel("mean return (95 % interval over runs)" if axis is not axes[2] else "mean return")
+        axis.grid(alpha=0.25)
+        axis.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(FOLDER / "curves.png", dpi=110)
+
+
+if __name__ == "__main__":
+    group()
