@@ -25,6 +25,7 @@ from l2l_opt.evaluation.gymnasium_play import cartpole_returns
 from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules import make_rule
+from l2l_opt.rules.base import UpdateRule
 from l2l_opt.schedules import Horizon
 from l2l_opt.students import Students, train
 from l2l_opt.tasks import make_task
@@ -45,7 +46,7 @@ class Recipe:
     Attributes:
         task: with options.
         rules: name of a learner -> the rule that it adapts by.
-        outer_steps: of each learner.
+        outer_steps: of each learner that adapts; one policy for all takes four times as many, each of a batch, not four.
         environments: of each run, drawn for an outer step.
     """
 
@@ -105,19 +106,17 @@ def with_rule(learner: Learner, rule: str, family: ControlTask) -> Learner:
 
 def tuned(learner: Learner, family: ControlTask, specs: list[str], environments: int) -> tuple[list[str], Tensor]:
     """The best of some rules for each number of steps, chosen in environments of their own; and its returns."""
+
+    def returns_of(spec: str, stream: Stream, environments: int) -> Tensor:
+        own = with_rule(learner, spec, family)
+        return returns_after_steps(own, family, stream=stream, environments=environments)
+
     trials = {
-        spec: returns_after_steps(
-            with_rule(learner, spec, family), family, stream=Stream.TUNING, environments=environments // 2
-        ).mean((1, 2))
+        spec: returns_of(spec, Stream.TUNING, environments // 2).mean((1, 2)).nan_to_num(nan=-torch.inf)
         for spec in specs
     }
     best = [max(specs, key=lambda spec, step=step: float(trials[spec][step])) for step in range(INNER_STEPS + 1)]
-    found = {
-        spec: returns_after_steps(
-            with_rule(learner, spec, family), family, stream=Stream.REPORTING, environments=environments
-        )
-        for spec in set(best)
-    }
+    found = {spec: returns_of(spec, Stream.REPORTING, environments) for spec in set(best)}
     return best, torch.stack([found[spec][step] for step, spec in enumerate(best)])
 
 
@@ -150,15 +149,18 @@ def adaptation(task: str, runs: int, environments: int) -> None:
     for name, rule in (recipe.rules | {"one policy": "sgd:lr=0.1"}).items():
         learner, began = fresh_learner(rule, family, runs=runs), time.process_time()
         inner_steps = 0 if name == "one policy" else INNER_STEPS
-        losses = []
+        # As many episodes for each learner.
+        outer_steps = recipe.outer_steps * (INNER_STEPS + 1) // (inner_steps + 1)
+        outer_returns = []
         for own in meta_train(
-            learner, family, outer_steps=recipe.outer_steps, inner_steps=inner_steps, environments=recipe.environments
+            learner, family, outer_steps=outer_steps, inner_steps=inner_steps, environments=recipe.environments
         ):
-            losses.append(own)
-            if len(losses) % 20 == 0:
-                print(name, len(losses), f"{time.process_time() - began:.0f} s", (-own.mean(1)).tolist(), flush=True)
+            outer_returns.append(own)
+            if len(outer_returns) % 20 == 0:
+                shown = "  ".join(f"{value:.1f}" for value in own.mean(1).tolist())
+                print(f"{name}, {len(outer_returns)}: {time.process_time() - began:.0f} s, {shown}", flush=True)
         seconds[name] = time.process_time() - began
-        curves[name] = (-torch.stack(losses).mean(-1)).tolist()
+        curves[name] = torch.stack(outer_returns).mean(-1).tolist()
         if inner_steps:
             returns = returns_after_steps(learner, family, stream=Stream.REPORTING, environments=environments)
             rows.append(row(name, [rule] * (INNER_STEPS + 1), returns))
@@ -191,38 +193,39 @@ def training(updates: int, seeds: int) -> None:
     family = make_task(task)
     assert isinstance(family, CartPole)
 
-    def run(spec: str, stream: Stream, count: int) -> tuple[Tensor, Tensor]:
-        """Returns while training ``[updates, count]`` and in gymnasium afterwards ``[count]``."""
+    def students_of(rule: UpdateRule, numbers: list[int], stream: Stream) -> Students:
+        horizon = Horizon(updates, updates)
+        return Students(rule, family, numbers=numbers, horizon=horizon, seed=0, stream=stream)
+
+    # Four students at every rate, all in one batch.
+    rates = torch.tensor(ADAM_RATES, dtype=torch.float64).log().repeat_interleave(4)
+    students = students_of(make_rule("adam"), [*range(4)] * len(ADAM_RATES), Stream.TUNING)
+    tried = (family.best_return - train(students, phi={"log_lr": rates})).unflatten(1, (len(ADAM_RATES), 4)).mean(-1)
+    scores = {"mean over training": tried.mean(0), "mean of the last tenth": tried[-updates // 10 :].mean(0)}
+    chosen = {name: f"adam:lr={ADAM_RATES[int(score.argmax())]}" for name, score in scores.items()}
+
+    results = []
+    for spec in dict.fromkeys(["default-2", *chosen.values()]):
         rule = load_rule(spec) if spec in list_pretrained() else make_rule(spec)
-        students = Students(
-            rule, family, numbers=range(count), horizon=Horizon(updates, updates), seed=0, stream=stream
-        )
-        curves = -train(students)
+        students = students_of(rule, list(range(seeds)), Stream.REPORTING)
+        curves = family.best_return - train(students)
         # A student's own tensors have an axis of one particle in front.
         params = tree_map(lambda *leaves: torch.cat(leaves), *(own.inner.params for own in students.members))
         physics = stacked([own.data for own in students.members])
-        real = cartpole_returns(family, params, physics, episodes=20, generator=make_generator(1, stream)).mean(1)
-        print(spec, stream.name, float(curves.mean()), float(real.mean()), flush=True)
-        return curves, real
-
-    tuning = {f"adam:lr={rate}": run(f"adam:lr={rate}", Stream.TUNING, 4)[0] for rate in ADAM_RATES}
-    by_end = max(tuning, key=lambda spec: float(tuning[spec][-updates // 10 :].mean()))
-    by_mean = max(tuning, key=lambda spec: float(tuning[spec].mean()))
-    results = []
-    for spec in dict.fromkeys(["default-2", by_end, by_mean]):
-        curves, real = run(spec, Stream.REPORTING, seeds)
-        figures = {"over training": curves.mean(0), "last tenth": curves[-updates // 10 :].mean(0), "gymnasium": real}
+        judge = make_generator(1, Stream.REPORTING)
+        figures = {
+            "mean over training": curves.mean(0),
+            "mean of the last tenth": curves[-updates // 10 :].mean(0),
+            "gymnasium after training": cartpole_returns(family, params, physics, episodes=20, generator=judge).mean(1),
+        }
+        summary = {name: mean_and_interval(value.double().tolist()) for name, value in figures.items()}
+        print(spec, {name: f"{mean:.1f} [{low:.1f}, {high:.1f}]" for name, (mean, (low, high)) in summary.items()})
         results.append(
             {
                 "rule": spec,
-                "chosen_by": []
-                if spec == "default-2"
-                else [n for n, s in (("end", by_end), ("mean", by_mean)) if s == spec],
+                "tuned_for": [name for name, best in chosen.items() if best == spec],
+                "figures": {name: {"mean": mean, "interval": [*bounds]} for name, (mean, bounds) in summary.items()},
                 "curve": curves.mean(1).tolist(),
-                **{
-                    name: dict(zip(("mean", "interval"), mean_and_interval(value.double().tolist()), strict=True))
-                    for name, value in figures.items()
-                },
             }
         )
     content = {
@@ -230,7 +233,7 @@ def training(updates: int, seeds: int) -> None:
         "updates": updates,
         "seeds": seeds,
         "results": results,
-        "adam_tuning": {spec: [float(c.mean()), float(c[-updates // 10 :].mean())] for spec, c in tuning.items()},
+        "adam_tuning": {"rates": ADAM_RATES} | {name: score.tolist() for name, score in scores.items()},
     }
     records.write(FOLDER / "training.json", content)
 

@@ -26,7 +26,7 @@ class CartPole(ControlTask):
 
     ``length``, ``masscart``, ``gravity`` and ``force_mag`` are CartPole-v1's times ``spread^u`` with u uniform in
     [-1, 1]; with ``swapped`` the force's sign is a coin's, so that no policy is right everywhere and each has to
-    adapt. Rewards are 1 a step, the one that lets the pole fall included.
+    adapt. Rewards are 1 a step, the one that lets the pole fall included; the loss is the number of steps missed.
 
     Args:
         spread: the largest factor of the physics, 1 or more; 1 for CartPole-v1's own.
@@ -67,6 +67,7 @@ class CartPole(ControlTask):
             steps=steps,
             discount=discount,
             memory=memory,
+            best_return=steps,
             device=device,
             dtype=dtype,
         )

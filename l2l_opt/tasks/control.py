@@ -1,4 +1,4 @@
-"""Reinforcement learning as a task family: a policy, an environment written in torch, and the policy gradient."""
+"""Reinforcement learning as a task family: a policy, an environment in torch, and the policy gradient."""
 
 import abc
 from typing import NamedTuple
@@ -33,20 +33,22 @@ class Episodes(NamedTuple):
 class ControlTask(abc.ABC):
     """A student is a policy; a batch is the randomness of E episodes, drawn beforehand; the loss plays them.
 
-    ``loss`` is minus the mean return of its episodes, and its derivatives are those of ``policy_gradient.surrogate``:
-    estimates of the derivatives of the *expected* return. So any rule trains a policy as it trains any other student,
-    curves of losses are curves of returns, and with second derivatives the inner steps are MAML's. The splits differ by
-    nothing but what is drawn: support episodes are "train", query episodes "test".
+    ``loss = best_return - mean return``, what the episodes of a batch miss, and its derivatives are those of
+    ``policy_gradient.surrogate``: estimates of the derivatives of the *expected* return. So any rule trains a policy as
+    it trains any other student, curves of losses are curves of returns, and with second derivatives the inner steps are
+    MAML's. Splits differ by nothing but what is drawn: support episodes are "train", query episodes "test".
 
     An environment is a subclass: ``sample`` draws what varies, ``start`` where episodes begin, ``step`` moves
-    them. All three work on tensors, under vmap, without Python branches on their values.
+    them. ``step`` works under vmap, so without Python branches on the values of tensors.
 
     Args:
         policy: the student.
         episodes: a batch, E.
         steps: of an episode at most, H.
-        discount: of rewards, a step; below 1 far rewards count less, which adds bias and takes variance away.
+        discount: of rewards, a step; below 1 far rewards count less, which adds bias and takes variance away. Only
+            derivatives know of it.
         memory: of ``surrogate``, for second derivatives only.
+        best_return: that no episode exceeds, so that losses are not negative; in units of reward.
         device: where tensors live.
         dtype: of all floating-point tensors.
 
@@ -65,6 +67,7 @@ class ControlTask(abc.ABC):
         steps: int,
         discount: float,
         memory: float,
+        best_return: float = 0.0,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
@@ -74,6 +77,7 @@ class ControlTask(abc.ABC):
             if value > 1:
                 raise ValueError(f"{key} must be at most 1; got {value!r}, use e.g. {key}=0.99")
         self.episodes, self.steps, self.discount, self.memory = episodes, steps, float(discount), float(memory)
+        self.best_return = float(best_return)
         self.device, self.dtype = torch.device(device), dtype
         self.policy = policy.to(device=self.device, dtype=dtype)
 
@@ -141,4 +145,5 @@ class ControlTask(abc.ABC):
         advantages = advantages_over_others(returns, played.alive)
         outputs = self.outputs(params, played.observations)
         log_probabilities = self.policy.log_probability(outputs, played.actions) * played.alive
-        return surrogate(log_probabilities, advantages, memory=self.memory) - played.rewards.sum(-1).mean()
+        missed = self.best_return - played.rewards.sum(-1).mean()
+        return missed + surrogate(log_probabilities, advantages, memory=self.memory)

@@ -4,7 +4,7 @@
     python scripts/examples/reinforcement_learning.py --task cartpole --rule rnnprop:output_scale=0.3 --outer-steps 100
 
 Needs no network. Environments are tasks like any other, so that the adaptation is ``unroll``: batch k is the episodes
-that are played before step k, and ``losses[k]`` minus their mean return.
+that are played before step k, and ``losses[k]`` what their mean return misses.
 """
 
 import math
@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_map
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules import make_rule
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.tasks import TaskFamily, make_task
+from l2l_opt.tasks import make_task
+from l2l_opt.tasks.control import ControlTask
 from l2l_opt.types import Batch, Params, TaskData
 from l2l_opt.unroll import InnerState, unroll
 
@@ -54,7 +55,7 @@ class Learner:
         return InnerState(theta, state, None), phi
 
 
-def fresh_learner(rule: str, family: TaskFamily, *, runs: int, seed: int = 0) -> Learner:
+def fresh_learner(rule: str, family: ControlTask, *, runs: int, seed: int = 0) -> Learner:
     """First weights as a student has them, and a rule's as it is made."""
     thetas, phis, made = [], [], None
     for run in range(runs):
@@ -73,7 +74,7 @@ def stacked(trees: list[Params]) -> Params:
 
 
 def draw(
-    family: TaskFamily, generators: list[torch.Generator], *, environments: int, batches: int
+    family: ControlTask, generators: list[torch.Generator], *, environments: int, batches: int
 ) -> tuple[TaskData, list[Batch]]:
     """Environments of each run, by its own generator, and so many batches of episodes in each."""
     data = [(family.sample(generator), generator) for generator in generators for _ in range(environments)]
@@ -83,7 +84,7 @@ def draw(
 
 def meta_train(
     learner: Learner,
-    family: TaskFamily,
+    family: ControlTask,
     *,
     outer_steps: int,
     inner_steps: int,
@@ -92,7 +93,7 @@ def meta_train(
     phi_lr: float = 1e-2,
     seed: int = 0,
 ) -> Iterator[Tensor]:
-    """Adam on theta and phi, whose rates fall as a cosine; ``-return`` after each inner step is the meta-loss.
+    """Adam on theta and phi, whose rates fall as a cosine; the meta-loss is what returns miss after each inner step.
 
     Args:
         learner: changed in place.
@@ -105,7 +106,7 @@ def meta_train(
         seed: of environments and episodes.
 
     Yields:
-        Losses ``[inner_steps + 1, R]`` of each outer step, before it.
+        Mean returns ``[inner_steps + 1, R]`` of each outer step, before it.
     """
     weights = [value.requires_grad_() for value in learner.theta.values()]
     rule_weights = [value.requires_grad_() for value in learner.phi.values()] if inner_steps else []
@@ -125,19 +126,19 @@ def meta_train(
         adam.step()
         adam.zero_grad()
         cosine.step()
-        yield losses.detach()
+        yield family.best_return - losses.detach()
 
 
 @torch.no_grad()
 def returns_while_adapting(
-    learner: Learner, family: TaskFamily, *, inner_steps: int, environments: int, seed: int = 0
+    learner: Learner, family: ControlTask, *, inner_steps: int, environments: int, seed: int = 0
 ) -> Tensor:
     """Mean returns ``[inner_steps + 1, R, environments]`` before and after each step, in environments never seen."""
     generators = [make_generator(seed, Stream.REPORTING, run) for run in range(learner.num_runs)]
     data, batches = draw(family, generators, environments=environments, batches=inner_steps + 1)
     inner, phi = learner.start(environments)
     _, losses = unroll(learner.rule, family, data, inner, batches, phi=phi)
-    return -losses.unflatten(1, (learner.num_runs, environments))
+    return family.best_return - losses.unflatten(1, (learner.num_runs, environments))
 
 
 @click.command(context_settings={"show_default": True})
@@ -149,6 +150,8 @@ def returns_while_adapting(
 def main(task: str, rule: str, outer_steps: int, inner_steps: int, environments: int) -> None:
     torch.set_num_threads(1)
     family = make_task(task)
+    if not isinstance(family, ControlTask):
+        raise click.BadParameter(f"a task must be of policies; got {task!r}, use navigation or cartpole")
     learner = fresh_learner(rule, family, runs=1)
 
     def show(outer_step: int) -> None:
