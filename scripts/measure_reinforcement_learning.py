@@ -17,7 +17,6 @@ import records
 import torch
 from examples.reinforcement_learning import Learner, draw, fresh_learner, meta_train, stacked
 from torch import Tensor
-from torch.func import vmap
 from torch.utils._pytree import tree_map
 
 from l2l_opt import list_pretrained, load_rule
@@ -46,28 +45,32 @@ class Recipe:
     Attributes:
         task: with options.
         rules: name of a learner -> the rule that it adapts by.
-        outer_steps: of each learner that adapts; one policy for all takes four times as many, each of a batch, not four.
+        outer_steps: of each learner that adapts; one policy for all takes four times as many, of one batch each.
         environments: of each run, drawn for an outer step.
+        theta_lr: Adam's rate for first weights.
     """
 
     task: str
     rules: dict[str, str]
     outer_steps: int
     environments: int
+    theta_lr: float
 
 
 RECIPES = {
     "navigation": Recipe(
         "navigation:episodes=10",
         {"maml": "sgd:lr=0.0003", "learned rule": "rnnprop:hidden_size=8,num_layers=1,output_scale=0.3"},
-        outer_steps=150,
+        outer_steps=120,
         environments=5,
+        theta_lr=1e-2,
     ),
     "cartpole": Recipe(
         "cartpole:episodes=10",
         {"maml": "sgd:lr=0.01", "learned rule": "rnnprop:hidden_size=8,num_layers=1,output_scale=0.3"},
-        outer_steps=120,
+        outer_steps=80,
         environments=4,
+        theta_lr=5e-3,
     ),
 }
 
@@ -77,26 +80,37 @@ def group() -> None:
     torch.set_num_threads(1)
 
 
-def returns_after_steps(
-    learner: Learner, family: ControlTask, *, stream: Stream, environments: int, episodes: int = 20
-) -> Tensor:
-    """``[INNER_STEPS + 1, R, environments]``: returns of fresh episodes, played after each step of adaptation."""
+def returns_while_adapting(learner: Learner, family: ControlTask, *, stream: Stream, environments: int) -> Tensor:
+    """``[INNER_STEPS + 1, R, environments]``: returns of the episodes that are learned from, and of as many at the end."""
     generators = [make_generator(0, stream, run) for run in range(learner.num_runs)]
     data, batches = draw(family, generators, environments=environments, batches=INNER_STEPS + 1)
     inner, phi = learner.start(environments)
-    judge = make_generator(1, stream)
-    returns = []
+    with torch.no_grad():
+        _, losses = unroll(learner.rule, family, data, inner, batches, phi=phi)
+    return family.best_return - losses.unflatten(1, (learner.num_runs, environments))
+
+
+def returns_in_gymnasium(
+    learner: Learner, family: CartPole, *, stream: Stream, environments: int, episodes: int = 20
+) -> Tensor:
+    """The same environments and steps, but the returns are of fresh episodes in gymnasium's own."""
+    generators = [make_generator(0, stream, run) for run in range(learner.num_runs)]
+    data, batches = draw(family, generators, environments=environments, batches=INNER_STEPS + 1)
+    inner, phi = learner.start(environments)
+    judge, returns = make_generator(1, stream), []
     with torch.no_grad():
         for step in range(INNER_STEPS + 1):
-            if isinstance(family, CartPole):
-                played = cartpole_returns(family, inner.params, data, episodes=episodes, generator=judge).mean(1)
-            else:
-                _, (batch,) = draw(family, [judge], environments=len(batches[0]["start"]), batches=1)
-                played = vmap(family.episode_return)(inner.params, data, batch)
+            played = cartpole_returns(family, inner.params, data, episodes=episodes, generator=judge).mean(1)
             returns.append(played.unflatten(0, (learner.num_runs, environments)))
             if step < INNER_STEPS:
                 inner, _ = unroll(learner.rule, family, data, inner, batches[step : step + 2], phi=phi)
     return torch.stack(returns)
+
+
+def reported_returns(learner: Learner, family: ControlTask, environments: int) -> Tensor:
+    """``[INNER_STEPS + 1, R, environments]``, in environments that nothing else has seen."""
+    play = returns_in_gymnasium if isinstance(family, CartPole) else returns_while_adapting
+    return play(learner, family, stream=Stream.REPORTING, environments=environments)  # type: ignore[arg-type]
 
 
 def with_rule(learner: Learner, rule: str, family: ControlTask) -> Learner:
@@ -107,16 +121,13 @@ def with_rule(learner: Learner, rule: str, family: ControlTask) -> Learner:
 def tuned(learner: Learner, family: ControlTask, specs: list[str], environments: int) -> tuple[list[str], Tensor]:
     """The best of some rules for each number of steps, chosen in environments of their own; and its returns."""
 
-    def returns_of(spec: str, stream: Stream, environments: int) -> Tensor:
+    trials: dict[str, Tensor] = {}
+    for spec in specs:
         own = with_rule(learner, spec, family)
-        return returns_after_steps(own, family, stream=stream, environments=environments)
-
-    trials = {
-        spec: returns_of(spec, Stream.TUNING, environments // 2).mean((1, 2)).nan_to_num(nan=-torch.inf)
-        for spec in specs
-    }
+        returns = returns_while_adapting(own, family, stream=Stream.TUNING, environments=5)
+        trials[spec] = returns.mean((1, 2)).nan_to_num(nan=-torch.inf)
     best = [max(specs, key=lambda spec, step=step: float(trials[spec][step])) for step in range(INNER_STEPS + 1)]
-    found = {spec: returns_of(spec, Stream.REPORTING, environments) for spec in set(best)}
+    found = {spec: reported_returns(with_rule(learner, spec, family), family, environments) for spec in set(best)}
     return best, torch.stack([found[spec][step] for step, spec in enumerate(best)])
 
 
@@ -153,7 +164,12 @@ def adaptation(task: str, runs: int, environments: int) -> None:
         outer_steps = recipe.outer_steps * (INNER_STEPS + 1) // (inner_steps + 1)
         outer_returns = []
         for own in meta_train(
-            learner, family, outer_steps=outer_steps, inner_steps=inner_steps, environments=recipe.environments
+            learner,
+            family,
+            outer_steps=outer_steps,
+            inner_steps=inner_steps,
+            environments=recipe.environments,
+            theta_lr=recipe.theta_lr,
         ):
             outer_returns.append(own)
             if len(outer_returns) % 20 == 0:
@@ -162,7 +178,7 @@ def adaptation(task: str, runs: int, environments: int) -> None:
         seconds[name] = time.process_time() - began
         curves[name] = torch.stack(outer_returns).mean(-1).tolist()
         if inner_steps:
-            returns = returns_after_steps(learner, family, stream=Stream.REPORTING, environments=environments)
+            returns = reported_returns(learner, family, environments)
             rows.append(row(name, [rule] * (INNER_STEPS + 1), returns))
         else:
             rows.append(row(name, *tuned(learner, family, plain, environments)))

@@ -1,10 +1,13 @@
-"""The examples of other people's training loops: a resumed run is the whole run, bit for bit."""
+"""The examples: in other people's training loops a resumed run is the whole run, bit for bit; policies learn."""
 
 import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
+
+from l2l_opt.tasks import make_task
 
 EXAMPLES = Path(__file__).parent.parent / "scripts" / "examples"
 
@@ -58,3 +61,57 @@ def test_accelerate_resumes_bit_for_bit(tmp_path):
     assert resumed == whole[23:]
     assert whole[-1] < 0.5 * whole[0]
     assert_same(made, made_again)
+
+
+SMALL_NAVIGATION = "navigation:steps=20,episodes=6,hidden=8"
+
+
+def test_meta_training_makes_policies_adapt():
+    maml, family = example("reinforcement_learning"), make_task(SMALL_NAVIGATION)
+    learner = maml.fresh_learner("sgd:lr=0.01", family, runs=2)
+    first = {name: value.clone() for name, value in learner.theta.items()}
+    rate = learner.phi["log_lr"].clone()
+
+    def after():
+        return maml.returns_while_adapting(learner, family, inner_steps=2, environments=20).mean(-1)
+
+    before = after()
+    returns = list(maml.meta_train(learner, family, outer_steps=60, inner_steps=2, environments=6))
+    assert len(returns) == 60
+    assert all(own.shape == (3, 2) for own in returns)
+    trained = after()
+    # One policy cannot know the goal; two steps later it does.
+    assert (trained[2] > trained[0] + 0.3).all()
+    assert (trained[2] > before[2] + 0.3).all()
+    assert all((learner.theta[name] != value).any() for name, value in first.items())
+    assert (learner.phi["log_lr"] != rate).all()
+
+
+def test_runs_side_by_side_know_nothing_of_each_other():
+    maml, family = example("reinforcement_learning"), make_task(SMALL_NAVIGATION, dtype=torch.float64)
+    thetas = []
+    for runs in (1, 2):
+        learner = maml.fresh_learner("rnnprop:hidden_size=4", family, runs=runs)
+        for _ in maml.meta_train(learner, family, outer_steps=2, inner_steps=1, environments=2):
+            pass
+        thetas.append(learner.theta)
+    for name, value in thetas[0].items():
+        torch.testing.assert_close(thetas[1][name][:1], value, rtol=1e-6, atol=1e-9)
+        assert (thetas[1][name][0] != thetas[1][name][1]).any() or name == "log_deviation"
+
+
+def test_reinforcement_learning_from_the_command_line():
+    main = example("reinforcement_learning").main
+    short = ["--task", SMALL_NAVIGATION, "--outer-steps", "1", "--inner-steps", "1", "--environments", "2"]
+    done = CliRunner().invoke(main, short)
+    assert done.exit_code == 0, done.output
+    assert len(done.output.splitlines()) == 3
+    refused = CliRunner().invoke(main, ["--task", "quadratics"])
+    assert refused.exit_code == 2
+    assert "a task must be of policies; got 'quadratics'" in refused.output
+
+
+def test_a_shipped_rule_trains_a_policy_in_gymnasiums_own_environment():
+    returns = example("gymnasium_policy").train("CartPole-v1", rule="default-2", updates=40, episodes=8, steps=60)
+    assert len(returns) == 40
+    assert sum(returns[-5:]) > 1.5 * sum(returns[:5])
