@@ -7,6 +7,7 @@ DIR/checkpoint/        the last two checkpoints
 DIR/events/            TensorBoard's
 """
 
+import abc
 import contextlib
 import datetime
 import json
@@ -19,13 +20,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from l2l_opt import __version__
 from l2l_opt.checkpoint import FileFormatError, load_tree, make_writable_folder, save_rule, save_tree, write_atomically
+from l2l_opt.distributed import Ranks
 from l2l_opt.meta_trainer import MetaTrainer, OuterStep, Validation
 from l2l_opt.rules.base import UpdateRule
 
@@ -50,16 +52,47 @@ STUDENTS_DEPEND_ON = {
 """Options without which a checkpoint's students mean nothing."""
 
 
+class Trainer(Protocol):
+    """An outer loop that can be stopped after any outer step and gone on from (``MetaTrainer``, ``MetaLearner``)."""
+
+    rule: UpdateRule
+    outer_steps: int
+    outer_steps_done: int
+    num_skipped: int
+    seconds: float
+    seed: int
+    last_validated: int
+    best: Validation | None
+    ranks: Ranks
+
+    def validate(self) -> Validation: ...
+
+    def run(
+        self,
+        *,
+        should_stop: Callable[[], bool],
+        on_outer_step: Callable[[OuterStep], Any],
+        on_validation: Callable[[Validation], Any],
+    ) -> bool: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any], *, with_students: bool) -> None: ...
+
+
+AnyTrainer = TypeVar("AnyTrainer", bound=Trainer)
+
+
 class Observer(Protocol):
     """Someone who watches a run: a progress bar, TensorBoard."""
 
-    def on_outer_step(self, trainer: MetaTrainer, step: OuterStep) -> None: ...
+    def on_outer_step(self, trainer: Any, step: OuterStep) -> None: ...
 
-    def on_validation(self, trainer: MetaTrainer, validation: Validation) -> None: ...
+    def on_validation(self, trainer: Any, validation: Validation) -> None: ...
 
 
-class MetaTrainingRun:
-    """Runs a ``MetaTrainer`` in a folder.
+class ResumableRun(abc.ABC, Generic[AnyTrainer]):
+    """Runs an outer loop in a folder.
 
     Args:
         folder: where everything is written; made if need be.
@@ -76,7 +109,7 @@ class MetaTrainingRun:
     def __init__(
         self,
         folder: Path,
-        trainer: MetaTrainer,
+        trainer: AnyTrainer,
         *,
         options: Mapping[str, Any],
         card: Mapping[str, Any],
@@ -158,16 +191,17 @@ class MetaTrainingRun:
         save_tree({"options": self.options, "trainer": state}, path)
         for old in self._checkpoint_paths()[:-CHECKPOINTS_KEPT]:
             old.unlink()
-        self._write_results(trainer.best_rule(), trainer.best, finished=finished)
+        self._write_results(trainer.best, finished=finished)
 
-    def _write_results(self, best_rule: UpdateRule, best: Validation | None, *, finished: bool) -> None:
+    @abc.abstractmethod
+    def save_artefacts(self, card: Mapping[str, Any], *, latest_is_best: bool) -> dict[str, str]:
+        """Write the best so far and the latest; returns their digests by name."""
+
+    def _write_results(self, best: Validation | None, *, finished: bool, latest_is_best: bool = False) -> None:
         trainer = self.trainer
         figure = None if best is None or not math.isfinite(best.figure) else best.figure
         figures = {"validation": figure, "validation_outer_step": None if best is None else best.outer_step}
-        digests = {
-            "rule": save_rule(best_rule, self.folder / "rule.safetensors", card=self._card(figures)),
-            "last": save_rule(trainer.rule, self.folder / "last.safetensors", card=self._card(figures)),
-        }
+        digests = self.save_artefacts(self._card(figures), latest_is_best=latest_is_best)
         record = {
             "options": self.options,
             "outer_step": trainer.outer_steps_done,
@@ -187,7 +221,7 @@ class MetaTrainingRun:
         validation = trainer.validate()
         observe_validation(validation)
         if self.ranks.is_first and (trainer.best is None or validation.figure < trainer.best.figure):
-            self._write_results(trainer.rule, validation, finished=False)
+            self._write_results(validation, finished=False, latest_is_best=True)
 
     def _card(self, figures: Mapping[str, Any]) -> dict[str, Any]:
         return self.card | {
@@ -241,6 +275,18 @@ class MetaTrainingRun:
             except FileFormatError as error:
                 self.say(f"passing over a checkpoint: {error}")
         return None
+
+
+class MetaTrainingRun(ResumableRun[MetaTrainer]):
+    """Runs a ``MetaTrainer`` in a folder: ``rule.safetensors`` is its best rule, ``last.safetensors`` its latest."""
+
+    def save_artefacts(self, card: Mapping[str, Any], *, latest_is_best: bool) -> dict[str, str]:
+        latest = self.trainer.rule
+        best = latest if latest_is_best else self.trainer.best_rule()
+        return {
+            name: save_rule(rule, self.folder / f"{name}.safetensors", card=card)
+            for name, rule in (("rule", best), ("last", latest))
+        }
 
 
 def refuse_unusable_folder(folder: Path, *, resume: bool) -> None:

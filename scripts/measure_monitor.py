@@ -71,7 +71,13 @@ def main(widths: tuple[int, ...], out: Path) -> None:
                     with UnrollMonitor(optimizer, writer):
                         watched.append(seconds_a_step(model, optimizer, data, steps))
             ratio = statistics.median(w / p for w, p in zip(watched, plain, strict=True))
-            row = {"width": width, "optimizer": name, "steps": steps, "seconds": statistics.median(plain), "ratio": ratio}
+            row = {
+                "width": width,
+                "optimizer": name,
+                "steps": steps,
+                "seconds": statistics.median(plain),
+                "ratio": ratio,
+            }
             rows.append(row)
             click.echo(f"{width:>5} {name:<14} {1e3 * row['seconds']:.3f} ms a step, {ratio:.3f} times with a monitor")
     records.write(out / "monitor.json", {"rounds": ROUNDS, "rows": rows})

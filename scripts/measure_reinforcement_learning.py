@@ -15,7 +15,7 @@ from typing import Any
 import click
 import records
 import torch
-from examples.reinforcement_learning import Learner, draw, fresh_learner, meta_train, stacked
+from side_by_side import Learner, draw, fresh_learner, meta_train, stacked
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
@@ -81,7 +81,7 @@ def group() -> None:
 
 
 def returns_while_adapting(learner: Learner, family: ControlTask, *, stream: Stream, environments: int) -> Tensor:
-    """``[INNER_STEPS + 1, R, environments]``: returns of the episodes that are learned from, and of as many at the end."""
+    """``[INNER_STEPS + 1, R, environments]``: returns of the episodes that are learned from, and of as many more."""
     generators = [make_generator(0, stream, run) for run in range(learner.num_runs)]
     data, batches = draw(family, generators, environments=environments, batches=INNER_STEPS + 1)
     inner, phi = learner.start(environments)

@@ -18,7 +18,12 @@ def _one_thread_and_one_seed():
 def small_rule(name: str, **options) -> UpdateRule:
     """A fresh rule, small where its size is free."""
     parts = [{"rule": "lstm", "config": {"hidden_size": 3}, "name": "weight"}, {"rule": "rnnprop:hidden_size=3"}]
-    sizes = {"lstm": {"hidden_size": 4}, "rnnprop": {"hidden_size": 4}, "composed": {"parts": parts}}
+    sizes = {
+        "lstm": {"hidden_size": 4},
+        "meta-lstm": {"hidden_size": 4},
+        "rnnprop": {"hidden_size": 4},
+        "composed": {"parts": parts},
+    }
     # Tests run for some hundred steps, in which the larger steps of shorter runs would magnify rounding.
     sizes |= {"scale-free": {"usual_run": 100}}
     return make_rule(name, **{**sizes.get(name, {}), **options})

@@ -68,36 +68,15 @@ SMALL_NAVIGATION = "navigation:steps=20,episodes=6,hidden=8"
 
 def test_meta_training_makes_policies_adapt():
     maml, family = example("reinforcement_learning"), make_task(SMALL_NAVIGATION)
-    learner = maml.fresh_learner("sgd:lr=0.01", family, runs=2)
-    first = {name: value.clone() for name, value in learner.theta.items()}
-    rate = learner.phi["log_lr"].clone()
-
-    def after():
-        return maml.returns_while_adapting(learner, family, inner_steps=2, environments=20).mean(-1)
-
-    before = after()
-    returns = list(maml.meta_train(learner, family, outer_steps=60, inner_steps=2, environments=6))
-    assert len(returns) == 60
-    assert all(own.shape == (3, 2) for own in returns)
-    trained = after()
+    learner = maml.fresh_learner(family, "sgd:lr=0.01", outer_steps=60, inner_steps=2, environments=6)
+    first, rate = {name: value.clone() for name, value in learner.theta.items()}, learner.rule.log_lr.clone()
+    before = maml.returns_after_steps(learner, most=2, environments=30)
+    assert learner.run()
+    after = maml.returns_after_steps(learner, most=2, environments=30)
     # One policy cannot know the goal; two steps later it does.
-    assert (trained[2] > trained[0] + 0.3).all()
-    assert (trained[2] > before[2] + 0.3).all()
+    assert after[2] > max(after[0], before[2]) + 0.3
     assert all((learner.theta[name] != value).any() for name, value in first.items())
-    assert (learner.phi["log_lr"] != rate).all()
-
-
-def test_runs_side_by_side_know_nothing_of_each_other():
-    maml, family = example("reinforcement_learning"), make_task(SMALL_NAVIGATION, dtype=torch.float64)
-    thetas = []
-    for runs in (1, 2):
-        learner = maml.fresh_learner("rnnprop:hidden_size=4", family, runs=runs)
-        for _ in maml.meta_train(learner, family, outer_steps=2, inner_steps=1, environments=2):
-            pass
-        thetas.append(learner.theta)
-    for name, value in thetas[0].items():
-        torch.testing.assert_close(thetas[1][name][:1], value, rtol=1e-6, atol=1e-9)
-        assert (thetas[1][name][0] != thetas[1][name][1]).any() or name == "log_deviation"
+    assert learner.rule.log_lr != rate
 
 
 def test_reinforcement_learning_from_the_command_line():

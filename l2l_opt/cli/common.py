@@ -11,7 +11,10 @@ import click
 import torch
 
 from l2l_opt.checkpoint import FileFormatError, load_rule, make_writable_folder
-from l2l_opt.rules import UpdateRule
+from l2l_opt.pretrained import list_pretrained
+from l2l_opt.randomness import Stream, make_generator
+from l2l_opt.registry import parse_spec
+from l2l_opt.rules import RULES, UpdateRule, make_rule
 from l2l_opt.tasks.mixture import Tasks, make_tasks
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -132,3 +135,20 @@ def prepare(rule: str, task: str, folder: Path, *, device: str, threads: int, dt
     family = read_tasks(task, device=place, dtype=dtype)
     make_writable_folder(folder)
     return teacher, family
+
+
+def read_rule(rule: str, *, seed: int) -> UpdateRule:
+    """A fresh rule by its registered name, or the one that an artefact holds.
+
+    Raises:
+        ValueError: neither.
+    """
+    name, _ = parse_spec(rule)
+    if name in RULES.names():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(make_generator(seed, Stream.RULE).initial_seed())
+            return make_rule(rule)
+    if Path(rule).exists() or rule in list_pretrained():
+        return load_rule(rule)
+    RULES.factory(name)  # Raises, and says which names there are.
+    raise AssertionError(rule)

@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": ("l2l_opt.cli.evaluate:evaluate", "Judge a rule against tuned baselines."),
     "inspect": ("l2l_opt.cli.inspect:inspect", "Write one instrumented unroll to TensorBoard."),
     "report": ("l2l_opt.cli.report:report", "Write one page about a rule or a meta-training run."),
+    "few-shot": ("l2l_opt.cli.few_shot:few_shot", "Learn from a handful of examples."),
     "show": ("l2l_opt.cli.show:show", "Print an artefact's card."),
     "list": ("l2l_opt.cli.list:list_names", "List tasks, rules, estimators or shipped artefacts."),
 }

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -12,8 +11,8 @@ from typing import Any
 import click
 import torch
 
-from l2l_opt.checkpoint import load_rule
-from l2l_opt.cli.common import DTYPES, device_options, read_device, read_tasks, wrong_usage
+from l2l_opt.cli.common import DTYPES, device_options, read_device, read_rule, read_tasks, wrong_usage
+from l2l_opt.cli.endings import say_ending
 from l2l_opt.cli.progress import MetaTrainingProgress
 from l2l_opt.distributed import Ranks, joined, launch, local_device, under_launcher
 from l2l_opt.estimators import ESTIMATORS, MetaGradientEstimator, MetaLoss
@@ -24,10 +23,8 @@ from l2l_opt.inspection.profile import MetaTrainingProfile
 from l2l_opt.meta_trainer import MetaTrainer
 from l2l_opt.meta_training_run import MetaTrainingRun, Observer
 from l2l_opt.planning import Plan, gibibytes, plan, plan_of_students
-from l2l_opt.pretrained import list_pretrained
-from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.registry import parse_spec
-from l2l_opt.rules import RULES, UpdateRule, make_rule
+from l2l_opt.rules import make_rule
 from l2l_opt.schedules import Horizon
 from l2l_opt.tasks.augmentation import Scales, augment
 
@@ -248,28 +245,9 @@ def _meta_train(
                 observers.append(stack.enter_context(contextlib.closing(MetaTrainingProfile(out))))
         ending = run.go(minutes=minutes, checkpoint_every=checkpoint_every, observers=observers)
     if ranks.is_first:
-        _say_ending(ending, out, trainer, as_json=as_json)
+        say_ending(ending, out, trainer, artefact="rule", as_json=as_json)
     elif ending.startswith("SIG"):
         raise SystemExit(1)
-    if ending.startswith("SIG"):
-        raise click.ClickException(
-            f"a run must reach its last outer step to be done; got {ending} after {trainer.outer_steps_done}, "
-            "go on with --resume"
-        )
-
-
-def _say_ending(ending: str, out: Path, trainer: MetaTrainer, *, as_json: bool) -> None:
-    record = json.loads((out / "run.json").read_text())
-    if as_json:
-        click.echo(json.dumps(record, indent=2))
-        return
-    figure = record["figures"]["validation"]
-    shown = "none yet" if figure is None or not math.isfinite(figure) else f"{figure:.4g}"
-    click.echo(
-        f"{ending} after outer step {record['outer_step']} of {trainer.outer_steps}, best validation figure {shown}"
-    )
-    click.echo(f"rule: {out / 'rule.safetensors'}")
-    click.echo(f"curves: tensorboard --logdir {out / 'events'}")
 
 
 def _say_what_cannot_fit(ranks: Ranks, as_json: bool, bound: Plan) -> None:
@@ -311,7 +289,7 @@ def _read_trainer(rule: str, ranks: Ranks, on_bound: Callable[[Plan], None], **o
         "staggered": options["staggered"],
         "group_size": options["group_size"],
     }
-    teacher = _read_rule(rule, seed=options["seed"]).to(device=device, dtype=DTYPES[dtype])
+    teacher = read_rule(rule, seed=options["seed"]).to(device=device, dtype=DTYPES[dtype])
     tasks = read_tasks(options["task"], device=device, dtype=dtype)
     estimator = _make_estimator(lives, **options)
     share = len(ranks.share(range(options["students"])))
@@ -360,15 +338,3 @@ def _make_estimator(lives: dict[str, Any], **options: Any) -> MetaGradientEstima
 
 def _read_scales(text: str | None) -> Scales | None:
     return None if text is None else Scales.parse(text)
-
-
-def _read_rule(rule: str, *, seed: int) -> UpdateRule:
-    name, _ = parse_spec(rule)
-    if name in RULES.names():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(make_generator(seed, Stream.RULE).initial_seed())
-            return make_rule(rule)
-    if Path(rule).exists() or rule in list_pretrained():
-        return load_rule(rule)
-    RULES.factory(name)  # Raises, and says which names there are.
-    raise AssertionError(rule)

@@ -6,7 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from l2l_opt.meta_trainer import MetaTrainer, OuterStep, Validation
+from l2l_opt.meta_trainer import OuterStep, Validation
+from l2l_opt.meta_training_run import Trainer
 
 
 class MetaTrainingProgress:
@@ -17,7 +18,7 @@ class MetaTrainingProgress:
         minutes: the run's time budget, or None.
     """
 
-    def __init__(self, trainer: MetaTrainer, *, minutes: float | None):
+    def __init__(self, trainer: Trainer, *, minutes: float | None):
         self.console = Console(stderr=True)
         self.figure, self.throughput = "validation ...", ""
         self.seconds, self.coordinate_steps = 0.0, 0
@@ -41,13 +42,13 @@ class MetaTrainingProgress:
             "", total=trainer.outer_steps, completed=trainer.outer_steps_done, figure=self.figure
         )
 
-    def on_outer_step(self, trainer: MetaTrainer, step: OuterStep) -> None:
+    def on_outer_step(self, trainer: Trainer, step: OuterStep) -> None:
         self.seconds += step.seconds
         self.coordinate_steps += step.coordinate_steps
         self.throughput = f", {self.coordinate_steps / self.seconds:.3g} coordinates/s"
         self.progress.update(self.bar, completed=step.number, figure=self.figure + self.throughput + _skipped(trainer))
 
-    def on_validation(self, trainer: MetaTrainer, validation: Validation) -> None:
+    def on_validation(self, trainer: Trainer, validation: Validation) -> None:
         best = min(validation.figure, trainer.best.figure if trainer.best is not None else validation.figure)
         self.figure = f"validation {validation.figure:.4g} (best {best:.4g})"
         self.progress.update(self.bar, figure=self.figure)
@@ -68,5 +69,5 @@ class MetaTrainingProgress:
         self.progress.stop()
 
 
-def _skipped(trainer: MetaTrainer) -> str:
+def _skipped(trainer: Trainer) -> str:
     return f", {trainer.num_skipped} skipped (meta-gradient not finite)" if trainer.num_skipped else ""

@@ -1,6 +1,6 @@
 """The teacher: update rules, learned and hand-designed. Importing this package registers them all."""
 
-from l2l_opt.rules import compact, composed, hand_designed, lstm, rnnprop, scale_free
+from l2l_opt.rules import compact, composed, hand_designed, lstm, meta_lstm, rnnprop, scale_free
 from l2l_opt.rules.base import RULES, UpdateRule, make_rule, register_rule
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "hand_designed",
     "lstm",
     "make_rule",
+    "meta_lstm",
     "register_rule",
     "rnnprop",
     "scale_free",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from l2l_opt.tasks.base import Split
-from l2l_opt.tasks.module_task import draw_params
+from l2l_opt.tasks.module_task import fresh_parameters, reset_parameters
 from l2l_opt.tasks.options import check_numbers, check_positive_integers
 from l2l_opt.tasks.policies import Policy
 from l2l_opt.tasks.policy_gradient import advantages_over_others, returns_to_go, surrogate
@@ -107,7 +107,7 @@ class ControlTask(abc.ABC):
         return states
 
     def init_params(self, data: TaskData, generator: torch.Generator) -> Params:
-        return draw_params(self.policy, generator, device=self.device)
+        return fresh_parameters(self.policy, reset_parameters, generator, self.device)
 
     def sample_batch(self, data: TaskData, generator: torch.Generator, split: Split = "train") -> Batch:
         """``start [E, num_states]`` and ``noise [H, E, ...]``, which makes actions of what the policy says."""
@@ -137,6 +137,10 @@ class ControlTask(abc.ABC):
     def episode_return(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
         """The mean return of a batch's episodes, not discounted: 0-dim, in units of reward."""
         return self.play(params, data, batch).rewards.sum(-1).mean()
+
+    def score(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
+        """What few-shot learners are judged by: ``episode_return``."""
+        return self.episode_return(params, data, batch)
 
     def loss(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
         # Played without a graph and looked at once more, all steps in one batch, to be differentiated.

@@ -84,7 +84,7 @@ def load_idx(name: str, *, root: str | os.PathLike[str] | None = None) -> ImageD
         FileNotFoundError: nothing found; the message names every place and how to get the files.
         ValueError: a file that is not idx, or images and labels that differ in number.
     """
-    folders = _candidate_folders(name, root)
+    folders = candidate_folders(name, root)
     for folder in folders:
         paths = {split: [_existing(folder / file) for file in files] for split, files in IDX_FILES.items()}
         if all(path is not None for pair in paths.values() for path in pair):
@@ -122,7 +122,7 @@ def load_cifar10(*, root: str | os.PathLike[str] | None = None) -> ImageData:
         FileNotFoundError: nothing found; the message names every place and how to get the files.
         ValueError: a file that is not what its name says.
     """
-    folders = _candidate_folders("cifar10", root)
+    folders = candidate_folders("cifar10", root)
     train_names, test_names = [f"data_batch_{number}" for number in range(1, 6)], ["test_batch"]
     for folder in folders:
         for suffix, read in ((".bin", _read_cifar_records), (".png", _read_cifar_rows)):
@@ -175,7 +175,8 @@ def _how_to_get(name: str) -> str:
     return "fetch them from the data set's authors"
 
 
-def _candidate_folders(name: str, root: str | os.PathLike[str] | None) -> list[Path]:
+def candidate_folders(name: str, root: str | os.PathLike[str] | None) -> list[Path]:
+    """Where a data set may lie: in ``root``, ``$L2L_OPT_DATA``, the user's cache folder, Debian's folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "l2l_opt"
     places = [Path(root)] if root else []
     places += [Path(os.environ[DATA_VARIABLE])] if os.environ.get(DATA_VARIABLE) else []

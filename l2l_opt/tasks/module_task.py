@@ -103,7 +103,7 @@ class ModuleTask:
         return {}
 
     def init_params(self, data: TaskData, generator: torch.Generator) -> Params:
-        return draw_params(self.module, generator, init_fn=self.init_fn, device=self.device)
+        return fresh_parameters(self.module, self.init_fn, generator, self.device)
 
     def sample_batch(self, data: TaskData, generator: torch.Generator, split: Split = "train") -> Batch:
         """``index [batch_size]``, the examples of the split that are drawn."""
@@ -165,26 +165,15 @@ class ModuleTask:
             )
 
 
-def draw_params(
-    module: nn.Module,
-    generator: torch.Generator,
-    *,
-    init_fn: Callable[[nn.Module], Any] | None = None,
-    device: torch.device | str = "cpu",
+def fresh_parameters(
+    module: nn.Module, init_fn: Callable[[nn.Module], Any], generator: torch.Generator, device: torch.device
 ) -> Params:
-    """Fresh weights of a module, whose own are not touched.
-
-    Args:
-        module: whose weights they are.
-        generator: what they depend on.
-        init_fn: draws weights in place with torch's global generator; ``reset_parameters`` where None.
-        device: where they go.
-    """
+    """A module's weights drawn anew by ``init_fn``; the module's own are not touched."""
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
     template = copy.deepcopy(module).cpu()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        (init_fn or reset_parameters)(template)
+        init_fn(template)
     return {name: param.detach().to(device) for name, param in template.named_parameters()}
 
 

@@ -1,0 +1,49 @@
+"""A few-shot meta-training run on disk.
+
+DIR/learner.safetensors  best on the validation episodes
+DIR/last.safetensors     after the last outer step
+DIR/rule.safetensors     the best learner's rule, where it was learned and is of use to other students
+DIR/run.json, DIR/checkpoint/, DIR/events/ as in l2l_opt.meta_training_run
+"""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from l2l_opt.checkpoint import save_rule
+from l2l_opt.few_shot.learner import Recipe, load_weights, save_learner, ships_rule
+from l2l_opt.few_shot.meta_learner import MetaLearner
+from l2l_opt.meta_training_run import ResumableRun
+
+
+class FewShotRun(ResumableRun[MetaLearner]):
+    """Runs a ``MetaLearner`` in a folder.
+
+    Args:
+        folder: where everything is written.
+        trainer: freshly built.
+        recipe: what its learner is built from.
+        options: as in ``ResumableRun``, with ``card``, ``resume``, ``allow_changed_options`` and ``say``.
+    """
+
+    def __init__(self, folder: Path, trainer: MetaLearner, *, recipe: Recipe, **options: Any):
+        self.recipe = recipe
+        super().__init__(folder, trainer, **options)
+
+    def save_artefacts(self, card: Mapping[str, Any], *, latest_is_best: bool) -> dict[str, str]:
+        learner = self.trainer
+        latest = {
+            "theta": {name: p.detach() for name, p in learner.theta.items()},
+            "phi": {name: weight.detach() for name, weight in learner.rule.named_parameters()},
+        }
+        best = latest if latest_is_best else {"theta": learner.best_theta, "phi": learner.best_phi}
+        digests = {
+            name: save_learner(self.folder / f"{name}.safetensors", self.recipe, **weights, card=card)
+            for name, weights in (("learner", best), ("last", latest))
+        }
+        if ships_rule(learner.method):
+            rule = copy.deepcopy(learner.rule)
+            load_weights(rule, best["phi"])
+            digests["rule"] = save_rule(rule, self.folder / "rule.safetensors", card=card)
+        return digests

@@ -1,0 +1,180 @@
+"""An episode as a task: the same model for all, whose examples are the episode's data."""
+
+import copy
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from l2l_opt.few_shot.episodes import EpisodeSource
+from l2l_opt.tasks.base import Split, TaskFamily
+from l2l_opt.tasks.module_task import fresh_parameters, reset_parameters
+from l2l_opt.types import Batch, Params, TaskData
+
+BatchNorm = Literal["transductive", "support"]
+BATCH_NORMS: tuple[BatchNorm, ...] = ("transductive", "support")
+
+
+class EpisodeTask:
+    """A task family whose students are episodes: trained on the support set, judged on the query set.
+
+    Args:
+        model: any module from a batch of inputs to outputs; its own weights are not touched.
+        episodes: where they come from.
+        loss_fn: ``loss_fn(outputs, targets) -> scalar``; cross-entropy of classes and squared error of numbers where
+            None.
+        batch_norm: whose statistics batch norm takes. ``"transductive"``: those of the batch at hand, so that query
+            examples are seen together, as in the papers; ``"support"``: those of the support set.
+        init_fn: draws fresh weights in place; by default ``reset_parameters()`` of every submodule.
+        device: where the model lives; that of the episodes.
+        dtype: of its weights.
+
+    Raises:
+        ValueError: an unknown word; a model whose outputs do not fit the episodes.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        episodes: EpisodeSource,
+        *,
+        loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
+        batch_norm: BatchNorm = "transductive",
+        init_fn: Callable[[nn.Module], Any] = reset_parameters,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        if batch_norm not in BATCH_NORMS:
+            raise ValueError(f"batch_norm must be one of {', '.join(BATCH_NORMS)}; got {batch_norm!r}")
+        self.device, self.dtype = torch.device(device), dtype
+        self.episodes, self.init_fn = episodes, init_fn
+        self.model = copy.deepcopy(model).to(device=self.device, dtype=dtype)
+        self.sees_support_again = batch_norm == "support"
+        _of_given_batches(self.model, num_rows=episodes.num_support if self.sees_support_again else None)
+        usual = nn.functional.cross_entropy if episodes.of_classes else nn.functional.mse_loss
+        self.loss_fn = usual if loss_fn is None else loss_fn
+        self.buffers = dict(self.model.named_buffers())
+        with torch.no_grad():
+            outputs = self.model(torch.zeros(2, *episodes.input_shape, device=self.device, dtype=dtype))
+        if tuple(outputs.shape) != (2, episodes.num_outputs):
+            raise ValueError(
+                f"a model of these episodes must give {episodes.num_outputs} outputs for each example; got shape "
+                f"{tuple(outputs.shape)} for two examples, change its last layer"
+            )
+
+    batches_are_data = True
+    """A batch is a function of the episode alone, so that it is made once for all episodes and inner steps."""
+
+    def sample(self, generator: torch.Generator) -> TaskData:
+        """An episode: ``support_inputs``, ``support_targets``, ``query_inputs``, ``query_targets``."""
+        return self.episodes.sample(generator)
+
+    def init_params(self, data: TaskData, generator: torch.Generator) -> Params:
+        return fresh_parameters(self.model, self.init_fn, generator, self.device)
+
+    def sample_batch(self, data: TaskData, generator: torch.Generator, split: Split = "train") -> Batch:
+        """The whole support set (``"train"``) or query set (``"test"``); nothing is drawn."""
+        if split == "train":
+            return {"inputs": data["support_inputs"], "targets": data["support_targets"]}
+        inputs = data["query_inputs"]
+        if self.sees_support_again:
+            inputs = torch.cat([data["support_inputs"], inputs])
+        return {"inputs": inputs, "targets": data["query_targets"]}
+
+    def outputs(self, params: Params, batch: Batch) -> Tensor:
+        """Of the examples that have targets: ``[examples, num_outputs]``."""
+        outputs = functional_call(self.model, (params, self.buffers), (batch["inputs"],))
+        return outputs[outputs.shape[0] - batch["targets"].shape[0] :]
+
+    def loss(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
+        return self.loss_fn(self.outputs(params, batch), batch["targets"])
+
+    def score(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
+        """Accuracy, in 0 to 1, where targets are classes; the loss elsewhere."""
+        if not self.episodes.of_classes:
+            return self.loss(params, data, batch)
+        return (self.outputs(params, batch).argmax(-1) == batch["targets"]).to(self.dtype).mean()
+
+
+class _BatchNormOf(nn.Module):
+    """Batch norm by the statistics of the first rows of a batch, all where None; weights named as in torch's."""
+
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm, num_rows: int | None):
+        super().__init__()
+        self.weight: nn.Parameter | None = norm.weight
+        self.bias: nn.Parameter | None = norm.bias
+        self.eps, self.num_rows = norm.eps, num_rows
+
+    def reset_parameters(self) -> None:
+        if self.weight is not None and self.bias is not None:
+            nn.init.ones_(self.weight)
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x if self.num_rows is None else x[: self.num_rows]
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        variance, mean = torch.var_mean(rows, dim=axes, correction=0, keepdim=True)
+        normal = (x - mean) * (variance + self.eps).rsqrt()
+        if self.weight is None or self.bias is None:
+            return normal
+        shape = [1, -1, *[1] * (x.dim() - 2)]
+        return normal * self.weight.reshape(shape) + self.bias.reshape(shape)
+
+
+def _of_given_batches(model: nn.Module, *, num_rows: int | None) -> None:
+    """Batch norm without running statistics, which belong to no episode."""
+    for part in list(model.modules()):
+        for name, child in list(part.named_children()):
+            if isinstance(child, nn.modules.batchnorm._BatchNorm):
+                setattr(part, name, _BatchNormOf(child, num_rows))
+
+
+HELD_STILL = "held_still."
+
+
+class PartlyAdapted:
+    """A family of which only some parameters are a student's own; the others are data, the same for all students.
+
+    Args:
+        family: of the whole model.
+        adapts: which parameters are adapted, by name.
+    """
+
+    def __init__(self, family: TaskFamily, adapts: Callable[[str], bool]):
+        self.family, self.adapts = family, adapts
+
+    def divide(self, params: Params) -> tuple[Params, TaskData]:
+        """The parameters that are adapted, and the others as data."""
+        own = {name: p for name, p in params.items() if self.adapts(name)}
+        return own, {HELD_STILL + name: p for name, p in params.items() if name not in own}
+
+    def join(self, params: Params, data: TaskData) -> Params:
+        held = {name.removeprefix(HELD_STILL): p for name, p in data.items() if name.startswith(HELD_STILL)}
+        return params | held
+
+    def sample(self, generator: torch.Generator) -> TaskData:
+        return self.family.sample(generator)
+
+    def init_params(self, data: TaskData, generator: torch.Generator) -> Params:
+        return self.family.init_params(data, generator)
+
+    def sample_batch(self, data: TaskData, generator: torch.Generator, split: Split = "train") -> Batch:
+        return self.family.sample_batch(data, generator, split)
+
+    def loss(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
+        return self.family.loss(self.join(params, data), _rest(data), batch)
+
+    def score(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
+        return score_of(self.family)(self.join(params, data), _rest(data), batch)
+
+
+def _rest(data: TaskData) -> TaskData:
+    return {name: value for name, value in data.items() if not name.startswith(HELD_STILL)}
+
+
+def score_of(family: TaskFamily) -> Callable[[Params, TaskData, Batch], Tensor]:
+    """What students of a family are judged by: its ``score`` if it has one, its loss otherwise."""
+    found: Callable[[Params, TaskData, Batch], Tensor] = getattr(family, "score", family.loss)
+    return found

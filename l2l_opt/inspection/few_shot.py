@@ -1,0 +1,44 @@
+"""A few-shot meta-training run in TensorBoard."""
+
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from l2l_opt.few_shot.meta_learner import MetaLearner
+from l2l_opt.inspection.scalars import write_scalars
+from l2l_opt.meta_trainer import OuterStep, Validation
+
+EVERY = 20
+"""Outer steps between points: one takes milliseconds, and there are tens of thousands."""
+
+
+class FewShotLog:
+    """Over outer steps ``meta/loss`` (of the query sets), ``meta/gradient_norm``, ``meta/lr``, ``meta/skipped``,
+    ``meta/seconds``, ``meta_gradient_norm/W`` of each tensor learned, and ``validation/figure``.
+
+    Args:
+        folder: of the events.
+        start: outer steps done already; later points of an earlier life are hidden.
+    """
+
+    def __init__(self, folder: Path, *, start: int = 0):
+        self.writer = SummaryWriter(str(folder), purge_step=start or None)
+
+    def on_outer_step(self, trainer: MetaLearner, step: OuterStep) -> None:
+        if step.number % EVERY:
+            return
+        values = {
+            "meta/loss": step.meta_loss,
+            "meta/gradient_norm": step.meta_gradient_norm,
+            "meta/lr": step.meta_lr,
+            "meta/skipped": trainer.num_skipped,
+            "meta/seconds": step.seconds,
+        }
+        values |= {f"meta_gradient_norm/{name}": norm for name, norm in step.norms.items()}
+        write_scalars(self.writer, values, step.number)
+
+    def on_validation(self, trainer: MetaLearner, validation: Validation) -> None:
+        write_scalars(self.writer, {"validation/figure": validation.figure}, validation.outer_step)
+
+    def close(self) -> None:
+        self.writer.close()
