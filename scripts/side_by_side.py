@@ -15,7 +15,6 @@ from torch.utils._pytree import tree_map
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules import make_rule
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.tasks import make_task
 from l2l_opt.tasks.control import ControlTask
 from l2l_opt.types import Batch, Params, TaskData
 from l2l_opt.unroll import InnerState, unroll

@@ -27,7 +27,7 @@ def test_a_run_is_the_same_alone_and_beside_another():
         returns = list(outer)
         assert returns[0].shape == (3, runs)
         thetas.append(learner.theta)
-        assert all(float(weight.abs().sum()) > 0 for weight in learner.phi.values())
+        assert all(bool(weight.any()) for weight in learner.phi.values())
     for name, value in thetas[0].items():
         torch.testing.assert_close(thetas[1][name][:1], value, rtol=1e-5, atol=1e-8)
     assert (thetas[1]["network.0.weight"][0] != thetas[1]["network.0.weight"][1]).any()

@@ -1,7 +1,7 @@
 """A policy trained in gymnasium's own environment by LearnedOptimizer, where torch.optim.Adam could stand.
 
     python scripts/examples/gymnasium_policy.py
-    python scripts/examples/gymnasium_policy.py --environment Acrobot-v1 --rule default-1
+    python scripts/examples/gymnasium_policy.py --environment Acrobot-v1 --steps 500 --rule default-2
 
 Needs the extra [rl] and no network. Environments of real observations and a choice of actions.
 """
@@ -11,6 +11,7 @@ from typing import Any
 import click
 import gymnasium
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from l2l_opt import LearnedOptimizer
@@ -42,10 +43,20 @@ def play(environment: Any, policy: CategoricalPolicy, *, steps: int, seed: int) 
 
 
 def train(environment: str, *, rule: str, updates: int, episodes: int, steps: int, seed: int = 0) -> list[float]:
-    """Mean returns before each update."""
+    """Mean returns before each update.
+
+    Raises:
+        ValueError: an environment of other observations than a vector of numbers, or other actions than a choice.
+    """
     places = gymnasium.make_vec(environment, num_envs=episodes, max_episode_steps=steps)
+    seen, done = places.single_observation_space, places.single_action_space
+    if not isinstance(seen, spaces.Box) or len(seen.shape) != 1 or not isinstance(done, spaces.Discrete):
+        raise ValueError(
+            f"an environment must show a vector of numbers and offer a choice of actions; got {environment!r} with "
+            f"{seen} and {done}, use e.g. CartPole-v1"
+        )
     torch.manual_seed(seed)
-    policy = CategoricalPolicy(places.single_observation_space.shape[0], int(places.single_action_space.n), hidden=32)
+    policy = CategoricalPolicy(seen.shape[0], int(done.n), hidden=32)
     # torch.optim.Adam(policy.parameters(), lr=0.01) could stand here.
     optimizer = LearnedOptimizer(policy.parameters(), rule, num_steps=updates)
     returns = []
@@ -63,7 +74,7 @@ def train(environment: str, *, rule: str, updates: int, episodes: int, steps: in
 
 @click.command(context_settings={"show_default": True})
 @click.option("--environment", default="CartPole-v1", help="Of gymnasium.")
-@click.option("--rule", default="default-2", help="A shipped rule, or the path of an artefact.")
+@click.option("--rule", default="default-1", help="A shipped rule, or the path of an artefact.")
 @click.option("--updates", default=100, type=click.IntRange(1))
 @click.option("--episodes", default=10, type=click.IntRange(2), help="For each update.")
 @click.option("--steps", default=200, type=click.IntRange(1), help="Of an episode at most.")
