@@ -45,7 +45,7 @@ class Recipe:
     Attributes:
         task: with options.
         rules: name of a learner -> the rule that it adapts by.
-        outer_steps: of each learner that adapts; one policy for all takes twice as many, of one batch each.
+        outer_steps: of each learner that adapts; one policy for all takes twice as many, of one batch each, not four.
         environments: of each run, drawn for an outer step.
         theta_lr: Adam's rate for first weights.
     """
@@ -59,14 +59,14 @@ class Recipe:
 
 RECIPES = {
     "navigation": Recipe(
-        "navigation:episodes=10",
+        "navigation:episodes=10,hidden=16",
         {"maml": "sgd:lr=0.0003", "learned rule": "rnnprop:hidden_size=8,num_layers=1,output_scale=0.3"},
         outer_steps=60,
-        environments=5,
+        environments=4,
         theta_lr=1e-2,
     ),
     "cartpole": Recipe(
-        "cartpole:episodes=10",
+        "cartpole:episodes=10,hidden=16",
         {"maml": "sgd:lr=0.01", "learned rule": "rnnprop:hidden_size=8,num_layers=1,output_scale=0.3"},
         outer_steps=50,
         environments=3,
@@ -150,19 +150,24 @@ def row(name: str, rules: list[str], returns: Tensor) -> dict[str, Any]:
 @click.argument("task", type=click.Choice(list(RECIPES)))
 @click.option("--runs", default=10, show_default=True, help="Independent meta-training runs, side by side.")
 @click.option("--environments", default=20, show_default=True, help="Held-out environments of each run.")
-def adaptation(task: str, runs: int, environments: int) -> None:
-    """Returns after 0, 1, 2, 3 steps: MAML, a learned rule, one policy for all, and from scratch."""
+@click.option("--learner", "only", multiple=True, help="Measure these alone and keep the others as they were.")
+def adaptation(task: str, runs: int, environments: int, only: tuple[str, ...]) -> None:
+    """Returns after 0, 1, 2, 3 steps: maml, learned rule, from scratch, one policy (trained for all)."""
     recipe = RECIPES[task]
     family = make_task(recipe.task)
     assert isinstance(family, ControlTask)
-    rows, curves, seconds = [], {}, {}
     plain = [f"sgd:lr={rate}" for rate in SGD_RATES] + [f"adam:lr={rate}" for rate in ADAM_RATES]
-    for name, rule in (recipe.rules | {"one policy": "sgd:lr=0.1"}).items():
+    # Outer steps and inner steps of each; what does not learn to adapt has its rule and rate tuned afterwards.
+    learners = {name: (rule, recipe.outer_steps, INNER_STEPS) for name, rule in recipe.rules.items()}
+    learners |= {"from scratch": ("sgd", 0, 0), "one policy": ("sgd", 2 * recipe.outer_steps, 0)}
+    path = FOLDER / f"{task}.json"
+    before = json.loads(path.read_text())["results"] if only and path.exists() else []
+    rows: list[dict[str, Any]] = [own for own in before if own["learner"] not in only]
+    for name, (rule, outer_steps, inner_steps) in learners.items():
+        if only and name not in only:
+            continue
         learner, began = fresh_learner(rule, family, runs=runs), time.process_time()
-        inner_steps = 0 if name == "one policy" else INNER_STEPS
-        # Half as many episodes for one policy, and twice as many steps.
-        outer_steps = recipe.outer_steps * (1 if inner_steps else 2)
-        outer_returns = []
+        outer_returns: list[list[float]] = []
         for own in meta_train(
             learner,
             family,
@@ -171,33 +176,27 @@ def adaptation(task: str, runs: int, environments: int) -> None:
             environments=recipe.environments,
             theta_lr=recipe.theta_lr,
         ):
-            outer_returns.append(own)
-            if len(outer_returns) % 20 == 0:
-                shown = "  ".join(f"{value:.1f}" for value in own.mean(1).tolist())
+            outer_returns.append(own.mean(1).tolist())
+            if len(outer_returns) % 10 == 0:
+                shown = "  ".join(f"{value:.1f}" for value in outer_returns[-1])
                 print(f"{name}, {len(outer_returns)}: {time.process_time() - began:.0f} s, {shown}", flush=True)
-        seconds[name] = time.process_time() - began
-        curves[name] = torch.stack(outer_returns).mean(-1).tolist()
+        seconds = time.process_time() - began
         if inner_steps:
-            returns = reported_returns(learner, family, environments)
-            rows.append(row(name, [rule] * (INNER_STEPS + 1), returns))
+            rules, returns = [rule] * (INNER_STEPS + 1), reported_returns(learner, family, environments)
         else:
-            rows.append(row(name, *tuned(learner, family, plain, environments)))
-    rows.append(row("from scratch", *tuned(fresh_learner("sgd", family, runs=runs), family, plain, environments)))
-    content = {
-        "task": recipe.task,
-        "played_in": "gymnasium CartPole-v1" if isinstance(family, CartPole) else "l2l_opt's environment",
-        "runs": runs,
-        "environments_of_a_run": environments,
-        "steps_of_adaptation": list(range(INNER_STEPS + 1)),
-        "results": rows,
-        "meta_training": {
-            "outer_steps": recipe.outer_steps,
+            rules, returns = tuned(learner, family, plain, environments)
+        trained = {"outer_steps": outer_steps, "seconds_on_one_core": seconds, "returns": outer_returns}
+        rows.append(row(name, rules, returns) | {"meta_training": trained})
+        content = {
+            "task": recipe.task,
+            "played_in": "gymnasium CartPole-v1" if isinstance(family, CartPole) else "l2l_opt's environment",
+            "runs": runs,
+            "environments_of_a_run": environments,
             "environments_of_an_outer_step": recipe.environments,
-            "seconds_on_one_core": seconds,
-            "returns": curves,
-        },
-    }
-    records.write(FOLDER / f"{task}.json", content)
+            "steps_of_adaptation": list(range(INNER_STEPS + 1)),
+            "results": rows,
+        }
+        records.write(path, content)
 
 
 @group.command()

@@ -108,7 +108,7 @@ def meta_train(
     adam = torch.optim.Adam([{"params": weights, "lr": theta_lr}, {"params": rule_weights, "lr": phi_lr}])
     # From the full rate to a tenth.
     cosine = torch.optim.lr_scheduler.LambdaLR(
-        adam, lambda done: 0.1 + 0.45 * (1 + math.cos(math.pi * min(done / outer_steps, 1)))
+        adam, lambda done: 0.1 + 0.45 * (1 + math.cos(math.pi * min(done / max(outer_steps, 1), 1)))
     )
     for outer_step in range(outer_steps):
         generators = [make_generator(seed, Stream.META_TRAINING, run, outer_step) for run in range(learner.num_runs)]
