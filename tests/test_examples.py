@@ -1,4 +1,4 @@
-"""The examples: of other people's training loops, where a resumed run is the whole run, bit for bit; of other tasks."""
+"""The examples: in other training loops a resumed run is the whole run, bit for bit; other tasks; policies learn."""
 
 import importlib.util
 import math
@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
+
+from l2l_opt.tasks import make_task
 
 EXAMPLES = Path(__file__).parent.parent / "scripts" / "examples"
 
@@ -74,3 +77,36 @@ def test_a_density_of_ones_own_is_sampled():
     (before, _), (after, integral) = example("density").train(steps=200)
     assert before < 0.5 < after <= 1
     assert integral == pytest.approx(math.pi, rel=0.05)
+
+
+SMALL_NAVIGATION = "navigation:steps=20,episodes=6,hidden=8"
+
+
+def test_meta_training_makes_policies_adapt():
+    maml, family = example("reinforcement_learning"), make_task(SMALL_NAVIGATION)
+    learner = maml.fresh_learner(family, "sgd:lr=0.01", outer_steps=60, inner_steps=2, environments=6)
+    first, rate = {name: value.clone() for name, value in learner.theta.items()}, learner.rule.log_lr.clone()
+    before = maml.returns_after_steps(learner, most=2, environments=30)
+    assert learner.run()
+    after = maml.returns_after_steps(learner, most=2, environments=30)
+    # One policy cannot know the goal; two steps later it does.
+    assert after[2] > max(after[0], before[2]) + 0.3
+    assert all((learner.theta[name] != value).any() for name, value in first.items())
+    assert learner.rule.log_lr != rate
+
+
+def test_reinforcement_learning_from_the_command_line():
+    main = example("reinforcement_learning").main
+    short = ["--task", SMALL_NAVIGATION, "--outer-steps", "1", "--inner-steps", "1", "--environments", "2"]
+    done = CliRunner().invoke(main, short)
+    assert done.exit_code == 0, done.output
+    assert len(done.output.splitlines()) == 3
+    refused = CliRunner().invoke(main, ["--task", "quadratics"])
+    assert refused.exit_code == 2
+    assert "a task must be of policies; got 'quadratics'" in refused.output
+
+
+def test_a_shipped_rule_trains_a_policy_in_gymnasiums_own_environment():
+    returns = example("gymnasium_policy").train("CartPole-v1", rule="default-1", updates=25, episodes=8, steps=60)
+    assert len(returns) == 25
+    assert sum(returns[-5:]) > 1.5 * sum(returns[:5])
