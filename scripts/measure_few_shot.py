@@ -25,19 +25,20 @@ from l2l_opt.few_shot.meta_learner import MetaLearner
 RUNS = Path("runs/few-shot")
 RESULTS = records.RESULTS / "few_shot"
 
-SINUSOID = "--episodes sinusoids:shots=10,queries=10 --model mlp:hidden=40x40 --init small"
-SINUSOID += " --meta-batch 25 --outer-steps 70000"
-SINUSOID += " --validate-every 2500 --validation-episodes 500 --validation-inner-steps 10"
+SINUSOID = "--episodes sinusoids:shots=10,queries=10 --model mlp:hidden=40x40 --init small --meta-batch 25"
+SINUSOID += " --meta-lr-schedule cosine --validate-every 2500 --validation-episodes 500"
 OMNIGLOT = "--model mlp:hidden=256x128x64x64,norm=batch --meta-batch 32 --meta-lr-schedule cosine"
 OMNIGLOT += " --validate-every 500 --validation-episodes 300 --validation-inner-steps 3"
 OUTER_STEPS = {"random": 20000, "background": 8000, "orders": 3000}
 CHARACTERS = "omniglot:ways=5,shots=1,split="
 
 LEARNERS: dict[str, str] = {
-    "sinusoid-maml": f"{SINUSOID} --method maml:lr=0.01",
-    "sinusoid-fomaml": f"{SINUSOID} --method fomaml:lr=0.01",
-    "sinusoid-meta-sgd": f"{SINUSOID} --method meta-sgd:lr=0.01",
-    "sinusoid-meta-lstm": f"{SINUSOID} --method meta-lstm:lr=0.01,hidden_size=8,second_derivatives=True",
+    # Chosen by the most inner steps that it is judged after; others are compared after one.
+    "sinusoid-maml": f"{SINUSOID} --outer-steps 70000 --validation-inner-steps 10 --method maml:lr=0.01",
+    "sinusoid-fomaml": f"{SINUSOID} --outer-steps 70000 --method fomaml:lr=0.01",
+    "sinusoid-meta-sgd": f"{SINUSOID} --outer-steps 70000 --method meta-sgd:lr=0.01",
+    "sinusoid-meta-lstm": f"{SINUSOID} --outer-steps 15000 "
+    "--method meta-lstm:lr=0.01,hidden_size=8,second_derivatives=True",
     **{
         f"omniglot-{split}-{name}": f"--episodes {CHARACTERS}{split} {OMNIGLOT} --outer-steps {OUTER_STEPS[split]} "
         f"--method {name}:lr=0.4"
