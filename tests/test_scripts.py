@@ -26,6 +26,11 @@ def test_the_page_on_scale_is_what_its_script_writes_from_the_measurements(load_
     assert scale.PAGE.read_text() == scale.page(), "python scripts/scale.py writes it anew"
 
 
+def test_the_page_on_few_examples_is_what_its_script_writes_from_the_results(load_script):
+    script = load_script("few_shot_page")
+    assert script.PAGE.read_text() == script.page(), "python scripts/few_shot_page.py writes it anew"
+
+
 def test_the_papers_quadratics_come_out_again_from_what_is_committed(tmp_path):
     command = [sys.executable, SCRIPTS / "reproduce_paper.py", "--figure", "quadratics", "--artefacts"]
     subprocess.run([*command, "--out", tmp_path], check=True, capture_output=True, text=True)

@@ -1,0 +1,89 @@
+"""Writes the tables of docs/few-shot.md anew from results/few_shot/*.json.
+
+python scripts/few_shot_page.py
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import records
+
+RESULTS = records.RESULTS / "few_shot"
+PAGE = Path(__file__).parent.parent / "docs" / "few-shot.md"
+PAPER = {("sinusoid-maml", 1): ".67", ("sinusoid-maml", 5): ".38", ("sinusoid-maml", 10): ".35"}
+"""Mean squared errors of MAML in its paper, section 5.1, after 5 shots."""
+
+
+def adapted(content: dict[str, Any]) -> str:
+    """Table of PR-AUC on a user's few rows."""
+    others = ["logistic regression", "gradient boosting"]
+    lines = ["| data | examples | `adapt` | " + " | ".join(f"{name}; `adapt` less it" for name in others) + " |"]
+    lines.append("|---" * (3 + len(others)) + "|")
+    for row in content["rows"]:
+        own = row["methods"]["adapted"]
+        cells = [row["data"], str(row["examples"]), _with(own["pr_auc"], own["interval"])]
+        for name in others:
+            other = row["methods"][name]
+            less = _with(other["adapted_less_this"], other["interval_of_that"], signed=True)
+            cells.append(f"{other['pr_auc']:.3f}; {less}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def judged(content: dict[str, Any]) -> str:
+    """Table of learners on test episodes."""
+    base = Path(content["results"][0]["learner"]).name
+    lines = [
+        f"| learner | inner steps | score | less {base.partition('-')[2]} | outer steps, minutes |",
+        "|---" * 5 + "|",
+    ]
+    apart = {(row["learner"], row["inner_steps"]): row for row in content["differences"]}
+    for row in content["results"]:
+        name = Path(row["learner"]).name
+        run = content["learners"][name]
+        less = apart.get((row["learner"], row["inner_steps"]))
+        shown = _with(row["mean"], row["interval"])
+        if (name, row["inner_steps"]) in PAPER:
+            shown += f"; paper {PAPER[name, row['inner_steps']]}"
+        cells = [name, str(row["inner_steps"]), shown]
+        cells.append("" if less is None else _with(less["mean"], less["interval"], signed=True))
+        cells.append(f"{run['outer_steps']:,}, {run['minutes']:.0f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    if "costs" in content:
+        lines += ["", "| learner | seconds an outer step | MiB |", "|---|---|---|"]
+        for name, cost in content["costs"].items():
+            lines.append(f"| {name} | {cost['seconds_an_outer_step']:.3g} | {cost['peak_mebibytes']:.0f} |")
+    return "\n".join(lines)
+
+
+def _with(mean: float, interval: list[float], *, signed: bool = False) -> str:
+    if mean == float("inf"):
+        return "diverges"
+    sign = "+" if signed else ""
+    return f"{mean:{sign}.3f} ({interval[0]:{sign}.3f} to {interval[1]:{sign}.3f})"
+
+
+def page() -> str:
+    """The page with its tables as the results have them."""
+    text = PAGE.read_text()
+    for path in sorted(RESULTS.glob("*.json")):
+        content = json.loads(path.read_text())
+        table = adapted(content) if path.stem == "adapt" else judged(content)
+        marked = re.compile(rf"(<!-- {path.stem} -->\n).*?(<!-- end -->)", re.S)
+        if not marked.search(text):
+            raise ValueError(f"{PAGE} must have a place for {path.name}; got no '<!-- {path.stem} -->', add it")
+        text = marked.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
+    return text
+
+
+@click.command()
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(page())
+
+
+if __name__ == "__main__":
+    main()
