@@ -3,11 +3,10 @@
     python scripts/meta_train_default.py --out runs/default                # goes on where it was stopped
     python scripts/meta_train_default.py --out runs/default --seed 1       # another seed of everything random
 
-Stages, each a run of `l2l-opt meta-train` in a folder of its own, with checkpoints; all by noise-reuse evolution over
-whole runs of up to 1,000 steps, weighted towards their ends. Few weights are learned before many, since the signal of
-an estimate falls with the number of weights that noise is on:
+A stage is a run of `l2l-opt meta-train` in a folder of its own, with checkpoints, by noise-reuse evolution over whole
+runs of up to 1,000 steps, weighted towards their ends; the next would go on from its best rule. One is left, since learning
+the biases of choices first made validation worse (results/NOTEBOOK.md, entry 26):
 
-biases   of a tensor's choices, six: what it adds to its coordinates' outputs, size of steps, share of whitening, power
 choices  of a tensor as they follow what it shows, 102 weights
 """
 
@@ -52,13 +51,8 @@ COMMON += ["--reparametrise", "0.2..5", "--meta-lr-schedule", "cosine", "--valid
 EVOLUTION = ["--task", mixture(hidden="8..64", layers="1..5"), "--truncation-length", "50"]
 EVOLUTION += ["--meta-loss", "progress", "--students", "64", "--group-size", "8"]
 STAGES = {
-    "biases": [
-        *("--rule", "scale-free", *EVOLUTION, "--horizon", "100..1000"),
-        *("--estimator", "nres:sigma=0.1,only=choices.bias", "--meta-lr", "0.01"),
-        *("--outer-steps", "300", "--validate-every", "50"),
-    ],
     "choices": [
-        *(*EVOLUTION, "--horizon", "100..1000"),
+        *("--rule", "scale-free", *EVOLUTION, "--horizon", "100..1000"),
         *("--estimator", "nres:sigma=0.1,only=choices", "--meta-lr", "0.0005"),
         *("--outer-steps", "1000", "--validate-every", "100"),
     ],
