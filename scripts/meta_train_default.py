@@ -4,7 +4,7 @@
     python scripts/meta_train_default.py --out runs/default --seed 1       # another seed of everything random
 
 A stage is a run of `l2l-opt meta-train` in a folder of its own, with checkpoints, by noise-reuse evolution over whole
-runs of up to 1,000 steps, weighted towards their ends; the next would go on from its best rule. One is left, since learning
+runs of up to 1,000 steps, weighted towards their ends; a next goes on from its best rule. One is left: learning
 the biases of choices first made validation worse (results/NOTEBOOK.md, entry 26):
 
 choices  of a tensor as they follow what it shows, 102 weights
