@@ -29,7 +29,7 @@ SINUSOID = "--episodes sinusoids:shots=10,queries=10 --model mlp:hidden=40x40 --
 SINUSOID += " --meta-lr-schedule cosine --validate-every 2500 --validation-episodes 500"
 OMNIGLOT = "--model mlp:hidden=256x128x64x64,norm=batch --meta-batch 32 --meta-lr-schedule cosine"
 OMNIGLOT += " --validate-every 500 --validation-episodes 300 --validation-inner-steps 3"
-OUTER_STEPS = {"random": 20000, "background": 8000, "orders": 3000}
+OUTER_STEPS = {"random": 20000, "background": 5000, "orders": 3000}
 CHARACTERS = "omniglot:ways=5,shots=1,split="
 
 LEARNERS: dict[str, str] = {
