@@ -3,8 +3,8 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from l2l_opt.distributed import ALONE, Ranks
 from l2l_opt.estimators.base import MetaGradientEstimator
 from l2l_opt.estimators.imitation import Imitation
+from l2l_opt.outer_loop import OuterLoop, OuterStep, Validation
 from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.schedules import meta_learning_rate
@@ -24,53 +25,7 @@ VALIDATION_ARCHITECTURES = 8
 """Architectures that the validation students of a mixture are spread over."""
 
 
-@dataclass(frozen=True)
-class OuterStep:
-    """What one outer step did.
-
-    Attributes:
-        number: outer steps done, this one included.
-        meta_loss: the objective.
-        meta_gradient_norm: Euclidean norm before clipping.
-        meta_lr: the meta-learning rate it took.
-        skipped: whether the meta-gradient was not finite, and phi left alone.
-        seconds: wall-clock seconds.
-        coordinate_steps: updates of single coordinates of students, in this process.
-        norms: weight name -> Euclidean norm of its part of the meta-gradient, before clipping.
-    """
-
-    number: int
-    meta_loss: float
-    meta_gradient_norm: float
-    meta_lr: float
-    skipped: bool
-    seconds: float
-    coordinate_steps: int
-    norms: dict[str, float]
-
-    @property
-    def coordinates_per_second(self) -> float:
-        """Throughput of this process, its share of everything that an outer step does included."""
-        return self.coordinate_steps / self.seconds
-
-
-@dataclass(frozen=True)
-class Validation:
-    """How good phi was at one outer step, on students that meta-training never sees.
-
-    Attributes:
-        outer_step: outer steps done.
-        figure: mean final loss over the validation students (of log(final / initial loss) where the meta-loss is
-            normalised by log); infinite where one diverged.
-        curve: ``[horizon]``, the mean training loss at each inner step.
-    """
-
-    outer_step: int
-    figure: float
-    curve: Tensor
-
-
-class MetaTrainer:
+class MetaTrainer(OuterLoop):
     """Meta-trains a rule: one AdamW step on phi for each meta-gradient.
 
     Args:
@@ -255,32 +210,6 @@ class MetaTrainer:
         if self.best is None or validation.figure < self.best.figure:
             self.best = validation
             self.best_phi = dict(self.averaged_phi) if self.average_phi else self._phi()
-
-    def run(
-        self,
-        *,
-        should_stop: Callable[[], bool] = lambda: False,
-        on_outer_step: Callable[[OuterStep], Any] = lambda step: None,
-        on_validation: Callable[[Validation], Any] = lambda validation: None,
-    ) -> bool:
-        """Take outer steps until all are done or ``should_stop()``, validating on the way.
-
-        Returns:
-            Whether all planned outer steps are done.
-        """
-        while not should_stop():
-            done = self.outer_steps_done
-            last = done == self.outer_steps
-            due = last or (self.validate_every > 0 and done % self.validate_every == 0)
-            if due and self.last_validated != done:
-                validation = self.validate()
-                self.consider(validation)
-                self.last_validated = done
-                on_validation(validation)
-            if last:
-                return True
-            on_outer_step(self.outer_step())
-        return False
 
     def best_rule(self) -> UpdateRule:
         """The rule with its best weights; shares none with the one in training."""

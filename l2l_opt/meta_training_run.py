@@ -27,9 +27,8 @@ import torch
 
 from l2l_opt import __version__
 from l2l_opt.checkpoint import FileFormatError, load_tree, make_writable_folder, save_rule, save_tree, write_atomically
-from l2l_opt.distributed import Ranks
-from l2l_opt.meta_trainer import MetaTrainer, OuterStep, Validation
-from l2l_opt.rules.base import UpdateRule
+from l2l_opt.meta_trainer import MetaTrainer
+from l2l_opt.outer_loop import OuterLoop, OuterStep, Validation
 
 CHECKPOINT_SECONDS = 180.0
 CHECKPOINTS_KEPT = 2
@@ -52,35 +51,7 @@ STUDENTS_DEPEND_ON = {
 """Options without which a checkpoint's students mean nothing."""
 
 
-class Trainer(Protocol):
-    """An outer loop that can be stopped after any outer step and gone on from (``MetaTrainer``, ``MetaLearner``)."""
-
-    rule: UpdateRule
-    outer_steps: int
-    outer_steps_done: int
-    num_skipped: int
-    seconds: float
-    seed: int
-    last_validated: int
-    best: Validation | None
-    ranks: Ranks
-
-    def validate(self) -> Validation: ...
-
-    def run(
-        self,
-        *,
-        should_stop: Callable[[], bool],
-        on_outer_step: Callable[[OuterStep], Any],
-        on_validation: Callable[[Validation], Any],
-    ) -> bool: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: Mapping[str, Any], *, with_students: bool) -> None: ...
-
-
-AnyTrainer = TypeVar("AnyTrainer", bound=Trainer)
+AnyLoop = TypeVar("AnyLoop", bound=OuterLoop)
 
 
 class Observer(Protocol):
@@ -91,7 +62,7 @@ class Observer(Protocol):
     def on_validation(self, trainer: Any, validation: Validation) -> None: ...
 
 
-class ResumableRun(abc.ABC, Generic[AnyTrainer]):
+class ResumableRun(abc.ABC, Generic[AnyLoop]):
     """Runs an outer loop in a folder.
 
     Args:
@@ -109,7 +80,7 @@ class ResumableRun(abc.ABC, Generic[AnyTrainer]):
     def __init__(
         self,
         folder: Path,
-        trainer: AnyTrainer,
+        trainer: AnyLoop,
         *,
         options: Mapping[str, Any],
         card: Mapping[str, Any],

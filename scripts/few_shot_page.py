@@ -59,8 +59,8 @@ def judged(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _with(mean: float, interval: list[float], *, signed: bool = False) -> str:
-    if mean == float("inf"):
+def _with(mean: float | None, interval: list[float], *, signed: bool = False) -> str:
+    if mean is None:
         return "diverges"
     sign = "+" if signed else ""
     return f"{mean:{sign}.3f} ({interval[0]:{sign}.3f} to {interval[1]:{sign}.3f})"

@@ -10,7 +10,7 @@ import torch
 from l2l_opt import MetaTrainer, TruncatedBackprop
 from l2l_opt.checkpoint import load_tree, save_tree
 from l2l_opt.estimators import MetaLoss
-from l2l_opt.meta_trainer import Validation
+from l2l_opt.outer_loop import Validation
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks import make_task
 from l2l_opt.unroll import InnerState

@@ -87,6 +87,38 @@ plugin_option = click.option(
 """--plugin."""
 
 
+def run_options(command: Command) -> Command:
+    """--out, --resume, --allow-changed-options, --minutes, --checkpoint-every, --json: of a run to be gone on from."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, default=False, show_default="off", help="Print run.json."),
+        click.option(
+            "--checkpoint-every",
+            type=click.IntRange(min=1),
+            default=None,
+            show_default="3 minutes",
+            help="Outer steps.",
+        ),
+        click.option(
+            "--minutes",
+            type=click.FloatRange(min=0, min_open=True),
+            default=None,
+            show_default="no limit",
+            help="Stop after.",
+        ),
+        click.option("--allow-changed-options", is_flag=True, default=False, show_default="off", help="With --resume."),
+        click.option("--resume", is_flag=True, default=False, show_default="off", help="Go on from its checkpoint."),
+        click.option(
+            "--out",
+            type=click.Path(path_type=Path),
+            default="runs/meta-train",
+            show_default=True,
+            help="The run's folder.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def device_options(command: Command) -> Command:
     """--device, --threads, --dtype, --plugin."""
     for option in (

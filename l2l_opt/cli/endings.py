@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from l2l_opt.meta_training_run import Trainer
+from l2l_opt.outer_loop import OuterLoop
 
 
-def say_ending(ending: str, out: Path, trainer: Trainer, *, artefact: str, as_json: bool) -> None:
+def say_ending(ending: str, out: Path, trainer: OuterLoop, *, artefact: str, as_json: bool) -> None:
     """Print how a run ended and where what it made lies.
 
     Raises:

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from l2l_opt.checkpoint import make_writable_folder, write_atomically
 from l2l_opt.cli.adapt import adapt, predict
-from l2l_opt.cli.common import DTYPES, device_options, read_device, read_rule, wrong_usage
+from l2l_opt.cli.common import DTYPES, device_options, read_device, read_rule, run_options, wrong_usage
 from l2l_opt.cli.endings import say_ending
 from l2l_opt.cli.progress import MetaTrainingProgress
-from l2l_opt.few_shot.evaluation import Scores, as_json, differences, judge
+from l2l_opt.few_shot.evaluation import Scores, differences, judge, written
 from l2l_opt.few_shot.learner import Recipe, load_learner, load_weights
 from l2l_opt.few_shot.meta_learner import MetaLearner
 from l2l_opt.few_shot.run import FewShotRun
@@ -92,22 +92,7 @@ few_shot.add_command(predict)
     "--validation-episodes", type=click.IntRange(min=1), default=200, show_default=True, help="Of other classes."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
-@click.option("--resume", is_flag=True, default=False, show_default="off", help="Go on from the last checkpoint there.")
-@click.option(
-    "--allow-changed-options",
-    is_flag=True,
-    default=False,
-    show_default="off",
-    help="With --resume: go on with other options than before.",
-)
-@click.option("--minutes", type=float, default=None, show_default="no limit", help="Time budget of this call.")
-@click.option(
-    "--checkpoint-every", type=click.IntRange(min=1), default=None, show_default="3 minutes", help="Outer steps."
-)
-@click.option(
-    "--json", "as_json_text", is_flag=True, default=False, show_default="off", help="Print run.json at the end."
-)
+@run_options
 @device_options
 def meta_train(
     out: Path,
@@ -115,7 +100,7 @@ def meta_train(
     allow_changed_options: bool,
     minutes: float | None,
     checkpoint_every: int | None,
-    as_json_text: bool,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Meta-train where a model starts and how it is taught, over many small tasks.
@@ -144,7 +129,7 @@ def meta_train(
         log = stack.enter_context(contextlib.closing(FewShotLog(out / "events", start=learner.outer_steps_done)))
         bar = stack.enter_context(MetaTrainingProgress(learner, minutes=minutes))
         ending = run.go(minutes=minutes, checkpoint_every=checkpoint_every, observers=[bar, log])
-    say_ending(ending, out, learner, artefact="learner", as_json=as_json_text)
+    say_ending(ending, out, learner, artefact="learner", as_json=as_json)
 
 
 def make_learner(**options: Any) -> tuple[Recipe, MetaLearner]:
@@ -194,7 +179,7 @@ def make_learner(**options: Any) -> tuple[Recipe, MetaLearner]:
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs/few-shot"), show_default=True, help="Folder."
 )
-@click.option("--json", "as_json_text", is_flag=True, default=False, show_default="off", help="Print the JSON.")
+@click.option("--json", "as_json", is_flag=True, default=False, show_default="off", help="Print the JSON.")
 @device_options
 def evaluate(
     learners: tuple[Path, ...],
@@ -203,7 +188,7 @@ def evaluate(
     num_episodes: int,
     seed: int,
     out: Path,
-    as_json_text: bool,
+    as_json: bool,
     device: str,
     threads: int,
     dtype: str,
@@ -237,9 +222,9 @@ def evaluate(
                     seed=seed,
                 )
             )
-    content = as_json(results, {"episodes": episodes, "num_episodes": num_episodes, "seed": seed})
+    content = written(results, {"episodes": episodes, "num_episodes": num_episodes, "seed": seed})
     write_atomically(out / "evaluation.json", content.encode())
-    if as_json_text:
+    if as_json:
         click.echo(content, nl=False)
         return
     _print(results)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import torch
 
-from l2l_opt.cli.common import DTYPES, device_options, read_device, read_rule, read_tasks, wrong_usage
+from l2l_opt.cli.common import DTYPES, device_options, read_device, read_rule, read_tasks, run_options, wrong_usage
 from l2l_opt.cli.endings import say_ending
 from l2l_opt.cli.progress import MetaTrainingProgress
 from l2l_opt.distributed import Ranks, joined, launch, local_device, under_launcher
@@ -136,17 +136,7 @@ from l2l_opt.tasks.augmentation import Scales, augment
     help="Inner steps of a validation.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), default="runs/meta-train", show_default=True, help="The run's folder."
-)
-@click.option("--resume", is_flag=True, default=False, show_default="off", help="Go on from the last checkpoint there.")
-@click.option("--allow-changed-options", is_flag=True, default=False, show_default="off", help="With --resume.")
-@click.option(
-    "--minutes", type=click.FloatRange(min=0, min_open=True), default=None, show_default="no limit", help="Stop after."
-)
-@click.option(
-    "--checkpoint-every", type=click.IntRange(min=1), default=None, show_default="3 minutes", help="Outer steps."
-)
+@run_options
 @click.option(
     "--nproc", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that share the students."
 )
@@ -154,7 +144,6 @@ from l2l_opt.tasks.augmentation import Scales, augment
 @click.option(
     "--profile", is_flag=True, default=False, show_default="off", help="Time operators in OUT/profile.txt and a trace."
 )
-@click.option("--json", "as_json", is_flag=True, default=False, show_default="off", help="Print run.json at the end.")
 @device_options
 @click.pass_context
 def meta_train(

@@ -6,8 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from l2l_opt.meta_trainer import OuterStep, Validation
-from l2l_opt.meta_training_run import Trainer
+from l2l_opt.outer_loop import OuterLoop, OuterStep, Validation
 
 
 class MetaTrainingProgress:
@@ -18,7 +17,7 @@ class MetaTrainingProgress:
         minutes: the run's time budget, or None.
     """
 
-    def __init__(self, trainer: Trainer, *, minutes: float | None):
+    def __init__(self, trainer: OuterLoop, *, minutes: float | None):
         self.console = Console(stderr=True)
         self.figure, self.throughput = "validation ...", ""
         self.seconds, self.coordinate_steps = 0.0, 0
@@ -42,13 +41,13 @@ class MetaTrainingProgress:
             "", total=trainer.outer_steps, completed=trainer.outer_steps_done, figure=self.figure
         )
 
-    def on_outer_step(self, trainer: Trainer, step: OuterStep) -> None:
+    def on_outer_step(self, trainer: OuterLoop, step: OuterStep) -> None:
         self.seconds += step.seconds
         self.coordinate_steps += step.coordinate_steps
         self.throughput = f", {self.coordinate_steps / self.seconds:.3g} coordinates/s"
         self.progress.update(self.bar, completed=step.number, figure=self.figure + self.throughput + _skipped(trainer))
 
-    def on_validation(self, trainer: Trainer, validation: Validation) -> None:
+    def on_validation(self, trainer: OuterLoop, validation: Validation) -> None:
         best = min(validation.figure, trainer.best.figure if trainer.best is not None else validation.figure)
         self.figure = f"validation {validation.figure:.4g} (best {best:.4g})"
         self.progress.update(self.bar, figure=self.figure)
@@ -69,5 +68,5 @@ class MetaTrainingProgress:
         self.progress.stop()
 
 
-def _skipped(trainer: Trainer) -> str:
+def _skipped(trainer: OuterLoop) -> str:
     return f", {trainer.num_skipped} skipped (meta-gradient not finite)" if trainer.num_skipped else ""

@@ -1,6 +1,7 @@
 """Learners over the same test episodes: scores an episode, means, and paired differences with intervals."""
 
 import json
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,13 +113,23 @@ def differences(results: Sequence[Scores]) -> list[dict[str, Any]]:
     return found
 
 
-def as_json(results: Sequence[Scores], about: Mapping[str, Any], *, with_scores: bool = True) -> str:
-    """All figures, and every episode's score, for other comparisons."""
+def written(results: Sequence[Scores], about: Mapping[str, Any], *, with_scores: bool = True) -> str:
+    """All figures as JSON, and every episode's score for other comparisons; null where students diverged."""
     records = [
         result.record() | ({"scores": _short(result.scores.tolist())} if with_scores else {}) for result in results
     ]
-    return json.dumps({**about, "results": records, "differences": differences(results)}, indent=1) + "\n"
+    content = {**about, "results": records, "differences": differences(results)}
+    return json.dumps(_finite(content), indent=1) + "\n"
 
 
 def _short(values: Iterable[float]) -> list[float]:
     return [float(f"{value:.6g}") for value in values]
+
+
+def _finite(value: Any) -> Any:
+    """What JSON can hold: numbers that are not finite as null."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,14 +12,14 @@ from torch import Tensor
 from l2l_opt.distributed import ALONE
 from l2l_opt.few_shot.adapting import Drawn, adapt, draw_episodes
 from l2l_opt.few_shot.methods import Method
-from l2l_opt.meta_trainer import OuterStep, Validation
+from l2l_opt.outer_loop import OuterLoop, OuterStep, Validation
 from l2l_opt.randomness import Stream
 from l2l_opt.schedules import meta_learning_rate
 from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.types import Params
 
 
-class MetaLearner:
+class MetaLearner(OuterLoop):
     """Learns where students start (theta) and how they are taught (phi), over episodes.
 
         minimise over theta and phi  E_episode f(theta'; query set),    theta' = g_phi(theta, support set)
@@ -184,32 +184,6 @@ class MetaLearner:
         """Keep theta and phi as the best if this validation of them beats the best so far."""
         if self.best is None or validation.figure < self.best.figure:
             self.best, self.best_theta, self.best_phi = validation, self._theta(), self._phi()
-
-    def run(
-        self,
-        *,
-        should_stop: Callable[[], bool] = lambda: False,
-        on_outer_step: Callable[[OuterStep], Any] = lambda step: None,
-        on_validation: Callable[[Validation], Any] = lambda validation: None,
-    ) -> bool:
-        """Take outer steps until all are done or ``should_stop()``, validating on the way.
-
-        Returns:
-            Whether all planned outer steps are done.
-        """
-        while not should_stop():
-            done = self.outer_steps_done
-            last = done == self.outer_steps
-            due = last or (self.validate_every > 0 and done % self.validate_every == 0)
-            if due and self.last_validated != done:
-                validation = self.validate()
-                self.consider(validation)
-                self.last_validated = done
-                on_validation(validation)
-            if last:
-                return True
-            on_outer_step(self.outer_step())
-        return False
 
     def _theta(self) -> Params:
         return {name: p.detach().clone() for name, p in self.theta.items()}

@@ -13,7 +13,8 @@ from l2l_opt.inspection.layout import meta_training_layout
 from l2l_opt.inspection.meta_gradients import meta_gradient_by_position
 from l2l_opt.inspection.scalars import write_scalars
 from l2l_opt.inspection.watched_run import watch
-from l2l_opt.meta_trainer import MetaTrainer, OuterStep, Validation
+from l2l_opt.meta_trainer import MetaTrainer
+from l2l_opt.outer_loop import OuterStep, Validation
 
 DASHBOARD_SECONDS = 240.0
 LONGEST_UNROLL = 500

@@ -6,7 +6,8 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from l2l_opt.checkpoint import write_atomically
-from l2l_opt.meta_trainer import MetaTrainer, OuterStep, Validation
+from l2l_opt.meta_trainer import MetaTrainer
+from l2l_opt.outer_loop import OuterStep, Validation
 
 SKIPPED, WARM_UP, ACTIVE = 1, 1, 3
 """Outer steps until the profile, which the first ones would mislead, and outer steps in it."""
