@@ -15,8 +15,6 @@ from torch import Tensor
 from l2l_opt.few_shot.trust import Predictions, standardised
 
 SHARED, LOCAL, PATTERNS = 8, 4, 6
-WORLD = 20
-"""Seed of the patterns."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +30,17 @@ class Merchant:
     targets: np.ndarray
 
 
-def generate_merchant(number: int, *, rows: int = 3000) -> Merchant:
-    """Merchant ``number`` of a fixed world: 12 columns, 3 to 8 % fraud, each column shifted, stretched and bent."""
-    patterns = np.random.default_rng(WORLD).normal(size=(PATTERNS, SHARED))
+def generate_merchant(number: int, *, world: int = 0, rows: int = 3000) -> Merchant:
+    """A merchant: 12 columns, each shifted, stretched and perhaps bent, and 3 to 8 % fraud.
+
+    Args:
+        number: of the merchant in its world.
+        world: seed of the patterns of fraud, which all its merchants share.
+        rows: how many.
+    """
+    patterns = np.random.default_rng(world).normal(size=(PATTERNS, SHARED))
     patterns *= 2.2 / np.linalg.norm(patterns, axis=1, keepdims=True)
-    own = np.random.default_rng([WORLD, number])
+    own = np.random.default_rng([world, number])
     share = own.uniform(0.03, 0.08)
     mixture = own.dirichlet(np.full(PATTERNS, 0.4))
     direction = own.normal(size=LOCAL)
@@ -49,7 +53,9 @@ def generate_merchant(number: int, *, rows: int = 3000) -> Merchant:
     local[fraud] += direction * own.uniform(0.5, 1.5, size=(int(fraud.sum()), 1))
     columns = np.concatenate([shared, local], axis=1)
     bent = np.where(own.uniform(size=columns.shape[1]) < 0.3, np.sinh(columns / 2), columns)
-    return Merchant(bent * own.lognormal(0, 1, columns.shape[1]) + own.normal(0, 3, columns.shape[1]), fraud.astype(int))
+    return Merchant(
+        bent * own.lognormal(0, 1, columns.shape[1]) + own.normal(0, 3, columns.shape[1]), fraud.astype(int)
+    )
 
 
 def view_of_table(
@@ -65,7 +71,7 @@ def view_of_table(
         hidden: columns that are but noise.
         noise: added to each column, in deviations of its middle half.
     """
-    own = np.random.default_rng([WORLD, 1, number])
+    own = np.random.default_rng([number, len(rows)])
     chosen = own.choice(len(rows), size=min(size, len(rows)), replace=False)
     low, high = np.quantile(rows, [0.25, 0.75], axis=0)
     spread = np.where(high > low, (high - low) / 1.35, rows.std(axis=0) + 1e-9)
@@ -77,7 +83,11 @@ def view_of_table(
 
 
 def encode(rows: np.ndarray, unlabelled: np.ndarray) -> Tensor:
-    """Columns by rank-free robust scale, so that a merchant's units do not matter: float32, about -4 to 4."""
+    """Columns less their median over their spread by quartiles, then asinh, so that a merchant's units do not matter.
+
+    Returns:
+        ``[rows, columns]``, float32, in -4 to 4.
+    """
     low, middle, high = np.quantile(unlabelled, [0.25, 0.5, 0.75], axis=0)
     scaled = np.arcsinh((rows - middle) / np.maximum((high - low) / 1.35, 1e-9))
     return torch.from_numpy(scaled).float().clamp(-4, 4)

@@ -12,7 +12,16 @@ SIDE = 28
 SCALE = 3
 """Pictures are drawn this many times as large, so that lines are smooth."""
 
-WORDINGS = ("no image", "no photo", "image not\navailable", "coming\nsoon", "n/a", "no picture\nyet", "kein Bild", "sin foto")
+WORDINGS = (
+    "no image",
+    "no photo",
+    "image not\navailable",
+    "coming\nsoon",
+    "n/a",
+    "no picture\nyet",
+    "kein Bild",
+    "sin foto",
+)
 
 
 @dataclass(frozen=True)

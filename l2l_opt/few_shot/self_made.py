@@ -3,7 +3,8 @@
 1. the top-level learner learns from the labelled examples;
 2. of unlabelled ones it labels a batch: those likeliest of the rare class, and others that are unlikely;
 3. a second learner, meta-learned on labelled and self-made examples of other tasks, learns from both;
-4. the teacher accepts the batch if the loss of held-back labels does not rise, those that no model involved has seen;
+   what it ends at is averaged with what the labelled ones alone gave;
+4. the teacher accepts the batch if the PR-AUC of held-back labels does not fall, those that neither learner has seen;
    if accepted, it goes on with the next batch.
 
 Source: self-training: Yarowsky, ACL 1995, section 4; that it is judged on held-back labels is this package's.
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from l2l_opt.few_shot.adaptation import folds_of
 from l2l_opt.few_shot.adapting import draw_episodes
@@ -32,9 +33,9 @@ class Batching:
         batches: proposed at most.
     """
 
-    rare: int = 10
-    common: int = 40
-    batches: int = 3
+    rare: int = 20
+    common: int = 80
+    batches: int = 2
 
 
 USUAL = Batching()
@@ -69,9 +70,7 @@ def propose(logits: Tensor, batching: Batching, *, taken: int = 0) -> tuple[Tens
     return rows, labels.expand_as(rows)
 
 
-def together(
-    labelled: tuple[Tensor, Tensor], self_made: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
+def together(labelled: tuple[Tensor, Tensor], self_made: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Labelled and self-made examples as one set, in which either kind says as much as the other.
 
     Args:
@@ -149,18 +148,18 @@ class SelfTraining:
         parts = [_Learning(self, inputs, targets, pool, known, held_back) for known, held_back in folds]
         if judged and not parts:
             return SelfTrained(whole.params, 0, [])
-        losses = [_mean_loss(parts)] if judged else []
+        figures = [_mean_pr_auc(parts)] if judged else []
         accepted = 0
         while accepted < self.batching.batches:
             if judged:
                 proposed = [part.next() for part in parts]
-                losses.append(_mean_loss(proposed))
-                if losses[-1] > losses[-2]:
+                figures.append(_mean_pr_auc(proposed))
+                if figures[-1] < figures[-2]:
                     break
                 parts = proposed
             whole = whole.next()
             accepted += 1
-        return SelfTrained(whole.params, accepted, losses)
+        return SelfTrained(whole.params, accepted, figures)
 
 
 @dataclass(frozen=True)
@@ -170,12 +169,12 @@ class SelfTrained:
     Attributes:
         params: trust and bias, ``[1, ...]``.
         accepted: batches of self-made examples.
-        losses: of held-back labels, before and after each batch that was proposed; the last one rejected it if it rose.
+        figures: PR-AUC of held-back labels, before and after each batch that was proposed; a fall rejected it.
     """
 
     params: Params
     accepted: int
-    losses: list[float]
+    figures: list[float]
 
 
 class _Learning:
@@ -195,11 +194,12 @@ class _Learning:
         self.learners, self.pool, self.made = learners, pool, list(made)
         self.held_back = (inputs[held_back], targets[held_back])
         labelled = (inputs[known].unsqueeze(0), as_weights(targets[known]).unsqueeze(0))
-        if not self.made:
-            self.params = learners.first.learn(*labelled)
-        else:
+        self.params = learners.first.learn(*labelled)
+        if self.made:
             rows, labels = (torch.cat(parts, dim=1) for parts in zip(*self.made, strict=True))
-            self.params = learners.second.learn(*together(labelled, (pool[rows[0]].unsqueeze(0), as_weights(labels))))
+            chosen = (pool[rows[0]].unsqueeze(0), as_weights(labels))
+            second = learners.second.learn(*together(labelled, chosen))
+            self.params = {name: (p + second[name]) / 2 for name, p in self.params.items()}
 
     def next(self) -> "_Learning":
         """With one more batch, labelled by what it has learned so far."""
@@ -207,15 +207,17 @@ class _Learning:
         batch = propose(logits, self.learners.batching, taken=len(self.made))
         return _Learning(*self.arguments, made=[*self.made, batch])
 
-    def losses(self) -> Tensor:
-        """Of each held-back label."""
+    def pr_auc(self) -> float:
+        """Of the held-back labels."""
+        from sklearn.metrics import average_precision_score
+
         inputs, targets = self.held_back
         logits = self.learners.first.logits(self.params, inputs.unsqueeze(0))[0]
-        return nn.functional.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
+        return float(average_precision_score(targets.numpy(), logits.numpy()))
 
 
-def _mean_loss(parts: Sequence[_Learning]) -> float:
-    return float(torch.cat([part.losses() for part in parts]).mean())
+def _mean_pr_auc(parts: Sequence[_Learning]) -> float:
+    return sum(part.pr_auc() for part in parts) / len(parts)
 
 
 def meta_learn_self_training(
@@ -224,7 +226,7 @@ def meta_learn_self_training(
     *,
     num_models: int,
     support: int,
-    unlabelled: int = 600,
+    unlabelled: int = 1000,
     batching: Batching = USUAL,
     episodes: int = 300,
     seed: int = 0,
@@ -255,6 +257,11 @@ def meta_learn_self_training(
         drawn = draw_episodes(family, range(count), seed=seed, stream=stream, num_steps=1)
         banks.append(EpisodeBank(with_self_made(first, drawn.data, batching)))
     second = meta_learn(
-        *banks, num_models=num_models, start=first.theta, outer_steps=outer_steps, inner_steps=first.inner_steps, seed=seed
+        *banks,
+        num_models=num_models,
+        start=first.theta,
+        outer_steps=outer_steps,
+        inner_steps=first.inner_steps,
+        seed=seed,
     )
     return SelfTraining(first, second, batching)

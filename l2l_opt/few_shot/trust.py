@@ -5,8 +5,8 @@ logit(x) = bias + sum_i trust_i z_i(x)
 (trust, bias)' = g_phi((trust, bias), labelled examples)
 
 A step of gradient descent on cross-entropy adds ``rate_i (y - p(x)) z_i(x)`` to trust_i for each labelled example: a
-model that was right is rewarded, one that was wrong is penalised. Where trust starts and the rates are meta-learned over
-other tasks.
+model that was right is rewarded, one that was wrong is penalised. Where trust starts and the rates are meta-learned
+over other tasks.
 """
 
 from collections.abc import Sequence
@@ -122,10 +122,10 @@ class TrustEpisodes:
     ):
         if not tasks:
             raise ValueError("episodes need at least one task; got none, give some")
-        fewest = min(len(task.targets) for task in tasks)
-        if fewest < support + queries + unlabelled:
+        fewest, needed = min(len(task.targets) for task in tasks), support + queries + unlabelled
+        if fewest < needed:
             raise ValueError(
-                f"a task must have at least {support + queries + unlabelled} examples for these episodes; got {fewest}, "
+                f"a task must have at least support + queries + unlabelled = {needed} examples; got {fewest}, "
                 "use smaller sets"
             )
         self.tasks, self.num_support, self.queries = list(tasks), support, queries
@@ -181,7 +181,9 @@ class TopLevel:
         """
         batch = {"inputs": inputs, "targets": weights}
         with torch.no_grad():
-            return adapt(self.method, self.family, self.theta, Drawn({}, [batch] * self.inner_steps, batch, None)).params
+            return adapt(
+                self.method, self.family, self.theta, Drawn({}, [batch] * self.inner_steps, batch, None)
+            ).params
 
     def logits(self, params: Params, inputs: Tensor) -> Tensor:
         """Of the rare class: ``[S, examples]``."""
