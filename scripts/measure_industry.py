@@ -36,7 +36,7 @@ from l2l_opt.few_shot.placeholder_models import NAMES, PlaceholderModels, fit_pl
 from l2l_opt.few_shot.placeholder_shops import generate_shop, other_shops, predictions_of_shop
 from l2l_opt.few_shot.placeholders import STYLES, as_in_a_shop, render_placeholders
 from l2l_opt.few_shot.self_made import meta_learn_self_training
-from l2l_opt.few_shot.trust import TopLevel, TrustEpisodes, as_weights, draw_labelled, flip, meta_learn
+from l2l_opt.few_shot.trust import Predictions, TopLevel, TrustEpisodes, as_weights, draw_labelled, flip, meta_learn
 from l2l_opt.tasks.datasets import load_fashion_subset
 
 SIZES = (10, 30, 100)
@@ -128,8 +128,8 @@ def placeholder(seeds: int, out: Path) -> None:
     records.write(out / "placeholder.json", {**about, "rows": rows})
 
 
-SEEDS_A_PREPARATION = 5
-"""Seeds that share bottom-level models and meta-learning; styles, pictures and labelled examples are each seed's own."""
+SEEDS_A_PREPARATION = 10
+"""Seeds that share bottom-level models and meta-learning; styles, pictures and labels are each seed's own."""
 
 
 def _prepare(seed: int) -> tuple[PlaceholderModels, dict[int, TopLevel]]:
@@ -144,7 +144,7 @@ def _prepare(seed: int) -> tuple[PlaceholderModels, dict[int, TopLevel]]:
     tops = {}
     for size in SIZES:
         sources = [TrustEpisodes(part, support=size) for part in (tasks[:9], tasks[9:])]
-        tops[size] = meta_learn(*sources, num_models=len(NAMES), outer_steps=150, seed=seed)
+        tops[size] = meta_learn(*sources, num_models=len(NAMES), seed=seed)
     return models, tops
 
 
@@ -191,11 +191,14 @@ def _of_top_level(top: TopLevel, inputs: Tensor, targets: Tensor, judged: Tensor
 @OUT
 def fraud(seeds: int, flipped: float, out: Path) -> None:
     """Fraud at new merchants; each seed is one."""
-    rows = []
+    prepared = {}
     for name, merchants in {"generated": generated, "shuttle": of_shuttle()}.items():
         models = bottom_level_models([merchants(number, 0) for number in range(6)])
         tasks = [predictions_of(merchants(number, 1), models) for number in range(100, 124)]
-        for size in SIZES:
+        prepared[name] = (merchants, models, tasks)
+    rows = []
+    for size in SIZES:
+        for name, (merchants, models, tasks) in prepared.items():
             learners = meta_learn_self_training(tasks[:18], tasks[18:], num_models=len(models), support=size)
             for share in (0.0, flipped):
                 found = [
@@ -204,7 +207,7 @@ def fraud(seeds: int, flipped: float, out: Path) -> None:
                 click.echo(f"{name}, {size} labelled examples, {share:.0%} of them wrong")
                 methods = summary(found, "top level with self-made examples")
                 rows.append({"data": name, "examples": size, "wrong": share, "seeds": seeds, "methods": methods})
-    records.write(out / "fraud.json", {"rows": rows})
+            records.write(out / "fraud.json", {"rows": rows})
 
 
 def generated(number: int, _: int) -> Merchant:
@@ -226,7 +229,8 @@ def of_shuttle() -> Callable[[int, int], Merchant]:
 
 def _fraud_seed(merchant: Merchant, models: list[Any], learners: Any, size: int, wrong: float, seed: int) -> Figures:
     generator = torch.Generator().manual_seed(seed)
-    labelled = draw_labelled(predictions_of(merchant, models), size, generator)
+    labels = torch.from_numpy(merchant.targets).long()
+    labelled = draw_labelled(Predictions(torch.empty(0), labels), size, generator)
     others = others_than(len(merchant.targets), labelled, generator)
     pool, judged = others[:1000], others[1000:]
     task = predictions_of(merchant, models, unlabelled=merchant.rows[pool.numpy()])

@@ -228,10 +228,10 @@ def meta_learn_self_training(
     support: int,
     unlabelled: int = 1000,
     batching: Batching = USUAL,
-    episodes: int = 300,
+    episodes: int = 200,
     seed: int = 0,
     first: TopLevel | None = None,
-    outer_steps: int = 200,
+    outer_steps: int = 100,
 ) -> SelfTraining:
     """Both learners, on other tasks.
 

@@ -197,9 +197,9 @@ def meta_learn(
     num_models: int,
     start: Params | None = None,
     inner_steps: int = 6,
-    outer_steps: int = 200,
+    outer_steps: int = 100,
     meta_batch: int = 16,
-    meta_lr: float = 0.02,
+    meta_lr: float = 0.04,
     lr: float = 0.1,
     seed: int = 0,
 ) -> TopLevel:
@@ -233,7 +233,7 @@ def meta_learn(
         meta_batch=meta_batch,
         meta_lr=meta_lr,
         meta_lr_schedule="cosine",
-        validate_every=max(outer_steps // 6, 1),
+        validate_every=max(outer_steps // 4, 1),
         validation_episodes=100,
         seed=seed,
     )

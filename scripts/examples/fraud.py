@@ -54,7 +54,7 @@ def learn_from_others(others: list[Merchant], size: int, *, outer_steps: int) ->
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="CSV file of predictions.")
 @click.option("--size", default=30, show_default=True, help="Labelled rows of the generated merchant.")
 @click.option("--merchants", default=24, show_default=True, help="Other merchants that are generated.")
-@click.option("--outer-steps", default=200, show_default=True, help="Of meta-learning.")
+@click.option("--outer-steps", default=100, show_default=True, help="Of meta-learning.")
 @click.option("--seed", default=0, show_default=True, help="Of the generated merchant.")
 def main(
     others: Path | None,
@@ -81,7 +81,9 @@ def main(
         merchant = generate_merchant(1000 + seed)
         all_others = [generate_merchant(number) for number in range(merchants)]
         known = draw_labelled(
-            Predictions(torch.empty(0), torch.from_numpy(merchant.targets)), size, torch.Generator().manual_seed(seed)
+            Predictions(torch.empty(0), torch.from_numpy(merchant.targets).long()),
+            size,
+            torch.Generator().manual_seed(seed),
         )
     if len(all_others) < NUM_MODELS + 4:
         raise click.UsageError(

@@ -55,7 +55,7 @@ def own_shop(labelled: Path, new: Path) -> tuple[Shop, list[str]]:
 @click.option("--new", type=click.Path(path_type=Path), default=None, help="Folder of pictures to be judged.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="CSV file of predictions.")
 @click.option("--size", default=30, show_default=True, help="Labelled pictures of the generated shop.")
-@click.option("--outer-steps", default=150, show_default=True, help="Of meta-learning.")
+@click.option("--outer-steps", default=100, show_default=True, help="Of meta-learning.")
 @click.option("--train-steps", default=200, show_default=True, help="Of the bottom-level models.")
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
 def main(
