@@ -165,6 +165,7 @@ def _placeholder_seed(seed: int, models: PlaceholderModels, tops: dict[int, TopL
         task = predictions_of_shop(models, shop, known=known, unlabelled=pool)
         targets, asked = task.targets[labelled], task.inputs[judged]
         scores = {"top level": _of_top_level(tops[size], task.inputs[labelled], targets, asked)}
+        scores["top level before any label"] = _before_labels(tops[size], asked)
         scores |= {name: asked[:, place].numpy() for place, name in enumerate(NAMES)}
         scores["average of the models"] = asked[:, : len(NAMES)].mean(1).numpy()
         scores |= baselines(inputs, labelled, targets, pool, judged)
@@ -183,6 +184,11 @@ def _placeholder_seed(seed: int, models: PlaceholderModels, tops: dict[int, TopL
 def _of_top_level(top: TopLevel, inputs: Tensor, targets: Tensor, judged: Tensor) -> np.ndarray:
     params = top.learn(inputs.unsqueeze(0), as_weights(targets).unsqueeze(0))
     return top.logits(params, judged.unsqueeze(0))[0].numpy()
+
+
+def _before_labels(top: TopLevel, judged: Tensor) -> np.ndarray:
+    start = {name: p.unsqueeze(0) for name, p in top.theta.items()}
+    return top.logits(start, judged.unsqueeze(0))[0].numpy()
 
 
 @main.command()
@@ -245,6 +251,7 @@ def _fraud_seed(merchant: Merchant, models: list[Any], learners: Any, size: int,
         for name, own in trained.items()
     }
     scores["top level"] = _of_top_level(learners.first, inputs, targets, asked)
+    scores["top level before any label"] = _before_labels(learners.first, asked)
     of_models = {f"model of merchant {place}": asked[:, place].numpy() for place in range(len(models))}
     scores |= of_models | {"average of the models": asked[:, : len(models)].mean(1).numpy()}
     columns = encode(merchant.rows, merchant.rows[pool.numpy()])
