@@ -247,7 +247,7 @@ def render_placeholder(style: str, random: np.random.Generator) -> Tensor:
 def render_placeholders(styles: Sequence[str], count: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Pictures ``[count, 28, 28]``, and for each the place of its style, drawn evenly."""
     chosen = random.permutation(np.arange(count) % len(styles))
-    return torch.stack([render_placeholder(styles[place], random) for place in chosen]), torch.from_numpy(chosen)
+    return torch.stack([render_placeholder(styles[int(place)], random) for place in chosen]), torch.from_numpy(chosen)
 
 
 def as_in_a_shop(images: Tensor, random: np.random.Generator) -> Tensor:
