@@ -29,15 +29,15 @@ SINUSOID = "--episodes sinusoids:shots=10,queries=10 --model mlp:hidden=40x40 --
 SINUSOID += " --meta-lr-schedule cosine --validate-every 2500 --validation-episodes 500"
 OMNIGLOT = "--model mlp:hidden=256x128x64x64,norm=batch --meta-batch 32 --meta-lr-schedule cosine"
 OMNIGLOT += " --validate-every 500 --validation-episodes 300 --validation-inner-steps 3"
-OUTER_STEPS = {"random": 20000, "background": 5000, "orders": 3000}
+OUTER_STEPS = {"random": 20000, "background": 5000, "orders": 2000}
 CHARACTERS = "omniglot:ways=5,shots=1,split="
 
 LEARNERS: dict[str, str] = {
     # Chosen by the most inner steps that it is judged after; others are compared after one.
     "sinusoid-maml": f"{SINUSOID} --outer-steps 70000 --validation-inner-steps 10 --method maml:lr=0.01",
     "sinusoid-fomaml": f"{SINUSOID} --outer-steps 70000 --method fomaml:lr=0.01",
-    "sinusoid-meta-sgd": f"{SINUSOID} --outer-steps 70000 --method meta-sgd:lr=0.01",
-    "sinusoid-meta-lstm": f"{SINUSOID} --outer-steps 15000 "
+    "sinusoid-meta-sgd": f"{SINUSOID} --outer-steps 40000 --method meta-sgd:lr=0.01",
+    "sinusoid-meta-lstm": f"{SINUSOID} --outer-steps 10000 "
     "--method meta-lstm:lr=0.01,hidden_size=8,second_derivatives=True",
     **{
         f"omniglot-{split}-{name}": f"--episodes {CHARACTERS}{split} {OMNIGLOT} --outer-steps {OUTER_STEPS[split]} "

@@ -1,14 +1,21 @@
-"""The examples: in other training loops a resumed run is the whole run, bit for bit; other tasks; policies learn."""
+"""The examples: in other training loops a resumed run is the whole run, bit for bit; other tasks; industry."""
 
+import csv
 import importlib.util
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
+from sklearn.metrics import average_precision_score
 
+from l2l_opt.few_shot.merchants import Merchant, generate_merchant
+from l2l_opt.few_shot.placeholders import as_in_a_shop, render_placeholders
 from l2l_opt.tasks import make_task
+from l2l_opt.tasks.datasets import load_fashion_subset
 
 EXAMPLES = Path(__file__).parent.parent / "scripts" / "examples"
 
@@ -110,3 +117,61 @@ def test_a_shipped_rule_trains_a_policy_in_gymnasiums_own_environment():
     returns = example("gymnasium_policy").train("CartPole-v1", rule="default-1", updates=25, episodes=8, steps=60)
     assert len(returns) == 25
     assert sum(returns[-5:]) > 1.5 * sum(returns[:5])
+
+
+def run(name, *arguments):
+    result = CliRunner().invoke(example(name).main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_placeholder_images_of_ones_own(tmp_path):
+    """Pictures of a folder are labelled, others judged: placeholders are the likelier ones."""
+    random = np.random.default_rng(0)
+    for folder, count in (("labelled", 8), ("new", 4)):
+        for kind in ("photo", "placeholder"):
+            place = tmp_path / folder / kind
+            place.mkdir(parents=True)
+            pictures = (
+                as_in_a_shop(load_fashion_subset().test_images[:count], random)
+                if kind == "photo"
+                else render_placeholders(["camera", "crossed-box"], count, random)[0]
+            )
+            for number, picture in enumerate(pictures):
+                Image.fromarray((255 * picture).numpy().astype(np.uint8)).resize((60, 60)).save(place / f"{number}.png")
+    options = ["--labelled", tmp_path / "labelled", "--new", tmp_path / "new", "--out", tmp_path / "found.csv"]
+    assert "trust in classifier" in run("placeholder_images", *options, "--outer-steps", 4, "--train-steps", 60)
+    with open(tmp_path / "found.csv", newline="") as text:
+        found = {row["file"]: float(row["probability_placeholder"]) for row in csv.DictReader(text)}
+    assert len(found) == 8
+    means = [np.mean([p for file, p in found.items() if f"/{kind}/" in file]) for kind in ("photo", "placeholder")]
+    assert means[1] > means[0] + 0.1
+
+
+def test_fraud_of_ones_own(tmp_path):
+    """Tables of other merchants and of one's own give a probability for each new row."""
+    folder = tmp_path / "others"
+    folder.mkdir()
+    for number in range(10):
+        write_rows(folder / f"{number}.csv", generate_merchant(number, rows=1300))
+    merchant = generate_merchant(1000, rows=400)
+    wanted = np.argsort(-merchant.targets, kind="stable")
+    known, new = np.r_[wanted[:4], wanted[-12:]], wanted[4:-12]
+    write_rows(tmp_path / "mine.csv", Merchant(merchant.rows[known], merchant.targets[known]))
+    write_rows(tmp_path / "new.csv", Merchant(merchant.rows[new], merchant.targets[new]), label=None)
+    files = {"--others": folder, "--labelled": tmp_path / "mine.csv", "--new": tmp_path / "new.csv"}
+    options = [part for pair in files.items() for part in pair]
+    assert "accepted" in run("fraud", *options, "--out", tmp_path / "found.csv", "--outer-steps", 4)
+    with open(tmp_path / "found.csv", newline="") as text:
+        scores = [float(row["probability_fraud"]) for row in csv.DictReader(text)]
+    assert len(scores) == len(new)
+    assert average_precision_score(merchant.targets[new], scores) > 2 * merchant.targets[new].mean()
+
+
+def write_rows(file, merchant, label="label"):
+    names = [f"column {place}" for place in range(merchant.rows.shape[1])]
+    with open(file, "w", newline="") as text:
+        writer = csv.writer(text)
+        writer.writerow(names if label is None else [*names, label])
+        for row, target in zip(merchant.rows.tolist(), merchant.targets.tolist(), strict=True):
+            writer.writerow(row if label is None else [*row, target])
