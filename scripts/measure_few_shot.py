@@ -26,10 +26,11 @@ RUNS = Path("runs/few-shot")
 RESULTS = records.RESULTS / "few_shot"
 
 SINUSOID = "--episodes sinusoids:shots=10,queries=10 --model mlp:hidden=40x40 --init small --meta-batch 25"
-SINUSOID += " --meta-lr-schedule cosine --validate-every 2500 --validation-episodes 500"
+SINUSOID += " --validate-every 2500 --validation-episodes 500"
 OMNIGLOT = "--model mlp:hidden=256x128x64x64,norm=batch --meta-batch 32 --meta-lr-schedule cosine"
 OMNIGLOT += " --validate-every 500 --validation-episodes 300 --validation-inner-steps 3"
-OUTER_STEPS = {"random": 20000, "background": 5000, "orders": 2000}
+OUTER_STEPS = {"random-maml": 20000, "random-meta-sgd": 12000, "background-maml": 5000, "background-meta-sgd": 5000}
+ORDER_STEPS = 2000
 CHARACTERS = "omniglot:ways=5,shots=1,split="
 
 LEARNERS: dict[str, str] = {
@@ -40,14 +41,12 @@ LEARNERS: dict[str, str] = {
     "sinusoid-meta-lstm": f"{SINUSOID} --outer-steps 10000 "
     "--method meta-lstm:lr=0.01,hidden_size=8,second_derivatives=True",
     **{
-        f"omniglot-{split}-{name}": f"--episodes {CHARACTERS}{split} {OMNIGLOT} --outer-steps {OUTER_STEPS[split]} "
-        f"--method {name}:lr=0.4"
-        for split in ("random", "background")
-        for name in ("maml", "meta-sgd")
+        f"omniglot-{name}": f"--episodes {CHARACTERS}{name.partition('-')[0]} {OMNIGLOT} --outer-steps {steps} "
+        f"--method {name.partition('-')[2]}:lr=0.4"
+        for name, steps in OUTER_STEPS.items()
     },
     **{
-        f"orders-{name}": f"--episodes {CHARACTERS}random {OMNIGLOT} --outer-steps {OUTER_STEPS['orders']} "
-        f"--method {name}:lr=0.4"
+        f"orders-{name}": f"--episodes {CHARACTERS}random {OMNIGLOT} --outer-steps {ORDER_STEPS} --method {name}:lr=0.4"
         for name in ("maml", "fomaml")
     },
 }
