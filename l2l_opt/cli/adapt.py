@@ -18,7 +18,7 @@ from l2l_opt.few_shot.adaptation import Settings, adapt_ensemble, check_examples
 from l2l_opt.few_shot.adapted_model import FILE, AdaptedModel, Pixels, load_adapted_model, read_examples
 
 OF_TABLES = Settings()
-OF_IMAGES = Settings(model="conv:channels=16,layers=3,norm=none", members=8)
+OF_IMAGES = Settings(model="mlp:hidden=64x64", members=8)
 MANY = 1000
 """Examples for which a student trained by minibatches is the better choice."""
 
