@@ -128,6 +128,8 @@ def joined() -> Iterator[Ranks]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     with _peers():
         dist.init_process_group(backend, timeout=TIMEOUT)
+        # A rank that ends at once, over a bad option, must not do so while others still connect.
+        Ranks(dist.get_rank(), dist.get_world_size()).gather(None)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     finally:

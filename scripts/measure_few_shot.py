@@ -38,7 +38,7 @@ LEARNERS: dict[str, str] = {
     "sinusoid-maml": f"{SINUSOID} --outer-steps 70000 --validation-inner-steps 10 --method maml:lr=0.01",
     "sinusoid-fomaml": f"{SINUSOID} --outer-steps 70000 --method fomaml:lr=0.01",
     "sinusoid-meta-sgd": f"{SINUSOID} --outer-steps 40000 --method meta-sgd:lr=0.01",
-    "sinusoid-meta-lstm": f"{SINUSOID} --outer-steps 10000 "
+    "sinusoid-meta-lstm": f"{SINUSOID} --outer-steps 30000 "
     "--method meta-lstm:lr=0.01,hidden_size=8,second_derivatives=True",
     **{
         f"omniglot-{name}": f"--episodes {CHARACTERS}{name.partition('-')[0]} {OMNIGLOT} --outer-steps {steps} "
