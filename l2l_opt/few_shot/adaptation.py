@@ -45,8 +45,8 @@ class Settings:
 class _Students:
     """The students of one ensemble as a task family: cross-entropy with decay, on inputs of which each sees a part."""
 
-    def __init__(self, model: nn.Module, decay: float):
-        self.model, self.decay = model, decay
+    def __init__(self, model: nn.Module, decay: float, examples: Batch):
+        self.model, self.decay, self.examples = model, decay, examples
 
     def sample(self, generator: torch.Generator) -> TaskData:
         return {}
@@ -55,13 +55,12 @@ class _Students:
         return fresh_parameters(self.model, reset_parameters, generator, torch.device("cpu"))
 
     def sample_batch(self, data: TaskData, generator: torch.Generator, split: str = "train") -> Batch:
-        raise NotImplementedError("the examples are the user's own")
-
-    def outputs(self, params: Params, data: TaskData, inputs: Tensor) -> Tensor:
-        return functional_call(self.model, params, (inputs * data["seen"],))
+        """All examples; nothing is drawn."""
+        return self.examples
 
     def loss(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
-        loss = nn.functional.cross_entropy(self.outputs(params, data, batch["inputs"]), batch["targets"])
+        outputs = functional_call(self.model, params, (batch["inputs"] * data["seen"],))
+        loss = nn.functional.cross_entropy(outputs, batch["targets"])
         return loss + self.decay * sum((p.square().sum() for p in params.values() if p.dim() > 1), loss.new_zeros(()))
 
 
@@ -85,9 +84,13 @@ class Ensemble:
 
     def probabilities(self, inputs: Tensor) -> Tensor:
         """Of each class, the mean over students: ``[examples, num_classes]``, float64."""
-        students = _students(self.settings, self.input_shape, self.num_classes)
+        model = make_model(self.settings.model, input_shape=self.input_shape, num_outputs=self.num_classes)
+
+        def of_student(params: Params, seen: Tensor) -> Tensor:
+            return functional_call(model, params, (inputs * seen,))
+
         with torch.no_grad():
-            outputs = vmap(students.outputs, in_dims=(0, 0, None))(self.params, {"seen": self.seen}, inputs)
+            outputs = vmap(of_student)(self.params, self.seen)
         return outputs.double().softmax(-1).mean(0)
 
 
@@ -104,7 +107,8 @@ def adapt_ensemble(
         settings: of the ensemble.
     """
     shape = tuple(inputs.shape[1:])
-    students = _students(settings, shape, num_classes)
+    model = make_model(settings.model, input_shape=shape, num_outputs=num_classes)
+    students = _Students(model, settings.decay, {"inputs": inputs, "targets": targets})
     params, seen = [], []
     for member in range(settings.members):
         generator = make_generator(settings.seed, Stream.META_TRAINING, member)
@@ -114,18 +118,11 @@ def adapt_ensemble(
         seen.append(keep if len(shape) == 1 and bool(keep.any()) else torch.ones(shape, dtype=torch.bool))
     data = {"seen": torch.stack(seen).to(inputs.dtype)}
     fresh = {name: torch.stack([own[name] for own in params]) for name in params[0]}
-    batch = {
-        "inputs": inputs.expand(settings.members, *inputs.shape),
-        "targets": targets.expand(settings.members, *targets.shape),
-    }
+    batch = {key: value.expand(settings.members, *value.shape) for key, value in students.examples.items()}
     method = Method(rule, learns_initialisation=False, second_derivatives=False)
     with torch.no_grad():
         adapted = adapt(method, students, fresh, Drawn(data, [batch] * settings.steps, batch, fresh))
     return Ensemble(settings, shape, num_classes, adapted.params, data["seen"])
-
-
-def _students(settings: Settings, input_shape: tuple[int, ...], num_classes: int) -> _Students:
-    return _Students(make_model(settings.model, input_shape=input_shape, num_outputs=num_classes), settings.decay)
 
 
 def check_examples(targets: Tensor, classes: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from l2l_opt.few_shot.adaptation import folds_of
 from l2l_opt.few_shot.adapting import draw_episodes
+from l2l_opt.few_shot.task import EpisodeTask
 from l2l_opt.few_shot.trust import Predictions, TopLevel, TrustEpisodes, as_weights, meta_learn
 from l2l_opt.randomness import Stream
 from l2l_opt.types import Params, TaskData
@@ -253,7 +254,7 @@ def meta_learn_self_training(
     banks = []
     for own, stream, count in ((tasks, Stream.TUNING, episodes), (validation, Stream.REPORTING, episodes // 2)):
         source = TrustEpisodes(own, support=support, unlabelled=unlabelled)
-        family = type(first.family)(first.family.model, source)
+        family = EpisodeTask(first.family.model, source)
         drawn = draw_episodes(family, range(count), seed=seed, stream=stream, num_steps=1)
         banks.append(EpisodeBank(with_self_made(first, drawn.data, batching)))
     second = meta_learn(

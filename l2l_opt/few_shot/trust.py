@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from l2l_opt.few_shot.adapting import Drawn, adapt
 from l2l_opt.few_shot.episodes import EpisodeSource
+from l2l_opt.few_shot.learner import load_weights
 from l2l_opt.few_shot.meta_learner import MetaLearner
 from l2l_opt.few_shot.methods import Method, make_method
 from l2l_opt.few_shot.task import EpisodeTask
@@ -238,10 +239,8 @@ def meta_learn(
         seed=seed,
     )
     learner.run()
-    with torch.no_grad():
-        for name, weight in method.rule.named_parameters():
-            weight.copy_(learner.best_phi[name])
-            weight.requires_grad_(False)
+    load_weights(method.rule, learner.best_phi)
+    method.rule.requires_grad_(False)
     return TopLevel(family, method, learner.best_theta, inner_steps)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from l2l_opt.few_shot.meta_learner import MetaLearner
-from l2l_opt.inspection.scalars import write_scalars
+from l2l_opt.inspection.scalars import outer_step_scalars, write_scalars
 from l2l_opt.outer_loop import OuterStep, Validation
 
 EVERY = 20
@@ -27,15 +27,7 @@ class FewShotLog:
     def on_outer_step(self, trainer: MetaLearner, step: OuterStep) -> None:
         if step.number % EVERY:
             return
-        values = {
-            "meta/loss": step.meta_loss,
-            "meta/gradient_norm": step.meta_gradient_norm,
-            "meta/lr": step.meta_lr,
-            "meta/skipped": trainer.num_skipped,
-            "meta/seconds": step.seconds,
-        }
-        values |= {f"meta_gradient_norm/{name}": norm for name, norm in step.norms.items()}
-        write_scalars(self.writer, values, step.number)
+        write_scalars(self.writer, outer_step_scalars(trainer, step), step.number)
 
     def on_validation(self, trainer: MetaLearner, validation: Validation) -> None:
         write_scalars(self.writer, {"validation/figure": validation.figure}, validation.outer_step)

@@ -11,7 +11,7 @@ from l2l_opt.inspection import pictures
 from l2l_opt.inspection.dashboard import Gallery, write_card, write_surfaces, write_trace
 from l2l_opt.inspection.layout import meta_training_layout
 from l2l_opt.inspection.meta_gradients import meta_gradient_by_position
-from l2l_opt.inspection.scalars import write_scalars
+from l2l_opt.inspection.scalars import outer_step_scalars, write_scalars
 from l2l_opt.inspection.watched_run import watch
 from l2l_opt.meta_trainer import MetaTrainer
 from l2l_opt.outer_loop import OuterStep, Validation
@@ -50,19 +50,13 @@ class MetaTrainingLog:
     def on_outer_step(self, trainer: MetaTrainer, step: OuterStep) -> None:
         horizons = [student.horizon for student in trainer.students.members]
         ages = [student.age for student in trainer.students.members]
-        values = {
-            "meta/loss": step.meta_loss,
-            "meta/gradient_norm": step.meta_gradient_norm,
-            "meta/lr": step.meta_lr,
-            "meta/skipped": trainer.num_skipped,
-            "meta/seconds": step.seconds,
+        values = outer_step_scalars(trainer, step) | {
             "meta/coordinates_per_second": step.coordinates_per_second,
             "students/horizon_mean": float(np.mean(horizons)),
             "students/horizon_max": max(horizons),
             "students/age_mean": float(np.mean(ages)),
             "students/age_max": max(ages),
         }
-        values |= {f"meta_gradient_norm/{name}": norm for name, norm in step.norms.items()}
         write_scalars(self.writer, values, step.number)
 
     def on_validation(self, trainer: MetaTrainer, validation: Validation) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from torch.utils.tensorboard import SummaryWriter
 
+from l2l_opt.outer_loop import OuterLoop, OuterStep
+
 
 def write_scalars(writer: SummaryWriter, values: Mapping[str, float], step: int) -> None:
     """Write tag -> value at a step; values that are NaN, which say that there is none, are left out.
@@ -17,3 +19,15 @@ def write_scalars(writer: SummaryWriter, values: Mapping[str, float], step: int)
     present = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if value == value]
     if present:
         writer.file_writer.add_summary(Summary(value=present), step)
+
+
+def outer_step_scalars(loop: OuterLoop, step: OuterStep) -> dict[str, float]:
+    """What is drawn of one outer step, whatever is learned; ``meta_gradient_norm/W`` for each tensor W."""
+    values = {
+        "meta/loss": step.meta_loss,
+        "meta/gradient_norm": step.meta_gradient_norm,
+        "meta/lr": step.meta_lr,
+        "meta/skipped": float(loop.num_skipped),
+        "meta/seconds": step.seconds,
+    }
+    return values | {f"meta_gradient_norm/{name}": norm for name, norm in step.norms.items()}

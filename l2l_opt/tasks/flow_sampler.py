@@ -1,6 +1,5 @@
 """Density estimation with importance sampling: a normalising flow fitted to a density known but for a constant."""
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Protocol
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from l2l_opt.tasks.base import Split, register_task
 from l2l_opt.tasks.layers import perceptron
-from l2l_opt.tasks.module_task import reset_parameters
+from l2l_opt.tasks.module_task import fresh_parameters, reset_parameters
 from l2l_opt.tasks.options import check_choices, check_positive_integers
 from l2l_opt.types import Batch, Params, TaskData
 
@@ -231,12 +230,7 @@ class FlowSampler:
         return {key: value.to(self.device, self.dtype) for key, value in self.target.sample(generator).items()}
 
     def init_params(self, data: TaskData, generator: torch.Generator) -> Params:
-        seed = int(torch.randint(2**63 - 1, (), generator=generator))
-        flow = copy.deepcopy(self.flow)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            reset_parameters(flow)
-        return {name: param.detach().to(self.device) for name, param in flow.named_parameters()}
+        return fresh_parameters(self.flow, reset_parameters, generator, self.device)
 
     def sample_batch(self, data: TaskData, generator: torch.Generator, split: Split = "train") -> Batch:
         """``noise [batch_size, dim]``, fresh in both splits."""

@@ -1,5 +1,6 @@
 """Policies: networks that say how likely each action is, and turn noise drawn beforehand into actions."""
 
+import abc
 import math
 from collections.abc import Sequence
 
@@ -20,7 +21,7 @@ class LastLayer(nn.Linear):
             self.bias.zero_()
 
 
-class Policy(nn.Module):
+class Policy(nn.Module, abc.ABC):
     """A perceptron from observations to the numbers that make up a distribution of actions.
 
     Args:
@@ -44,17 +45,17 @@ class Policy(nn.Module):
         """``[..., num_observations]`` to what ``act`` and ``log_probability`` take."""
         return (self.network(observations),)
 
+    @abc.abstractmethod
     def draw_noise(self, shape: Sequence[int], *, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
         """Noise ``[*shape, *noise_shape]`` for so many actions."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def act(self, outputs: tuple[Tensor, ...], noise: Tensor) -> Tensor:
         """Actions, a deterministic function of noise."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def log_probability(self, outputs: tuple[Tensor, ...], actions: Tensor) -> Tensor:
         """``log pi(a | s)`` in nats, one number an action."""
-        raise NotImplementedError
 
 
 class GaussianPolicy(Policy):
