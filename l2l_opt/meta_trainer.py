@@ -138,24 +138,11 @@ class MetaTrainer(OuterLoop):
         gradients, meta_loss, coordinate_steps = self._meta_gradient()
         for weight, gradient in zip(self.rule.parameters(), gradients, strict=True):
             weight.grad = gradient
-        by_weight = torch.stack([torch.linalg.vector_norm(gradient).double().cpu() for gradient in gradients]).tolist()
-        names = [name for name, _ in self.rule.named_parameters()]
-        norm = float(torch.nn.utils.clip_grad_norm_(self.rule.parameters(), self.clip_norm))
-        meta_lr = meta_learning_rate(
-            self.meta_lr, self.outer_steps_done, self.outer_steps, schedule=self.meta_lr_schedule
-        )
-        skipped = not math.isfinite(norm)
-        if skipped:
-            self.num_skipped += 1
-        else:
-            self.optimizer.param_groups[0]["lr"] = meta_lr
-            self.optimizer.step()
-        self.optimizer.zero_grad()
+        norm, meta_lr, skipped, norms = self.descend(dict(self.rule.named_parameters()))
         self._average()
         self.outer_steps_done += 1
         seconds = time.perf_counter() - start
         self.seconds += seconds
-        norms = dict(zip(names, by_weight, strict=True))
         return OuterStep(self.outer_steps_done, meta_loss, norm, meta_lr, skipped, seconds, coordinate_steps, norms)
 
     def _average(self) -> None:

@@ -1,14 +1,18 @@
 """An outer loop: steps on what is learned, validation on the way, the best kept; stopped and gone on from anywhere."""
 
 import abc
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from l2l_opt.distributed import Ranks
 from l2l_opt.rules.base import UpdateRule
+from l2l_opt.schedules import meta_learning_rate
+from l2l_opt.types import Params
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,10 @@ class OuterLoop(abc.ABC):
         last_validated: outer steps done at the last validation.
         best: the best validation so far.
         ranks: the processes that share this work.
+        optimizer: of what is learned.
+        meta_lr: its learning rate, before the schedule.
+        meta_lr_schedule: ``"constant"`` or ``"cosine"`` over the planned outer steps.
+        clip_norm: bound on the meta-gradient's Euclidean norm.
     """
 
     rule: UpdateRule
@@ -83,6 +91,10 @@ class OuterLoop(abc.ABC):
     last_validated: int
     best: Validation | None
     ranks: Ranks
+    optimizer: torch.optim.Optimizer
+    meta_lr: float
+    meta_lr_schedule: str
+    clip_norm: float
 
     @abc.abstractmethod
     def outer_step(self) -> OuterStep:
@@ -103,6 +115,33 @@ class OuterLoop(abc.ABC):
     @abc.abstractmethod
     def load_state_dict(self, state: Mapping[str, Any], *, with_students: bool = True) -> None:
         """Go on from what ``state_dict`` returned."""
+
+    def descend(self, weights: Params) -> tuple[float, float, bool, dict[str, float]]:
+        """Step along the gradients of ``weights``, clipped, and clear them; one that is not finite is counted instead.
+
+        Returns:
+            The gradient's Euclidean norm before clipping, the meta-learning rate, whether the step was skipped, and
+            the norm of each tensor's part.
+        """
+        norms = [
+            torch.zeros((), dtype=torch.float64)
+            if weight.grad is None
+            else torch.linalg.vector_norm(weight.grad).double().cpu()
+            for weight in weights.values()
+        ]
+        by_weight = dict(zip(weights, torch.stack(norms).tolist(), strict=True))
+        norm = float(torch.nn.utils.clip_grad_norm_(weights.values(), self.clip_norm))
+        meta_lr = meta_learning_rate(
+            self.meta_lr, self.outer_steps_done, self.outer_steps, schedule=self.meta_lr_schedule
+        )
+        skipped = not math.isfinite(norm)
+        if skipped:
+            self.num_skipped += 1
+        else:
+            self.optimizer.param_groups[0]["lr"] = meta_lr
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        return norm, meta_lr, skipped, by_weight
 
     def run(
         self,

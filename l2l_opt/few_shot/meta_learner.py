@@ -123,21 +123,7 @@ class MetaLearner(OuterLoop):
             self.family, range(first, first + self.meta_batch), Stream.META_TRAINING, self.inner_steps
         )
         meta_loss = self._meta_gradient(episodes)
-        weights = self.learned
-        gradients = [weight.grad for weight in weights.values()]
-        squares = [torch.zeros(()) if g is None else g.detach().square().sum().double().cpu() for g in gradients]
-        norms = dict(zip(weights, torch.stack([square.double() for square in squares]).sqrt().tolist(), strict=True))
-        norm = float(torch.nn.utils.clip_grad_norm_(weights.values(), self.clip_norm))
-        meta_lr = meta_learning_rate(
-            self.meta_lr, self.outer_steps_done, self.outer_steps, schedule=self.meta_lr_schedule
-        )
-        skipped = not math.isfinite(norm)
-        if skipped:
-            self.num_skipped += 1
-        else:
-            self.optimizer.param_groups[0]["lr"] = meta_lr
-            self.optimizer.step()
-        self.optimizer.zero_grad()
+        norm, meta_lr, skipped, norms = self.descend(self.learned)
         self.outer_steps_done += 1
         seconds = time.perf_counter() - start
         self.seconds += seconds
