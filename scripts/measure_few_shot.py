@@ -8,6 +8,7 @@ Learners lie under runs/few-shot/NAME.
 """
 
 import json
+import math
 import shlex
 import statistics
 import subprocess
@@ -20,6 +21,7 @@ import records
 import torch
 
 from l2l_opt.cli.few_shot import make_learner, meta_train
+from l2l_opt.few_shot.evaluation import Scores, written
 from l2l_opt.few_shot.meta_learner import MetaLearner
 
 RUNS = Path("runs/few-shot")
@@ -36,6 +38,8 @@ CHARACTERS = "omniglot:ways=5,shots=1,split="
 LEARNERS: dict[str, str] = {
     # Chosen by the most inner steps that it is judged after; others are compared after one.
     "sinusoid-maml": f"{SINUSOID} --outer-steps 70000 --validation-inner-steps 10 --method maml:lr=0.01",
+    "sinusoid-maml-3": f"{SINUSOID} --outer-steps 40000 --inner-steps 3 --meta-loss mean --validation-inner-steps 10 "
+    "--method maml:lr=0.01",
     "sinusoid-fomaml": f"{SINUSOID} --outer-steps 70000 --method fomaml:lr=0.01",
     "sinusoid-meta-sgd": f"{SINUSOID} --outer-steps 40000 --method meta-sgd:lr=0.01",
     "sinusoid-meta-lstm": f"{SINUSOID} --outer-steps 30000 "
@@ -82,7 +86,7 @@ def train(names: tuple[str, ...], minutes: float | None) -> None:
 @group.command("judge")
 @click.argument("which", type=click.Choice(list(JUDGEMENTS)))
 def judge_group(which: str) -> None:
-    """Judge all learners of a group that have been meta-trained."""
+    """Judge the learners of a group whose runs are here; others keep the figures that they were given before."""
     episodes, inner_steps, number = JUDGEMENTS[which]
     names = [name for name in LEARNERS if name.startswith(f"{which}-") and (RUNS / name / "run.json").exists()]
     steps = [argument for count in inner_steps for argument in ("--inner-steps", str(count))]
@@ -90,7 +94,9 @@ def judge_group(which: str) -> None:
     arguments += ["--num-episodes", str(number), "--out", str(RUNS / f"judged-{which}")]
     subprocess.run([sys.executable, "-m", "l2l_opt.cli", *arguments], check=True)
     found = json.loads((RUNS / f"judged-{which}" / "evaluation.json").read_text())
-    learners: dict[str, Any] = {}
+    path = RESULTS / f"{which}.json"
+    before = json.loads(path.read_text()) if path.exists() else {"learners": {}, "results": []}
+    learners: dict[str, Any] = before["learners"]
     for name in names:
         run = json.loads((RUNS / name / "run.json").read_text())
         learners[name] = {
@@ -99,8 +105,23 @@ def judge_group(which: str) -> None:
             "minutes": run["minutes"],
             "figures": run["figures"],
         }
-    content = {"evaluation": shlex.join(["l2l-opt", *arguments]), "learners": learners, **found}
-    records.write(RESULTS / f"{which}.json", content)
+    rows = [row for row in before["results"] if name_of(row) not in names] + found["results"]
+    rows.sort(key=lambda row: (list(LEARNERS).index(name_of(row)), row["inner_steps"]))
+    paired = json.loads(written([scores_of(row) for row in rows], {}))["differences"]
+    evaluation = shlex.join(["l2l-opt", *arguments])
+    records.write(
+        path, found | {"evaluation": evaluation, "learners": learners, "results": rows, "differences": paired}
+    )
+
+
+def name_of(row: dict[str, Any]) -> str:
+    return Path(row["learner"]).name
+
+
+def scores_of(row: dict[str, Any]) -> Scores:
+    """A learner's scores as a results file has them, null where a student diverged."""
+    scores = torch.tensor([math.inf if each is None else each for each in row["scores"]], dtype=torch.float64)
+    return Scores(row["learner"], row["inner_steps"], scores, scores, row["seconds_an_episode"])
 
 
 def learner_of(name: str) -> MetaLearner:

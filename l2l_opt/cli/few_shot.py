@@ -16,7 +16,7 @@ from l2l_opt.cli.endings import say_ending
 from l2l_opt.cli.progress import MetaTrainingProgress
 from l2l_opt.few_shot.evaluation import Scores, differences, judge, written
 from l2l_opt.few_shot.learner import Recipe, load_learner, load_weights
-from l2l_opt.few_shot.meta_learner import MetaLearner
+from l2l_opt.few_shot.meta_learner import META_LOSSES, MetaLearner
 from l2l_opt.few_shot.run import FewShotRun
 from l2l_opt.few_shot.sources import make_episodes
 from l2l_opt.few_shot.task import BATCH_NORMS
@@ -67,6 +67,13 @@ few_shot.add_command(predict)
 @click.option("--outer-steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Meta-updates.")
 @click.option(
     "--inner-steps", type=click.IntRange(min=1), default=1, show_default=True, help="Updates by a support set."
+)
+@click.option(
+    "--meta-loss",
+    type=click.Choice(META_LOSSES),
+    default="last",
+    show_default=True,
+    help="The query loss after the last inner step, or its mean over those after each.",
 )
 @click.option(
     "--validation-inner-steps",
@@ -156,7 +163,15 @@ def make_learner(**options: Any) -> tuple[Recipe, MetaLearner]:
     if teacher is not None:
         load_weights(method.rule, dict(teacher.named_parameters()))
     numbers = (
-        *("outer_steps", "inner_steps", "validation_inner_steps", "meta_batch", "meta_lr", "meta_lr_schedule"),
+        *(
+            "outer_steps",
+            "inner_steps",
+            "meta_loss",
+            "validation_inner_steps",
+            "meta_batch",
+            "meta_lr",
+            "meta_lr_schedule",
+        ),
         *("clip_norm", "validate_every", "validation_episodes", "seed"),
     )
     own = {key: options[key] for key in numbers}

@@ -85,15 +85,20 @@ class Adapted:
 
     Attributes:
         params: theta', each ``[S, *param.shape]``, those that no step changes included.
-        query_losses: ``[S]``, of theta' on the query set.
+        losses: ``[K, S]`` on the query set, after each of the K steps, or after the last alone.
     """
 
     params: Params
-    query_losses: Tensor
+    losses: Tensor
     family: TaskFamily
     own: Params
     data: TaskData
     query: Batch
+
+    @property
+    def query_losses(self) -> Tensor:
+        """``[S]``, of theta' on the query set."""
+        return self.losses[-1]
 
     def scores(self) -> Tensor:
         """``[S]``, what the family judges students by, on the query set."""
@@ -101,7 +106,13 @@ class Adapted:
 
 
 def adapt(
-    method: Method, family: TaskFamily, theta: Params, episodes: Drawn, *, phi: Mapping[str, Tensor] | None = None
+    method: Method,
+    family: TaskFamily,
+    theta: Params,
+    episodes: Drawn,
+    *,
+    phi: Mapping[str, Tensor] | None = None,
+    after_every_step: bool = False,
 ) -> Adapted:
     """``theta' = g_phi(theta, S)`` for every episode, differentiable in theta and phi wherever gradients are enabled.
 
@@ -112,6 +123,7 @@ def adapt(
             episodes have weights of their own.
         episodes: whose support sets are learned from.
         phi: the rule's weights; its own where None.
+        after_every_step: whether losses on the query set are kept of every step, at one more forward pass each.
     """
     partly = PartlyAdapted(family, method.adapts)
     count = next(iter(episodes.data.values())).shape[0] if episodes.data else _length(episodes.query)
@@ -129,11 +141,12 @@ def adapt(
         InnerState(own, state, num_steps),
         [*episodes.supports, episodes.query],
         phi=phi,
+        judging=[episodes.query] * (len(episodes.supports) + 1) if after_every_step else None,
         second_derivatives=method.second_derivatives and torch.is_grad_enabled(),
     )
     changed = partly.join(inner.params, held)
     params = {name: changed[name] for name in theta}
-    return Adapted(params, losses[-1], partly, inner.params, data, episodes.query)
+    return Adapted(params, losses[1 if after_every_step else -1 :], partly, inner.params, data, episodes.query)
 
 
 def _length(batch: Batch) -> int:

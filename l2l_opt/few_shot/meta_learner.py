@@ -18,11 +18,15 @@ from l2l_opt.schedules import meta_learning_rate
 from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.types import Params
 
+META_LOSSES = ("last", "mean")
+
 
 class MetaLearner(OuterLoop):
     """Learns where students start (theta) and how they are taught (phi), over episodes.
 
         minimise over theta and phi  E_episode f(theta'; query set),    theta' = g_phi(theta, support set)
+
+    or, with ``meta_loss="mean"``, the mean of f over theta after each of the inner steps.
 
     Args:
         method: the rule and what is learned; its rule's weights are changed in place.
@@ -31,6 +35,8 @@ class MetaLearner(OuterLoop):
         validation_family: episodes of other classes, on which the best is chosen.
         outer_steps: planned outer steps.
         inner_steps: updates by a support set, in meta-training.
+        meta_loss: ``"last"``, the query loss after the last inner step, or ``"mean"``, its mean over those after each
+            (arXiv 1810.09502, section 4, with equal weights), for a learner that is to be used after few and many.
         validation_inner_steps: in validation; as in meta-training where None.
         meta_batch: episodes of an outer step.
         meta_lr: Adam's learning rate.
@@ -63,6 +69,7 @@ class MetaLearner(OuterLoop):
         validation_family: TaskFamily,
         outer_steps: int,
         inner_steps: int = 1,
+        meta_loss: str = "last",
         validation_inner_steps: int | None = None,
         meta_batch: int = 32,
         meta_lr: float = 1e-3,
@@ -83,6 +90,12 @@ class MetaLearner(OuterLoop):
         for key, value in {"meta_lr": meta_lr, "clip_norm": clip_norm}.items():
             if not 0 < value < math.inf:
                 raise ValueError(f"{key} must be a positive number; got {value}, use e.g. 0.001")
+        if meta_loss not in META_LOSSES:
+            raise ValueError(f"meta_loss must be one of {', '.join(META_LOSSES)}; got {meta_loss!r}")
+        if meta_loss != "last" and method.towards_adapted:
+            raise ValueError(
+                f"meta_loss must be 'last' for a method that moves towards adapted weights; got {meta_loss!r}"
+            )
         if validate_every < 0:
             raise ValueError(f"validate_every must not be negative; got {validate_every}, use 0 for only at the end")
         meta_learning_rate(meta_lr, 0, outer_steps, schedule=meta_lr_schedule)
@@ -92,6 +105,7 @@ class MetaLearner(OuterLoop):
             name: p.detach().clone().requires_grad_(method.learns_initialisation) for name, p in params.items()
         }
         self.outer_steps, self.inner_steps, self.meta_batch = outer_steps, inner_steps, meta_batch
+        self.meta_loss = meta_loss
         self.validation_inner_steps = validation_inner_steps or inner_steps
         self.meta_lr, self.meta_lr_schedule, self.clip_norm = meta_lr, meta_lr_schedule, clip_norm
         self.validate_every, self.validation_episodes, self.seed = validate_every, validation_episodes, seed
@@ -149,7 +163,8 @@ class MetaLearner(OuterLoop):
                 for name, p in self.theta.items():
                     p.grad = p - adapted.params[name].mean(0)
             return float(adapted.query_losses.mean())
-        loss = adapt(self.method, self.family, theta, episodes).query_losses.mean()
+        every = self.meta_loss == "mean"
+        loss = adapt(self.method, self.family, theta, episodes, after_every_step=every).losses.mean()
         loss.backward()
         return float(loss.detach())
 

@@ -8,6 +8,7 @@ from l2l_opt.few_shot.learner import Recipe, load_learner, save_learner
 from l2l_opt.few_shot.meta_learner import MetaLearner
 from l2l_opt.few_shot.methods import make_method
 from l2l_opt.few_shot.sources import make_episodes
+from l2l_opt.randomness import Stream
 from l2l_opt.safe_files import FileFormatError
 from tests.few_shot.conftest import small_task
 
@@ -59,6 +60,29 @@ def test_a_meta_gradient_that_is_not_finite_changes_nothing(monkeypatch):
     assert learner.outer_step().skipped
     assert learner.num_skipped == 1
     assert all(torch.equal(before[name], p) for name, p in learner.theta.items())
+
+
+def meta_gradient(**options):
+    learner = make_learner(**options)
+    learner._meta_gradient(learner._draw(learner.family, range(5), Stream.META_TRAINING, learner.inner_steps))
+    return {name: p.grad for name, p in learner.theta.items()}
+
+
+def test_a_mean_over_inner_steps_is_the_mean_of_their_last_losses():
+    found = meta_gradient(inner_steps=3, meta_loss="mean")
+    singly = [meta_gradient(inner_steps=steps) for steps in (1, 2, 3)]
+    for name, grad in found.items():
+        torch.testing.assert_close(grad, torch.stack([each[name] for each in singly]).mean(0))
+        assert not torch.allclose(grad, singly[-1][name])
+
+
+@pytest.mark.parametrize(
+    ("name", "meta_loss", "sentence"),
+    [("maml", "sum", "must be one of last, mean; got 'sum'"), ("reptile", "mean", "must be 'last' for a method")],
+)
+def test_meta_losses_that_cannot_be(name, meta_loss, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make_learner(name, meta_loss=meta_loss)
 
 
 @pytest.mark.parametrize(
