@@ -26,7 +26,7 @@ HISTOGRAM_BINS = 64
 """TensorBoard draws thirty; torch's default of a thousand and a half makes events ten times as large."""
 USUAL_STEPS = 100
 """Between points, where no cadence is given and they cost less than their share."""
-SHARE = 0.02
+SHARE = 0.01
 """Of the run's time that points may have taken before another is begun, where no cadence is given."""
 MOST_COORDINATES_FOR_GATES = 1 << 20
 """Of a tensor; a larger one's gates are not recomputed, since that takes memory of many times its size."""
@@ -58,7 +58,7 @@ class UnrollMonitor:
         optimizer: any ``torch.optim.Optimizer``.
         writer: where to; it stays open.
         every: steps between points. None: 100, put off by another 100 for as long as the monitor has taken more than
-            2 % of the time since it was attached, so that steps of a long run take less than 5 % longer, whatever
+            1 % of the time since it was attached, so that steps of a long run take less than 5 % longer, whatever
             the model; the first step always has a point.
         histogram_every: least steps between histograms, which come with a point; 0 for none, ten times those between
             points where None.
