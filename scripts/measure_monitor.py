@@ -23,7 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 from l2l_opt import LearnedOptimizer
 from l2l_opt.inspection import UnrollMonitor
 
-ROUNDS, SECONDS = 9, 4.0
+ROUNDS, SECONDS = 7, 6.0
 
 
 def mlp(width: int) -> nn.Module:
