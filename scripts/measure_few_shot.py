@@ -96,22 +96,23 @@ def judge_group(which: str) -> None:
     found = json.loads((RUNS / f"judged-{which}" / "evaluation.json").read_text())
     path = RESULTS / f"{which}.json"
     before = json.loads(path.read_text()) if path.exists() else {"learners": {}, "results": []}
+    if before["results"] and any(before[key] != found[key] for key in ("episodes", "num_episodes", "seed")):
+        raise click.ClickException(f"learners must be judged on the same episodes; got others in {path}, delete it")
     learners: dict[str, Any] = before["learners"]
     for name in names:
         run = json.loads((RUNS / name / "run.json").read_text())
         learners[name] = {
             "command": shlex.join(["l2l-opt", *command_of(name)]),
+            "evaluation": shlex.join(["l2l-opt", *arguments]),
             "outer_steps": run["outer_step"],
             "minutes": run["minutes"],
             "figures": run["figures"],
         }
     rows = [row for row in before["results"] if name_of(row) not in names] + found["results"]
     rows.sort(key=lambda row: (list(LEARNERS).index(name_of(row)), row["inner_steps"]))
-    paired = json.loads(written([scores_of(row) for row in rows], {}))["differences"]
-    evaluation = shlex.join(["l2l-opt", *arguments])
-    records.write(
-        path, found | {"evaluation": evaluation, "learners": learners, "results": rows, "differences": paired}
-    )
+    paired = json.loads(written([scores_of(row) for row in rows], {}, with_scores=False))["differences"]
+    kept = {key: before[key] for key in ("costs",) if key in before}
+    records.write(path, found | {"learners": learners, "results": rows, "differences": paired} | kept)
 
 
 def name_of(row: dict[str, Any]) -> str:

@@ -163,15 +163,8 @@ def make_learner(**options: Any) -> tuple[Recipe, MetaLearner]:
     if teacher is not None:
         load_weights(method.rule, dict(teacher.named_parameters()))
     numbers = (
-        *(
-            "outer_steps",
-            "inner_steps",
-            "meta_loss",
-            "validation_inner_steps",
-            "meta_batch",
-            "meta_lr",
-            "meta_lr_schedule",
-        ),
+        *("outer_steps", "inner_steps", "meta_loss", "validation_inner_steps"),
+        *("meta_batch", "meta_lr", "meta_lr_schedule"),
         *("clip_norm", "validate_every", "validation_episodes", "seed"),
     )
     own = {key: options[key] for key in numbers}
