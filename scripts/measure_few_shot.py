@@ -31,7 +31,8 @@ SINUSOID = "--episodes sinusoids:shots=10,queries=10 --model mlp:hidden=40x40 --
 SINUSOID += " --validate-every 2500 --validation-episodes 500"
 OMNIGLOT = "--model mlp:hidden=256x128x64x64,norm=batch --meta-batch 32 --meta-lr-schedule cosine"
 OMNIGLOT += " --validate-every 500 --validation-episodes 300 --validation-inner-steps 3"
-OUTER_STEPS = {"random-maml": 20000, "random-meta-sgd": 12000, "background-maml": 5000, "background-meta-sgd": 5000}
+OUTER_STEPS = {"random-maml": 20000, "random-anil": 20000, "random-meta-sgd": 12000}
+OUTER_STEPS |= {"background-maml": 15000, "background-anil": 15000}
 ORDER_STEPS = 2000
 CHARACTERS = "omniglot:ways=5,shots=1,split="
 

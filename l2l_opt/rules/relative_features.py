@@ -20,11 +20,14 @@ TINY = 1e-16
 TRUST_RISE, TRUST_FALL, TRUST_MARGIN = 0.7, 0.05, 0.05
 """What a step adds to the logarithm of a tensor's trust, per agreement above minus the margin, and below it."""
 LEAST_TRUST, MOST_TRUST = -8.0, 0.0
+SEEN_BETA, SEEN_STEPS, LEAST_SEEN = 0.8, 20.0, 0.1
+"""Of the share of coordinates that batches reach: the decay of its average, the steps after which it only rises, since
+units that fall silent later are not rows of an embedding, and below which it is taken for this."""
 RELATIVE_EPS = 1e-4
 """Of the tensor's usual root mean square gradient; what is smaller is taken for noise."""
 NUM_INPUTS = 6
 NUM_CONTEXT = 16
-MEMORIES: tuple[str, ...] = ("agreement_fast", "agreement_slow", "first_gradient", "gradient", "trust")
+MEMORIES: tuple[str, ...] = ("agreement_fast", "agreement_slow", "first_gradient", "gradient", "trust", "seen")
 """0-dim state that a step brings up to date."""
 
 
@@ -37,8 +40,8 @@ class Look(NamedTuple):
         log_root: ``[N]``, of r over its root mean square; at most 3.
         averages: ``[len(BETAS), N]``, the next.
         square: ``[1, N]``, the next.
-        sums: ``[9]``, over the tensor's coordinates: their number, p^2, r^2, (m_.9 / r)^2, (m_.99 / r)^2, (g / r)^2,
-            (m_.9 before / r)^2, the product of the last two's roots, g^2.
+        sums: ``[11]``, over the tensor's coordinates: their number, p^2, r^2, (m_.9 / r)^2, (m_.99 / r)^2, (g / r)^2,
+            (m_.9 before / r)^2, the product of the last two's roots, g^2, one where g is not 0, one where v is not 0.
     """
 
     inputs: Tensor
@@ -83,6 +86,8 @@ def look(gradient: Tensor, state: dict[str, Tensor], param: Tensor, betas: Tenso
             tensor_sum(past * past),
             tensor_sum(ratio * past),
             squares,
+            tensor_sum((g != 0).to(dtype)),
+            tensor_sum((square > 0).to(dtype)),
         ]
     )
     rms = safe_sqrt(sums[1:3] / sums[0].clamp(min=1))
@@ -183,7 +188,11 @@ def context_of(
     )
     surplus = agreement + TRUST_MARGIN
     trust = of("trust") + pace * torch.where(surplus > 0, TRUST_RISE * surplus, TRUST_FALL * surplus)
-    memories = dict(zip(MEMORIES, (fast, slow, first, gradient, trust.clamp(LEAST_TRUST, MOST_TRUST)), strict=True))
+    reached = torch.where(sums[10] > 0, (sums[9] / sums[10].clamp(min=1)).clamp(max=1), 1.0)
+    seen = of("seen") + (1 - SEEN_BETA) * (reached - of("seen"))
+    seen = torch.where(step < SEEN_STEPS, seen, torch.maximum(seen, of("seen")))
+    values = (fast, slow, first, gradient, trust.clamp(LEAST_TRUST, MOST_TRUST), seen)
+    memories = dict(zip(MEMORIES, values, strict=True))
     return Context(features, rms_p, first_rms, fraction, run, pace, known[0] > 0, memories)
 
 

@@ -15,12 +15,15 @@ from l2l_opt.rules.relative_features import (
     AGREEMENT_BETAS,
     BETAS,
     GRADIENT_BETA,
+    LEAST_SEEN,
     LEAST_TRUST,
     MEMORIES,
     MOST_TRUST,
     NUM_CONTEXT,
     NUM_INPUTS,
     RELATIVE_EPS,
+    SEEN_BETA,
+    SEEN_STEPS,
     SQUARE_BETA,
     TINY,
     TRUST_FALL,
@@ -70,7 +73,9 @@ class ScaleFreeRule(UpdateRule):
         s = max((1 - f) / (1 + steepness f), .01) pace, or (1 + t / 100)^-1.25, T unknown
         a = cos(g / r, m_.9 before / r) + .05
         q = q before + pace .7 a where a > 0, + pace .05 a elsewhere;   -8 <= q <= 0
-        update = -output_scale s R exp(3 tanh(z / 3) + q) u
+        j = average (decay .8) of (coordinates with g not 0) / (coordinates with v not 0), at least .1;
+            it does not fall after 20 steps
+        update = -output_scale s R exp(3 tanh(z / 3) + q) u / j
 
     Multiplying the loss by any factor changes nothing; reparametrising a tensor that does not start at zero by any
     factor multiplies its updates by it. So one set of weights serves losses and layers of any scale, with no learning
@@ -82,6 +87,11 @@ class ScaleFreeRule(UpdateRule):
     How far a student can be moved before its gradients are about something else no scale of its own tells: layers with
     a factor of 30 within them want steps a thirtieth of others'. So the trust in steps, exp(q), starts at
     exp(-caution), rises while gradients agree with those before, and falls where they oppose each other.
+
+    A row of an embedding that a share j of the batches reaches has moments of sqrt(j) times what they would be, over
+    r, and has j T steps to learn in, for which sizes go with 1 / sqrt(j), as they do with 1 / sqrt(T) above: hence the
+    1 / j. Coordinates that never had a gradient, as behind inputs that are always zero, do not count, nor do units that
+    fall silent after the first steps.
 
     What a tensor shows, c, is known without a look at what any other has, and moves nothing by its scale:
 
@@ -121,7 +131,8 @@ class ScaleFreeRule(UpdateRule):
     State of a parameter:
         averages: ``[3, *param.shape]``; square_average: ``[1, *param.shape]``;
         hidden, cell: ``[hidden_size, *param.shape]``;
-        first_rms, agreement_fast, agreement_slow, first_gradient, gradient, trust: 0-dim, the last three logarithms.
+        first_rms, agreement_fast, agreement_slow, first_gradient, gradient, trust, seen: 0-dim; first_gradient,
+            gradient and trust are logarithms.
         48 bytes a parameter in float32, 32 with hidden and cell in bfloat16; with 8 units 80 and 48.
 
     Raises:
@@ -188,9 +199,10 @@ class ScaleFreeRule(UpdateRule):
 
     def init_state(self, params: Params) -> RuleState:
         sizes = {"averages": len(BETAS), "square_average": 1, "hidden": self.hidden_size, "cell": self.hidden_size}
+        starts = dict.fromkeys(MEMORIES, 0.0) | {"trust": -self.caution, "seen": 1.0}
         return {
             name: {"step": initial_step(param), "first_rms": tensor_rms(param.detach())}
-            | {key: param.new_full((), -self.caution if key == "trust" else 0.0) for key in MEMORIES}
+            | {key: param.new_full((), start) for key, start in starts.items()}
             | {key: param.new_zeros(size, *param.shape) for key, size in sizes.items()}
             for name, param in params.items()
         }
@@ -262,6 +274,7 @@ class ScaleFreeRule(UpdateRule):
                 *(*AGREEMENT_BETAS, GRADIENT_BETA, self.tensor_layer.out_features),
                 *(LEAST_ANNEALED, self.steepness, UNPLANNED_STEPS, UNPLANNED_POWER),
                 *(TRUST_RISE, TRUST_FALL, TRUST_MARGIN, LEAST_TRUST, MOST_TRUST),
+                *(SEEN_BETA, SEEN_STEPS, LEAST_SEEN),
             ]
         )
         parts = [
@@ -303,7 +316,8 @@ class ScaleFreeRule(UpdateRule):
         planned = annealed.clamp(min=LEAST_ANNEALED) * context.pace
         unplanned = (1 + context.run / UNPLANNED_STEPS) ** UNPLANNED_POWER
         schedule = torch.where(context.is_planned, planned, unplanned)
-        return self.output_scale * schedule * torch.where(zero, natural, bounded)
+        rarity = 1 / context.memories["seen"].clamp(min=LEAST_SEEN)
+        return self.output_scale * schedule * rarity * torch.where(zero, natural, bounded)
 
     def _natural(self, shape: Sequence[int]) -> float:
         """The root mean square that a tensor is taken to have which started at zero."""

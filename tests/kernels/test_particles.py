@@ -50,13 +50,16 @@ def start(rule, dtype=torch.float32):
         own["square_average"][aged] = draw((1, *SHAPES[name]))[aged].square()
         for key in ("agreement_fast", "agreement_slow", "first_gradient", "gradient"):
             own[key][aged] = 0.1 * draw(())[aged]
+        own["seen"][aged] = draw(())[aged].sigmoid()
     return params, state
 
 
 def gradients(step, dtype=torch.float32):
+    """Of every other step half are zero, as those of rows that a batch does not reach."""
     generator = torch.Generator().manual_seed(100 + step)
     return {
-        name: torch.randn(NUM_PARTICLES, *shape, generator=generator, dtype=dtype) * 10.0 ** (index - 2)
+        name: torch.randn(NUM_PARTICLES, *shape, generator=generator, dtype=dtype).clamp(min=0 if step % 2 else -9)
+        * 10.0 ** (index - 2)
         for index, (name, shape) in enumerate(SHAPES.items())
     }
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from l2l_opt import LearnedOptimizer
 from l2l_opt.rules import make_rule
-from l2l_opt.rules.relative_features import LEAST_TRUST, MOST_TRUST, TRUST_FALL, TRUST_MARGIN, TRUST_RISE
+from l2l_opt.rules.relative_features import LEAST_SEEN, LEAST_TRUST, MOST_TRUST, TRUST_FALL, TRUST_MARGIN, TRUST_RISE
 from l2l_opt.rules.scale_free import LEAST_ANNEALED, UNPLANNED_POWER, UNPLANNED_STEPS
 from l2l_opt.rules.whitening import whitened
 
@@ -335,3 +335,48 @@ def test_a_loss_of_another_scale_is_the_same_to_layers_that_have_no_gradient_at_
 
     assert losses(1.0)[-1] < losses(1.0)[0]
     torch.testing.assert_close(losses(scale), losses(1.0), rtol=2e-2, atol=0)
+
+
+def test_rows_that_few_batches_reach_take_steps_as_much_larger():
+    """Of a silent rule: the size of a step over the same without rarity is one over the average share of rows seen."""
+    torch.manual_seed(0)
+    param, rule, seen = torch.randn(8, 3, dtype=torch.float64), silent(), 1.0
+    state = rule.init_state({"p": param})
+    assert float(state["p"]["seen"]) == 1
+    ever = torch.zeros(8, dtype=torch.bool)
+    for rows in ([0, 1, 2, 3], [2, 3], [4], [4], [0], [0]):  # rows 5 to 7 are never seen, and never count
+        gradient = torch.zeros_like(param)
+        gradient[rows] = torch.randn(len(rows), 3, dtype=torch.float64)
+        ever[rows] = True
+        share = len(rows) / int(ever.sum())
+        seen += 0.2 * (share - seen)
+        common = {"p": state["p"] | {"seen": torch.tensor((1 - 0.2 * share) / 0.8, dtype=torch.float64)}}
+        with torch.no_grad():
+            update, next_state = rule({"p": gradient}, state, {"p": param})
+            unscaled, at_one = rule({"p": gradient}, common, {"p": param})
+        assert float(next_state["p"]["seen"]) == pytest.approx(seen)
+        assert float(at_one["p"]["seen"]) == pytest.approx(1)
+        torch.testing.assert_close(update["p"], unscaled["p"] / seen, rtol=1e-9, atol=1e-12)
+        state = next_state
+
+
+def test_rarity_is_bounded_and_what_falls_silent_later_is_not_rare():
+    rule, param = silent(), torch.ones(200, dtype=torch.float64)
+    every, one = torch.ones_like(param), torch.zeros_like(param)
+    one[0] = 1.0
+
+    def after(gradients):
+        state = rule.init_state({"p": param})
+        with torch.no_grad():
+            for gradient in gradients:
+                _, state = rule({"p": gradient}, state, {"p": param})
+        return state["p"]
+
+    rare = after([every] + [one] * 19)
+    assert float(rare["seen"]) < 0.03
+    held = rare | {"seen": torch.tensor(LEAST_SEEN / 2, dtype=torch.float64)}
+    with torch.no_grad():
+        updates = [rule({"p": one}, {"p": state}, {"p": param})[0]["p"] for state in (rare, held)]
+    torch.testing.assert_close(*updates)
+    assert float(after([every] * 20 + [one] * 30)["seen"]) == 1
+    assert float(after([every] + [one] * 19 + [every] * 30)["seen"]) > 0.99

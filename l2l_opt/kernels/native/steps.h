@@ -3,7 +3,7 @@
 // A kind of rule has begin(), for what all coordinates of a tensor have in common; look(), which fills the network's inputs
 // for one tile and may bring its moments up to date; and answer(), which makes updates of the network's outputs.
 
-constexpr int SUMS = 8;
+constexpr int SUMS = 10;
 
 // What the coordinates of one tensor share, from sums over them; for rules that look at more than a coordinate.
 struct Shared {
@@ -83,7 +83,7 @@ struct Momenta {
     alignas(64) float momenta[3 * TILE] = {}, log_root[TILE] = {};
 
     // Brings moments up to date and sums: p^2, r^2, (m_.9 / r)^2, (m_.99 / r)^2, (g / r)^2, (m_.9 before / r)^2, their
-    // product, g^2.
+    // product, g^2, one where g is not 0, one where v is not 0.
     TARGET void prepare(const StepTensor& tensor, const vec* gradient, vec (&sums)[SUMS], int64_t particle, int64_t at, int n) {
         alignas(64) float moments[4 * TILE], param[TILE];
         float *averages = tensor.averages.at<float>(particle, 0, at), *squares = tensor.squares.at<float>(particle, 0, at);
@@ -102,7 +102,11 @@ struct Momenta {
             vec p = load(param + v * W), ratio = g * over_r;
             past *= over_r;
             // What lies beyond the tensor has gradient and moments of zero, and adds eps to the sum of r alone.
-            vec terms[SUMS] = {p * p, r * r, middle * middle, slow * slow, ratio * ratio, past * past, ratio * past, g * g};
+            vec one = all(1.0f), none = all(0.0f);
+            vec terms[SUMS] = {
+                p * p, r * r, middle * middle, slow * slow, ratio * ratio, past * past, ratio * past, g * g,
+                g != 0.0f ? one : none, load(here + 3 * TILE) > 0.0f ? one : none,
+            };
             for (int k = 0; k < SUMS; ++k) sums[k] += terms[k];
         }
         scatter(averages, tensor.averages.stride, moments, 3, n);
@@ -174,23 +178,23 @@ struct Residual : Momenta {
 };
 
 // The scale-free rule (scale_free.py). Options from 5 on: output_scale, eps, growth, usual_run, two betas of agreement,
-// beta of the gradient's size, units U of the tensor's network, least
-// annealed share, steepness, steps and power of runs of unknown length, rise, fall, margin, least and most of trust, then biases [B], that network's first layer [U][16] and [U],
-// and its second [B + 3][U] and [B + 3]. numbers: num_steps (negative: unknown), its rows as a matrix (0: it is none), its
-// natural size. memory: first rms, agreements fast and slow, first gradient, gradient, trust, step. It writes directions, and two choices: the size
-// of an update of one, and the share of what is whitened.
+// beta of the gradient's size, units U of the tensor's network, least annealed share, steepness, steps and power of runs of
+// unknown length, rise, fall, margin, least and most of trust, beta, steps and least of seen, then biases [B], that network's first
+// layer [U][16] and [U], and its second [B + 3][U] and [B + 3]. numbers: num_steps (negative: unknown), its rows as a matrix
+// (0: it is none), its natural size. memory: first rms, agreements fast and slow, first gradient, gradient, trust, seen,
+// step. It writes directions, and two choices: the size of an update of one, and the share of what is whitened.
 struct ScaleFree : Momenta {
     static constexpr int CONTEXT = 16;
 
     void begin(const StepTensor& tensor, int64_t particle) {
-        const double steps = *tensor.memory(6, particle) + 1;
+        const double steps = *tensor.memory(7, particle) + 1;
         for (int k = 0; k < 4; ++k) over_mass[k] = static_cast<float>(-1 / std::expm1(steps * std::log(double{options[k]})));
         eps = options[6] * std::exp(*tensor.memory(4, particle));
     }
 
     // Before the first step that is not one of zeros: the root mean square gradient that eps is relative to.
     void prime(const StepCall& call, const StepTensor& tensor, int64_t particle) const {
-        if (*tensor.memory(6, particle) != 0 && *tensor.memory(3, particle) > std::log(options[4]) + 1e-3f) return;
+        if (*tensor.memory(7, particle) != 0 && *tensor.memory(3, particle) > std::log(options[4]) + 1e-3f) return;
         double total = 0;
         const float* gradient = tensor.gradient + particle * tensor.count;
         for (int64_t at = 0; at < tensor.count; ++at) total += static_cast<double>(gradient[at]) * gradient[at];
@@ -202,8 +206,8 @@ struct ScaleFree : Momenta {
         const float* number = tensor.number(particle);
         float &first_rms = *tensor.memory(0, particle), &fast = *tensor.memory(1, particle), &slow = *tensor.memory(2, particle);
         float first_gradient = *tensor.memory(3, particle), &gradient = *tensor.memory(4, particle);
-        float& trust = *tensor.memory(5, particle);
-        const float step = *tensor.memory(6, particle), num_steps = number[0], tiny = options[4];
+        float &trust = *tensor.memory(5, particle), &seen = *tensor.memory(6, particle);
+        const float step = *tensor.memory(7, particle), num_steps = number[0], tiny = options[4];
         const float rms = shared.rms(0, tensor.count), root_rms = shared.rms(1, tensor.count);
         const double norms = std::sqrt(shared.sums[4]) * std::sqrt(shared.sums[5]);
         const float agreement = norms > 0 ? static_cast<float>(shared.sums[6] / norms) : 0.0f;
@@ -217,6 +221,10 @@ struct ScaleFree : Momenta {
         const float fraction = known ? std::min(step / num_steps, 1.0f) : 0.0f, run = known ? num_steps : step;
         const float pace = known ? std::sqrt(options[8] / std::max(run, options[8] / 4)) : 1.0f, surplus = agreement + options[19];
         trust = between(trust + pace * (surplus > 0 ? options[17] : options[18]) * surplus, options[20], options[21]);
+        const double ever = shared.sums[9];
+        const float reached = ever > 0 ? static_cast<float>(std::min(shared.sums[8] / ever, 1.0)) : 1.0f;
+        const float average = seen + (1 - options[22]) * (reached - seen);
+        seen = step < options[23] ? average : std::max(average, seen);
         const float context[CONTEXT] = {
             fraction,
             fraction * fraction,
@@ -236,7 +244,7 @@ struct ScaleFree : Momenta {
             between(log_gradient - gradient, -2, 2),
         };
         const int64_t count = shape.biases(), units = static_cast<int64_t>(options[12]);
-        const float *bias = options + 22, *weight = bias + count, *offset = weight + units * CONTEXT;
+        const float *bias = options + 25, *weight = bias + count, *offset = weight + units * CONTEXT;
         const float *second = offset + units, *second_bias = second + (count + 3) * units;
         float hidden[MOST_UNITS];
         for (int64_t u = 0; u < units; ++u) {
@@ -256,7 +264,8 @@ struct ScaleFree : Momenta {
         const float reach = zero ? number[2] : between(rms, first_rms / options[7], first_rms * options[7]);
         const float annealed = std::max((1 - fraction) / (1 + options[14] * fraction), options[13]);
         const float schedule = known ? annealed * pace : std::pow(1 + run / options[15], options[16]);
-        const float size = options[5] * schedule * reach * std::exp(3 * std::tanh(chosen[0] / 3) + trust);
+        const float rarity = 1 / std::max(seen, options[24]);
+        const float size = options[5] * schedule * rarity * reach * std::exp(3 * std::tanh(chosen[0] / 3) + trust);
         choices[0] = size;
         choices[1] = matrix ? 1 / (1 + std::exp(-chosen[1] - 2)) : 0.0f;
         shared.power = 1 / (1 + std::exp(-chosen[2] - (matrix ? 2 : -2)));
@@ -448,7 +457,7 @@ static void step_kind(const StepCall& call, const Packed& packed, const StepTens
                 const int64_t index = place / shape.particles, particle = place % shape.particles;
                 const StepTensor& tensor = tensors[index];
                 const auto rows = static_cast<int64_t>(tensor.number(particle)[1]);
-                if (bad[index] != 1) *tensor.memory(6, particle) += 1;
+                if (bad[index] != 1) *tensor.memory(7, particle) += 1;
                 if (bad[index] || tensor.count == 0 || !is_small(tensor.count, rows)) continue;
                 // With finite params and directions only an absurd lr can make an update that is not.
                 if (call.guarded && !(std::fabs(call.lr * call.choices[2 * place]) < 1e30f)) flags[thread][index] = 2;
