@@ -3,10 +3,12 @@
     python scripts/measure_default.py planned --rule default-2 --suite held-out
     python scripts/measure_default.py scales --rule default-2 --suite held-out
     python scripts/measure_default.py long --rule default-2 --suite held-out
+    python scripts/measure_default.py against results/default/held-out/evaluation.json --rule default-2 --horizon 2000
 
 Each writes results/default/NAME-SUITE.json.
 """
 
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ import records
 import torch
 
 from l2l_opt import load_rule
+from l2l_opt.evaluation.protocol import finite
 from l2l_opt.evaluation.runs import run_rule
 from l2l_opt.evaluation.suites import load_suite
 from l2l_opt.rules import UpdateRule, make_rule
@@ -147,6 +150,38 @@ def long(rule_name: str, suite: str, seeds: int, out: Path, horizon: int, longes
     diverged = sum(row["diverged"] for row in rows)
     click.echo(f"diverged: {diverged} of {len(rows)}")
     records.write(out / f"long-{Path(suite).stem}.json", {"rule": rule_name, "diverged": diverged, "rows": rows})
+
+
+@group.command()
+@click.argument("evaluation", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--rule", "rule_name", default="default-2", show_default=True)
+@click.option("--horizon", default=2000, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=FOLDER, show_default=True)
+def against(evaluation: Path, rule_name: str, horizon: int, out: Path) -> None:
+    """Final losses on the students of an earlier evaluation, beside what it has of the baselines and of its rule."""
+    content = json.loads(evaluation.read_text())
+    rule, protocol, rows = load_rule(rule_name), content["protocol"], []
+    earlier: dict[str, dict[str, float]] = {}
+    for row in content["results"]:
+        if row["horizon"] == horizon:
+            earlier.setdefault(row["task"], {})[row["optimizer"]] = math.inf if row["mean"] is None else row["mean"]
+    for spec, others in earlier.items():
+        run = run_rule(rule, make_tasks(spec), horizon=horizon, num_seeds=protocol["seeds"], seed=protocol["seed"])
+        losses = run.final_losses.double().tolist()
+        rows.append(
+            {"task": spec, "final_losses": losses, "mean": sum(losses) / len(losses), "earlier": finite(others)}
+        )
+        shown = f"{others['learned']:.4g} before, AdamW {others['adamw']:.4g}"
+        click.echo(f"{spec} {horizon}: {rows[-1]['mean']:.4g}, {shown}")
+    wins = {
+        name: [sum(row["mean"] <= others[name] for row, others in runs), len(runs)]
+        for name in dict.fromkeys(name for others in earlier.values() for name in others)
+        if (runs := [(row, earlier[row["task"]]) for row in rows if name in earlier[row["task"]]])
+    }
+    click.echo(f"at or below: {wins}")
+    records.write(
+        out / f"against-{horizon}.json", {"rule": rule_name, "horizon": horizon, "at_or_below": wins, "rows": rows}
+    )
 
 
 def _long_run(rule: UpdateRule, spec: str, family: TaskFamily, horizon: int) -> dict:

@@ -1,0 +1,105 @@
+"""Judge a rule whose code has changed: it and AdamW run anew, other baselines keep the runs of an earlier evaluation.
+
+    python scripts/judge_again.py results/default/held-out --horizon 500 --out results/default/held-out-500
+
+That AdamW ends where it did, to the last bit, is what shows that students and batches are those of the earlier runs.
+EARLIER is a folder of `l2l-opt evaluate --suite`; the picture of curves has the new runs alone.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from l2l_opt.checkpoint import load_rule, write_atomically
+from l2l_opt.evaluation.cache import DEFAULT_FOLDER
+from l2l_opt.evaluation.protocol import Result
+from l2l_opt.evaluation.suite_plots import profile_png, small_multiples_png
+from l2l_opt.evaluation.suite_protocol import evaluate_suite
+from l2l_opt.evaluation.suites import load_suite
+from l2l_opt.evaluation.summary import as_json
+from l2l_opt.evaluation.task_judgement import Protocol, TaskJudgement
+
+
+@click.command()
+@click.argument("earlier", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--rule", "rule_name", default="default-2", show_default=True)
+@click.option("--horizon", "horizons", type=int, multiple=True, help="Of those of EARLIER; all by default.")
+@click.option("--cache", type=click.Path(path_type=Path), default=DEFAULT_FOLDER, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+def main(earlier: Path, rule_name: str, horizons: tuple[int, ...], cache: Path, out: Path) -> None:
+    """Judge the rule of EARLIER anew."""
+    torch.set_num_threads(1)
+    before = json.loads((earlier / "evaluation.json").read_text())
+    rule, suite = load_rule(rule_name), load_suite(before["suite"]["name"])
+    settings = {"rule": rule_name, "name": rule.registry_name, "digest": (rule.card or {}).get("digest")}
+    own = before["protocol"]
+    protocol = Protocol(
+        horizons=horizons or tuple(own["horizons"]),
+        num_seeds=own["seeds"],
+        tuning_seeds=own["tuning_seeds"],
+        seed=own["seed"],
+        baselines=("adamw",),
+        cache=cache,
+    )
+    judgements = evaluate_suite(
+        rule, suite, protocol, settings=settings, say=lambda message: click.echo(message, err=True)
+    )
+    merged = [with_earlier(judgement, before["results"]) for judgement in judgements]
+    content = as_json(merged, suite, protocol, settings) | {"notes": before["notes"]}
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "evaluation.json", (json.dumps(content, indent=2) + "\n").encode())
+    write_atomically(out / "profile.png", profile_png(content["summary"]))
+    write_atomically(out / "curves.png", small_multiples_png(judgements))
+    for summary in content["summary"]:
+        click.echo(json.dumps({key: value for key, value in summary.items() if key != "profile"}, indent=2))
+
+
+def with_earlier(judgement: TaskJudgement, rows: list[dict[str, Any]]) -> TaskJudgement:
+    """A judgement with the earlier results of optimizers that it does not have.
+
+    Raises:
+        click.ClickException: an optimizer of both that does not end where it did.
+    """
+    fresh = {result.optimizer: result for result in judgement.results}
+    kept = []
+    for row in rows:
+        if (row["task"], row["horizon"]) != (judgement.task, judgement.horizon) or row["optimizer"] == "learned":
+            continue
+        if row["optimizer"] not in fresh:
+            kept.append(result_of(row))
+        elif fresh[row["optimizer"]].record()["final_losses"] != row["final_losses"]:
+            raise click.ClickException(
+                f"{row['optimizer']} must end where it did on {judgement.task} after {judgement.horizon} steps; got "
+                f"{fresh[row['optimizer']].final_losses} instead of {row['final_losses']}, judge all baselines anew"
+            )
+    return replace(judgement, results=[*judgement.results, *kept])
+
+
+def result_of(row: dict[str, Any]) -> Result:
+    """A result as evaluation.json holds it, without curves; null is what was not finite."""
+
+    def numbers(values: list[float | None]) -> list[float]:
+        return [float("inf") if value is None else value for value in values]
+
+    low, high = numbers(row["interval"])
+    return Result(
+        row["task"],
+        row["horizon"],
+        row["optimizer"],
+        row["settings"],
+        numbers(row["final_losses"]),
+        numbers([row["mean"]])[0],
+        (low, high),
+        row["seconds"],
+        np.empty((0, len(row["final_losses"]))),
+        numbers(row["test_losses"]),
+    )
+
+
+if __name__ == "__main__":
+    main()
