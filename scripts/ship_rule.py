@@ -1,8 +1,10 @@
 """Put a meta-trained rule among the shipped ones, its whole making and its figures on the card.
 
     python scripts/ship_rule.py runs/default/all --name default-2 --evaluation results/default/held-out/evaluation.json
+    python scripts/ship_rule.py --name default-2 --evaluation results/default/held-out-500/evaluation.json --since "..."
 
 RUN is the folder of the last of several `l2l-opt meta-train` runs, each of which began with the rule of the one before.
+Without it the rule that is shipped under the name stays, and its card is brought up to date.
 """
 
 import json
@@ -12,7 +14,7 @@ from typing import Any
 import click
 import records
 
-from l2l_opt import load_rule, save_rule
+from l2l_opt import UpdateRule, load_rule, save_rule
 from l2l_opt.pretrained import FOLDER
 
 
@@ -44,31 +46,43 @@ def held_out_figures(path: Path) -> dict[str, Any]:
     return figures
 
 
-@click.command()
-@click.argument("run", type=click.Path(exists=True, path_type=Path))
-@click.option("--name", required=True, help="With a version: default-2.")
-@click.option("--evaluation", type=click.Path(exists=True, path_type=Path), default=None)
-@click.option("--since", default=None, help="What of the rule has changed since its weights were learned.")
-def main(run: Path, name: str, evaluation: Path | None, since: str | None) -> None:
-    """Ship RUN's best rule under NAME."""
+def made(run: Path) -> tuple[UpdateRule, dict[str, Any]]:
+    """A run's best rule, and its card with all stages of its making."""
     rule = load_rule(run / "rule.safetensors")
     card = dict(rule.card or {})
     stages = stages_of(run)
     names = [stage["stage"] for stage in stages]
-    minutes = round(sum(stage["minutes"] for stage in stages), 1)
     card["provenance"] = {
         "command": " ".join(["python scripts/meta_train_default.py", *(f"--stage {name}" for name in names)]),
-        "core_hours": round(minutes / 60, 2),
+        "core_hours": round(sum(stage["minutes"] for stage in stages) / 60, 2),
         "stages": stages,
         "versions": card["provenance"]["versions"],
     }
+    return rule, card
+
+
+def shipped(name: str) -> tuple[UpdateRule, dict[str, Any]]:
+    """A shipped rule, and what its card was given."""
+    rule = load_rule(name)
+    return rule, dict(json.loads((records.RESULTS / "default" / f"{name}.json").read_text())["card"])
+
+
+@click.command()
+@click.argument("run", type=click.Path(exists=True, path_type=Path), required=False)
+@click.option("--name", required=True, help="With a version: default-2.")
+@click.option("--evaluation", type=click.Path(exists=True, path_type=Path), default=None)
+@click.option("--since", default=None, help="What of the rule has changed since its weights were learned.")
+def main(run: Path | None, name: str, evaluation: Path | None, since: str | None) -> None:
+    """Ship RUN's best rule under NAME."""
+    rule, card = shipped(name) if run is None else made(run)
     if since is not None:
         card["since_meta_training"] = since
     if evaluation is not None:
-        card["figures"] = dict(card["figures"]) | {"held_out": held_out_figures(evaluation)}
+        figures = dict(card["figures"])
+        card["figures"] = figures | {"held_out": figures.get("held_out", {}) | held_out_figures(evaluation)}
     digest = save_rule(rule, FOLDER / f"{name}.safetensors", card=card)
     records.write(records.RESULTS / "default" / f"{name}.json", {"digest": digest, "card": card})
-    click.echo(f"{name}: {digest}, {minutes} minutes in {len(stages)} stages")
+    click.echo(f"{name}: {digest}")
 
 
 if __name__ == "__main__":

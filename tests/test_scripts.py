@@ -130,6 +130,33 @@ def test_the_default_rule_is_measured_outside_its_comfort(small_default, tmp_pat
     assert long["diverged"] == 0
 
 
+def test_a_rule_is_judged_again_beside_baselines_that_ran_before(small_default, tmp_path):
+    rule, suite = small_default / "second" / "rule.safetensors", small_default / "suite.txt"
+    common = ["--horizon", 12, "--seeds", 2, "--tuning-seeds", 1, "--baselines", "adamw,prodigy"]
+    arguments = ["evaluate", rule, "--suite", suite, *common, "--cache", tmp_path / "cache", "--out", tmp_path / "then"]
+    command = [sys.executable, "-m", "l2l_opt.cli", *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True)
+    earlier = tmp_path / "then" / "evaluation.json"
+    again = ["--rule", rule, "--cache", tmp_path / "cache", "--out", tmp_path / "now"]
+    run_script("judge_again", tmp_path / "then", *again)
+    then, now = (json.loads(path.read_text()) for path in (earlier, tmp_path / "now" / "evaluation.json"))
+    assert {key: now[key] for key in ("summary", "results", "suite")} == {
+        key: then[key] for key in ("summary", "results", "suite")
+    }
+    run_script("measure_default", "against", earlier, "--rule", rule, "--horizon", 12, "--out", tmp_path)
+    against = json.loads((tmp_path / "against-12.json").read_text())
+    assert against["at_or_below"]["learned"] == [2, 2]
+    learned = [row["final_losses"] for row in then["results"] if row["optimizer"] == "learned"]
+    assert [row["final_losses"] for row in against["rows"]] == learned
+
+    then["results"][1]["final_losses"][0] += 1e-3
+    earlier.write_text(json.dumps(then))
+    command = [sys.executable, SCRIPTS / "judge_again.py", tmp_path / "then", *again]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "adamw must end where it did" in done.stderr
+
+
 def test_parts_of_the_default_rule_are_taken_out(small_default, tmp_path):
     rule = small_default / "second" / "rule.safetensors"
     suite = small_default / "suite.txt"
@@ -154,6 +181,18 @@ def test_a_shipped_rules_card_tells_all_its_stages(small_default, load_script, m
     assert card["provenance"]["stages"] == stages
     assert card["since_meta_training"] == "one option"
     assert card["rule"]["config"]["hidden_size"] == 2
+
+    evaluation = tmp_path / "evaluation.json"
+    ratio = {"geometric_mean": 1.5, "interval": [1.0, 2.0]}
+    summary = {"horizon": 500, "wins": {"adamw": {"wins": 1, "tasks": 2}}, "ratio": {"adamw": ratio}}
+    summary |= {key: {"interquartile_mean": 2.0} for key in ("speed_up_steps", "speed_up_seconds")}
+    evaluation.write_text(json.dumps({"summary": [summary]}))
+    monkeypatch.setattr(script, "load_rule", lambda name: load_rule(tmp_path / f"{name}.safetensors"))
+    script.main.callback(None, "small-1", evaluation, "another")
+    later = load_rule(tmp_path / "small-1.safetensors").card
+    assert (later["digest"], later["provenance"]) == (card["digest"], card["provenance"])
+    assert later["since_meta_training"] == "another"
+    assert later["figures"]["held_out"]["500 steps"]["at or below tuned AdamW"] == "1 of 2 tasks"
 
 
 def test_other_tasks_are_measured(tmp_path):
