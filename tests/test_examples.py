@@ -73,9 +73,9 @@ def test_accelerate_resumes_bit_for_bit(tmp_path):
 
 def test_a_users_ratings_are_predicted(tmp_path):
     module = example("recommendation")
-    module.write_ratings(tmp_path / "ratings.csv", *module.generate_ratings(torch.Generator().manual_seed(1), 4000))
+    module.write_ratings(tmp_path / "ratings.csv", *module.generate_ratings(torch.Generator().manual_seed(1), 6000))
     error, error_of_mean, liked = module.train(tmp_path / "ratings.csv", steps=300)
-    assert 0.4 < error < 0.95 * error_of_mean
+    assert 0.4 < error < 0.9 * error_of_mean
     assert len(set(liked)) == 5
     assert set(liked) <= set(module.read_ratings(tmp_path / "ratings.csv").items)
 
