@@ -61,7 +61,7 @@ LEARNERS: dict[str, str] = {
 JUDGEMENTS: dict[str, tuple[str, list[int], int]] = {
     "sinusoid": ("sinusoids:shots=5,queries=100", [1, 5, 10], 600),
     "omniglot-random": (f"{CHARACTERS}random", [1, 3], 1000),
-    "omniglot-background": (f"{CHARACTERS}background", [1, 3], 1000),
+    "omniglot-background": (f"{CHARACTERS}background", [1, 3], 4000),
     "orders": (f"{CHARACTERS}random", [1, 3], 1000),
 }
 """Group -> test episodes, inner steps, number; the first learner of a group is MAML, which others are compared with."""
