@@ -13,12 +13,13 @@ from typing import Any
 
 import click
 import numpy as np
+import records
 import torch
 
-from l2l_opt.checkpoint import load_rule, write_atomically
+from l2l_opt.checkpoint import load_rule, make_writable_folder
+from l2l_opt.cli.suite import write_evaluation
 from l2l_opt.evaluation.cache import DEFAULT_FOLDER
 from l2l_opt.evaluation.protocol import Result
-from l2l_opt.evaluation.suite_plots import profile_png, small_multiples_png
 from l2l_opt.evaluation.suite_protocol import evaluate_suite
 from l2l_opt.evaluation.suites import load_suite
 from l2l_opt.evaluation.summary import as_json
@@ -34,6 +35,7 @@ from l2l_opt.evaluation.task_judgement import Protocol, TaskJudgement
 def main(earlier: Path, rule_name: str, horizons: tuple[int, ...], cache: Path, out: Path) -> None:
     """Judge the rule of EARLIER anew."""
     torch.set_num_threads(1)
+    make_writable_folder(out)
     before = json.loads((earlier / "evaluation.json").read_text())
     rule, suite = load_rule(rule_name), load_suite(before["suite"]["name"])
     settings = {"rule": rule_name, "name": rule.registry_name, "digest": (rule.card or {}).get("digest")}
@@ -51,10 +53,7 @@ def main(earlier: Path, rule_name: str, horizons: tuple[int, ...], cache: Path, 
     )
     merged = [with_earlier(judgement, before["results"]) for judgement in judgements]
     content = as_json(merged, suite, protocol, settings) | {"notes": before["notes"]}
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "evaluation.json", (json.dumps(content, indent=2) + "\n").encode())
-    write_atomically(out / "profile.png", profile_png(content["summary"]))
-    write_atomically(out / "curves.png", small_multiples_png(judgements))
+    write_evaluation(out, content, judgements)
     for summary in content["summary"]:
         click.echo(json.dumps({key: value for key, value in summary.items() if key != "profile"}, indent=2))
 
@@ -71,7 +70,7 @@ def with_earlier(judgement: TaskJudgement, rows: list[dict[str, Any]]) -> TaskJu
         if (row["task"], row["horizon"]) != (judgement.task, judgement.horizon) or row["optimizer"] == "learned":
             continue
         if row["optimizer"] not in fresh:
-            kept.append(result_of(row))
+            kept.append(recorded(row))
         elif fresh[row["optimizer"]].record()["final_losses"] != row["final_losses"]:
             raise click.ClickException(
                 f"{row['optimizer']} must end where it did on {judgement.task} after {judgement.horizon} steps; got "
@@ -80,24 +79,20 @@ def with_earlier(judgement: TaskJudgement, rows: list[dict[str, Any]]) -> TaskJu
     return replace(judgement, results=[*judgement.results, *kept])
 
 
-def result_of(row: dict[str, Any]) -> Result:
-    """A result as evaluation.json holds it, without curves; null is what was not finite."""
-
-    def numbers(values: list[float | None]) -> list[float]:
-        return [float("inf") if value is None else value for value in values]
-
-    low, high = numbers(row["interval"])
+def recorded(row: dict[str, Any]) -> Result:
+    """A result as evaluation.json holds it, without curves."""
+    mean, low, high = records.numbers([row["mean"], *row["interval"]])
     return Result(
         row["task"],
         row["horizon"],
         row["optimizer"],
         row["settings"],
-        numbers(row["final_losses"]),
-        numbers([row["mean"]])[0],
+        records.numbers(row["final_losses"]),
+        mean,
         (low, high),
         row["seconds"],
         np.empty((0, len(row["final_losses"]))),
-        numbers(row["test_losses"]),
+        records.numbers(row["test_losses"]),
     )
 
 

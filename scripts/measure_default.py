@@ -164,7 +164,7 @@ def against(evaluation: Path, rule_name: str, horizon: int, out: Path) -> None:
     earlier: dict[str, dict[str, float]] = {}
     for row in content["results"]:
         if row["horizon"] == horizon:
-            earlier.setdefault(row["task"], {})[row["optimizer"]] = math.inf if row["mean"] is None else row["mean"]
+            earlier.setdefault(row["task"], {})[row["optimizer"]] = records.numbers([row["mean"]])[0]
     for spec, others in earlier.items():
         run = run_rule(rule, make_tasks(spec), horizon=horizon, num_seeds=protocol["seeds"], seed=protocol["seed"])
         losses = run.final_losses.double().tolist()

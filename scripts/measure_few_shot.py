@@ -8,7 +8,6 @@ Learners lie under runs/few-shot/NAME.
 """
 
 import json
-import math
 import shlex
 import statistics
 import subprocess
@@ -124,7 +123,7 @@ def name_of(row: dict[str, Any]) -> str:
 
 def scores_of(row: dict[str, Any]) -> Scores:
     """A learner's scores as a results file has them, null where a student diverged."""
-    scores = torch.tensor([math.inf if each is None else each for each in row["scores"]], dtype=torch.float64)
+    scores = torch.tensor(records.numbers(row["scores"]), dtype=torch.float64)
     return Scores(row["learner"], row["inner_steps"], scores, scores, row["seconds_an_episode"])
 
 

@@ -1,6 +1,7 @@
 """What every measured file says of itself: the command, the versions and the machine that made it."""
 
 import json
+import math
 import os
 import platform
 import shlex
@@ -25,6 +26,11 @@ def write(path: Path, content: dict[str, Any]) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def numbers(values: list[float | None]) -> list[float]:
+    """What a results file has of numbers, null where one was not finite."""
+    return [math.inf if value is None else value for value in values]
 
 
 def _processor() -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 import records
 
-from l2l_opt import UpdateRule, load_rule, save_rule
+from l2l_opt import load_rule, save_rule
 from l2l_opt.pretrained import FOLDER
 
 
@@ -46,25 +46,16 @@ def held_out_figures(path: Path) -> dict[str, Any]:
     return figures
 
 
-def made(run: Path) -> tuple[UpdateRule, dict[str, Any]]:
-    """A run's best rule, and its card with all stages of its making."""
-    rule = load_rule(run / "rule.safetensors")
-    card = dict(rule.card or {})
+def provenance_of(run: Path, versions: dict[str, str]) -> dict[str, Any]:
+    """All stages of the making of a run's rule."""
     stages = stages_of(run)
     names = [stage["stage"] for stage in stages]
-    card["provenance"] = {
+    return {
         "command": " ".join(["python scripts/meta_train_default.py", *(f"--stage {name}" for name in names)]),
         "core_hours": round(sum(stage["minutes"] for stage in stages) / 60, 2),
         "stages": stages,
-        "versions": card["provenance"]["versions"],
+        "versions": versions,
     }
-    return rule, card
-
-
-def shipped(name: str) -> tuple[UpdateRule, dict[str, Any]]:
-    """A shipped rule, and what its card was given."""
-    rule = load_rule(name)
-    return rule, dict(json.loads((records.RESULTS / "default" / f"{name}.json").read_text())["card"])
 
 
 @click.command()
@@ -74,7 +65,10 @@ def shipped(name: str) -> tuple[UpdateRule, dict[str, Any]]:
 @click.option("--since", default=None, help="What of the rule has changed since its weights were learned.")
 def main(run: Path | None, name: str, evaluation: Path | None, since: str | None) -> None:
     """Ship RUN's best rule under NAME."""
-    rule, card = shipped(name) if run is None else made(run)
+    rule = load_rule(name if run is None else run / "rule.safetensors")
+    card = dict(rule.card or {})
+    if run is not None:
+        card["provenance"] = provenance_of(run, card["provenance"]["versions"])
     if since is not None:
         card["since_meta_training"] = since
     if evaluation is not None:

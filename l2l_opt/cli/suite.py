@@ -78,10 +78,7 @@ def judge_suite(
             say=say,
         )
     content = as_json(judgements, suite, protocol, settings)
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    write_atomically(out / "evaluation.json", text.encode())
-    write_atomically(out / "curves.png", small_multiples_png(judgements))
-    write_atomically(out / "profile.png", profile_png(content["summary"]))
+    text = write_evaluation(out, content, judgements)
     if as_json_text:
         click.echo(text, nl=False)
         return
@@ -93,6 +90,15 @@ def judge_suite(
         click.echo(f"note: {note}")
     for name, file in (("figures", "evaluation.json"), ("curves", "curves.png"), ("profile", "profile.png")):
         click.echo(f"{name}: {out / file}")
+
+
+def write_evaluation(out: Path, content: dict[str, Any], judgements: Sequence[TaskJudgement]) -> str:
+    """Write what a suite came to, and its pictures, into a folder; returns the text of ``evaluation.json``."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    write_atomically(out / "evaluation.json", text.encode())
+    write_atomically(out / "curves.png", small_multiples_png(judgements))
+    write_atomically(out / "profile.png", profile_png(content["summary"]))
+    return text
 
 
 def _print_tasks(judgements: Sequence[TaskJudgement], summary: dict[str, Any]) -> None:

@@ -189,8 +189,9 @@ def context_of(
     surplus = agreement + TRUST_MARGIN
     trust = of("trust") + pace * torch.where(surplus > 0, TRUST_RISE * surplus, TRUST_FALL * surplus)
     reached = torch.where(sums[10] > 0, (sums[9] / sums[10].clamp(min=1)).clamp(max=1), 1.0)
-    seen = of("seen") + (1 - SEEN_BETA) * (reached - of("seen"))
-    seen = torch.where(step < SEEN_STEPS, seen, torch.maximum(seen, of("seen")))
+    seen_before = of("seen")
+    seen = seen_before + (1 - SEEN_BETA) * (reached - seen_before)
+    seen = torch.where(step < SEEN_STEPS, seen, torch.maximum(seen, seen_before))
     values = (fast, slow, first, gradient, trust.clamp(LEAST_TRUST, MOST_TRUST), seen)
     memories = dict(zip(MEMORIES, values, strict=True))
     return Context(features, rms_p, first_rms, fraction, run, pace, known[0] > 0, memories)

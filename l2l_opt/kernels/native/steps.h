@@ -179,10 +179,10 @@ struct Residual : Momenta {
 
 // The scale-free rule (scale_free.py). Options from 5 on: output_scale, eps, growth, usual_run, two betas of agreement,
 // beta of the gradient's size, units U of the tensor's network, least annealed share, steepness, steps and power of runs of
-// unknown length, rise, fall, margin, least and most of trust, beta, steps and least of seen, then biases [B], that network's first
-// layer [U][16] and [U], and its second [B + 3][U] and [B + 3]. numbers: num_steps (negative: unknown), its rows as a matrix
-// (0: it is none), its natural size. memory: first rms, agreements fast and slow, first gradient, gradient, trust, seen,
-// step. It writes directions, and two choices: the size of an update of one, and the share of what is whitened.
+// unknown length, rise, fall, margin, least and most of trust, beta, steps and least of seen, then biases [B], that
+// network's first layer [U][16] and [U], and its second [B + 3][U] and [B + 3]. numbers: num_steps (negative: unknown), its
+// rows as a matrix (0: it is none), its natural size. memory: first rms, agreements fast and slow, first gradient, gradient,
+// trust, seen, step. It writes directions, and two choices: the size of an update of one, and the share of what is whitened.
 struct ScaleFree : Momenta {
     static constexpr int CONTEXT = 16;
 
