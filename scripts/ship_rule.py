@@ -2,6 +2,7 @@
 
     python scripts/ship_rule.py runs/default/all --name default-2 --evaluation results/default/held-out/evaluation.json
     python scripts/ship_rule.py --name default-2 --evaluation results/default/held-out-500/evaluation.json --since "..."
+    python scripts/ship_rule.py --name default-2 --set growth=5 --since "..."
 
 RUN is the folder of the last of several `l2l-opt meta-train` runs, each of which began with the rule of the one before.
 Without it the rule that is shipped under the name stays, and its card is brought up to date.
@@ -16,6 +17,7 @@ import records
 
 from l2l_opt import load_rule, save_rule
 from l2l_opt.pretrained import FOLDER
+from l2l_opt.rules import make_rule
 
 
 def stages_of(run: Path) -> list[dict[str, Any]]:
@@ -63,10 +65,16 @@ def provenance_of(run: Path, versions: dict[str, str]) -> dict[str, Any]:
 @click.option("--name", required=True, help="With a version: default-2.")
 @click.option("--evaluation", type=click.Path(exists=True, path_type=Path), default=None)
 @click.option("--since", default=None, help="What of the rule has changed since its weights were learned.")
-def main(run: Path | None, name: str, evaluation: Path | None, since: str | None) -> None:
+@click.option("--set", "changes", multiple=True, metavar="OPTION=NUMBER", help="Of the rule, otherwise than trained.")
+def main(run: Path | None, name: str, evaluation: Path | None, since: str | None, changes: tuple[str, ...]) -> None:
     """Ship RUN's best rule under NAME."""
     rule = load_rule(name if run is None else run / "rule.safetensors")
     card = dict(rule.card or {})
+    if changes:
+        options = {key: float(value) for key, _, value in (change.partition("=") for change in changes)}
+        weights, kind = rule.state_dict(), rule.registry_name
+        rule = make_rule(kind, **rule.config | options)
+        rule.load_state_dict(weights)
     if run is not None:
         card["provenance"] = provenance_of(run, card["provenance"]["versions"])
     if since is not None:

@@ -226,7 +226,7 @@ KINDS = ("log_sign", "ratios", "residual", "scale_free")
 """Rules whose whole step is compiled: by what their network sees."""
 MOST_WHITENED = 128
 """Rows or columns, whichever are fewer, of matrices that the kernels whiten themselves; as in whiten.h."""
-MOST_MEMORIES = 8
+MOST_MEMORIES = 9
 """Numbers that a kind may keep of a tensor; as in lstm.cpp."""
 
 

@@ -27,7 +27,7 @@ RELATIVE_EPS = 1e-4
 """Of the tensor's usual root mean square gradient; what is smaller is taken for noise."""
 NUM_INPUTS = 6
 NUM_CONTEXT = 16
-MEMORIES: tuple[str, ...] = ("agreement_fast", "agreement_slow", "first_gradient", "gradient", "trust", "seen")
+MEMORIES: tuple[str, ...] = ("agreement_fast", "agreement_slow", "first_gradient", "gradient", "trust", "seen", "walk")
 """0-dim state that a step brings up to date."""
 
 
@@ -111,7 +111,7 @@ class Context(NamedTuple):
         run: ``[tensors]``, its length in steps; where unknown that of the run so far.
         pace: ``[tensors]``, sqrt(usual_run / T), at most 2; 1 where T is unknown.
         is_planned: 0-dim, whether the run's length is known.
-        memories: of each of MEMORIES the next, ``[tensors]``.
+        memories: of each of MEMORIES the next, ``[tensors]``; of ``walk`` the one before the step, whose size it waits for.
     """
 
     features: Tensor
@@ -192,7 +192,7 @@ def context_of(
     seen_before = of("seen")
     seen = seen_before + (1 - SEEN_BETA) * (reached - seen_before)
     seen = torch.where(step < SEEN_STEPS, seen, torch.maximum(seen, seen_before))
-    values = (fast, slow, first, gradient, trust.clamp(LEAST_TRUST, MOST_TRUST), seen)
+    values = (fast, slow, first, gradient, trust.clamp(LEAST_TRUST, MOST_TRUST), seen, of("walk"))
     memories = dict(zip(MEMORIES, values, strict=True))
     return Context(features, rms_p, first_rms, fraction, run, pace, known[0] > 0, memories)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from l2l_opt.kernels import CompiledStep, ReadoutWeights, fused_coordinatewise_lstm
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
-from l2l_opt.rules.features import tensor_rms, whole_shape
+from l2l_opt.rules.features import safe_sqrt, tensor_rms, whole_shape
 from l2l_opt.rules.recurrent import LSTMLayer, coordinates
 from l2l_opt.rules.relative_features import (
     AGREEMENT_BETAS,
@@ -48,6 +48,11 @@ LEAST_ANNEALED = 0.01
 """Of the size of updates, what is left at the end of a planned run and beyond it."""
 UNPLANNED_STEPS, UNPLANNED_POWER = 100.0, -1.25
 """Of the size of updates in a run of unknown length: (1 + t / UNPLANNED_STEPS)^UNPLANNED_POWER."""
+WALKED_VECTOR, WALKED_MATRIX = 0.6, 0.27
+"""Of the squared size of an update, what it adds to the mean square of a random walk: three times the usual mean square of
+u, since averages of gradients make successive updates alike."""
+MOST_SHRINKAGE = 2.0
+"""Sizes do not follow a tensor below its first root mean square over this."""
 MOST_UNITS = 64
 """Of the tensor's network, as in kernels/native/lstm.cpp."""
 
@@ -61,25 +66,26 @@ class ScaleFreeRule(UpdateRule):
 
         x = clip_5([g / r, m_.5 / r, m_.9 / r, m_.99 / r, p / rms(p)]), log(r / rms(r) + 1e-3)      a coordinate
         c = what the tensor shows, below                                                            a tensor
-        (beta, o', z, w', kappa') = (A; S C) tanh(B c);   w = sigmoid(w' + 2), kappa = sigmoid(kappa' +- 2)
+        (beta, o', z, w', kappa') = (A; S C) tanh(B c);   w = sigmoid(w' + 3.6), kappa = sigmoid(kappa' +- 2)
         (o_1, o_2, o_3), h' = LSTM_phi(x, h; biases moved by beta and o')
         b = (1 + tanh o_1) / 2
         d = clip_3((b^2 m_.5 + 2 b (1 - b) m_.9 + (1 - b)^2 m_.99 + tanh(o_3) (m_.5 - m_.99)) / r)
         e = d min(r / rms(r) + 1e-3, e^3)^kappa exp(1.5 tanh o_2)
         u = e of vectors, (1 - w) e + w .3 sqrt(max(m, n)) whitened(e) of matrices [m, n]
-        R = rms(p), within a factor ``growth`` of rms(p_0); of tensors that started at zero ``zero_scale`` (vectors)
-            or 1 / sqrt(3 n), as nn.Linear would have drawn them (matrices)
+        R = sqrt(max(rms(p)^2 - W, 0)), from rms(p_0) / 2 to ``growth`` rms(p_0); of tensors that started at zero
+            ``zero_scale`` (vectors) or 1 / sqrt(3 n), as nn.Linear would have drawn them (matrices)
         pace = min(sqrt(usual_run / T), 2), or 1, T unknown
         s = max((1 - f) / (1 + steepness f), .01) pace, or (1 + t / 100)^-1.25, T unknown
         a = cos(g / r, m_.9 before / r) + .05
         q = q before + pace .7 a where a > 0, + pace .05 a elsewhere;   -8 <= q <= 0
         j = average (decay .8) of (coordinates with g not 0) / (coordinates with v not 0), at least .1;
             it does not fall after 20 steps
-        update = -output_scale s R exp(3 tanh(z / 3) + q) u / j
+        S = output_scale s R exp(3 tanh(z / 3) + q) / j;   W = W before + .6 S^2 (vectors), + .27 S^2 (matrices)
+        update = -S u
 
     Multiplying the loss by any factor changes nothing; reparametrising a tensor that does not start at zero by any
     factor multiplies its updates by it. So one set of weights serves losses and layers of any scale, with no learning
-    rate. Matrices have kappa near one and w near .9 at first: coordinates get back the proportions of the gradient
+    rate. Matrices have kappa near .9 and w near .97 at first: coordinates get back the proportions of the gradient
     before singular values are made even; vectors have kappa near 0, Adam's step. The read-outs start near zero, so
     that a fresh rule is that. The bounds of ``CompactRule`` hold it over long runs. Where num_steps is
     unknown f stays 0.
@@ -92,6 +98,11 @@ class ScaleFreeRule(UpdateRule):
     r, and has j T steps to learn in, for which sizes go with 1 / sqrt(j), as they do with 1 / sqrt(T) above: hence the
     1 / j. Coordinates that never had a gradient, as behind inputs that are always zero, do not count, nor do units that
     fall silent after the first steps.
+
+    Noise alone moves a tensor too, and ever further from where it began; steps that grew with that would grow without
+    end. So what a random walk of the steps so far would have given it, the mean square W, does not count as its size;
+    what is left is how far gradients have taken it on purpose, which may be far: a linear classifier's weights want to
+    become thirty times what they were.
 
     What a tensor shows, c, is known without a look at what any other has, and moves nothing by its scale:
 
@@ -120,7 +131,8 @@ class ScaleFreeRule(UpdateRule):
         tensor_size: units of the tensor's network, at most 64.
         output_scale: relative size of an update: dimensionless, of the tensor's root mean square.
         zero_scale: root mean square that a vector which started at zero is taken to have, in the parameters' unit.
-        growth: factor above and below the first root mean square within which updates grow and shrink with it.
+        growth: factor above the first root mean square up to which updates grow with a tensor; below it, they shrink
+            by 2 at most, or by this if that is less.
         usual_run: steps of a run whose updates are of ``output_scale``; larger in shorter ones, smaller in longer ones.
         steepness: how much sooner updates of a planned run fall than in a straight line; dimensionless.
         caution: minus the logarithm of the trust that a tensor's steps begin with; 0 begins with full steps.
@@ -131,8 +143,8 @@ class ScaleFreeRule(UpdateRule):
     State of a parameter:
         averages: ``[3, *param.shape]``; square_average: ``[1, *param.shape]``;
         hidden, cell: ``[hidden_size, *param.shape]``;
-        first_rms, agreement_fast, agreement_slow, first_gradient, gradient, trust, seen: 0-dim; first_gradient,
-            gradient and trust are logarithms.
+        first_rms, agreement_fast, agreement_slow, first_gradient, gradient, trust, seen, walk: 0-dim; first_gradient,
+            gradient and trust are logarithms, walk is in the square of the parameter's unit.
         48 bytes a parameter in float32, 32 with hidden and cell in bfloat16; with 8 units 80 and 48.
 
     Raises:
@@ -159,7 +171,7 @@ class ScaleFreeRule(UpdateRule):
         tensor_size: int = 16,
         output_scale: float = 0.25,
         zero_scale: float = 0.1,
-        growth: float = 2.0,
+        growth: float = 5.0,
         usual_run: float = 500,
         steepness: float = 2.0,
         caution: float = 4.0,
@@ -228,7 +240,10 @@ class ScaleFreeRule(UpdateRule):
         sizes = self._sizes(context, list(shapes.values())) * torch.exp(
             3 * torch.tanh(size / 3) + context.memories["trust"]
         )
-        blends = matrix * torch.sigmoid(blend + 2)
+        walked = WALKED_VECTOR + (WALKED_MATRIX - WALKED_VECTOR) * matrix
+        walks = context.memories["walk"] + walked * sizes * sizes
+        memories = context.memories | {"walk": walks}
+        blends = matrix * torch.sigmoid(blend + 3.6)
         powers = torch.sigmoid(power + 4 * matrix - 2)
         outputs, hidden, cell = fused_coordinatewise_lstm(
             [seen.inputs for seen in looks.values()],
@@ -257,7 +272,7 @@ class ScaleFreeRule(UpdateRule):
             }
             next_state[name] = (
                 {"step": state[name]["step"] + 1, "first_rms": state[name]["first_rms"]}
-                | {key: value[index] for key, value in context.memories.items()}
+                | {key: value[index] for key, value in memories.items()}
                 | {key: value.reshape(value.shape[0], *shape) for key, value in flat.items()}
             )
         return updates, next_state
@@ -274,7 +289,7 @@ class ScaleFreeRule(UpdateRule):
                 *(*AGREEMENT_BETAS, GRADIENT_BETA, self.tensor_layer.out_features),
                 *(LEAST_ANNEALED, self.steepness, UNPLANNED_STEPS, UNPLANNED_POWER),
                 *(TRUST_RISE, TRUST_FALL, TRUST_MARGIN, LEAST_TRUST, MOST_TRUST),
-                *(SEEN_BETA, SEEN_STEPS, LEAST_SEEN),
+                *(SEEN_BETA, SEEN_STEPS, LEAST_SEEN, WALKED_VECTOR, WALKED_MATRIX, MOST_SHRINKAGE),
             ]
         )
         parts = [
@@ -311,7 +326,8 @@ class ScaleFreeRule(UpdateRule):
         """Of updates of one, before the network's choice, ``[tensors]``."""
         first, zero = context.first_rms, context.first_rms == 0
         natural = torch.stack([torch.full_like(first[0], self._natural(shape)) for shape in shapes])
-        bounded = torch.minimum(torch.maximum(context.rms, first / self.growth), self.growth * first)
+        gone = safe_sqrt((context.rms.square() - context.memories["walk"]).clamp(min=0))
+        bounded = torch.minimum(torch.maximum(gone, first / min(self.growth, MOST_SHRINKAGE)), self.growth * first)
         annealed = (1 - context.fraction) / (1 + self.steepness * context.fraction)
         planned = annealed.clamp(min=LEAST_ANNEALED) * context.pace
         unplanned = (1 + context.run / UNPLANNED_STEPS) ** UNPLANNED_POWER

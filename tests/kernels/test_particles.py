@@ -51,6 +51,7 @@ def start(rule, dtype=torch.float32):
         for key in ("agreement_fast", "agreement_slow", "first_gradient", "gradient"):
             own[key][aged] = 0.1 * draw(())[aged]
         own["seen"][aged] = draw(())[aged].sigmoid()
+        own["walk"][aged] = 0.2 * draw(())[aged].sigmoid()
     return params, state
 
 

@@ -57,7 +57,7 @@ struct ReplayTensor {
     Rows inputs, hidden, cell, bias, d_outputs, d_last_hidden, d_last_cell, d_inputs, d_bias;
 };
 
-constexpr int MOST_MEMORIES = 8, MOST_UNITS = 64;
+constexpr int MOST_MEMORIES = 9, MOST_UNITS = 64;
 constexpr float PI = 3.14159265358979f;
 
 // Parameters [particles, coordinates] with their gradients and state for a step in place. numbers: what a kind of rule is

@@ -179,22 +179,22 @@ struct Residual : Momenta {
 
 // The scale-free rule (scale_free.py). Options from 5 on: output_scale, eps, growth, usual_run, two betas of agreement,
 // beta of the gradient's size, units U of the tensor's network, least annealed share, steepness, steps and power of runs of
-// unknown length, rise, fall, margin, least and most of trust, beta, steps and least of seen, then biases [B], that
-// network's first layer [U][16] and [U], and its second [B + 3][U] and [B + 3]. numbers: num_steps (negative: unknown), its
-// rows as a matrix (0: it is none), its natural size. memory: first rms, agreements fast and slow, first gradient, gradient,
-// trust, seen, step. It writes directions, and two choices: the size of an update of one, and the share of what is whitened.
+// unknown length, rise, fall, margin, least and most of trust, beta, steps and least of seen, what vectors and matrices
+// walk, most shrinkage, then biases [B], that network's first layer [U][16] and [U], and its second [B + 3][U] and [B + 3].
+// numbers: num_steps (negative: unknown), its rows as a matrix (0: it is none), its natural size. memory: first rms,
+// agreements fast and slow, first gradient, gradient, trust, seen, walk, step. It writes directions, and two choices: the size of an update of one, and the share of what is whitened.
 struct ScaleFree : Momenta {
     static constexpr int CONTEXT = 16;
 
     void begin(const StepTensor& tensor, int64_t particle) {
-        const double steps = *tensor.memory(7, particle) + 1;
+        const double steps = *tensor.memory(8, particle) + 1;
         for (int k = 0; k < 4; ++k) over_mass[k] = static_cast<float>(-1 / std::expm1(steps * std::log(double{options[k]})));
         eps = options[6] * std::exp(*tensor.memory(4, particle));
     }
 
     // Before the first step that is not one of zeros: the root mean square gradient that eps is relative to.
     void prime(const StepCall& call, const StepTensor& tensor, int64_t particle) const {
-        if (*tensor.memory(7, particle) != 0 && *tensor.memory(3, particle) > std::log(options[4]) + 1e-3f) return;
+        if (*tensor.memory(8, particle) != 0 && *tensor.memory(3, particle) > std::log(options[4]) + 1e-3f) return;
         double total = 0;
         const float* gradient = tensor.gradient + particle * tensor.count;
         for (int64_t at = 0; at < tensor.count; ++at) total += static_cast<double>(gradient[at]) * gradient[at];
@@ -206,8 +206,8 @@ struct ScaleFree : Momenta {
         const float* number = tensor.number(particle);
         float &first_rms = *tensor.memory(0, particle), &fast = *tensor.memory(1, particle), &slow = *tensor.memory(2, particle);
         float first_gradient = *tensor.memory(3, particle), &gradient = *tensor.memory(4, particle);
-        float &trust = *tensor.memory(5, particle), &seen = *tensor.memory(6, particle);
-        const float step = *tensor.memory(7, particle), num_steps = number[0], tiny = options[4];
+        float &trust = *tensor.memory(5, particle), &seen = *tensor.memory(6, particle), &walk = *tensor.memory(7, particle);
+        const float step = *tensor.memory(8, particle), num_steps = number[0], tiny = options[4];
         const float rms = shared.rms(0, tensor.count), root_rms = shared.rms(1, tensor.count);
         const double norms = std::sqrt(shared.sums[4]) * std::sqrt(shared.sums[5]);
         const float agreement = norms > 0 ? static_cast<float>(shared.sums[6] / norms) : 0.0f;
@@ -244,7 +244,7 @@ struct ScaleFree : Momenta {
             between(log_gradient - gradient, -2, 2),
         };
         const int64_t count = shape.biases(), units = static_cast<int64_t>(options[12]);
-        const float *bias = options + 25, *weight = bias + count, *offset = weight + units * CONTEXT;
+        const float *bias = options + 28, *weight = bias + count, *offset = weight + units * CONTEXT;
         const float *second = offset + units, *second_bias = second + (count + 3) * units;
         float hidden[MOST_UNITS];
         for (int64_t u = 0; u < units; ++u) {
@@ -261,13 +261,15 @@ struct ScaleFree : Momenta {
         }
         const float* chosen = shared.biases.data() + count;
         const bool matrix = number[1] != 0;
-        const float reach = zero ? number[2] : between(rms, first_rms / options[7], first_rms * options[7]);
+        const float gone = std::sqrt(std::max(rms * rms - walk, 0.0f)), growth = options[7], shrinkage = std::min(growth, options[27]);
+        const float reach = zero ? number[2] : between(gone, first_rms / shrinkage, first_rms * growth);
         const float annealed = std::max((1 - fraction) / (1 + options[14] * fraction), options[13]);
         const float schedule = known ? annealed * pace : std::pow(1 + run / options[15], options[16]);
         const float rarity = 1 / std::max(seen, options[24]);
         const float size = options[5] * schedule * rarity * reach * std::exp(3 * std::tanh(chosen[0] / 3) + trust);
+        walk += options[matrix ? 26 : 25] * size * size;
         choices[0] = size;
-        choices[1] = matrix ? 1 / (1 + std::exp(-chosen[1] - 2)) : 0.0f;
+        choices[1] = matrix ? 1 / (1 + std::exp(-chosen[1] - 3.6f)) : 0.0f;
         shared.power = 1 / (1 + std::exp(-chosen[2] - (matrix ? 2 : -2)));
         shared.over_rms = 1 / std::max(rms, tiny);
         shared.over_root_rms = 1 / std::max(root_rms, tiny);
@@ -457,7 +459,7 @@ static void step_kind(const StepCall& call, const Packed& packed, const StepTens
                 const int64_t index = place / shape.particles, particle = place % shape.particles;
                 const StepTensor& tensor = tensors[index];
                 const auto rows = static_cast<int64_t>(tensor.number(particle)[1]);
-                if (bad[index] != 1) *tensor.memory(7, particle) += 1;
+                if (bad[index] != 1) *tensor.memory(8, particle) += 1;
                 if (bad[index] || tensor.count == 0 || !is_small(tensor.count, rows)) continue;
                 // With finite params and directions only an absurd lr can make an update that is not.
                 if (call.guarded && !(std::fabs(call.lr * call.choices[2 * place]) < 1e30f)) flags[thread][index] = 2;
