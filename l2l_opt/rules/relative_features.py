@@ -1,6 +1,5 @@
 """What the scale-free rule sees of a coordinate and of a tensor, relative to what the tensor itself has shown."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -71,7 +70,9 @@ def look(gradient: Tensor, state: dict[str, Tensor], param: Tensor, betas: Tenso
     masses = -torch.expm1(steps.to(dtype) * betas.log())
     count, squares = tensor_sum(torch.ones_like(g)), tensor_sum(g * g)
     rms_g = safe_sqrt(squares / count.clamp(min=1)).clamp(min=TINY)
-    usual = torch.where(_saw_nothing(state["step"], state["first_gradient"]), rms_g, state["gradient"].to(dtype).exp())
+    begins = _saw_nothing(state["step"], state["first_gradient"])
+    unit = _unit(torch.where(begins, rms_g, state["first_gradient"].to(dtype)))
+    usual = torch.where(begins, rms_g, unit * state["gradient"].to(dtype).exp())
     root = safe_sqrt(square / bias_correction(steps, beta=SQUARE_BETA, dtype=dtype)) + RELATIVE_EPS * usual
     momenta = averages / masses / root
     ratio, past = g / root, before[1:2] / root
@@ -111,7 +112,7 @@ class Context(NamedTuple):
         run: ``[tensors]``, its length in steps; where unknown that of the run so far.
         pace: ``[tensors]``, sqrt(usual_run / T), at most 2; 1 where T is unknown.
         is_planned: 0-dim, whether the run's length is known.
-        memories: of each of MEMORIES the next, ``[tensors]``; of ``walk`` the one before the step, whose size it waits for.
+        memories: of each of MEMORIES the next, ``[tensors]``; of ``walk``, which waits for the step's size, the last.
     """
 
     features: Tensor
@@ -148,10 +149,12 @@ def context_of(
     norms = safe_sqrt(sums[5]) * safe_sqrt(sums[6])
     agreement = torch.where(norms > 0, sums[7] / torch.where(norms > 0, norms, 1.0), 0.0)
     step, first_rms = of("step"), of("first_rms")
-    log_g = rms_g.clamp(min=TINY).log()
+    rms_g = rms_g.clamp(min=TINY)
     first, gradient = of("first_gradient"), of("gradient")
     begins = _saw_nothing(step, first)
-    first = torch.where(begins, log_g, first)
+    first = torch.where(begins, rms_g, first)
+    unit = _unit(first)
+    log_g = (rms_g / unit).log()
     gradient = torch.where(begins, log_g, gradient + (1 - GRADIENT_BETA) * (log_g - gradient))
     fast, slow = (
         of(f"agreement_{name}") + (1 - beta) * (agreement - of(f"agreement_{name}"))
@@ -181,7 +184,7 @@ def context_of(
             2 * rms_middle - 1,
             2 * fast / (1 - AGREEMENT_BETAS[0] ** (step + 1)),
             4 * slow / (1 - AGREEMENT_BETAS[1] ** (step + 1)),
-            ((gradient - first) / 2).clamp(-3, 1),
+            ((gradient - (first / unit).log()) / 2).clamp(-3, 1),
             (log_g - gradient).clamp(-2, 2),
         ],
         dim=1,
@@ -199,4 +202,13 @@ def context_of(
 
 def _saw_nothing(step: Tensor, first_gradient: Tensor) -> Tensor:
     """Whether a tensor has had no gradient yet but zeros, as layers behind one that starts at zero have at first."""
-    return (step == 0) | (first_gradient <= math.log(TINY) + 1e-3)
+    return (step == 0) | (first_gradient <= 1.001 * TINY)
+
+
+def _unit(first_gradient: Tensor) -> Tensor:
+    """The power of two next above the first root mean square gradient, over which later ones are logarithms.
+
+    So training is the same to the last bit where all of a tensor's gradients are a power of two times as large.
+    """
+    value = first_gradient.detach()
+    return value / torch.frexp(value).mantissa

@@ -49,8 +49,8 @@ LEAST_ANNEALED = 0.01
 UNPLANNED_STEPS, UNPLANNED_POWER = 100.0, -1.25
 """Of the size of updates in a run of unknown length: (1 + t / UNPLANNED_STEPS)^UNPLANNED_POWER."""
 WALKED_VECTOR, WALKED_MATRIX = 0.6, 0.27
-"""Of the squared size of an update, what it adds to the mean square of a random walk: three times the usual mean square of
-u, since averages of gradients make successive updates alike."""
+"""Of the squared size of an update, what counts as random walk. Of pure noise 1.2 would, for vectors and matrices alike;
+it is less since tasks are not pure noise (results/NOTEBOOK.md, entry 36)."""
 MOST_SHRINKAGE = 2.0
 """Sizes do not follow a tensor below its first root mean square over this."""
 MOST_UNITS = 64
@@ -84,11 +84,11 @@ class ScaleFreeRule(UpdateRule):
         update = -S u
 
     Multiplying the loss by any factor changes nothing; reparametrising a tensor that does not start at zero by any
-    factor multiplies its updates by it. So one set of weights serves losses and layers of any scale, with no learning
-    rate. Matrices have kappa near .9 and w near .97 at first: coordinates get back the proportions of the gradient
-    before singular values are made even; vectors have kappa near 0, Adam's step. The read-outs start near zero, so
-    that a fresh rule is that. The bounds of ``CompactRule`` hold it over long runs. Where num_steps is
-    unknown f stays 0.
+    factor multiplies its updates by it; to the last bit, where the factor is a power of two. So one set of weights
+    serves losses and layers of any scale, with no learning rate. Matrices have kappa near .9 and w near .97 at first:
+    coordinates get back the proportions of the gradient before singular values are made even; vectors have kappa
+    near .1, Adam's step. The read-outs start near zero, so that a fresh rule is that. The bounds of ``CompactRule``
+    hold it over long runs. Where num_steps is unknown f stays 0.
 
     How far a student can be moved before its gradients are about something else no scale of its own tells: layers with
     a factor of 30 within them want steps a thirtieth of others'. So the trust in steps, exp(q), starts at
@@ -143,8 +143,9 @@ class ScaleFreeRule(UpdateRule):
     State of a parameter:
         averages: ``[3, *param.shape]``; square_average: ``[1, *param.shape]``;
         hidden, cell: ``[hidden_size, *param.shape]``;
-        first_rms, agreement_fast, agreement_slow, first_gradient, gradient, trust, seen, walk: 0-dim; first_gradient,
-            gradient and trust are logarithms, walk is in the square of the parameter's unit.
+        first_rms, agreement_fast, agreement_slow, first_gradient, gradient, trust, seen, walk: 0-dim; gradient and
+            trust are logarithms, gradient over the power of two above first_gradient; walk is in the square of the
+            parameter's unit.
         48 bytes a parameter in float32, 32 with hidden and cell in bfloat16; with 8 units 80 and 48.
 
     Raises:

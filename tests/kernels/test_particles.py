@@ -48,8 +48,9 @@ def start(rule, dtype=torch.float32):
         for key in ("averages", "hidden", "cell"):
             own[key][aged] = 0.5 * draw(own[key].shape[1:])[aged]
         own["square_average"][aged] = draw((1, *SHAPES[name]))[aged].square()
-        for key in ("agreement_fast", "agreement_slow", "first_gradient", "gradient"):
+        for key in ("agreement_fast", "agreement_slow", "gradient"):
             own[key][aged] = 0.1 * draw(())[aged]
+        own["first_gradient"][aged] = draw(())[aged].exp()
         own["seen"][aged] = draw(())[aged].sigmoid()
         own["walk"][aged] = 0.2 * draw(())[aged].sigmoid()
     return params, state

@@ -187,8 +187,8 @@ def test_what_noise_makes_of_a_tensor_does_not_make_its_steps_longer_but_what_gr
     assert steady[-1] == pytest.approx(6 * steady[0], rel=0.05)
     wandering, size = lengths(noise)
     assert size > 0.4
-    # Of how far a tensor has come, noise accounts for more than a third of the square, which does not count.
-    assert wandering[-1] < 0.8 * wandering[0] * size / 0.1
+    # Of the square of how far a tensor has come, a fifth or more is noise that does not count.
+    assert wandering[-1] < 0.9 * wandering[0] * size / 0.1
 
 
 def test_updates_shrink_with_the_root_of_the_length_of_a_run():
@@ -233,10 +233,13 @@ class Reparametrised(nn.Module):
         return self.factors["scale"] * self.scale * torch.func.functional_call(self.body, values, (inputs,))
 
 
-def trained(dtype, steps, *, factors=(), loss_scale=1.0, num_steps=60):
+def trained(dtype, steps, *, factors=(), loss_scale=1.0, num_steps=60, purely=False):
     """Losses, in the unit of the unscaled loss, of a run of batches on noisy data."""
     model = Reparametrised(dtype, factors)
-    optimizer = LearnedOptimizer(model.named_parameters(), loud(dtype, 0.1, usual_run=60), num_steps=num_steps)
+    rule = loud(dtype, 0.1, usual_run=60)
+    if purely:
+        rule.compiled_step = lambda: None
+    optimizer = LearnedOptimizer(model.named_parameters(), rule, num_steps=num_steps)
     generator = torch.Generator().manual_seed(2)
     inputs = torch.randn(200, 6, generator=generator, dtype=torch.float64).to(dtype)
     targets = (inputs @ torch.randn(6, 3, generator=generator, dtype=torch.float64).to(dtype)).argmax(1)
@@ -273,11 +276,11 @@ def test_training_sees_neither_the_scale_of_the_loss_nor_that_of_a_tensor(which,
     torch.testing.assert_close(other, plain, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("purely", [False, True])
 @pytest.mark.parametrize("which", REPARAMETRISATIONS)
-def test_nor_does_it_in_single_precision(which):
-    plain = trained(torch.float32, 60)
-    other = trained(torch.float32, 60, **REPARAMETRISATIONS[which])
-    assert float(other[-10:].mean()) == pytest.approx(float(plain[-10:].mean()), rel=0.05)
+def test_powers_of_two_change_not_a_bit(which, purely):
+    plain = trained(torch.float32, 60, purely=purely)
+    assert torch.equal(trained(torch.float32, 60, purely=purely, **REPARAMETRISATIONS[which]), plain)
 
 
 def test_beyond_the_planned_steps_it_all_but_stands_still():

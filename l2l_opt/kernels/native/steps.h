@@ -182,38 +182,48 @@ struct Residual : Momenta {
 // unknown length, rise, fall, margin, least and most of trust, beta, steps and least of seen, what vectors and matrices
 // walk, most shrinkage, then biases [B], that network's first layer [U][16] and [U], and its second [B + 3][U] and [B + 3].
 // numbers: num_steps (negative: unknown), its rows as a matrix (0: it is none), its natural size. memory: first rms,
-// agreements fast and slow, first gradient, gradient, trust, seen, walk, step. It writes directions, and two choices: the size of an update of one, and the share of what is whitened.
+// agreements fast and slow, first gradient, gradient, trust, seen, walk, step. It writes directions, and two choices: the size
+// of an update of one, and the share of what is whitened.
 struct ScaleFree : Momenta {
     static constexpr int CONTEXT = 16;
 
     void begin(const StepTensor& tensor, int64_t particle) {
         const double steps = *tensor.memory(8, particle) + 1;
         for (int k = 0; k < 4; ++k) over_mass[k] = static_cast<float>(-1 / std::expm1(steps * std::log(double{options[k]})));
-        eps = options[6] * std::exp(*tensor.memory(4, particle));
+        eps = options[6] * unit(*tensor.memory(3, particle)) * std::exp(*tensor.memory(4, particle));
+    }
+
+    // A power of two: what is relative to it keeps its bits if all gradients are 2^k times as large.
+    static float unit(float first_gradient) {
+        int exponent;
+        std::frexp(first_gradient, &exponent);
+        return std::ldexp(1.0f, exponent);
     }
 
     // Before the first step that is not one of zeros: the root mean square gradient that eps is relative to.
     void prime(const StepCall& call, const StepTensor& tensor, int64_t particle) const {
-        if (*tensor.memory(8, particle) != 0 && *tensor.memory(3, particle) > std::log(options[4]) + 1e-3f) return;
+        if (*tensor.memory(8, particle) != 0 && *tensor.memory(3, particle) > 1.001f * options[4]) return;
         double total = 0;
         const float* gradient = tensor.gradient + particle * tensor.count;
         for (int64_t at = 0; at < tensor.count; ++at) total += static_cast<double>(gradient[at]) * gradient[at];
         const float rms = static_cast<float>(std::sqrt(total / static_cast<double>(std::max<int64_t>(tensor.count, 1))));
-        *tensor.memory(3, particle) = *tensor.memory(4, particle) = std::log(std::max(rms, options[4]));
+        const float first = *tensor.memory(3, particle) = std::max(rms, options[4]);
+        *tensor.memory(4, particle) = std::log(first / unit(first));
     }
 
     TARGET void share(const StepTensor& tensor, int64_t particle, Shared& shared, float* choices) const {
         const float* number = tensor.number(particle);
         float &first_rms = *tensor.memory(0, particle), &fast = *tensor.memory(1, particle), &slow = *tensor.memory(2, particle);
-        float first_gradient = *tensor.memory(3, particle), &gradient = *tensor.memory(4, particle);
+        const float first_gradient = *tensor.memory(3, particle), own_unit = unit(first_gradient);
+        float& gradient = *tensor.memory(4, particle);
         float &trust = *tensor.memory(5, particle), &seen = *tensor.memory(6, particle), &walk = *tensor.memory(7, particle);
         const float step = *tensor.memory(8, particle), num_steps = number[0], tiny = options[4];
         const float rms = shared.rms(0, tensor.count), root_rms = shared.rms(1, tensor.count);
         const double norms = std::sqrt(shared.sums[4]) * std::sqrt(shared.sums[5]);
         const float agreement = norms > 0 ? static_cast<float>(shared.sums[6] / norms) : 0.0f;
-        const float log_gradient = std::log(std::max(shared.rms(7, tensor.count), tiny));
+        const float log_gradient = std::log(std::max(shared.rms(7, tensor.count), tiny) / own_unit);
         // What the first look used is what the second must use.
-        shared.eps = options[6] * std::exp(gradient);
+        shared.eps = options[6] * own_unit * std::exp(gradient);
         gradient += (1 - options[11]) * (log_gradient - gradient);
         fast += (1 - options[9]) * (agreement - fast);
         slow += (1 - options[10]) * (agreement - slow);
@@ -240,7 +250,7 @@ struct ScaleFree : Momenta {
             2 * shared.rms(2, tensor.count) - 1,
             2 * fast / (1 - std::pow(options[9], step + 1)),
             4 * slow / (1 - std::pow(options[10], step + 1)),
-            between((gradient - first_gradient) / 2, -3, 1),
+            between((gradient - std::log(first_gradient / own_unit)) / 2, -3, 1),
             between(log_gradient - gradient, -2, 2),
         };
         const int64_t count = shape.biases(), units = static_cast<int64_t>(options[12]);
