@@ -49,7 +49,7 @@ LEAST_ANNEALED = 0.01
 UNPLANNED_STEPS, UNPLANNED_POWER = 100.0, -1.25
 """Of the size of updates in a run of unknown length: (1 + t / UNPLANNED_STEPS)^UNPLANNED_POWER."""
 WALKED_VECTOR, WALKED_MATRIX = 0.6, 0.27
-"""Of the squared size of an update, what counts as random walk. Of pure noise 1.2 would, for vectors and matrices alike;
+"""Of the squared size of an update, what counts as random walk. Of pure noise 1.2 would, for vectors and matrices;
 it is less since tasks are not pure noise (results/NOTEBOOK.md, entry 36)."""
 MOST_SHRINKAGE = 2.0
 """Sizes do not follow a tensor below its first root mean square over this."""
