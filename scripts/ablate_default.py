@@ -73,6 +73,14 @@ def with_adams_direction_alone(rule: ScaleFreeRule) -> None:
     rule.choices.bias[POWER].fill_(-50)
 
 
+def with_full_steps_at_first(rule: ScaleFreeRule) -> None:
+    rule.caution = 0.0
+
+
+def with_little_growth(rule: ScaleFreeRule) -> None:
+    rule.growth = 2.0
+
+
 PARTS: dict[str, tuple[Callable[[ScaleFreeRule], None] | None, str | None]] = {
     "all of it": (None, "horizon"),
     "without the LSTM's outputs": (without_lstm, "horizon"),
@@ -80,6 +88,8 @@ PARTS: dict[str, tuple[Callable[[ScaleFreeRule], None] | None, str | None]] = {
     "without the tensor's network": (without_tensor_network, "horizon"),
     "without whitening": (without_whitening, "horizon"),
     "without num_steps": (None, None),
+    "full steps at first": (with_full_steps_at_first, "horizon"),
+    "growth of 2": (with_little_growth, "horizon"),
     "nothing learned": (without_learning, "horizon"),
     "nothing learned, no whitening": (with_adams_direction_alone, "horizon"),
 }
