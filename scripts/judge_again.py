@@ -1,6 +1,6 @@
 """Judge a rule whose code has changed: it and AdamW run anew, other baselines keep the runs of an earlier evaluation.
 
-    python scripts/judge_again.py results/default/held-out --horizon 500 --out results/default/held-out-500
+    python scripts/judge_again.py results/default/held-out --out results/default/held-out
 
 That AdamW ends where it did, to the last bit, is what shows that students and batches are those of the earlier runs.
 EARLIER is a folder of `l2l-opt evaluate --suite`; the picture of curves has the new runs alone.

@@ -1,7 +1,7 @@
 """Put a meta-trained rule among the shipped ones, its whole making and its figures on the card.
 
     python scripts/ship_rule.py runs/default/all --name default-2 --evaluation results/default/held-out/evaluation.json
-    python scripts/ship_rule.py --name default-2 --evaluation results/default/held-out-500/evaluation.json --since "..."
+    python scripts/ship_rule.py --name default-2 --evaluation results/default/held-out/evaluation.json
     python scripts/ship_rule.py --name default-2 --set growth=5 --since "..."
 
 RUN is the folder of the last of several `l2l-opt meta-train` runs, each of which began with the rule of the one before.
