@@ -176,7 +176,7 @@ def test_a_shipped_rules_card_tells_all_its_stages(small_default, load_script, m
     assert str(small_default) not in json.dumps(stages)
     monkeypatch.setattr(script, "FOLDER", tmp_path)
     monkeypatch.setattr(script.records, "RESULTS", tmp_path)
-    script.main.callback(small_default / "second", "small-1", None, "one option")
+    script.main.callback(small_default / "second", "small-1", None, "one option", ())
     card = load_rule(tmp_path / "small-1.safetensors").card
     assert card["provenance"]["stages"] == stages
     assert card["since_meta_training"] == "one option"
@@ -188,9 +188,10 @@ def test_a_shipped_rules_card_tells_all_its_stages(small_default, load_script, m
     summary |= {key: {"interquartile_mean": 2.0} for key in ("speed_up_steps", "speed_up_seconds")}
     evaluation.write_text(json.dumps({"summary": [summary]}))
     monkeypatch.setattr(script, "load_rule", lambda name: load_rule(tmp_path / f"{name}.safetensors"))
-    script.main.callback(None, "small-1", evaluation, "another")
+    script.main.callback(None, "small-1", evaluation, "another", ("growth=3",))
     later = load_rule(tmp_path / "small-1.safetensors").card
     assert (later["digest"], later["provenance"]) == (card["digest"], card["provenance"])
+    assert later["rule"]["config"] == card["rule"]["config"] | {"growth": 3.0}
     assert later["since_meta_training"] == "another"
     assert later["figures"]["held_out"]["500 steps"]["at or below tuned AdamW"] == "1 of 2 tasks"
 
