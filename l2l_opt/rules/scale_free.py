@@ -51,8 +51,8 @@ UNPLANNED_STEPS, UNPLANNED_POWER = 100.0, -1.25
 WALKED_VECTOR, WALKED_MATRIX = 0.6, 0.27
 """Of the squared size of an update, what counts as random walk. Of pure noise 1.2 would, for vectors and matrices;
 it is less since tasks are not pure noise (results/NOTEBOOK.md, entry 36)."""
-MOST_SHRINKAGE = 2.0
-"""Sizes do not follow a tensor below its first root mean square over this."""
+LEAST_GROWTH = 2.0
+"""Of the first root mean square, up to which sizes follow any tensor; they follow none below it over this."""
 MOST_UNITS = 64
 """Of the tensor's network, as in kernels/native/lstm.cpp."""
 
@@ -72,15 +72,15 @@ class ScaleFreeRule(UpdateRule):
         d = clip_3((b^2 m_.5 + 2 b (1 - b) m_.9 + (1 - b)^2 m_.99 + tanh(o_3) (m_.5 - m_.99)) / r)
         e = d min(r / rms(r) + 1e-3, e^3)^kappa exp(1.5 tanh o_2)
         u = e of vectors, (1 - w) e + w .3 sqrt(max(m, n)) whitened(e) of matrices [m, n]
-        R = sqrt(max(rms(p)^2 - W, 0)), from rms(p_0) / 2 to ``growth`` rms(p_0); of tensors that started at zero
-            ``zero_scale`` (vectors) or 1 / sqrt(3 n), as nn.Linear would have drawn them (matrices)
+        R = sqrt(max(rms(p)^2 - W, 0)), from rms(p_0) / 2 to max(``growth`` j, 2) rms(p_0); of tensors that started at
+            zero ``zero_scale`` (vectors) or 1 / sqrt(3 n), as nn.Linear would have drawn them (matrices)
         pace = min(sqrt(usual_run / T), 2), or 1, T unknown
         s = max((1 - f) / (1 + steepness f), .01) pace, or (1 + t / 100)^-1.25, T unknown
         a = cos(g / r, m_.9 before / r) + .05
         q = q before + pace .7 a where a > 0, + pace .05 a elsewhere;   -8 <= q <= 0
         j = average (decay .8) of (coordinates with g not 0) / (coordinates with v not 0), at least .1;
             it does not fall after 20 steps
-        S = output_scale s R exp(3 tanh(z / 3) + q) / j;   W = W before + .6 S^2 (vectors), + .27 S^2 (matrices)
+        S = output_scale s R exp(3 tanh(z / 3) + q) / j;   W = W before + .6 j S^2 (vectors), + .27 j S^2 (matrices)
         update = -S u
 
     Multiplying the loss by any factor changes nothing; reparametrising a tensor that does not start at zero by any
@@ -96,8 +96,8 @@ class ScaleFreeRule(UpdateRule):
 
     A row of an embedding that a share j of the batches reaches has moments of sqrt(j) times what they would be, over
     r, and has j T steps to learn in, for which sizes go with 1 / sqrt(j), as they do with 1 / sqrt(T) above: hence the
-    1 / j. Coordinates that never had a gradient, as behind inputs that are always zero, do not count, nor do units that
-    fall silent after the first steps.
+    1 / j, and growth only up to where both together are ``growth``. Coordinates that never had a gradient, as behind
+    inputs that are always zero, do not count, nor do units that fall silent after the first steps.
 
     Noise alone moves a tensor too, and ever further from where it began; steps that grew with that would grow without
     end. So what a random walk of the steps so far would have given it, the mean square W, does not count as its size;
@@ -131,8 +131,8 @@ class ScaleFreeRule(UpdateRule):
         tensor_size: units of the tensor's network, at most 64.
         output_scale: relative size of an update: dimensionless, of the tensor's root mean square.
         zero_scale: root mean square that a vector which started at zero is taken to have, in the parameters' unit.
-        growth: factor above the first root mean square up to which updates grow with a tensor; below it, they shrink
-            by 2 at most, or by this if that is less.
+        growth: factor above the first root mean square up to which updates grow with a tensor all of whose coordinates
+            are reached; below it, they shrink by 2 at most, or by this if that is less.
         usual_run: steps of a run whose updates are of ``output_scale``; larger in shorter ones, smaller in longer ones.
         steepness: how much sooner updates of a planned run fall than in a straight line; dimensionless.
         caution: minus the logarithm of the trust that a tensor's steps begin with; 0 begins with full steps.
@@ -242,7 +242,8 @@ class ScaleFreeRule(UpdateRule):
             3 * torch.tanh(size / 3) + context.memories["trust"]
         )
         walked = WALKED_VECTOR + (WALKED_MATRIX - WALKED_VECTOR) * matrix
-        walks = context.memories["walk"] + walked * sizes * sizes
+        reached = context.memories["seen"].clamp(min=LEAST_SEEN)
+        walks = context.memories["walk"] + walked * sizes * sizes * reached
         memories = context.memories | {"walk": walks}
         blends = matrix * torch.sigmoid(blend + 3.6)
         powers = torch.sigmoid(power + 4 * matrix - 2)
@@ -290,7 +291,7 @@ class ScaleFreeRule(UpdateRule):
                 *(*AGREEMENT_BETAS, GRADIENT_BETA, self.tensor_layer.out_features),
                 *(LEAST_ANNEALED, self.steepness, UNPLANNED_STEPS, UNPLANNED_POWER),
                 *(TRUST_RISE, TRUST_FALL, TRUST_MARGIN, LEAST_TRUST, MOST_TRUST),
-                *(SEEN_BETA, SEEN_STEPS, LEAST_SEEN, WALKED_VECTOR, WALKED_MATRIX, MOST_SHRINKAGE),
+                *(SEEN_BETA, SEEN_STEPS, LEAST_SEEN, WALKED_VECTOR, WALKED_MATRIX, LEAST_GROWTH),
             ]
         )
         parts = [
@@ -328,13 +329,14 @@ class ScaleFreeRule(UpdateRule):
         first, zero = context.first_rms, context.first_rms == 0
         natural = torch.stack([torch.full_like(first[0], self._natural(shape)) for shape in shapes])
         gone = safe_sqrt((context.rms.square() - context.memories["walk"]).clamp(min=0))
-        bounded = torch.minimum(torch.maximum(gone, first / min(self.growth, MOST_SHRINKAGE)), self.growth * first)
+        reached = context.memories["seen"].clamp(min=LEAST_SEEN)
+        least = min(self.growth, LEAST_GROWTH)
+        bounded = torch.minimum(torch.maximum(gone, first / least), (self.growth * reached).clamp(min=least) * first)
         annealed = (1 - context.fraction) / (1 + self.steepness * context.fraction)
         planned = annealed.clamp(min=LEAST_ANNEALED) * context.pace
         unplanned = (1 + context.run / UNPLANNED_STEPS) ** UNPLANNED_POWER
         schedule = torch.where(context.is_planned, planned, unplanned)
-        rarity = 1 / context.memories["seen"].clamp(min=LEAST_SEEN)
-        return self.output_scale * schedule * rarity * torch.where(zero, natural, bounded)
+        return self.output_scale * schedule / reached * torch.where(zero, natural, bounded)
 
     def _natural(self, shape: Sequence[int]) -> float:
         """The root mean square that a tensor is taken to have which started at zero."""

@@ -180,7 +180,7 @@ struct Residual : Momenta {
 // The scale-free rule (scale_free.py). Options from 5 on: output_scale, eps, growth, usual_run, two betas of agreement,
 // beta of the gradient's size, units U of the tensor's network, least annealed share, steepness, steps and power of runs of
 // unknown length, rise, fall, margin, least and most of trust, beta, steps and least of seen, what vectors and matrices
-// walk, most shrinkage, then biases [B], that network's first layer [U][16] and [U], and its second [B + 3][U] and [B + 3].
+// walk, least growth, then biases [B], that network's first layer [U][16] and [U], and its second [B + 3][U] and [B + 3].
 // numbers: num_steps (negative: unknown), its rows as a matrix (0: it is none), its natural size. memory: first rms,
 // agreements fast and slow, first gradient, gradient, trust, seen, walk, step. It writes directions, and two choices: the size
 // of an update of one, and the share of what is whitened.
@@ -271,13 +271,13 @@ struct ScaleFree : Momenta {
         }
         const float* chosen = shared.biases.data() + count;
         const bool matrix = number[1] != 0;
-        const float gone = std::sqrt(std::max(rms * rms - walk, 0.0f)), growth = options[7], shrinkage = std::min(growth, options[27]);
-        const float reach = zero ? number[2] : between(gone, first_rms / shrinkage, first_rms * growth);
+        const float rarity = 1 / std::max(seen, options[24]), gone = std::sqrt(std::max(rms * rms - walk, 0.0f));
+        const float least = std::min(options[7], options[27]), growth = std::max(options[7] / rarity, least);
+        const float reach = zero ? number[2] : between(gone, first_rms / least, first_rms * growth);
         const float annealed = std::max((1 - fraction) / (1 + options[14] * fraction), options[13]);
         const float schedule = known ? annealed * pace : std::pow(1 + run / options[15], options[16]);
-        const float rarity = 1 / std::max(seen, options[24]);
         const float size = options[5] * schedule * rarity * reach * std::exp(3 * std::tanh(chosen[0] / 3) + trust);
-        walk += options[matrix ? 26 : 25] * size * size;
+        walk += options[matrix ? 26 : 25] * size * size / rarity;
         choices[0] = size;
         choices[1] = matrix ? 1 / (1 + std::exp(-chosen[1] - 3.6f)) : 0.0f;
         shared.power = 1 / (1 + std::exp(-chosen[2] - (matrix ? 2 : -2)));
