@@ -17,6 +17,7 @@ import records
 
 from l2l_opt import load_rule, save_rule
 from l2l_opt.pretrained import FOLDER
+from l2l_opt.registry import parse_spec
 from l2l_opt.rules import make_rule
 
 
@@ -65,14 +66,14 @@ def provenance_of(run: Path, versions: dict[str, str]) -> dict[str, Any]:
 @click.option("--name", required=True, help="With a version: default-2.")
 @click.option("--evaluation", type=click.Path(exists=True, path_type=Path), default=None)
 @click.option("--since", default=None, help="What of the rule has changed since its weights were learned.")
-@click.option("--set", "changes", multiple=True, metavar="OPTION=NUMBER", help="Of the rule, otherwise than trained.")
+@click.option("--set", "changes", multiple=True, metavar="OPTION=VALUE", help="Of the rule, otherwise than trained.")
 def main(run: Path | None, name: str, evaluation: Path | None, since: str | None, changes: tuple[str, ...]) -> None:
     """Ship RUN's best rule under NAME."""
     rule = load_rule(name if run is None else run / "rule.safetensors")
     card = dict(rule.card or {})
     if changes:
-        options = {key: float(value) for key, _, value in (change.partition("=") for change in changes)}
-        weights, kind = rule.state_dict(), rule.registry_name
+        kind, options = parse_spec(f"{rule.registry_name}:{','.join(changes)}")
+        weights = rule.state_dict()
         rule = make_rule(kind, **rule.config | options)
         rule.load_state_dict(weights)
     if run is not None:

@@ -124,6 +124,11 @@ class Context(NamedTuple):
     is_planned: Tensor
     memories: dict[str, Tensor]
 
+    @property
+    def reached(self) -> Tensor:
+        """The share of coordinates that batches reach, ``[tensors]``, at least LEAST_SEEN."""
+        return self.memories["seen"].clamp(min=LEAST_SEEN)
+
 
 def context_of(
     looks: Mapping[str, Look], state: RuleState, vectors: Sequence[bool], num_steps: Tensor | None, *, usual_run: float

@@ -242,8 +242,7 @@ class ScaleFreeRule(UpdateRule):
             3 * torch.tanh(size / 3) + context.memories["trust"]
         )
         walked = WALKED_VECTOR + (WALKED_MATRIX - WALKED_VECTOR) * matrix
-        reached = context.memories["seen"].clamp(min=LEAST_SEEN)
-        walks = context.memories["walk"] + walked * sizes * sizes * reached
+        walks = context.memories["walk"] + walked * sizes * sizes * context.reached
         memories = context.memories | {"walk": walks}
         blends = matrix * torch.sigmoid(blend + 3.6)
         powers = torch.sigmoid(power + 4 * matrix - 2)
@@ -329,14 +328,14 @@ class ScaleFreeRule(UpdateRule):
         first, zero = context.first_rms, context.first_rms == 0
         natural = torch.stack([torch.full_like(first[0], self._natural(shape)) for shape in shapes])
         gone = safe_sqrt((context.rms.square() - context.memories["walk"]).clamp(min=0))
-        reached = context.memories["seen"].clamp(min=LEAST_SEEN)
         least = min(self.growth, LEAST_GROWTH)
-        bounded = torch.minimum(torch.maximum(gone, first / least), (self.growth * reached).clamp(min=least) * first)
+        growth = (self.growth * context.reached).clamp(min=least)
+        bounded = torch.minimum(torch.maximum(gone, first / least), growth * first)
         annealed = (1 - context.fraction) / (1 + self.steepness * context.fraction)
         planned = annealed.clamp(min=LEAST_ANNEALED) * context.pace
         unplanned = (1 + context.run / UNPLANNED_STEPS) ** UNPLANNED_POWER
         schedule = torch.where(context.is_planned, planned, unplanned)
-        return self.output_scale * schedule / reached * torch.where(zero, natural, bounded)
+        return self.output_scale * schedule / context.reached * torch.where(zero, natural, bounded)
 
     def _natural(self, shape: Sequence[int]) -> float:
         """The root mean square that a tensor is taken to have which started at zero."""

@@ -185,12 +185,13 @@ struct Residual : Momenta {
 // agreements fast and slow, first gradient, gradient, trust, seen, walk, step. It writes directions, and two choices: the size
 // of an update of one, and the share of what is whitened.
 struct ScaleFree : Momenta {
-    static constexpr int CONTEXT = 16;
+    static constexpr int CONTEXT = 16, OWN_OPTIONS = 28;
+    enum { FIRST_RMS, FAST, SLOW, FIRST_GRADIENT, GRADIENT, TRUST, SEEN, WALK, STEP };  // memories
 
     void begin(const StepTensor& tensor, int64_t particle) {
-        const double steps = *tensor.memory(8, particle) + 1;
+        const double steps = *tensor.memory(STEP, particle) + 1;
         for (int k = 0; k < 4; ++k) over_mass[k] = static_cast<float>(-1 / std::expm1(steps * std::log(double{options[k]})));
-        eps = options[6] * unit(*tensor.memory(3, particle)) * std::exp(*tensor.memory(4, particle));
+        eps = options[6] * unit(*tensor.memory(FIRST_GRADIENT, particle)) * std::exp(*tensor.memory(GRADIENT, particle));
     }
 
     // A power of two: what is relative to it keeps its bits if all gradients are 2^k times as large.
@@ -202,22 +203,22 @@ struct ScaleFree : Momenta {
 
     // Before the first step that is not one of zeros: the root mean square gradient that eps is relative to.
     void prime(const StepCall& call, const StepTensor& tensor, int64_t particle) const {
-        if (*tensor.memory(8, particle) != 0 && *tensor.memory(3, particle) > 1.001f * options[4]) return;
+        if (*tensor.memory(STEP, particle) != 0 && *tensor.memory(FIRST_GRADIENT, particle) > 1.001f * options[4]) return;
         double total = 0;
         const float* gradient = tensor.gradient + particle * tensor.count;
         for (int64_t at = 0; at < tensor.count; ++at) total += static_cast<double>(gradient[at]) * gradient[at];
         const float rms = static_cast<float>(std::sqrt(total / static_cast<double>(std::max<int64_t>(tensor.count, 1))));
-        const float first = *tensor.memory(3, particle) = std::max(rms, options[4]);
-        *tensor.memory(4, particle) = std::log(first / unit(first));
+        const float first = *tensor.memory(FIRST_GRADIENT, particle) = std::max(rms, options[4]);
+        *tensor.memory(GRADIENT, particle) = std::log(first / unit(first));
     }
 
     TARGET void share(const StepTensor& tensor, int64_t particle, Shared& shared, float* choices) const {
         const float* number = tensor.number(particle);
-        float &first_rms = *tensor.memory(0, particle), &fast = *tensor.memory(1, particle), &slow = *tensor.memory(2, particle);
-        const float first_gradient = *tensor.memory(3, particle), own_unit = unit(first_gradient);
-        float& gradient = *tensor.memory(4, particle);
-        float &trust = *tensor.memory(5, particle), &seen = *tensor.memory(6, particle), &walk = *tensor.memory(7, particle);
-        const float step = *tensor.memory(8, particle), num_steps = number[0], tiny = options[4];
+        const auto memory = [&](int which) -> float& { return *tensor.memory(which, particle); };
+        float &first_rms = memory(FIRST_RMS), &fast = memory(FAST), &slow = memory(SLOW), &gradient = memory(GRADIENT);
+        float &trust = memory(TRUST), &seen = memory(SEEN), &walk = memory(WALK);
+        const float first_gradient = memory(FIRST_GRADIENT), own_unit = unit(first_gradient);
+        const float step = memory(STEP), num_steps = number[0], tiny = options[4];
         const float rms = shared.rms(0, tensor.count), root_rms = shared.rms(1, tensor.count);
         const double norms = std::sqrt(shared.sums[4]) * std::sqrt(shared.sums[5]);
         const float agreement = norms > 0 ? static_cast<float>(shared.sums[6] / norms) : 0.0f;
@@ -254,7 +255,7 @@ struct ScaleFree : Momenta {
             between(log_gradient - gradient, -2, 2),
         };
         const int64_t count = shape.biases(), units = static_cast<int64_t>(options[12]);
-        const float *bias = options + 28, *weight = bias + count, *offset = weight + units * CONTEXT;
+        const float *bias = options + OWN_OPTIONS, *weight = bias + count, *offset = weight + units * CONTEXT;
         const float *second = offset + units, *second_bias = second + (count + 3) * units;
         float hidden[MOST_UNITS];
         for (int64_t u = 0; u < units; ++u) {
@@ -469,7 +470,7 @@ static void step_kind(const StepCall& call, const Packed& packed, const StepTens
                 const int64_t index = place / shape.particles, particle = place % shape.particles;
                 const StepTensor& tensor = tensors[index];
                 const auto rows = static_cast<int64_t>(tensor.number(particle)[1]);
-                if (bad[index] != 1) *tensor.memory(8, particle) += 1;
+                if (bad[index] != 1) *tensor.memory(ScaleFree::STEP, particle) += 1;
                 if (bad[index] || tensor.count == 0 || !is_small(tensor.count, rows)) continue;
                 // With finite params and directions only an absurd lr can make an update that is not.
                 if (call.guarded && !(std::fabs(call.lr * call.choices[2 * place]) < 1e30f)) flags[thread][index] = 2;
