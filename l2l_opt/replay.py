@@ -5,7 +5,7 @@ Where second derivatives are dropped and the rule reads gradients alone, updates
     theta_K = theta_0 + sum_k u_k(phi; g_0 ... g_k),    d L / d phi = sum_k < d L / d theta_{k+1}, d u_k / d phi >
 
 and d L / d theta_k is a sum of gradients that the run has computed already. So a window keeps a few numbers for every
-coordinate and step, and its states live in cache only, tile by tile (``kernels.native.lstm_replay``).
+coordinate and step, and its states live in cache only, tile by tile (``kernels.native_lstm.replay``).
 """
 
 import math
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from l2l_opt.kernels import native
+from l2l_opt.kernels import native, native_lstm
 from l2l_opt.rules.recurrent import GradientRule
 from l2l_opt.types import Batch, Params, RuleState
 
@@ -148,7 +148,7 @@ class _Window:
         into = (hidden, cell) if self.outputs else ([_like(h) for h in hidden], [_like(c) for c in cell])
         count = len(gradients)
         students = next(iter(gradients.values())).shape[0]
-        outputs = native.lstm_forward(
+        outputs = native_lstm.forward(
             [inputs for inputs, _ in looks.values()],
             hidden,
             cell,
@@ -195,7 +195,7 @@ class _Window:
                 with torch.enable_grad():
                     inputs, answers = self._inputs(name, block), self.rule.answer(output)
                 (d_output,) = torch.autograd.grad(answers, output, d_answers)
-                d_inputs, d_block_biases, d_block_weights = native.lstm_replay(
+                d_inputs, d_block_biases, d_block_weights = native_lstm.replay(
                     [inputs.detach()],
                     *([_rows(self.first_state[name][key])[..., block]] for key in RECURRENT),
                     [biases.detach().expand(inputs.shape[1], -1)],

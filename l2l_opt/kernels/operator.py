@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from l2l_opt.kernels import inductor, native, portable
+from l2l_opt.kernels import inductor, native, native_lstm, portable
 from l2l_opt.kernels.reference import LSTMWeights, ReadoutWeights
 
 _library = torch.library.Library("l2l_opt", "DEF")
@@ -70,7 +70,7 @@ def _forward(
     inputs: list[Tensor], hidden: list[Tensor], cell: list[Tensor], biases: list[Tensor], weights: list[Tensor]
 ) -> list[Tensor]:
     if native.serves([*inputs, *biases, *weights], states=[*hidden, *cell]):
-        return native.lstm_forward(inputs, hidden, cell, biases, weights)
+        return native_lstm.forward(inputs, hidden, cell, biases, weights)
     where = inductor if inductor.serves(inputs) else portable
     return where.forward(inputs, hidden, cell, biases, weights)
 
@@ -88,7 +88,7 @@ def _backward(
 ) -> list[Tensor]:
     arguments = (inputs, hidden, cell, biases, weights, next_hidden, d_results)
     if native.serves([*inputs, *biases, *weights], states=[*hidden, *cell]):
-        return native.lstm_backward(*arguments, needs_d_inputs=needs_d_inputs)
+        return native_lstm.backward(*arguments, needs_d_inputs=needs_d_inputs)
     return (inductor if inductor.serves(inputs) else portable).backward(*arguments)
 
 

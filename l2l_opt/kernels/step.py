@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from l2l_opt.kernels import native
+from l2l_opt.kernels import native, native_step
 from l2l_opt.types import Params, RuleState
 
 _library = torch.library.Library("l2l_opt", "FRAGMENT")
@@ -24,7 +24,7 @@ _library.define(
 @torch.library.impl(_library, "recurrent_step_", "CPU")
 def _step(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     *tensors, leaves, lr, decay, sign, guarded = arguments
-    return native.step(*tensors, leaves_directions=leaves, lr=lr, decay=decay, sign=sign, guarded=guarded)
+    return native_step.step(*tensors, leaves_directions=leaves, lr=lr, decay=decay, sign=sign, guarded=guarded)
 
 
 @torch.library.register_fake("l2l_opt::recurrent_step_")
@@ -57,7 +57,7 @@ class CompiledStep(NamedTuple):
     """A rule as ``recurrent_step_`` takes it.
 
     Attributes:
-        kind: of ``native.KINDS``.
+        kind: of ``native_step.KINDS``.
         moments: names of the averages of gradients and of their squares in a parameter's state; None without any.
         weights: of each layer input and hidden weights, then the read-out's, as in ``reference``; of P particles that
             have weights of their own, each ``[P, ...]``.
@@ -152,13 +152,13 @@ class PreparedStep:
     ):
         self.rule, self.params = rule, list(params)
         weights = _weights_of(rule)
-        self.calls: list[tuple[slice, native.PreparedStep]] = []
+        self.calls: list[tuple[slice, native_step.PreparedStep]] = []
         for block in _blocks(rule, params):
             numbers = _numbers_of(rule, states[block], num_steps)
             kind, own, _, *state, leaves = _arguments(
                 rule, weights, params[block], [], _with_axis(states[block]), numbers
             )
-            self.calls.append((block, native.PreparedStep(kind, own, *state, leaves_directions=leaves)))
+            self.calls.append((block, native_step.PreparedStep(kind, own, *state, leaves_directions=leaves)))
 
     def __call__(self, grads: Sequence[Tensor], *, lr: float, decay: float, sign: float, guarded: bool) -> list[int]:
         """Take a step with gradients that ``serves_in_place`` accepts; the rest as ``recurrent_step_`` has it."""
@@ -196,12 +196,12 @@ def _finish(
 ) -> list[int]:
     """Make updates of the directions that the kernels leave, those of large matrices; flags as a list."""
     found: list[int] = flags.tolist()
-    if rule.finish_ is None or all(native.finishes(param.shape) for param in params):
+    if rule.finish_ is None or all(native_step.finishes(param.shape) for param in params):
         return found
     with torch.no_grad():
         for index, direction in enumerate(directions.split([param.numel() for param in params])):
             param = params[index]
-            if found[index] or native.finishes(param.shape):
+            if found[index] or native_step.finishes(param.shape):
                 continue
             size, share = choices[index, 0].tolist()
             if not rule.finish_(param, direction.reshape(param.shape), size, share, lr, decay, guarded):
@@ -229,7 +229,7 @@ def particles_step_(
     )
     if rule.finish is not None:
         for index, direction in enumerate(directions.split([param.numel() for param in values])):
-            if not native.finishes(values[index].shape[1:]):
+            if not native_step.finishes(values[index].shape[1:]):
                 values[index] += rule.finish(direction.reshape(values[index].shape), *choices[index].unbind(1))
     if "step" not in rule.memories:
         for own in states:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from l2l_opt import LearnedOptimizer
-from l2l_opt.kernels import native, serves_in_place
+from l2l_opt.kernels import native, native_step, serves_in_place
 from tests.conftest import small_rule
 from tests.kernels.test_native import instructions
 
@@ -68,13 +68,13 @@ def assert_equal(ours, theirs, *, within=2e-5):
 def calls(monkeypatch):
     """How many times the compiled step ran."""
     count = []
-    original = native.PreparedStep.run
+    original = native_step.PreparedStep.run
 
     def counted(*arguments, **options):
         count.append(1)
         return original(*arguments, **options)
 
-    monkeypatch.setattr(native.PreparedStep, "run", counted)
+    monkeypatch.setattr(native_step.PreparedStep, "run", counted)
     return count
 
 
