@@ -17,8 +17,9 @@ from l2l_opt.outer_loop import OuterLoop, OuterStep, Validation
 from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.schedules import meta_learning_rate
-from l2l_opt.students import Students, final_losses, training_losses
+from l2l_opt.students import Students
 from l2l_opt.tasks.mixture import TaskMixture, Tasks
+from l2l_opt.training import final_losses, training_losses
 from l2l_opt.types import Params
 
 VALIDATION_ARCHITECTURES = 8

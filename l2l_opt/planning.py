@@ -24,9 +24,9 @@ from l2l_opt.estimators.evolution import FullES
 from l2l_opt.meta_trainer import MetaTrainer
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.students import training_losses
 from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.tasks.mixture import TaskMixture, Tasks
+from l2l_opt.training import training_losses
 from l2l_opt.types import Params
 
 PROBES = (2, 6)

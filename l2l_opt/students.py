@@ -6,8 +6,8 @@ batches) under several phi.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from l2l_opt.schedules import Horizon
 from l2l_opt.tasks.base import Split, TaskFamily
 from l2l_opt.tasks.mixture import TaskMixture, Tasks, draw_family
 from l2l_opt.types import Batch, Params, TaskData
-from l2l_opt.unroll import InnerState, unroll
+from l2l_opt.unroll import InnerState
 
 
 @dataclass
@@ -324,90 +324,3 @@ class Students:
 
 def _stack(trees: list[Any]) -> Any:
     return tree_map(lambda *leaves: torch.stack(leaves), *trees)
-
-
-def training_losses(
-    rule: UpdateRule,
-    tasks: Tasks,
-    *,
-    numbers: Sequence[int],
-    horizon: int,
-    seed: int,
-    stream: Stream,
-    phi: Mapping[str, Tensor] | None = None,
-    group_size: int | None = None,
-    window_length: int = 50,
-) -> Tensor:
-    """Train students through one whole episode, without a graph.
-
-    Args:
-        rule: the teacher.
-        tasks: where the students come from.
-        numbers: the students' numbers; a number may come twice, for two rules on the very same student and batches.
-        horizon: inner steps.
-        seed: of the students.
-        stream: what they are for.
-        phi: the rule's weights, shared or one set a student; the rule's own where None.
-        group_size: students that share an architecture; 1 for a single family and all for a mixture where None.
-        window_length: inner steps whose batches are held in memory at once.
-
-    Returns:
-        ``[horizon, S]``, the training loss before each step, on the CPU.
-    """
-    students = Students(
-        rule,
-        tasks,
-        numbers=numbers,
-        horizon=Horizon(horizon, horizon),
-        seed=seed,
-        stream=stream,
-        group_size=group_size,
-    )
-    return train(students, phi=phi, window_length=window_length)
-
-
-def train(
-    students: Students,
-    *,
-    phi: Mapping[str, Tensor] | None = None,
-    planned_steps: int | Literal["horizon"] | None = "horizon",
-    window_length: int = 50,
-) -> Tensor:
-    """Take fresh students to their horizon, without a graph; they are left where their last step has taken them.
-
-    Args:
-        students: of one horizon.
-        phi: their rule's weights, shared or one set a student; the rule's own where None.
-        planned_steps: the number of steps that the rule is told; None tells it that the number is unknown.
-        window_length: inner steps whose batches are held in memory at once.
-
-    Returns:
-        ``[horizon, S]``, the training loss before each step, on the CPU.
-    """
-    rule, first = students.rule, students.members[0]
-    device, horizon = first.initial_losses.device, first.horizon
-    rule.to(device)
-    shapes = {name: weight.shape for name, weight in rule.named_parameters()}
-    phi = None if phi is None else {name: weight.to(device) for name, weight in phi.items()}
-    curves = torch.empty(horizon, len(students), dtype=first.initial_losses.dtype)
-    with torch.no_grad():
-        for start in range(0, horizon, window_length):
-            for window in students.windows(min(window_length, horizon - start)):
-                own_phi = phi and {
-                    name: weight if weight.shape == shapes[name] else weight[window.indices]
-                    for name, weight in phi.items()
-                }
-                known = told = window.inner.num_steps
-                if planned_steps != "horizon":
-                    count = len(window.indices)
-                    told = None if planned_steps is None else torch.full((count,), float(planned_steps), device=device)
-                inner = replace(window.inner, num_steps=told)
-                inner, losses = unroll(rule, window.family, window.data, inner, window.batches, phi=own_phi)
-                students.advance(window, replace(inner, num_steps=known), losses)
-                curves[start : start + losses.shape[0] - 1, window.indices] = losses[:-1].cpu()
-    return curves
-
-
-def final_losses(curves: Tensor) -> Tensor:
-    """The mean training loss of the last 10 % of the steps, at least 10: ``[horizon, S]`` -> ``[S]``."""
-    return curves[-max(10, curves.shape[0] // 10) :].mean(dim=0)

@@ -26,10 +26,11 @@ from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules import make_rule
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.schedules import Horizon
-from l2l_opt.students import Students, train
+from l2l_opt.students import Students
 from l2l_opt.tasks import make_task
 from l2l_opt.tasks.cartpole import CartPole
 from l2l_opt.tasks.control import ControlTask
+from l2l_opt.training import train
 from l2l_opt.unroll import unroll
 
 FOLDER = records.RESULTS / "reinforcement_learning"

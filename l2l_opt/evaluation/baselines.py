@@ -9,8 +9,8 @@ import torch
 from l2l_opt.evaluation.muon import Muon
 from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule, make_rule
-from l2l_opt.students import final_losses, training_losses
 from l2l_opt.tasks.mixture import Tasks
+from l2l_opt.training import final_losses, training_losses
 
 WIDEST = 16
 """Half-decades from 1 that the grid is widened to at most: 1e-8 to 1e8."""

@@ -12,9 +12,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from l2l_opt.randomness import Stream
 from l2l_opt.rules import make_rule
-from l2l_opt.students import training_losses
 from l2l_opt.tasks import TASKS, TaskFamily, make_task
 from l2l_opt.tasks.datasets import IDX_FILES
+from l2l_opt.training import training_losses
 
 NAMES = TASKS.names()
 

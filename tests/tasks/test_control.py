@@ -9,9 +9,9 @@ from torch.utils._pytree import tree_map
 
 from l2l_opt.randomness import Stream
 from l2l_opt.rules import make_rule
-from l2l_opt.students import training_losses
 from l2l_opt.tasks import make_task
 from l2l_opt.tasks.cartpole import STANDARD
+from l2l_opt.training import training_losses
 from l2l_opt.unroll import InnerState, unroll
 
 
