@@ -77,10 +77,6 @@ def with_full_steps_at_first(rule: ScaleFreeRule) -> None:
     rule.caution = 0.0
 
 
-def without_shrinking(rule: ScaleFreeRule) -> None:
-    rule.shrink = 0.0
-
-
 def with_little_growth(rule: ScaleFreeRule) -> None:
     rule.growth = 2.0
 
@@ -93,7 +89,6 @@ PARTS: dict[str, tuple[Callable[[ScaleFreeRule], None] | None, str | None]] = {
     "without whitening": (without_whitening, "horizon"),
     "without num_steps": (None, None),
     "full steps at first": (with_full_steps_at_first, "horizon"),
-    "without shrinking": (without_shrinking, "horizon"),
     "growth of 2": (with_little_growth, "horizon"),
     "nothing learned": (without_learning, "horizon"),
     "nothing learned, no whitening": (with_adams_direction_alone, "horizon"),

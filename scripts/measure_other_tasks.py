@@ -37,7 +37,7 @@ SEED, DRAWS = 0, 10_000
 FILE = {"users": 943, "items": 1682, "number": 100_000}
 """Of the ratings file: the numbers of MovieLens 100K."""
 
-BOUNDS: tuple[dict[str, float], ...] = ({}, {"growth": 20.0}, {"caution": 0.0}, {"growth": 20.0, "caution": 0.0})
+BOUNDS: tuple[dict[str, float], ...] = ({}, {"growth": 10.0}, {"caution": 0.0}, {"growth": 10.0, "caution": 0.0})
 """Of a ``scale-free`` rule."""
 
 Scores = Callable[[Student], dict[str, float]]

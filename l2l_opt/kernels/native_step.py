@@ -14,10 +14,8 @@ KINDS = ("log_sign", "ratios", "residual", "scale_free")
 """Rules whose whole step is compiled: by what their network sees."""
 MOST_WHITENED = 128
 """Rows or columns, whichever are fewer, of matrices that the kernels whiten themselves; as in whiten.h."""
-MOST_MEMORIES = 8
+MOST_MEMORIES = 9
 """Numbers that a kind may keep of a tensor; as in lstm.cpp."""
-CHOICES = 3
-"""That a kind leaves of a tensor with its directions: size and whitened share of updates, and by what it shrinks."""
 
 
 class PreparedStep:
@@ -93,12 +91,12 @@ class PreparedStep:
             lr: of the update; decay, sign and guarded as for ``recurrent_step_``.
 
         Returns:
-            Flags ``[tensors]``, choices ``[tensors, P, CHOICES]``, and all directions one after the other (``starts``).
+            Flags ``[tensors]``, choices ``[tensors, P, 2]``, and all directions one after the other (see ``starts``).
         """
         assert native.library is not None
         count = len(gradients)
         flags = torch.zeros(count, dtype=torch.uint8)
-        choices = torch.zeros(count, self.numbers.shape[1], CHOICES)
+        choices = torch.zeros(count, self.numbers.shape[1], 2)
         directions = torch.empty(self.starts[-1])
         base = directions.data_ptr()
         for index, address in enumerate(gradients):

@@ -32,7 +32,7 @@ def _fake(_kind: str, params: list[Tensor], *others: Any) -> tuple[Tensor, Tenso
     numbers, leaves = others[6], others[11]
     directions = numbers.new_empty(sum(param.numel() for param in params) if leaves else 0)
     flags = torch.empty(len(params), dtype=torch.uint8)
-    return flags, numbers.new_empty(len(params), numbers.shape[1], native_step.CHOICES), directions
+    return flags, numbers.new_empty(len(params), numbers.shape[1], 2), directions
 
 
 def serves_in_place(param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bool:
@@ -67,8 +67,8 @@ class CompiledStep(NamedTuple):
             tensors ``[P]``.
         memories: names of 0-dim state that the kind brings up to date, perhaps the clock among them.
         finish: ``finish(directions, size, share)`` makes updates of the directions of P particles that the kind leaves
-            behind, ``[P, *param.shape]`` and ``[P]`` twice, where the kernels do not: for large matrices; by what a
-            parameter shrinks comes on top. None for a kind that has no directions.
+            behind, ``[P, *param.shape]`` and ``[P]`` twice, where the kernels do not: for large matrices; None for a
+            kind that has no directions.
         finish_: ``finish_(param, direction, size, share, lr, decay, guarded)`` adds lr times that to one parameter,
             less decay times itself, without temporaries of its size; returns whether it moved, False only if guarded.
         whitening: for the kernels' own finish, the root mean square of whitened matrices and three coefficients a step.
@@ -203,9 +203,8 @@ def _finish(
             param = params[index]
             if found[index] or native_step.finishes(param.shape):
                 continue
-            size, share, shrink = choices[index, 0].tolist()
-            own_decay = decay + lr * shrink
-            if not rule.finish_(param, direction.reshape(param.shape), size, share, lr, own_decay, guarded):
+            size, share = choices[index, 0].tolist()
+            if not rule.finish_(param, direction.reshape(param.shape), size, share, lr, decay, guarded):
                 found[index] = 2
     return found
 
@@ -231,9 +230,7 @@ def particles_step_(
     if rule.finish is not None:
         for index, direction in enumerate(directions.split([param.numel() for param in values])):
             if not native_step.finishes(values[index].shape[1:]):
-                value, (size, share, shrink) = values[index], choices[index].unbind(1)
-                update = rule.finish(direction.reshape(value.shape), size, share)
-                value += update - value * shrink.reshape(-1, *[1] * (value.dim() - 1))
+                values[index] += rule.finish(direction.reshape(values[index].shape), *choices[index].unbind(1))
     if "step" not in rule.memories:
         for own in states:
             own["step"] += 1

@@ -26,7 +26,7 @@ RELATIVE_EPS = 1e-4
 """Of the tensor's usual root mean square gradient; what is smaller is taken for noise."""
 NUM_INPUTS = 6
 NUM_CONTEXT = 16
-MEMORIES: tuple[str, ...] = ("agreement_fast", "agreement_slow", "first_gradient", "gradient", "trust", "seen")
+MEMORIES: tuple[str, ...] = ("agreement_fast", "agreement_slow", "first_gradient", "gradient", "trust", "seen", "walk")
 """0-dim state that a step brings up to date."""
 
 
@@ -112,7 +112,7 @@ class Context(NamedTuple):
         run: ``[tensors]``, its length in steps; where unknown that of the run so far.
         pace: ``[tensors]``, sqrt(usual_run / T), at most 2; 1 where T is unknown.
         is_planned: 0-dim, whether the run's length is known.
-        memories: of each of MEMORIES the next, ``[tensors]``.
+        memories: of each of MEMORIES the next, ``[tensors]``; of ``walk``, which waits for the step's size, the last.
     """
 
     features: Tensor
@@ -128,11 +128,6 @@ class Context(NamedTuple):
     def reached(self) -> Tensor:
         """The share of coordinates that batches reach, ``[tensors]``, at least LEAST_SEEN."""
         return self.memories["seen"].clamp(min=LEAST_SEEN)
-
-    @property
-    def begun(self) -> Tensor:
-        """Whether a tensor has had a gradient that is not all zeros, ``[tensors]``."""
-        return ~_all_zeros(self.memories["first_gradient"])
 
 
 def context_of(
@@ -205,18 +200,14 @@ def context_of(
     seen_before = of("seen")
     seen = seen_before + (1 - SEEN_BETA) * (reached - seen_before)
     seen = torch.where(step < SEEN_STEPS, seen, torch.maximum(seen, seen_before))
-    values = (fast, slow, first, gradient, trust.clamp(LEAST_TRUST, MOST_TRUST), seen)
+    values = (fast, slow, first, gradient, trust.clamp(LEAST_TRUST, MOST_TRUST), seen, of("walk"))
     memories = dict(zip(MEMORIES, values, strict=True))
     return Context(features, rms_p, first_rms, fraction, run, pace, known[0] > 0, memories)
 
 
 def _saw_nothing(step: Tensor, first_gradient: Tensor) -> Tensor:
     """Whether a tensor has had no gradient yet but zeros, as layers behind one that starts at zero have at first."""
-    return (step == 0) | _all_zeros(first_gradient)
-
-
-def _all_zeros(first_gradient: Tensor) -> Tensor:
-    return first_gradient <= 1.001 * TINY
+    return (step == 0) | (first_gradient <= 1.001 * TINY)
 
 
 def _unit(first_gradient: Tensor) -> Tensor:

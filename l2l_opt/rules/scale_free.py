@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from l2l_opt.kernels import CompiledStep, ReadoutWeights, fused_coordinatewise_lstm
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
-from l2l_opt.rules.features import tensor_rms, whole_shape
+from l2l_opt.rules.features import safe_sqrt, tensor_rms, whole_shape
 from l2l_opt.rules.recurrent import LSTMLayer, coordinates
 from l2l_opt.rules.relative_features import (
     AGREEMENT_BETAS,
@@ -48,9 +48,9 @@ LEAST_ANNEALED = 0.01
 """Of the size of updates, what is left at the end of a planned run and beyond it."""
 UNPLANNED_STEPS, UNPLANNED_POWER = 100.0, -1.25
 """Of the size of updates in a run of unknown length: (1 + t / UNPLANNED_STEPS)^UNPLANNED_POWER."""
-SHRINK_VECTOR, SHRINK_MATRIX = 0.6, 0.27
-"""Of the squared relative size of an update, by what a tensor shrinks. With 0.6 noise alone leaves any tensor as large
-as it was; matrices have less, since more costs their fit (results/NOTEBOOK.md, entry 39)."""
+WALKED_VECTOR, WALKED_MATRIX = 0.6, 0.27
+"""Of the squared size of an update, what counts as random walk. Of pure noise 1.2 would, for vectors and matrices;
+it is less since tasks are not pure noise (results/NOTEBOOK.md, entry 36)."""
 LEAST_GROWTH = 2.0
 """Of the first root mean square, up to which sizes follow any tensor; they follow none below it over this."""
 MOST_UNITS = 64
@@ -72,17 +72,16 @@ class ScaleFreeRule(UpdateRule):
         d = clip_3((b^2 m_.5 + 2 b (1 - b) m_.9 + (1 - b)^2 m_.99 + tanh(o_3) (m_.5 - m_.99)) / r)
         e = d min(r / rms(r) + 1e-3, e^3)^kappa exp(1.5 tanh o_2)
         u = e of vectors, (1 - w) e + w .3 sqrt(max(m, n)) whitened(e) of matrices [m, n]
-        R = rms(p), from rms(p_0) / 2 to max(``growth`` j^2, 2) rms(p_0); of tensors that started at zero ``zero_scale``
-            (vectors) or 1 / sqrt(3 n), as nn.Linear would have drawn them (matrices)
+        R = sqrt(max(rms(p)^2 - W, 0)), from rms(p_0) / 2 to max(``growth`` j, 2) rms(p_0); of tensors that started at
+            zero ``zero_scale`` (vectors) or 1 / sqrt(3 n), as nn.Linear would have drawn them (matrices)
         pace = min(sqrt(usual_run / T), 2), or 1, T unknown
         s = max((1 - f) / (1 + steepness f), .01) pace, or (1 + t / 100)^-1.25, T unknown
         a = cos(g / r, m_.9 before / r) + .05
         q = q before + pace .7 a where a > 0, + pace .05 a elsewhere;   -8 <= q <= 0
         j = average (decay .8) of (coordinates with g not 0) / (coordinates with v not 0), at least .1;
             it does not fall after 20 steps
-        rho = output_scale s exp(3 tanh(z / 3) + q) / j
-        delta = ``shrink`` j rho^2 (.6 of vectors, .27 of matrices);   0 before the first gradient that is not zero
-        update = -rho R u - delta / (1 + delta) p
+        S = output_scale s R exp(3 tanh(z / 3) + q) / j;   W = W before + .6 j S^2 (vectors), + .27 j S^2 (matrices)
+        update = -S u
 
     Multiplying the loss by any factor changes nothing; reparametrising a tensor that does not start at zero by any
     factor multiplies its updates by it; to the last bit, where the factor is a power of two. So one set of weights
@@ -97,15 +96,13 @@ class ScaleFreeRule(UpdateRule):
 
     A row of an embedding that a share j of the batches reaches has moments of sqrt(j) times what they would be, over
     r, and has j T steps to learn in, for which sizes go with 1 / sqrt(j), as they do with 1 / sqrt(T) above: hence the
-    1 / j, and with it less growth. Coordinates that never had a gradient, as behind inputs that are always zero, do
-    not count, nor do units that fall silent after the first steps.
+    1 / j, and growth only up to where both together are ``growth``. Coordinates that never had a gradient, as behind
+    inputs that are always zero, do not count, nor do units that fall silent after the first steps.
 
     Noise alone moves a tensor too, and ever further from where it began; steps that grew with that would grow without
-    end. So a tensor shrinks at each step by what a random walk of such steps would add to it (half of that, if it is a
-    matrix): noise alone leaves it about as large as it was, and what gradients want of it shows, which may be much: a
-    linear classifier's weights want to become thirty times what they were. With the square of the size of steps
-    this fades over a run. What early steps have left is forgotten, and less is learned by heart; so are weights that
-    were trained before and that no gradient renews: without ``shrink`` they stay.
+    end. So what a random walk of the steps so far would have given it, the mean square W, does not count as its size;
+    what is left is how far gradients have taken it on purpose, which may be far: a linear classifier's weights want to
+    become thirty times what they were.
 
     What a tensor shows, c, is known without a look at what any other has, and moves nothing by its scale:
 
@@ -138,7 +135,6 @@ class ScaleFreeRule(UpdateRule):
             are reached; below it, they shrink by 2 at most, or by this if that is less.
         usual_run: steps of a run whose updates are of ``output_scale``; larger in shorter ones, smaller in longer ones.
         steepness: how much sooner updates of a planned run fall than in a straight line; dimensionless.
-        shrink: of what noise alone would add to tensors, how much is taken from them; 0 for none.
         caution: minus the logarithm of the trust that a tensor's steps begin with; 0 begins with full steps.
 
     Attributes:
@@ -147,22 +143,22 @@ class ScaleFreeRule(UpdateRule):
     State of a parameter:
         averages: ``[3, *param.shape]``; square_average: ``[1, *param.shape]``;
         hidden, cell: ``[hidden_size, *param.shape]``;
-        first_rms, agreement_fast, agreement_slow, first_gradient, gradient, trust, seen: 0-dim; gradient and trust
-            are logarithms, gradient over the power of two above first_gradient.
+        first_rms, agreement_fast, agreement_slow, first_gradient, gradient, trust, seen, walk: 0-dim; gradient and
+            trust are logarithms, gradient over the power of two above first_gradient; walk is in the square of the
+            parameter's unit.
         48 bytes a parameter in float32, 32 with hidden and cell in bfloat16; with 8 units 80 and 48.
 
     Raises:
         ValueError: a size that is not a positive integer, a tensor_size above 64, an output_scale, zero_scale, growth
-            usual_run or steepness that is not positive, a shrink below 0, a caution below 0 or above 8.
+            usual_run or steepness that is not positive, a caution below 0 or above 8.
 
     Source: updates in proportion to a tensor's own norm: LAMB, arXiv 1904.00962, section 3; whitened momentum: Muon
     (Jordan et al., 2024) with the coefficients of arXiv 2505.16932; momenta at several time scales, magnitude as exp
     and features of tensors: arXiv 2203.11860, section 3; agreement of successive gradients, and a rate that rises with
-    it: arXiv 1703.04782; decay and updates in equilibrium: arXiv 2305.17212.
+    it: arXiv 1703.04782.
     Differs from source: the norm is a root mean square and is bounded by the first one (LAMB's ratio is not); what is
     whitened is Adam's step with its proportions restored, and mixed with it; agreement is a cosine, moves the logarithm
-    of the rate, tensor by tensor, and is a feature that a network reads; decay follows from the size of updates, so
-    that no coefficient of its own sets the equilibrium.
+    of the rate, tensor by tensor, and is a feature that a network reads.
     """
 
     betas: Tensor
@@ -176,15 +172,14 @@ class ScaleFreeRule(UpdateRule):
         tensor_size: int = 16,
         output_scale: float = 0.25,
         zero_scale: float = 0.1,
-        growth: float = 10.0,
+        growth: float = 5.0,
         usual_run: float = 500,
         steepness: float = 2.0,
-        shrink: float = 1.0,
         caution: float = 4.0,
     ):
         bounds = {"output_scale": output_scale, "zero_scale": zero_scale, "growth": growth, "usual_run": usual_run}
         bounds |= {"steepness": steepness}
-        super().__init__(hidden_size=hidden_size, tensor_size=tensor_size, **bounds, shrink=shrink, caution=caution)
+        super().__init__(hidden_size=hidden_size, tensor_size=tensor_size, **bounds, caution=caution)
         for key, value in {"hidden_size": hidden_size, "tensor_size": tensor_size}.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{key} must be a positive integer; got {value!r}, use e.g. 8")
@@ -193,13 +188,11 @@ class ScaleFreeRule(UpdateRule):
         for key, value in bounds.items():
             if not (isinstance(value, (int, float)) and 0 < value < math.inf):
                 raise ValueError(f"{key} must be a positive number; got {value!r}, use e.g. 0.05")
-        if not (isinstance(shrink, (int, float)) and 0 <= shrink < math.inf):
-            raise ValueError(f"shrink must be at least 0; got {shrink!r}, use e.g. 1, or 0 to leave tensors as large")
         if not (isinstance(caution, (int, float)) and 0 <= caution <= -LEAST_TRUST):
             raise ValueError(f"caution must be from 0 to {-LEAST_TRUST:g}; got {caution!r}, use e.g. 4")
         self.hidden_size, self.output_scale, self.zero_scale = hidden_size, float(output_scale), float(zero_scale)
         self.growth, self.usual_run, self.steepness = float(growth), float(usual_run), float(steepness)
-        self.shrink, self.caution = float(shrink), float(caution)
+        self.caution = float(caution)
         self.layer = LSTMLayer(NUM_INPUTS, hidden_size)
         self.readout = nn.Linear(hidden_size, NUM_OUTPUTS)
         self.tensor_layer = nn.Linear(NUM_CONTEXT, tensor_size)
@@ -245,11 +238,12 @@ class ScaleFreeRule(UpdateRule):
         biases = torch.cat([self.layer.bias, self.readout.bias]).to(dtype) + shared
         size, blend, power = choices[:, NUM_OUTPUTS:].unbind(1)
         matrix = torch.stack([size.new_tensor(float(is_matrix(shapes[name]))) for name in looks])
-        relative = self._schedule(context) * torch.exp(3 * torch.tanh(size / 3) + context.memories["trust"])
-        sizes = relative * self._reach(context, list(shapes.values()))
-        shrinks = self.shrink * (SHRINK_VECTOR + (SHRINK_MATRIX - SHRINK_VECTOR) * matrix)
-        shrinks = shrinks * relative.square() * context.reached
-        shrinks = torch.where(context.begun, shrinks / (1 + shrinks), 0.0)
+        sizes = self._sizes(context, list(shapes.values())) * torch.exp(
+            3 * torch.tanh(size / 3) + context.memories["trust"]
+        )
+        walked = WALKED_VECTOR + (WALKED_MATRIX - WALKED_VECTOR) * matrix
+        walks = context.memories["walk"] + walked * sizes * sizes * context.reached
+        memories = context.memories | {"walk": walks}
         blends = matrix * torch.sigmoid(blend + 3.6)
         powers = torch.sigmoid(power + 4 * matrix - 2)
         outputs, hidden, cell = fused_coordinatewise_lstm(
@@ -270,8 +264,7 @@ class ScaleFreeRule(UpdateRule):
             direction = (shares * seen.momenta).sum(0).clamp(-3, 3)
             direction = direction * torch.exp(powers[index] * seen.log_root + 1.5 * bounded[1])
             shape = grads[name].shape
-            moved = updates_of(direction.reshape(shape), sizes[index], blends[index], shapes[name])
-            updates[name] = moved - shrinks[index] * params[name]
+            updates[name] = updates_of(direction.reshape(shape), sizes[index], blends[index], shapes[name])
             flat = {
                 "averages": seen.averages,
                 "square_average": seen.square,
@@ -280,7 +273,7 @@ class ScaleFreeRule(UpdateRule):
             }
             next_state[name] = (
                 {"step": state[name]["step"] + 1, "first_rms": state[name]["first_rms"]}
-                | {key: value[index] for key, value in context.memories.items()}
+                | {key: value[index] for key, value in memories.items()}
                 | {key: value.reshape(value.shape[0], *shape) for key, value in flat.items()}
             )
         return updates, next_state
@@ -297,14 +290,7 @@ class ScaleFreeRule(UpdateRule):
                 *(*AGREEMENT_BETAS, GRADIENT_BETA, self.tensor_layer.out_features),
                 *(LEAST_ANNEALED, self.steepness, UNPLANNED_STEPS, UNPLANNED_POWER),
                 *(TRUST_RISE, TRUST_FALL, TRUST_MARGIN, LEAST_TRUST, MOST_TRUST),
-                *(
-                    SEEN_BETA,
-                    SEEN_STEPS,
-                    LEAST_SEEN,
-                    self.shrink * SHRINK_VECTOR,
-                    self.shrink * SHRINK_MATRIX,
-                    LEAST_GROWTH,
-                ),
+                *(SEEN_BETA, SEEN_STEPS, LEAST_SEEN, WALKED_VECTOR, WALKED_MATRIX, LEAST_GROWTH),
             ]
         )
         parts = [
@@ -337,21 +323,19 @@ class ScaleFreeRule(UpdateRule):
             (WHITENED_RMS, *(number for step in NEWTON_SCHULZ for number in step)),
         )
 
-    def _schedule(self, context: Context) -> Tensor:
-        """Of the size of updates over R, before the network's choice and trust, ``[tensors]``."""
+    def _sizes(self, context: Context, shapes: Sequence[Sequence[int]]) -> Tensor:
+        """Of updates of one, before the network's choice, ``[tensors]``."""
+        first, zero = context.first_rms, context.first_rms == 0
+        natural = torch.stack([torch.full_like(first[0], self._natural(shape)) for shape in shapes])
+        gone = safe_sqrt((context.rms.square() - context.memories["walk"]).clamp(min=0))
+        least = min(self.growth, LEAST_GROWTH)
+        growth = (self.growth * context.reached).clamp(min=least)
+        bounded = torch.minimum(torch.maximum(gone, first / least), growth * first)
         annealed = (1 - context.fraction) / (1 + self.steepness * context.fraction)
         planned = annealed.clamp(min=LEAST_ANNEALED) * context.pace
         unplanned = (1 + context.run / UNPLANNED_STEPS) ** UNPLANNED_POWER
-        return self.output_scale * torch.where(context.is_planned, planned, unplanned) / context.reached
-
-    def _reach(self, context: Context, shapes: Sequence[Sequence[int]]) -> Tensor:
-        """R, the size that updates are relative to, ``[tensors]``, in the parameters' unit."""
-        first = context.first_rms
-        natural = torch.stack([torch.full_like(first[0], self._natural(shape)) for shape in shapes])
-        least = min(self.growth, LEAST_GROWTH)
-        growth = (self.growth * context.reached.square()).clamp(min=least)
-        bounded = torch.minimum(torch.maximum(context.rms, first / least), growth * first)
-        return torch.where(first == 0, natural, bounded)
+        schedule = torch.where(context.is_planned, planned, unplanned)
+        return self.output_scale * schedule / context.reached * torch.where(zero, natural, bounded)
 
     def _natural(self, shape: Sequence[int]) -> float:
         """The root mean square that a tensor is taken to have which started at zero."""

@@ -52,6 +52,7 @@ def start(rule, dtype=torch.float32):
             own[key][aged] = 0.1 * draw(())[aged]
         own["first_gradient"][aged] = draw(())[aged].exp()
         own["seen"][aged] = draw(())[aged].sigmoid()
+        own["walk"][aged] = 0.2 * draw(())[aged].sigmoid()
     return params, state
 
 

@@ -57,7 +57,7 @@ struct ReplayTensor {
     Rows inputs, hidden, cell, bias, d_outputs, d_last_hidden, d_last_cell, d_inputs, d_bias;
 };
 
-constexpr int MOST_MEMORIES = 8, MOST_UNITS = 64, CHOICES = 3;
+constexpr int MOST_MEMORIES = 9, MOST_UNITS = 64;
 constexpr float PI = 3.14159265358979f;
 
 // Parameters [particles, coordinates] with their gradients and state for a step in place. numbers: what a kind of rule is
@@ -92,7 +92,7 @@ struct StepCall {
     bool guarded, reads_params, keeps_squares, weights_are_finite, state_is_bfloat16;
     int threads;
     int64_t option_stride;
-    float* choices;  // [tensors, particles, CHOICES]
+    float* choices;  // [tensors, particles, 2]
     const float* whitening;  // root mean square of what is whitened, then [whitening_steps, 3]
     int64_t whitening_steps;
 
@@ -101,7 +101,6 @@ struct StepCall {
     const float* biases_of(int64_t particle) const {
         return biases + (shape.weight_sets > 1 ? particle : 0) * shape.biases();
     }
-    float* choices_of(int64_t place) const { return choices + CHOICES * place; }
     int64_t place(int64_t tensor, int64_t particle) const { return tensor * shape.particles + particle; }
 };
 

@@ -179,22 +179,20 @@ struct Residual : Momenta {
 
 // The scale-free rule (scale_free.py). Options from 5 on: output_scale, eps, growth, usual_run, two betas of agreement,
 // beta of the gradient's size, units U of the tensor's network, least annealed share, steepness, steps and power of runs of
-// unknown length, rise, fall, margin, least and most of trust, beta, steps and least of seen, by what vectors and
-// matrices shrink, least growth, then biases [B], that network's first layer [U][16] and [U], and its second [B + 3][U] and [B + 3].
+// unknown length, rise, fall, margin, least and most of trust, beta, steps and least of seen, what vectors and matrices
+// walk, least growth, then biases [B], that network's first layer [U][16] and [U], and its second [B + 3][U] and [B + 3].
 // numbers: num_steps (negative: unknown), its rows as a matrix (0: it is none), its natural size. memory: first rms,
-// agreements fast and slow, first gradient, gradient, trust, seen, step. It writes directions, and three choices: the size of
-// an update of one, the share of what is whitened, and by what the parameter shrinks.
+// agreements fast and slow, first gradient, gradient, trust, seen, walk, step. It writes directions, and two choices: the size
+// of an update of one, and the share of what is whitened.
 struct ScaleFree : Momenta {
     static constexpr int CONTEXT = 16, OWN_OPTIONS = 28;
-    enum { FIRST_RMS, FAST, SLOW, FIRST_GRADIENT, GRADIENT, TRUST, SEEN, STEP };  // memories
+    enum { FIRST_RMS, FAST, SLOW, FIRST_GRADIENT, GRADIENT, TRUST, SEEN, WALK, STEP };  // memories
 
     void begin(const StepTensor& tensor, int64_t particle) {
         const double steps = *tensor.memory(STEP, particle) + 1;
         for (int k = 0; k < 4; ++k) over_mass[k] = static_cast<float>(-1 / std::expm1(steps * std::log(double{options[k]})));
         eps = options[6] * unit(*tensor.memory(FIRST_GRADIENT, particle)) * std::exp(*tensor.memory(GRADIENT, particle));
     }
-
-    bool saw_nothing(float first_gradient) const { return !(first_gradient > 1.001f * options[4]); }
 
     // A power of two: what is relative to it keeps its bits if all gradients are 2^k times as large.
     static float unit(float first_gradient) {
@@ -205,7 +203,7 @@ struct ScaleFree : Momenta {
 
     // Before the first step that is not one of zeros: the root mean square gradient that eps is relative to.
     void prime(const StepCall& call, const StepTensor& tensor, int64_t particle) const {
-        if (*tensor.memory(STEP, particle) != 0 && !saw_nothing(*tensor.memory(FIRST_GRADIENT, particle))) return;
+        if (*tensor.memory(STEP, particle) != 0 && *tensor.memory(FIRST_GRADIENT, particle) > 1.001f * options[4]) return;
         double total = 0;
         const float* gradient = tensor.gradient + particle * tensor.count;
         for (int64_t at = 0; at < tensor.count; ++at) total += static_cast<double>(gradient[at]) * gradient[at];
@@ -218,7 +216,7 @@ struct ScaleFree : Momenta {
         const float* number = tensor.number(particle);
         const auto memory = [&](int which) -> float& { return *tensor.memory(which, particle); };
         float &first_rms = memory(FIRST_RMS), &fast = memory(FAST), &slow = memory(SLOW), &gradient = memory(GRADIENT);
-        float &trust = memory(TRUST), &seen = memory(SEEN);
+        float &trust = memory(TRUST), &seen = memory(SEEN), &walk = memory(WALK);
         const float first_gradient = memory(FIRST_GRADIENT), own_unit = unit(first_gradient);
         const float step = memory(STEP), num_steps = number[0], tiny = options[4];
         const float rms = shared.rms(0, tensor.count), root_rms = shared.rms(1, tensor.count);
@@ -274,16 +272,15 @@ struct ScaleFree : Momenta {
         }
         const float* chosen = shared.biases.data() + count;
         const bool matrix = number[1] != 0;
-        const float rarity = 1 / std::max(seen, options[24]);
-        const float least = std::min(options[7], options[27]), growth = std::max(options[7] / (rarity * rarity), least);
-        const float reach = zero ? number[2] : between(rms, first_rms / least, first_rms * growth);
+        const float rarity = 1 / std::max(seen, options[24]), gone = std::sqrt(std::max(rms * rms - walk, 0.0f));
+        const float least = std::min(options[7], options[27]), growth = std::max(options[7] / rarity, least);
+        const float reach = zero ? number[2] : between(gone, first_rms / least, first_rms * growth);
         const float annealed = std::max((1 - fraction) / (1 + options[14] * fraction), options[13]);
         const float schedule = known ? annealed * pace : std::pow(1 + run / options[15], options[16]);
-        const float relative = options[5] * schedule * rarity * std::exp(3 * std::tanh(chosen[0] / 3) + trust);
-        const float shrink = saw_nothing(first_gradient) ? 0.0f : options[matrix ? 26 : 25] * relative * relative / rarity;
-        choices[0] = relative * reach;
+        const float size = options[5] * schedule * rarity * reach * std::exp(3 * std::tanh(chosen[0] / 3) + trust);
+        walk += options[matrix ? 26 : 25] * size * size / rarity;
+        choices[0] = size;
         choices[1] = matrix ? 1 / (1 + std::exp(-chosen[1] - 3.6f)) : 0.0f;
-        choices[2] = shrink / (1 + shrink);
         shared.power = 1 / (1 + std::exp(-chosen[2] - (matrix ? 2 : -2)));
         shared.over_rms = 1 / std::max(rms, tiny);
         shared.over_root_rms = 1 / std::max(root_rms, tiny);
@@ -458,7 +455,7 @@ static void step_kind(const StepCall& call, const Packed& packed, const StepTens
                 for (auto& thread : own)
                     for (int k = 0; k < SUMS; ++k) shared[place].sums[k] += thread[place].sums[k];
                 kind.options = call.options_of(particle);
-                if (!bad[index]) kind.share(tensors[index], particle, shared[place], call.choices_of(place));
+                if (!bad[index]) kind.share(tensors[index], particle, shared[place], call.choices + 2 * place);
             }
     }
     auto part = call.state_is_bfloat16 ? step_part<Kind, bfloat16> : step_part<Kind, float>;
@@ -476,7 +473,7 @@ static void step_kind(const StepCall& call, const Packed& packed, const StepTens
                 if (bad[index] != 1) *tensor.memory(ScaleFree::STEP, particle) += 1;
                 if (bad[index] || tensor.count == 0 || !is_small(tensor.count, rows)) continue;
                 // With finite params and directions only an absurd lr can make an update that is not.
-                if (call.guarded && !(std::fabs(call.lr * call.choices_of(place)[0]) < 1e30f)) flags[thread][index] = 2;
+                if (call.guarded && !(std::fabs(call.lr * call.choices[2 * place]) < 1e30f)) flags[thread][index] = 2;
                 else finish_tensor(call, tensor, place, particle, whitening);
             }
         });

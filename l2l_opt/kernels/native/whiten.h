@@ -145,17 +145,16 @@ static bool is_small(int64_t count, int64_t rows) {
 // Updates of what a kind has left in directions; what is too large to be whitened here is left to the caller.
 TARGET static void finish_tensor(const StepCall& call, const StepTensor& tensor, int64_t place, int64_t particle, Whitening& w) {
     const int64_t rows = static_cast<int64_t>(tensor.number(particle)[1]);
-    const float *choices = call.choices_of(place), size = choices[0], share = choices[1];
-    const float decay = call.decay + call.lr * choices[2];
+    const float size = call.choices[2 * place], share = call.choices[2 * place + 1];
     const float* direction = tensor.direction + particle * tensor.count;
     float* param = tensor.value(particle);
     if (rows == 0) {
-        for (int64_t at = 0; at < tensor.count; ++at) param[at] += -call.lr * size * direction[at] - decay * param[at];
+        for (int64_t at = 0; at < tensor.count; ++at) param[at] += -call.lr * size * direction[at] - call.decay * param[at];
         return;
     }
     const int64_t columns = tensor.count / rows;
     const float scale = call.whitening[0] * std::sqrt(static_cast<float>(std::max(rows, columns)));
     w.update(
-        param, direction, rows, columns, call.whitening + 1, call.whitening_steps, scale, call.lr, decay, size, share
+        param, direction, rows, columns, call.whitening + 1, call.whitening_steps, scale, call.lr, call.decay, size, share
     );
 }
