@@ -167,6 +167,19 @@ def test_parts_of_the_default_rule_are_taken_out(small_default, tmp_path):
     assert rows["nothing learned"]["losses"] != rows["nothing learned, no whitening"]["losses"]
 
 
+def test_quality_is_drawn_against_meta_training_time(small_default, tmp_path):
+    runs = [small_default / name for name in ("first", "second")]
+    run_script("meta_training_curve", *runs, "--out", tmp_path)
+    curves = json.loads((tmp_path / "meta-training.json").read_text())["curves"]
+    for curve, run in zip(curves, runs, strict=True):
+        about = json.loads((run / "run.json").read_text())
+        assert curve["outer_steps"][0] == 0
+        assert curve["outer_steps"][-1] == about["outer_step"]
+        assert curve["hours"][-1] == pytest.approx(about["minutes"] / 60, abs=1e-3)
+        assert min(curve["validation"]) == pytest.approx(about["figures"]["validation"], abs=1e-4)
+    assert (tmp_path / "meta-training.png").stat().st_size > 5_000
+
+
 def test_a_shipped_rules_card_tells_all_its_stages(small_default, load_script, monkeypatch, tmp_path):
     script = load_script("ship_rule")
     stages = script.stages_of(small_default / "second")

@@ -1,0 +1,61 @@
+"""Quality against meta-training time: the validation figures of runs of `scripts/meta_train_default.py`.
+
+    python scripts/meta_training_curve.py runs/seed-1/choices runs/seed-2/choices
+
+A figure is the mean over a run's own validation students of the logarithm of a final loss over the first; what counts
+is how far it falls below that of the fresh rule, at 0 hours. Writes results/default/meta-training.{json,png}.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import matplotlib
+import records
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot
+
+
+def curve_of(run: Path) -> dict[str, Any]:
+    """Outer steps, hours of the core and validation figures of one run, those of interrupted calls joined."""
+    about = json.loads((run / "run.json").read_text())
+    events = EventAccumulator(str(run / "events"), size_guidance={"scalars": 0})
+    events.Reload()
+    points = events.Scalars("validation/figure")
+    hours_a_step = about["minutes"] / 60 / about["outer_step"]
+    return {
+        "seed": about["options"]["seed"],
+        "outer_steps": [point.step for point in points],
+        "hours": [round(point.step * hours_a_step, 3) for point in points],
+        "validation": [round(point.value, 4) for point in points],
+        "finished": about["finished"],
+    }
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default=records.RESULTS / "default", show_default=True)
+def main(runs: tuple[Path, ...], out: Path) -> None:
+    """Draw the validation figures of RUNS against time."""
+    curves = [curve_of(run) for run in runs]
+    records.write(out / "meta-training.json", {"curves": curves})
+    figure, axis = pyplot.subplots(figsize=(6.4, 4.4))
+    for curve in curves:
+        gain = [value - curve["validation"][0] for value in curve["validation"]]
+        axis.plot(curve["hours"], gain, marker="o", label=f"seed {curve['seed']}")
+        click.echo(f"seed {curve['seed']}: {gain[-1]:+.3f} after {curve['hours'][-1]:.2f} hours, best {min(gain):+.3f}")
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set_xlabel("hours of one core")
+    axis.set_ylabel("validation: log final loss, less the fresh rule's")
+    axis.legend()
+    axis.grid(alpha=0.25)
+    figure.tight_layout()
+    figure.savefig(out / "meta-training.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
