@@ -91,8 +91,8 @@ def _say_and_exit(message: str, code: int) -> NoReturn:
 
 
 def _exit(code: int) -> NoReturn:
-    if code == 0 and "RANK" in os.environ:
-        # Threads of torch.distributed may abort while the interpreter is taken down, and with it a run that is done.
+    if "RANK" in os.environ:
+        # Threads of torch.distributed may abort while the interpreter is taken down, and with it the exit code.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
