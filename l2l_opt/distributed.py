@@ -167,7 +167,9 @@ def launch(arguments: Sequence[str], num_processes: int) -> None:
     try:
         elastic_launch(config, sys.executable)("-m", "l2l_opt.cli", *arguments)
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        # One that was killed is why others end, who may be seen first.
+        killed = [(rank, failure) for rank, failure in error.failures.items() if failure.exitcode < 0]
+        rank, failure = killed[0] if killed else error.get_first_failure()
         if failure.exitcode > 0:
             raise SystemExit(failure.exitcode) from error
         name = signal.Signals(-failure.exitcode).name
