@@ -146,7 +146,7 @@ def launch(arguments: Sequence[str], num_processes: int) -> None:
 
     Raises:
         SystemExit: with the exit code of the process that failed first, or 1 after a signal; it has said why.
-        RankLostError: a process was killed.
+        RankLostError: a process was killed, whatever became of others.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -167,9 +167,8 @@ def launch(arguments: Sequence[str], num_processes: int) -> None:
     try:
         elastic_launch(config, sys.executable)("-m", "l2l_opt.cli", *arguments)
     except ChildFailedError as error:
-        # One that was killed is why others end, who may be seen first.
-        killed = [(rank, failure) for rank, failure in error.failures.items() if failure.exitcode < 0]
-        rank, failure = killed[0] if killed else error.get_first_failure()
+        # A rank that was killed goes first: the others end because of it, and may have been seen before.
+        rank, failure = min(error.failures.items(), key=lambda own: (own[1].exitcode >= 0, own[1].timestamp))
         if failure.exitcode > 0:
             raise SystemExit(failure.exitcode) from error
         name = signal.Signals(-failure.exitcode).name

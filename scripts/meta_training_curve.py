@@ -13,7 +13,8 @@ from typing import Any
 import click
 import matplotlib
 import records
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from l2l_opt.inspection.history import read_scalars
 
 matplotlib.use("Agg")
 
@@ -23,15 +24,13 @@ from matplotlib import pyplot
 def curve_of(run: Path) -> dict[str, Any]:
     """Outer steps, hours of the core and validation figures of one run, those of interrupted calls joined."""
     about = json.loads((run / "run.json").read_text())
-    events = EventAccumulator(str(run / "events"), size_guidance={"scalars": 0})
-    events.Reload()
-    points = events.Scalars("validation/figure")
+    steps, figures = read_scalars(run / "events")["validation/figure"]
     hours_a_step = about["minutes"] / 60 / about["outer_step"]
     return {
         "seed": about["options"]["seed"],
-        "outer_steps": [point.step for point in points],
-        "hours": [round(point.step * hours_a_step, 3) for point in points],
-        "validation": [round(point.value, 4) for point in points],
+        "outer_steps": steps.tolist(),
+        "hours": (steps * hours_a_step).round(3).tolist(),
+        "validation": figures.round(4).tolist(),
         "finished": about["finished"],
     }
 
