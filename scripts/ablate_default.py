@@ -20,7 +20,7 @@ from l2l_opt.evaluation.runs import run_rule
 from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.evaluation.suites import load_suite
 from l2l_opt.rules import UpdateRule
-from l2l_opt.rules.scale_free import BRIEF, NUM_OUTPUTS, ScaleFreeRule
+from l2l_opt.rules.scale_free.rule import BRIEF, NUM_OUTPUTS, ScaleFreeRule
 from l2l_opt.tasks.mixture import make_tasks
 
 FLOOR = 1e-6

@@ -35,10 +35,10 @@ import torch
 from torch import Tensor
 
 from l2l_opt import LearnedOptimizer
+from l2l_opt.inner_loop.unroll import InnerState, unroll
 from l2l_opt.kernels import native
 from l2l_opt.rules import make_rule
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.unroll import InnerState, unroll
 
 FOLDER = records.RESULTS / "benchmarks"
 WIDTHS = (784, 20, 10)

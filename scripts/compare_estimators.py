@@ -21,10 +21,10 @@ import torch
 
 from l2l_opt import load_rule
 from l2l_opt.evaluation.statistics import mean_and_interval
+from l2l_opt.inner_loop.training import final_losses, training_losses
 from l2l_opt.randomness import Stream
 from l2l_opt.rules import RULES, make_rule
 from l2l_opt.tasks.mixture import make_tasks
-from l2l_opt.training import final_losses, training_losses
 
 ARCHITECTURE = "hidden=8..32,layers=1..3,activation=relu|tanh|sigmoid|gelu|silu|elu,batch_size=16..128"
 TASK = f"digits-mlp:{ARCHITECTURE} + fashion-mlp:side=8,{ARCHITECTURE}"

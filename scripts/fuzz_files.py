@@ -31,11 +31,11 @@ from safetensors.torch import load
 from torch import nn
 
 from l2l_opt import LearnedOptimizer, load_rule, save_rule
-from l2l_opt.checkpoint import load_tree, save_tree
 from l2l_opt.pretrained import DEFAULT, find_artefact
 from l2l_opt.rules import RULES, make_rule
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.safe_files import METADATA_KEY
+from l2l_opt.storage.checkpoint_file import load_tree, save_tree
+from l2l_opt.storage.safetensors_file import METADATA_KEY
 
 SLOWEST = 10.0
 """Seconds that a case may take on a busy core."""

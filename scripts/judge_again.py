@@ -16,14 +16,15 @@ import numpy as np
 import records
 import torch
 
-from l2l_opt.checkpoint import load_rule, make_writable_folder
 from l2l_opt.cli.suite import write_evaluation
 from l2l_opt.evaluation.cache import DEFAULT_FOLDER
-from l2l_opt.evaluation.protocol import Result
-from l2l_opt.evaluation.suite_protocol import evaluate_suite
+from l2l_opt.evaluation.results import Result
+from l2l_opt.evaluation.suite import evaluate_suite
 from l2l_opt.evaluation.suites import load_suite
 from l2l_opt.evaluation.summary import as_json
-from l2l_opt.evaluation.task_judgement import Protocol, TaskJudgement
+from l2l_opt.evaluation.task import Protocol, TaskJudgement
+from l2l_opt.storage.files import make_writable_folder
+from l2l_opt.storage.rule_file import load_rule
 
 
 @click.command()

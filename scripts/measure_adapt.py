@@ -22,8 +22,9 @@ from sklearn import datasets
 
 from l2l_opt import load_rule
 from l2l_opt.evaluation.statistics import mean_and_interval
-from l2l_opt.few_shot.adaptation import Settings, adapt_ensemble, baselines, figures
-from l2l_opt.few_shot.table import TableEncoder
+from l2l_opt.few_shot.classifier.cross_validation import baselines, figures
+from l2l_opt.few_shot.classifier.ensemble import Settings, adapt_ensemble
+from l2l_opt.few_shot.classifier.table import TableEncoder
 
 SIZES = (10, 30, 100)
 LEAST = 3

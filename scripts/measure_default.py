@@ -19,7 +19,7 @@ import records
 import torch
 
 from l2l_opt import load_rule
-from l2l_opt.evaluation.protocol import finite
+from l2l_opt.evaluation.results import finite
 from l2l_opt.evaluation.runs import run_rule
 from l2l_opt.evaluation.suites import load_suite
 from l2l_opt.rules import UpdateRule, make_rule

@@ -21,12 +21,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from l2l_opt import NRES, PES, FullES, TruncatedBackprop, load_rule
-from l2l_opt.estimators import MetaGradientEstimator, MetaLoss
+from l2l_opt.inner_loop.unroll import InnerState, unroll
 from l2l_opt.kernels import native
+from l2l_opt.meta_training.estimators import MetaGradientEstimator, MetaLoss
 from l2l_opt.rules import RULES, make_rule
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.tasks.mixture import Tasks, make_tasks
-from l2l_opt.unroll import InnerState, unroll
 
 FOLDER = records.RESULTS / "long_horizons"
 CLIPPED = MetaLoss("mean", "log", clip=2.0)

@@ -35,9 +35,9 @@ from l2l_opt.few_shot.merchants import (
 from l2l_opt.few_shot.placeholder_models import NAMES, PlaceholderModels, fit_placeholder_models, statistics
 from l2l_opt.few_shot.placeholder_shops import generate_shop, other_shops, predictions_of_shop
 from l2l_opt.few_shot.placeholders import STYLES, as_in_a_shop, render_placeholders
-from l2l_opt.few_shot.self_made import meta_learn_self_training
-from l2l_opt.few_shot.trust import Predictions, TopLevel, TrustEpisodes, as_weights, draw_labelled, flip, meta_learn
-from l2l_opt.tasks.datasets import load_fashion_subset
+from l2l_opt.few_shot.self_training import meta_learn_self_training
+from l2l_opt.few_shot.stacking import Predictions, TopLevel, TrustEpisodes, as_weights, draw_labelled, flip, meta_learn
+from l2l_opt.tasks.images.datasets import load_fashion_subset
 
 SIZES = (10, 30, 100)
 Figures = dict[str, dict[str, float]]

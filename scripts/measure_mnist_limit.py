@@ -14,10 +14,10 @@ from records import RESULTS, write
 from torch.nn.functional import cross_entropy
 
 from l2l_opt.evaluation.statistics import mean_and_interval
+from l2l_opt.inner_loop.horizon import Horizon
+from l2l_opt.inner_loop.students import Students
 from l2l_opt.randomness import Stream
 from l2l_opt.rules import make_rule
-from l2l_opt.schedules import Horizon
-from l2l_opt.students import Students
 from l2l_opt.tasks.mixture import make_tasks
 
 STEPS, SEEDS, EPOCHS, BATCH, JUDGED = 95, 10, 20, 128, 10_000

@@ -18,18 +18,18 @@ import records
 import torch
 
 from l2l_opt import load_rule
-from l2l_opt.evaluation.baselines import BASELINES, tune
-from l2l_opt.evaluation.protocol import finite
+from l2l_opt.evaluation.baselines.tuning import BASELINES, tune
+from l2l_opt.evaluation.results import finite
 from l2l_opt.evaluation.runs import loss_on_test_batches, reporting_students
 from l2l_opt.evaluation.statistics import mean_and_interval
+from l2l_opt.inner_loop.students import Student
+from l2l_opt.inner_loop.training import final_losses, train, training_losses
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules import UpdateRule, make_rule
-from l2l_opt.students import Student
 from l2l_opt.tasks.base import make_task
-from l2l_opt.tasks.flow_sampler import FlowSampler, effective_sample_size, log_normaliser
 from l2l_opt.tasks.module_task import ModuleTask
-from l2l_opt.tasks.recommendation import generate_ratings, rating_error, write_ratings
-from l2l_opt.training import final_losses, train, training_losses
+from l2l_opt.tasks.synthetic.flow_sampler import FlowSampler, effective_sample_size, log_normaliser
+from l2l_opt.tasks.tables.recommendation import generate_ratings, rating_error, write_ratings
 
 FOLDER = records.RESULTS / "other_tasks"
 ADAM = tuple(baseline for baseline in BASELINES if baseline.rule == "adam")

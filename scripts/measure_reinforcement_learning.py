@@ -22,16 +22,16 @@ from torch.utils._pytree import tree_map
 from l2l_opt import list_pretrained, load_rule
 from l2l_opt.evaluation.gymnasium_play import cartpole_returns
 from l2l_opt.evaluation.statistics import mean_and_interval
+from l2l_opt.inner_loop.horizon import Horizon
+from l2l_opt.inner_loop.students import Students
+from l2l_opt.inner_loop.training import train
+from l2l_opt.inner_loop.unroll import unroll
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules import make_rule
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.schedules import Horizon
-from l2l_opt.students import Students
 from l2l_opt.tasks import make_task
-from l2l_opt.tasks.cartpole import CartPole
-from l2l_opt.tasks.control import ControlTask
-from l2l_opt.training import train
-from l2l_opt.unroll import unroll
+from l2l_opt.tasks.policies.cartpole import CartPole
+from l2l_opt.tasks.policies.control import ControlTask
 
 FOLDER = records.RESULTS / "reinforcement_learning"
 INNER_STEPS = 3

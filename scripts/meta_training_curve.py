@@ -14,7 +14,7 @@ import click
 import matplotlib
 import records
 
-from l2l_opt.inspection.history import read_scalars
+from l2l_opt.inspection.tensorboard.history import read_scalars
 
 matplotlib.use("Agg")
 

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from l2l_opt.safe_files import DIGEST_KEY, METADATA_KEY, digest
+from l2l_opt.storage.safetensors_file import DIGEST_KEY, METADATA_KEY, digest
 
 Random = random.Random
 

@@ -6,7 +6,7 @@ import torch
 from paper_report import Figure, Setting
 from records import RESULTS
 
-from l2l_opt.evaluation.baselines import Baseline
+from l2l_opt.evaluation.baselines.tuning import Baseline
 
 BASELINES = (
     Baseline("sgd", "sgd", range(-4, 3)),

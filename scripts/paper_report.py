@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from l2l_opt import load_rule
-from l2l_opt.evaluation.protocol import Result
+from l2l_opt.evaluation.results import Result
 
 EXTRA = ("adam-cosine",)
 """Drawn and tabulated, but not among the paper's baselines."""

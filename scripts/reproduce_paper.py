@@ -24,8 +24,8 @@ from paper_recipes import BASELINES, ELSEWHERE, FIGURES, META_TRAINING
 from paper_report import Setting
 
 from l2l_opt import load_rule
-from l2l_opt.evaluation.baselines import Baseline
-from l2l_opt.evaluation.protocol import Result, report, tune_and_report
+from l2l_opt.evaluation.baselines.tuning import Baseline
+from l2l_opt.evaluation.results import Result, report, tune_and_report
 from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.tasks.mixture import make_tasks
 

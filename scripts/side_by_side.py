@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from l2l_opt.inner_loop.unroll import InnerState, unroll
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules import make_rule
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.tasks.control import ControlTask
+from l2l_opt.tasks.policies.control import ControlTask
 from l2l_opt.types import Batch, Params, TaskData
-from l2l_opt.unroll import InnerState, unroll
 
 
 @dataclass

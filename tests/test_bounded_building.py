@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from l2l_opt import CoordinatewiseLSTM, UpdateRule, load_rule, register_rule, save_rule
-from l2l_opt.bounded_building import build_rule
 from l2l_opt.rules import RULES
-from l2l_opt.safe_files import serialised
+from l2l_opt.storage.rule_building import build_rule
+from l2l_opt.storage.safetensors_file import serialised
 
 WEIGHTS = {name: weight.detach() for name, weight in CoordinatewiseLSTM(hidden_size=2).named_parameters()}
 

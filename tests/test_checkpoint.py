@@ -11,8 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from l2l_opt import CoordinatewiseLSTM, RNNProp, load_rule, save_rule
-from l2l_opt.checkpoint import FileFormatError, digest, load_tree, save_tree, write_atomically
 from l2l_opt.rules import RULES
+from l2l_opt.storage.checkpoint_file import load_tree, save_tree
+from l2l_opt.storage.files import write_atomically
+from l2l_opt.storage.safetensors_file import FileFormatError, digest
 from tests.conftest import small_rule
 
 
@@ -111,7 +113,7 @@ def test_a_foreign_safetensors_file_is_named(tmp_path):
 
 
 def test_a_future_format_is_named(artefact, monkeypatch):
-    monkeypatch.setattr("l2l_opt.checkpoint.FORMAT_VERSION", 2)
+    monkeypatch.setattr("l2l_opt.storage.rule_file.FORMAT_VERSION", 2)
     save_rule(CoordinatewiseLSTM(hidden_size=2), artefact)
     monkeypatch.undo()
     with pytest.raises(FileFormatError, match="format_version must be 1; got 2 .*update l2l_opt"):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from l2l_opt import load_rule
-from l2l_opt.distributed import ALONE, Ranks, local_device
+from l2l_opt.meta_training.ranks import ALONE, Ranks, local_device
 
 SMALL = [
     "meta-train", "--rule", "rnnprop:hidden_size=4", "--task", "quadratics:dim=3", "--horizon", "20",

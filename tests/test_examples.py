@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score
 from l2l_opt.few_shot.merchants import Merchant, generate_merchant
 from l2l_opt.few_shot.placeholders import as_in_a_shop, render_placeholders
 from l2l_opt.tasks import make_task
-from l2l_opt.tasks.datasets import load_fashion_subset
+from l2l_opt.tasks.images.datasets import load_fashion_subset
 
 EXAMPLES = Path(__file__).parent.parent / "scripts" / "examples"
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from l2l_opt import LearnedOptimizer
-from l2l_opt.guard import PATIENCE, RATE_WITHOUT_GOOD_STEPS, Watch
+from l2l_opt.optimizer.fallback import PATIENCE, RATE_WITHOUT_GOOD_STEPS, Watch
 from tests.conftest import small_rule
 
 

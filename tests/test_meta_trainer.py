@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from l2l_opt import MetaTrainer, TruncatedBackprop
-from l2l_opt.checkpoint import load_tree, save_tree
-from l2l_opt.estimators import MetaLoss
-from l2l_opt.outer_loop import Validation
+from l2l_opt.inner_loop.unroll import InnerState
+from l2l_opt.meta_training.estimators import MetaLoss
+from l2l_opt.meta_training.outer_loop import Validation
 from l2l_opt.rules import make_rule
+from l2l_opt.storage.checkpoint_file import load_tree, save_tree
 from l2l_opt.tasks import make_task
-from l2l_opt.unroll import InnerState
 from tests.conftest import small_family, small_rule
 
 

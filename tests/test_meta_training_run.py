@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from l2l_opt import MetaTrainer, TruncatedBackprop, load_rule
-from l2l_opt.checkpoint import digest, load_tree
-from l2l_opt.meta_training_run import MetaTrainingRun
+from l2l_opt.meta_training.run import MetaTrainingRun
+from l2l_opt.storage.checkpoint_file import load_tree
+from l2l_opt.storage.safetensors_file import digest
 from tests.conftest import small_family, small_rule
 
 

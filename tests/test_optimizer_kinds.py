@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from l2l_opt import CoordinatewiseLSTM, LearnedOptimizer, RNNProp, UpdateRule
-from l2l_opt.stepping import BLOCK_BYTES
+from l2l_opt.optimizer.stepping import BLOCK_BYTES
 from tests.conftest import small_rule
 
 RULES = ["lstm", "rnnprop", "compact", "adam", "composed"]
@@ -357,7 +357,7 @@ def test_blocks_of_a_large_tensor_give_its_step(name, monkeypatch):
     (whole, _), _ = steps([value, torch.randn(5).double()], name)
     results = []
     for size in (BLOCK_BYTES, 5000):
-        monkeypatch.setattr("l2l_opt.stepping.BLOCK_BYTES", size)
+        monkeypatch.setattr("l2l_opt.optimizer.stepping.BLOCK_BYTES", size)
         (param,), optimizer = steps([value], name)
         results.append((param.detach(), optimizer.state[param]))
     torch.testing.assert_close(results[0][0], whole.detach(), rtol=1e-12, atol=1e-12)
@@ -384,7 +384,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("name", ["lstm", "rnnprop", "adam"])
 def test_temporaries_do_not_grow_with_the_tensor(name, dtype, monkeypatch):
-    monkeypatch.setattr("l2l_opt.stepping.BLOCK_BYTES", 60_000)
+    monkeypatch.setattr("l2l_opt.optimizer.stepping.BLOCK_BYTES", 60_000)
     param = nn.Parameter(torch.randn(300, 300).to(dtype))
     optimizer = make([param], name)
     gradients([param], 0)
@@ -397,7 +397,7 @@ def test_temporaries_do_not_grow_with_the_tensor(name, dtype, monkeypatch):
 
 @pytest.mark.parametrize("name", ["rnnprop", "adam"])
 def test_nothing_of_a_tensor_in_blocks_moves_where_a_square_overflows(name, monkeypatch):
-    monkeypatch.setattr("l2l_opt.stepping.BLOCK_BYTES", 5000)
+    monkeypatch.setattr("l2l_opt.optimizer.stepping.BLOCK_BYTES", 5000)
     param = nn.Parameter(torch.randn(40, 30).T)
     optimizer = make([param], name)
     gradients([param], 0)

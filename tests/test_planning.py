@@ -7,8 +7,9 @@ import sys
 import pytest
 import torch
 
-from l2l_opt import NRES, FullES, MetaTrainer, TruncatedBackprop, planning
-from l2l_opt.planning import Plan, gibibytes, plan, plan_of_students
+from l2l_opt import NRES, FullES, MetaTrainer, TruncatedBackprop
+from l2l_opt.meta_training import planning
+from l2l_opt.meta_training.planning import Plan, gibibytes, plan, plan_of_students
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks.mixture import make_tasks
 from tests.conftest import small_rule

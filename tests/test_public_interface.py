@@ -41,7 +41,7 @@ def test_importing_the_package_imports_nothing():
 
 def test_using_a_rule_imports_no_meta_training_no_tensorboard_no_click():
     modules = modules_after("from l2l_opt import LearnedOptimizer, load_rule; load_rule('default-1')")
-    assert "l2l_opt.optimizer" in modules
+    assert "l2l_opt.optimizer.learned_optimizer" in modules
     for name in (
         "click",
         "tensorboard",
@@ -51,8 +51,8 @@ def test_using_a_rule_imports_no_meta_training_no_tensorboard_no_click():
         "scipy",
         "lightning",
         "accelerate",
-        "l2l_opt.meta_trainer",
-        "l2l_opt.unroll",
+        "l2l_opt.meta_training.trainer",
+        "l2l_opt.inner_loop.unroll",
         "l2l_opt.tasks",
     ):
         assert name not in modules, name

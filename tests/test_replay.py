@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map
 
-from l2l_opt import replay
-from l2l_opt import unroll as unroll_module
+from l2l_opt.inner_loop import replay
+from l2l_opt.inner_loop import unroll as unroll_module
+from l2l_opt.inner_loop.horizon import Horizon
+from l2l_opt.inner_loop.replay import CoordinateSample, can_replay
+from l2l_opt.inner_loop.students import Students
+from l2l_opt.inner_loop.unroll import InnerState, unroll
 from l2l_opt.kernels import native
 from l2l_opt.randomness import Stream
-from l2l_opt.replay import CoordinateSample, can_replay
-from l2l_opt.schedules import Horizon
-from l2l_opt.students import Students
 from l2l_opt.tasks import ModuleTask
-from l2l_opt.unroll import InnerState, unroll
 from tests.conftest import small_family, small_rule
 from tests.kernels.test_native import instructions
 

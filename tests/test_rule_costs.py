@@ -5,8 +5,8 @@ import torch
 
 from l2l_opt import UpdateRule
 from l2l_opt.kernels import native
-from l2l_opt.rule_costs import rule_costs
 from l2l_opt.rules import RULES, make_rule
+from l2l_opt.rules.costs import rule_costs
 from tests.conftest import small_rule
 
 

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from l2l_opt import CoordinatewiseLSTM, RNNProp, load_rule, save_rule
-from l2l_opt.checkpoint import FileFormatError, load_tree, save_tree
-from l2l_opt.safe_files import KINDS, brief, read, serialised
+from l2l_opt.storage.checkpoint_file import load_tree, save_tree
+from l2l_opt.storage.safetensors_file import KINDS, FileFormatError, brief, read, serialised
 
 
 @pytest.fixture
@@ -225,6 +225,6 @@ def test_messages_stay_short():
 
 def test_a_foreign_file_is_told_from_its_header_alone(tmp_path, monkeypatch):
     save_file({"a": torch.zeros(2)}, tmp_path / "foreign.safetensors")
-    monkeypatch.setattr("l2l_opt.safe_files.digest", lambda tensors: pytest.fail("tensors were read"))
+    monkeypatch.setattr("l2l_opt.storage.safetensors_file.digest", lambda tensors: pytest.fail("tensors were read"))
     with pytest.raises(FileFormatError, match="must be written by l2l_opt"):
         read(tmp_path / "foreign.safetensors", kind="rule", format_version=1)

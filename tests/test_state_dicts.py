@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from l2l_opt import LearnedOptimizer, RNNProp, UpdateRule
-from l2l_opt.optimizer import BOOKKEEPING
+from l2l_opt.optimizer.learned_optimizer import BOOKKEEPING
+from l2l_opt.optimizer.state_dict import check_state_dict
 from l2l_opt.rules import RULES
-from l2l_opt.state_dicts import check_state_dict
 from tests.conftest import small_rule
 
 RULE = RNNProp(hidden_size=2, num_layers=1)

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
+from l2l_opt.inner_loop.horizon import Horizon
+from l2l_opt.inner_loop.students import Students
+from l2l_opt.inner_loop.unroll import InnerState, unroll
 from l2l_opt.randomness import Stream
-from l2l_opt.schedules import Horizon
-from l2l_opt.students import Students
 from l2l_opt.tasks import make_task
 from l2l_opt.tasks.mixture import make_tasks
 from l2l_opt.tasks.module_task import Examples
-from l2l_opt.unroll import InnerState, unroll
 from tests.conftest import small_family, small_rule
 
 

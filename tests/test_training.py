@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from l2l_opt.inner_loop.training import final_losses, training_losses
 from l2l_opt.randomness import Stream
-from l2l_opt.training import final_losses, training_losses
 from tests.conftest import small_family, small_rule
 
 

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from l2l_opt.estimators import MetaLoss
-from l2l_opt.optimizer import LearnedOptimizer
+from l2l_opt.inner_loop.horizon import Horizon
+from l2l_opt.inner_loop.students import Students
+from l2l_opt.inner_loop.unroll import InnerState, unroll
+from l2l_opt.meta_training.estimators import MetaLoss
+from l2l_opt.optimizer.learned_optimizer import LearnedOptimizer
 from l2l_opt.randomness import Stream
-from l2l_opt.schedules import Horizon
-from l2l_opt.students import Students
-from l2l_opt.unroll import InnerState, unroll
 from tests.conftest import small_family, small_rule
 
 RULES = ["scale-free", "compact", "lstm", "rnnprop", "composed", "sgd", "momentum", "rmsprop", "adam"]

@@ -10,11 +10,13 @@ from typing import Any
 import click
 import torch
 
-from l2l_opt.checkpoint import FileFormatError, load_rule, make_writable_folder
 from l2l_opt.pretrained import list_pretrained
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules import RULES, UpdateRule, make_rule
+from l2l_opt.storage.files import make_writable_folder
+from l2l_opt.storage.rule_file import load_rule
+from l2l_opt.storage.safetensors_file import FileFormatError
 from l2l_opt.tasks.mixture import Tasks, make_tasks
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from l2l_opt.outer_loop import OuterLoop
+from l2l_opt.meta_training.outer_loop import OuterLoop
 
 
 def say_ending(ending: str, out: Path, trainer: OuterLoop, *, artefact: str, as_json: bool) -> None:

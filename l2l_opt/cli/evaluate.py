@@ -10,13 +10,13 @@ from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 
-from l2l_opt.checkpoint import write_atomically
 from l2l_opt.cli.common import device_options, prepare
 from l2l_opt.cli.suite import judge_suite
 from l2l_opt.evaluation.cache import DEFAULT_FOLDER
 from l2l_opt.evaluation.plots import curves_png
-from l2l_opt.evaluation.protocol import Result
-from l2l_opt.evaluation.protocol import evaluate as judge
+from l2l_opt.evaluation.results import Result
+from l2l_opt.evaluation.results import evaluate as judge
+from l2l_opt.storage.files import write_atomically
 
 SUITE_ONLY = ("baselines", "cache", "nproc")
 

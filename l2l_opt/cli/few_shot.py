@@ -9,19 +9,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from l2l_opt.checkpoint import make_writable_folder, write_atomically
 from l2l_opt.cli.adapt import adapt, predict
 from l2l_opt.cli.common import DTYPES, device_options, read_device, read_rule, run_options, wrong_usage
 from l2l_opt.cli.endings import say_ending
 from l2l_opt.cli.progress import MetaTrainingProgress
 from l2l_opt.few_shot.evaluation import Scores, differences, judge, written
-from l2l_opt.few_shot.learner import Recipe, load_learner, load_weights
 from l2l_opt.few_shot.meta_learner import META_LOSSES, MetaLearner
 from l2l_opt.few_shot.run import FewShotRun
+from l2l_opt.few_shot.saved_learner import Recipe, load_learner, load_weights
 from l2l_opt.few_shot.sources import make_episodes
 from l2l_opt.few_shot.task import BATCH_NORMS
-from l2l_opt.inspection.few_shot import FewShotLog
-from l2l_opt.tasks.layers import INITS
+from l2l_opt.inspection.tensorboard.few_shot import FewShotLog
+from l2l_opt.storage.files import make_writable_folder, write_atomically
+from l2l_opt.tasks.layers.basic import INITS
 
 
 @click.group()

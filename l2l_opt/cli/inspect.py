@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from l2l_opt.checkpoint import make_writable_folder
 from l2l_opt.cli.common import DTYPES, device_options, plugin_digests, prepare, wrong_usage
-from l2l_opt.evaluation.baselines import BASELINES, Baseline
+from l2l_opt.evaluation.baselines.tuning import BASELINES, Baseline
 from l2l_opt.evaluation.cache import DEFAULT_FOLDER
-from l2l_opt.evaluation.task_judgement import Protocol, TaskJudge
-from l2l_opt.inspection.dashboard import inspect_rule
+from l2l_opt.evaluation.task import Protocol, TaskJudge
+from l2l_opt.inspection.tensorboard.dashboard import inspect_rule
+from l2l_opt.storage.files import make_writable_folder
 
 NAMES = tuple(baseline.name for baseline in BASELINES)
 

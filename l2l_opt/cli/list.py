@@ -7,15 +7,15 @@ from typing import Any
 
 import click
 
-from l2l_opt.checkpoint import load_rule
 from l2l_opt.cli.common import device_options
-from l2l_opt.estimators import ESTIMATORS, MetaGradientEstimator
 from l2l_opt.few_shot.methods import METHODS, method_options
 from l2l_opt.few_shot.models import MODELS, model_options
 from l2l_opt.few_shot.sources import EPISODES, episode_options
+from l2l_opt.meta_training.estimators import ESTIMATORS, MetaGradientEstimator
 from l2l_opt.pretrained import list_pretrained
 from l2l_opt.registry import Registry
 from l2l_opt.rules import RULES
+from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.tasks import TASKS
 from l2l_opt.tasks.base import task_options
 

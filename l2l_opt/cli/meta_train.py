@@ -14,18 +14,18 @@ import torch
 from l2l_opt.cli.common import DTYPES, device_options, read_device, read_rule, read_tasks, run_options, wrong_usage
 from l2l_opt.cli.endings import say_ending
 from l2l_opt.cli.progress import MetaTrainingProgress
-from l2l_opt.distributed import Ranks, joined, launch, local_device, under_launcher
-from l2l_opt.estimators import ESTIMATORS, MetaGradientEstimator, MetaLoss
-from l2l_opt.estimators.imitation import Imitation
-from l2l_opt.estimators.meta_loss import NORMALISATIONS, OVER_STEPS, SPLITS
-from l2l_opt.inspection.meta_training import MetaTrainingLog
-from l2l_opt.inspection.profile import MetaTrainingProfile
-from l2l_opt.meta_trainer import MetaTrainer
-from l2l_opt.meta_training_run import MetaTrainingRun, Observer
-from l2l_opt.planning import Plan, gibibytes, plan, plan_of_students
+from l2l_opt.inner_loop.horizon import Horizon
+from l2l_opt.inspection.measures.profile import MetaTrainingProfile
+from l2l_opt.inspection.tensorboard.meta_training import MetaTrainingLog
+from l2l_opt.meta_training.estimators import ESTIMATORS, MetaGradientEstimator, MetaLoss
+from l2l_opt.meta_training.estimators.imitation import Imitation
+from l2l_opt.meta_training.estimators.meta_loss import NORMALISATIONS, OVER_STEPS, SPLITS
+from l2l_opt.meta_training.planning import Plan, gibibytes, plan, plan_of_students
+from l2l_opt.meta_training.ranks import Ranks, joined, launch, local_device, under_launcher
+from l2l_opt.meta_training.run import MetaTrainingRun, Observer
+from l2l_opt.meta_training.trainer import MetaTrainer
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules import make_rule
-from l2l_opt.schedules import Horizon
 from l2l_opt.tasks.augmentation import Scales, augment
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from l2l_opt.outer_loop import OuterLoop, OuterStep, Validation
+from l2l_opt.meta_training.outer_loop import OuterLoop, OuterStep, Validation
 
 
 class MetaTrainingProgress:

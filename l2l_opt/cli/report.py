@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from l2l_opt.checkpoint import write_atomically
 from l2l_opt.cli.common import DTYPES, device_options, plugin_digests, prepare, wrong_usage
 from l2l_opt.evaluation.cache import DEFAULT_FOLDER
-from l2l_opt.evaluation.task_judgement import Protocol, TaskJudge
+from l2l_opt.evaluation.task import Protocol, TaskJudge
+from l2l_opt.inspection.pictures.watched_run import watch
 from l2l_opt.inspection.report.page import render
 from l2l_opt.inspection.report.sections import (
     card_section,
@@ -21,7 +21,7 @@ from l2l_opt.inspection.report.sections import (
     response_section,
     unroll_section,
 )
-from l2l_opt.inspection.watched_run import watch
+from l2l_opt.storage.files import write_atomically
 
 
 @click.command()

@@ -10,14 +10,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from l2l_opt.checkpoint import load_rule, make_writable_folder, write_atomically
 from l2l_opt.cli.common import DTYPES, plugin_digests, plugin_files, read_device, register_plugins, wrong_usage
-from l2l_opt.evaluation.entries import ADAMW_CONSTANT
+from l2l_opt.evaluation.baselines.entries import ADAMW_CONSTANT
+from l2l_opt.evaluation.suite import evaluate_suite
 from l2l_opt.evaluation.suite_plots import profile_png, small_multiples_png
-from l2l_opt.evaluation.suite_protocol import evaluate_suite
 from l2l_opt.evaluation.suites import load_suite
 from l2l_opt.evaluation.summary import as_json, result_of, seconds_speed_ups
-from l2l_opt.evaluation.task_judgement import Protocol, TaskJudgement
+from l2l_opt.evaluation.task import Protocol, TaskJudgement
+from l2l_opt.storage.files import make_writable_folder, write_atomically
+from l2l_opt.storage.rule_file import load_rule
 
 Say = Callable[[str], Any]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from l2l_opt.checkpoint import load_tree, save_tree
+from l2l_opt.storage.checkpoint_file import load_tree, save_tree
 
 DEFAULT_FOLDER = Path("~/.cache/l2l_opt/baselines")
 

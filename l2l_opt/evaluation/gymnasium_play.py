@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from l2l_opt.tasks.cartpole import STANDARD, CartPole
+from l2l_opt.tasks.policies.cartpole import STANDARD, CartPole
 from l2l_opt.types import Params, TaskData
 
 

@@ -5,7 +5,7 @@ import io
 import matplotlib
 import numpy as np
 
-from l2l_opt.evaluation.protocol import Result
+from l2l_opt.evaluation.results import Result
 
 matplotlib.use("Agg")
 

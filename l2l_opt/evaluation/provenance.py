@@ -14,15 +14,15 @@ from typing import Any
 import torch
 
 import l2l_opt
-from l2l_opt.checkpoint import digest
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules.base import UpdateRule
+from l2l_opt.storage.safetensors_file import digest
 from l2l_opt.tasks.base import TASKS
 from l2l_opt.tasks.mixture import Tasks, draw_family
 
 PACKAGE = "l2l_opt"
-NOT_OF_BASELINES = ("l2l_opt.kernels", "l2l_opt.replay", "l2l_opt.rules.recurrent")
+NOT_OF_BASELINES = ("l2l_opt.kernels", "l2l_opt.inner_loop.replay", "l2l_opt.rules.recurrent")
 """Code that no hand-designed rule runs, so that their results outlive its changes."""
 
 

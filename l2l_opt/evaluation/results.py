@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from l2l_opt.evaluation.baselines import BASELINES, Baseline, tune
+from l2l_opt.evaluation.baselines.tuning import BASELINES, Baseline, tune
 from l2l_opt.evaluation.statistics import mean_and_interval
+from l2l_opt.inner_loop.training import final_losses, training_losses
 from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.tasks.mixture import Tasks
-from l2l_opt.training import final_losses, training_losses
 
 
 @dataclass(frozen=True)

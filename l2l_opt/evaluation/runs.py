@@ -8,13 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from l2l_opt.inner_loop.horizon import Horizon
+from l2l_opt.inner_loop.students import Students
+from l2l_opt.inner_loop.training import final_losses, train
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.schedules import Horizon
-from l2l_opt.students import Students
 from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.tasks.mixture import Tasks
-from l2l_opt.training import final_losses, train
 from l2l_opt.types import Params, TaskData
 
 TEST_BATCHES = 20

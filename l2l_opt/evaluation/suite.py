@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from l2l_opt.evaluation.suites import Suite
-from l2l_opt.evaluation.task_judgement import Protocol, Say, TaskJudge, TaskJudgement
+from l2l_opt.evaluation.task import Protocol, Say, TaskJudge, TaskJudgement
 from l2l_opt.rules.base import RULES, UpdateRule
 
 

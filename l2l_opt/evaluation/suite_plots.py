@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 
 from l2l_opt.evaluation.speed_up import running_mean
-from l2l_opt.evaluation.task_judgement import TaskJudgement
+from l2l_opt.evaluation.task import TaskJudgement
 
 matplotlib.use("Agg")
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from l2l_opt.evaluation import provenance
-from l2l_opt.evaluation.entries import ADAMW_CONSTANT
-from l2l_opt.evaluation.protocol import Result, finite
+from l2l_opt.evaluation.baselines.entries import ADAMW_CONSTANT
+from l2l_opt.evaluation.results import Result, finite
 from l2l_opt.evaluation.speed_up import CAP
 from l2l_opt.evaluation.statistics import (
     CEILING,
@@ -19,7 +19,7 @@ from l2l_opt.evaluation.statistics import (
     stratified_interval,
 )
 from l2l_opt.evaluation.suites import Suite
-from l2l_opt.evaluation.task_judgement import Protocol, TaskJudgement
+from l2l_opt.evaluation.task import Protocol, TaskJudgement
 
 PROFILE_RATIOS = np.geomspace(1, 10, 41)
 

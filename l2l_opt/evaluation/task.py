@@ -9,15 +9,15 @@ import numpy as np
 import torch
 
 from l2l_opt.evaluation import provenance
-from l2l_opt.evaluation.baselines import Baseline, Tuning, tune
+from l2l_opt.evaluation.baselines.entries import ADAMW_CONSTANT, ENTRIES, Entry, entries_for, entries_named
+from l2l_opt.evaluation.baselines.torch_optimizers import run_torch_optimizer
+from l2l_opt.evaluation.baselines.tuning import Baseline, Tuning, tune
 from l2l_opt.evaluation.cache import DEFAULT_FOLDER, Cache
-from l2l_opt.evaluation.entries import ADAMW_CONSTANT, ENTRIES, Entry, entries_for, entries_named
-from l2l_opt.evaluation.protocol import Result
+from l2l_opt.evaluation.results import Result
 from l2l_opt.evaluation.runs import TEST_BATCHES, PlannedSteps, Run, long_curves, run_of, run_rule
 from l2l_opt.evaluation.speed_up import CAP, NEIGHBOURS, speed_ups, steps_to_reach, tail_length
 from l2l_opt.evaluation.statistics import FLOOR, mean_and_interval
 from l2l_opt.evaluation.timing import seconds_per_step
-from l2l_opt.evaluation.torch_runs import run_torch_optimizer
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.tasks.mixture import Tasks, make_tasks
 
@@ -112,7 +112,7 @@ class TaskJudge:
             "fingerprint": provenance.fingerprint(self.tasks, seed=protocol.seed),
         }
         self.of_baselines = provenance.code_digest(
-            ["l2l_opt.evaluation.baselines", "l2l_opt.evaluation.runs", *self.code],
+            ["l2l_opt.evaluation.baselines.tuning", "l2l_opt.evaluation.runs", *self.code],
             without=provenance.NOT_OF_BASELINES,
         )
 
@@ -220,7 +220,7 @@ class TaskJudge:
         if entry.make is not None:
             make = entry.make
             code = provenance.code_digest(
-                ["l2l_opt.evaluation.torch_runs", *self.code], without=provenance.NOT_OF_BASELINES
+                ["l2l_opt.evaluation.baselines.torch_optimizers", *self.code], without=provenance.NOT_OF_BASELINES
             )
             version = provenance.version_of(entry.package or "torch")
             key = {"baseline": entry.name, "package": version, "code": code}

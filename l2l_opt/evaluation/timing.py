@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from l2l_opt.optimizer import LearnedOptimizer
+from l2l_opt.optimizer.learned_optimizer import LearnedOptimizer
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.tasks.mixture import Tasks, draw_family

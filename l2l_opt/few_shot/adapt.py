@@ -11,10 +11,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from l2l_opt.few_shot.methods import Method
 from l2l_opt.few_shot.task import PartlyAdapted, score_of
+from l2l_opt.inner_loop.unroll import InnerState, unroll
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.tasks.base import Split, TaskFamily
 from l2l_opt.types import Batch, Params, TaskData
-from l2l_opt.unroll import InnerState, unroll
 
 SPLITS: tuple[Split, Split] = ("train", "test")
 

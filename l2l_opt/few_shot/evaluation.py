@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from l2l_opt.evaluation.statistics import mean_and_interval
-from l2l_opt.few_shot.adapting import adapt, draw_episodes
+from l2l_opt.few_shot.adapt import adapt, draw_episodes
 from l2l_opt.few_shot.methods import Method
 from l2l_opt.randomness import Stream
 from l2l_opt.tasks.base import TaskFamily

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l2l_opt.few_shot.trust import Predictions, standardised
+from l2l_opt.few_shot.stacking import Predictions, standardised
 
 SHARED, LOCAL, PATTERNS = 8, 4, 6
 

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from l2l_opt.distributed import ALONE
-from l2l_opt.few_shot.adapting import Drawn, adapt, draw_episodes
+from l2l_opt.few_shot.adapt import Drawn, adapt, draw_episodes
 from l2l_opt.few_shot.methods import Method
-from l2l_opt.outer_loop import OuterLoop, OuterStep, Validation
+from l2l_opt.meta_training.outer_loop import OuterLoop, OuterStep, Validation, meta_learning_rate
+from l2l_opt.meta_training.ranks import ALONE
 from l2l_opt.randomness import Stream
-from l2l_opt.schedules import meta_learning_rate
 from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.types import Params
 

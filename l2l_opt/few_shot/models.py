@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from l2l_opt.checks import check_choices, check_positive_integers
 from l2l_opt.registry import Registry, parse_spec
-from l2l_opt.tasks.layers import NORMS, perceptron
-from l2l_opt.tasks.options import check_choices, check_positive_integers
+from l2l_opt.tasks.layers.basic import NORMS, perceptron
 
 MODELS: Registry[nn.Module] = Registry("model")
 """Factories that take ``input_shape`` and ``num_outputs``; options follow."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l2l_opt.tasks.datasets import DATA_VARIABLE, candidate_folders
+from l2l_opt.tasks.images.datasets import DATA_VARIABLE, candidate_folders
 
 FILE = "omniglot28.npz"
 PARTS = ("images_background", "images_evaluation")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from l2l_opt.few_shot.placeholder_models import PlaceholderModels, statistics
 from l2l_opt.few_shot.placeholders import as_in_a_shop, render_placeholders
-from l2l_opt.few_shot.trust import Predictions, standardised
+from l2l_opt.few_shot.stacking import Predictions, standardised
 
 
 @dataclass(frozen=True)

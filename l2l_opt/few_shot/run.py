@@ -3,7 +3,7 @@
 DIR/learner.safetensors  best on the validation episodes
 DIR/last.safetensors     after the last outer step
 DIR/rule.safetensors     the best learner's rule, where it was learned and is of use to other students
-DIR/run.json, DIR/checkpoint/, DIR/events/ as in l2l_opt.meta_training_run
+DIR/run.json, DIR/checkpoint/, DIR/events/ as in l2l_opt.meta_training.run
 """
 
 import copy
@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from l2l_opt.checkpoint import save_rule
-from l2l_opt.few_shot.learner import Recipe, load_weights, save_learner, ships_rule
 from l2l_opt.few_shot.meta_learner import MetaLearner
-from l2l_opt.meta_training_run import ResumableRun
+from l2l_opt.few_shot.saved_learner import Recipe, load_weights, save_learner, ships_rule
+from l2l_opt.meta_training.run import ResumableRun
+from l2l_opt.storage.rule_file import save_rule
 
 
 class FewShotRun(ResumableRun[MetaLearner]):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from l2l_opt.checkpoint import load_tree, save_tree
+from l2l_opt.checks import check_choices
 from l2l_opt.few_shot.episodes import EpisodeSource
 from l2l_opt.few_shot.methods import Method, is_bound_to_student, make_method
 from l2l_opt.few_shot.models import make_model
@@ -17,9 +17,9 @@ from l2l_opt.few_shot.task import BatchNorm, EpisodeTask
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules import UpdateRule, make_rule
-from l2l_opt.safe_files import FileFormatError, digest
-from l2l_opt.tasks.layers import INITS
-from l2l_opt.tasks.options import check_choices
+from l2l_opt.storage.checkpoint_file import load_tree, save_tree
+from l2l_opt.storage.safetensors_file import FileFormatError, digest
+from l2l_opt.tasks.layers.basic import INITS
 from l2l_opt.types import Params
 
 FORMAT_VERSION = 1

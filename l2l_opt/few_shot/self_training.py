@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from l2l_opt.few_shot.adaptation import folds_of
-from l2l_opt.few_shot.adapting import draw_episodes
+from l2l_opt.few_shot.adapt import draw_episodes
+from l2l_opt.few_shot.classifier.cross_validation import folds_of
+from l2l_opt.few_shot.stacking import Predictions, TopLevel, TrustEpisodes, as_weights, meta_learn
 from l2l_opt.few_shot.task import EpisodeTask
-from l2l_opt.few_shot.trust import Predictions, TopLevel, TrustEpisodes, as_weights, meta_learn
 from l2l_opt.randomness import Stream
 from l2l_opt.types import Params, TaskData
 

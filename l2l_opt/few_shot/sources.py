@@ -7,6 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from l2l_opt.checks import check_choices
+from l2l_opt.few_shot.classifier.image_folder import read_image_folder
+from l2l_opt.few_shot.classifier.table import TableEncoder, read_table
 from l2l_opt.few_shot.episodes import (
     PHASES,
     ClassEpisodes,
@@ -15,11 +18,8 @@ from l2l_opt.few_shot.episodes import (
     SinusoidEpisodes,
     split_classes,
 )
-from l2l_opt.few_shot.image_folder import read_image_folder
 from l2l_opt.few_shot.omniglot import load_omniglot
-from l2l_opt.few_shot.table import TableEncoder, read_table
 from l2l_opt.registry import Registry, parse_spec
-from l2l_opt.tasks.options import check_choices
 
 Phase = Literal["meta-train", "validation", "test"]
 

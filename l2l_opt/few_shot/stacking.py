@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.few_shot.adapting import Drawn, adapt
+from l2l_opt.few_shot.adapt import Drawn, adapt
 from l2l_opt.few_shot.episodes import EpisodeSource
-from l2l_opt.few_shot.learner import load_weights
 from l2l_opt.few_shot.meta_learner import MetaLearner
 from l2l_opt.few_shot.methods import Method, make_method
+from l2l_opt.few_shot.saved_learner import load_weights
 from l2l_opt.few_shot.task import EpisodeTask
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.types import Params, TaskData

@@ -1,6 +1,5 @@
-"""What changes over a meta-training run: horizons of the students, and the meta-learning rate."""
+"""Horizons of students: how many inner steps each lives, drawn or growing over a run."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -73,16 +72,3 @@ class Horizon:
     def __str__(self) -> str:
         bounds = str(self.shortest) if self.shortest == self.longest else f"{self.shortest}..{self.longest}"
         return bounds + GROWING * self.growing
-
-
-def meta_learning_rate(base: float, outer_step: int, outer_steps: int, *, schedule: str) -> float:
-    """The meta-learning rate of one outer step: ``base``, or ``base (1 + cos(pi t / T)) / 2``.
-
-    Raises:
-        ValueError: an unknown schedule.
-    """
-    if schedule == "constant":
-        return base
-    if schedule == "cosine":
-        return base * (1 + math.cos(math.pi * min(outer_step / outer_steps, 1.0))) / 2
-    raise ValueError(f"meta_lr_schedule must be 'constant' or 'cosine'; got {schedule!r}, use one of these")

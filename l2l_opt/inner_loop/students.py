@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from l2l_opt.inner_loop.horizon import Horizon
+from l2l_opt.inner_loop.unroll import InnerState
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.schedules import Horizon
 from l2l_opt.tasks.base import Split, TaskFamily
 from l2l_opt.tasks.mixture import TaskMixture, Tasks, draw_family
 from l2l_opt.types import Batch, Params, TaskData
-from l2l_opt.unroll import InnerState
 
 
 @dataclass

@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from l2l_opt.inner_loop.horizon import Horizon
+from l2l_opt.inner_loop.students import Students
+from l2l_opt.inner_loop.unroll import unroll
 from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.schedules import Horizon
-from l2l_opt.students import Students
 from l2l_opt.tasks.mixture import Tasks
-from l2l_opt.unroll import unroll
 
 
 def train(

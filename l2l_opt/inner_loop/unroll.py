@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from l2l_opt.inner_loop.replay import CoordinateSample, can_replay, run_and_replay
 from l2l_opt.kernels import CompiledStep, particles_step_, serves_particles
-from l2l_opt.replay import CoordinateSample, can_replay, run_and_replay
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.recurrent import GradientRule
 from l2l_opt.tasks.base import TaskFamily

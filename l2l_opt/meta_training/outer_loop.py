@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from l2l_opt.distributed import Ranks
+from l2l_opt.meta_training.ranks import Ranks
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.schedules import meta_learning_rate
 from l2l_opt.types import Params
 
 
@@ -168,3 +167,16 @@ class OuterLoop(abc.ABC):
                 return True
             on_outer_step(self.outer_step())
         return False
+
+
+def meta_learning_rate(base: float, outer_step: int, outer_steps: int, *, schedule: str) -> float:
+    """The meta-learning rate of one outer step: ``base``, or ``base (1 + cos(pi t / T)) / 2``.
+
+    Raises:
+        ValueError: an unknown schedule.
+    """
+    if schedule == "constant":
+        return base
+    if schedule == "cosine":
+        return base * (1 + math.cos(math.pi * min(outer_step / outer_steps, 1.0))) / 2
+    raise ValueError(f"meta_lr_schedule must be 'constant' or 'cosine'; got {schedule!r}, use one of these")

@@ -19,14 +19,14 @@ from pathlib import Path
 import torch
 from torch.utils._pytree import tree_leaves
 
-from l2l_opt.estimators.base import MetaGradientEstimator
-from l2l_opt.estimators.evolution import FullES
-from l2l_opt.meta_trainer import MetaTrainer
+from l2l_opt.inner_loop.training import training_losses
+from l2l_opt.meta_training.estimators.base import MetaGradientEstimator
+from l2l_opt.meta_training.estimators.evolution_strategies import FullES
+from l2l_opt.meta_training.trainer import MetaTrainer
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.tasks.mixture import TaskMixture, Tasks
-from l2l_opt.training import training_losses
 from l2l_opt.types import Params
 
 PROBES = (2, 6)

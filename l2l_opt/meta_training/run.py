@@ -26,9 +26,12 @@ import numpy as np
 import torch
 
 from l2l_opt import __version__
-from l2l_opt.checkpoint import FileFormatError, load_tree, make_writable_folder, save_rule, save_tree, write_atomically
-from l2l_opt.meta_trainer import MetaTrainer
-from l2l_opt.outer_loop import OuterLoop, OuterStep, Validation
+from l2l_opt.meta_training.outer_loop import OuterLoop, OuterStep, Validation
+from l2l_opt.meta_training.trainer import MetaTrainer
+from l2l_opt.storage.checkpoint_file import load_tree, save_tree
+from l2l_opt.storage.files import make_writable_folder, write_atomically
+from l2l_opt.storage.rule_file import save_rule
+from l2l_opt.storage.safetensors_file import FileFormatError
 
 CHECKPOINT_SECONDS = 180.0
 CHECKPOINTS_KEPT = 2

@@ -10,16 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from l2l_opt.distributed import ALONE, Ranks
-from l2l_opt.estimators.base import MetaGradientEstimator
-from l2l_opt.estimators.imitation import Imitation
-from l2l_opt.outer_loop import OuterLoop, OuterStep, Validation
+from l2l_opt.inner_loop.students import Students
+from l2l_opt.inner_loop.training import final_losses, training_losses
+from l2l_opt.meta_training.estimators.base import MetaGradientEstimator
+from l2l_opt.meta_training.estimators.imitation import Imitation
+from l2l_opt.meta_training.outer_loop import OuterLoop, OuterStep, Validation, meta_learning_rate
+from l2l_opt.meta_training.ranks import ALONE, Ranks
 from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.schedules import meta_learning_rate
-from l2l_opt.students import Students
 from l2l_opt.tasks.mixture import TaskMixture, Tasks
-from l2l_opt.training import final_losses, training_losses
 from l2l_opt.types import Params
 
 VALIDATION_ARCHITECTURES = 8

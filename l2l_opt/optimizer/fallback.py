@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from l2l_opt import distributed
-from l2l_opt.parts import Part, finite_over_shards, is_finite, plain, widened
-from l2l_opt.rules.features import Reduce
-from l2l_opt.stepping import Options
+from l2l_opt.optimizer import sharding
+from l2l_opt.optimizer.local_parameters import Part, finite_over_shards, is_finite, plain, widened
+from l2l_opt.optimizer.stepping import Options
+from l2l_opt.rules.sharded_sums import Reduce
 
 SMOOTHING = 0.95
 """Decay of the moving average that is the smoothed loss."""
@@ -132,7 +132,7 @@ def memory_of(param: Tensor) -> Tensor:
     value = widened(plain(param))
     memory = torch.zeros(3, *value.shape, dtype=value.dtype, device=value.device)
     memory[0].copy_(value)
-    return distributed.state_like(param, memory)
+    return sharding.state_like(param, memory)
 
 
 States = Sequence[tuple[Tensor, dict[str, Any]]]
@@ -153,7 +153,7 @@ def settle(watch: Watch, loss: float, states: States, *, lr: float) -> bool:
     """
     verdict = watch.observe(loss)
     for param, own in states if verdict else ():
-        memory = distributed.local(own["fallback"])
+        memory = sharding.local(own["fallback"])
         if verdict == "best":
             memory[0].copy_(plain(param))
         else:
@@ -195,7 +195,7 @@ def adam_step(parts: Sequence[Part], options: Options, watch: Watch, *, reduce: 
     steps = watch.num_adam_steps + 1
     for part in parts:
         gradient = widened(part.grad) * options.sign
-        memory = distributed.local(part.own["fallback"])
+        memory = sharding.local(part.own["fallback"])
         moments = torch.stack(
             [torch.lerp(memory[1], gradient, 1 - BETA1), torch.lerp(memory[2], gradient * gradient, 1 - BETA2)]
         )

@@ -14,16 +14,23 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 from torch.optim.optimizer import ParamsT
 
-from l2l_opt import distributed
-from l2l_opt.checkpoint import digest, load_rule
-from l2l_opt.guard import Watch, adam_step, memory_of, sample, settle, size_of_update
-from l2l_opt.optimizer_state import boxed, check_options, check_values, unboxed
-from l2l_opt.parts import BOOKKEEPING, buckets_of, check_placement, fresh_state, part_of, reduce_over
-from l2l_opt.prepared import PreparedGroup
+from l2l_opt.optimizer import sharding
+from l2l_opt.optimizer.fallback import Watch, adam_step, memory_of, sample, settle, size_of_update
+from l2l_opt.optimizer.local_parameters import (
+    BOOKKEEPING,
+    buckets_of,
+    check_placement,
+    fresh_state,
+    part_of,
+    reduce_over,
+)
+from l2l_opt.optimizer.prepared import PreparedGroup
+from l2l_opt.optimizer.state_dict import boxed, check_options, check_state_dict, check_values, require_form, unboxed
+from l2l_opt.optimizer.stepping import Options, Stepper
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.state_dicts import check_state_dict, require_form
-from l2l_opt.stepping import Options, Stepper
+from l2l_opt.storage.rule_file import load_rule
+from l2l_opt.storage.safetensors_file import digest
 
 SMALL_LR = 0.03
 FAR = 10
@@ -208,7 +215,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         return torch.stack(sizes).sum(0) if sizes else None
 
     def _begin(self, name: str, p: Tensor) -> None:
-        reduce = reduce_over(distributed.shards_of(p))
+        reduce = reduce_over(sharding.shards_of(p))
         state = fresh_state(self._stepper.rule_on(p.device), name, p, reduce=reduce, state_dtype=self.state_dtype)
         if self.guard == "fallback":
             state["fallback"] = memory_of(p)
@@ -222,9 +229,9 @@ class LearnedOptimizer(torch.optim.Optimizer):
         first = self.param_groups[0]
         number = -float(value) if first["maximize"] else float(value)
         for p in itertools.chain.from_iterable(group["params"] for group in self.param_groups):
-            shards = distributed.shards_of(p)
+            shards = sharding.shards_of(p)
             if shards is not None:
-                number = distributed.mesh_mean(number, shards)
+                number = sharding.mesh_mean(number, shards)
                 break
         states = [(p, own) for p, own in self.state.items() if "fallback" in own]
         was_adam, rate = self._watch.rate is not None, float(first["lr"])

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from l2l_opt import distributed
+from l2l_opt.optimizer import sharding
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.rules.features import Reduce, summed_by
+from l2l_opt.rules.sharded_sums import Reduce, summed_by
 
 BOOKKEEPING = ("skipped", "fallback")
 """What the optimizer keeps in ``state[p]`` beside the rule's own tensors."""
@@ -47,16 +47,16 @@ def part_of(name: str, param: Tensor, own: dict[str, Any]) -> Part:
     """This device's part of a parameter that has a gradient and a state."""
     assert param.grad is not None
     state = {key: value for key, value in own.items() if key not in BOOKKEEPING}
-    if distributed.shards_of(param) is None:
+    if sharding.shards_of(param) is None:
         return Part(name, param, plain(param), plain(param.grad), state, own)
-    grad = plain(distributed.placed_like(param, param.grad))
-    state = {key: distributed.local(value) for key, value in state.items()}
+    grad = plain(sharding.placed_like(param, param.grad))
+    state = {key: sharding.local(value) for key, value in state.items()}
     return Part(name, param, plain(param), grad, state, own)
 
 
 def plain(tensor: Tensor) -> Tensor:
     """This device's coordinates of a tensor, real, sharing its memory."""
-    tensor = distributed.local(tensor.detach())
+    tensor = sharding.local(tensor.detach())
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
@@ -66,7 +66,7 @@ def check_placement(rule: UpdateRule, name: str, param: Tensor) -> None:
     Raises:
         ValueError: a rule with ``divides_rows_only``, and a tensor divided along another axis than its first.
     """
-    axes = [axis for axis in distributed.divided_axes(param) if axis]
+    axes = [axis for axis in sharding.divided_axes(param) if axis]
     for part in rule.modules() if axes else ():
         if isinstance(part, UpdateRule) and getattr(part, "divides_rows_only", False):
             raise ValueError(
@@ -99,7 +99,7 @@ def fresh_state(
         if not tensor.is_contiguous() or address in seen:
             tensor = tensor.clone(memory_format=torch.contiguous_format)
         seen.add(address)
-        own[key] = distributed.state_like(param, tensor)
+        own[key] = sharding.state_like(param, tensor)
     return own | {"skipped": torch.zeros((), dtype=torch.int64, device=value.device)}
 
 
@@ -126,16 +126,16 @@ def finite_over_shards(flags: Sequence[Tensor], reduce: Reduce | None) -> list[T
     return list(reduce((~torch.stack(list(flags))).to(torch.int64)) == 0)
 
 
-def buckets_of(parts: Sequence[Part]) -> list[tuple[distributed.Shards | None, list[Part]]]:
+def buckets_of(parts: Sequence[Part]) -> list[tuple[sharding.Shards | None, list[Part]]]:
     """Parts that lie on one device and are spread alike, and how they are spread."""
-    buckets: dict[tuple[torch.device, distributed.Shards | None], list[Part]] = {}
+    buckets: dict[tuple[torch.device, sharding.Shards | None], list[Part]] = {}
     for part in parts:
-        buckets.setdefault((part.value.device, distributed.shards_of(part.param)), []).append(part)
+        buckets.setdefault((part.value.device, sharding.shards_of(part.param)), []).append(part)
     return [(shards, found) for (_, shards), found in buckets.items()]
 
 
-def reduce_over(shards: distributed.Shards | None) -> Reduce | None:
+def reduce_over(shards: sharding.Shards | None) -> Reduce | None:
     """The sum over the shards of tensors that are spread so; None for tensors that are whole."""
     if shards is None or not shards.dims:
         return None
-    return functools.partial(distributed.mesh_sum, shards=shards)
+    return functools.partial(sharding.mesh_sum, shards=shards)

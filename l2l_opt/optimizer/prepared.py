@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from l2l_opt.kernels import CompiledStep, PreparedStep
-from l2l_opt.parts import BOOKKEEPING, Part
+from l2l_opt.optimizer.local_parameters import BOOKKEEPING, Part
 from l2l_opt.rules.base import UpdateRule
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from l2l_opt.kernels import CompiledStep, recurrent_step_, serves_in_place
-from l2l_opt.parts import Part, finite_over_shards, is_finite, largest, widened
+from l2l_opt.optimizer.local_parameters import Part, finite_over_shards, is_finite, largest, widened
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.rules.features import Reduce, summed_by
+from l2l_opt.rules.sharded_sums import Reduce, summed_by
 
 BLOCK_BYTES = 8 << 20
 """State, in bytes, of the coordinates that are stepped at a time on a CPU; temporaries are a few times as large."""

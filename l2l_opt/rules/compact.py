@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from l2l_opt.kernels import CompiledStep, ReadoutWeights, fused_coordinatewise_lstm
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
-from l2l_opt.rules.features import bias_correction, progress, safe_sqrt, tensor_rms
+from l2l_opt.rules.features import bias_correction, progress, safe_sqrt
 from l2l_opt.rules.recurrent import LSTMLayer, coordinates
+from l2l_opt.rules.sharded_sums import tensor_rms
 from l2l_opt.types import Params, RuleState
 
 BETAS = (0.5, 0.9, 0.99)

@@ -85,7 +85,7 @@ class GradientRule(UpdateRule):
         x_t, own_{t+1} = look(g_t, own_t);    o_t, h_{t+1} = body(x_t, h_t);    update_t = answer(o_t)
 
     What it sees depends neither on the parameters nor on what it answered before. So where gradients count as data, a
-    whole window can be differentiated from its gradients alone (``l2l_opt.replay``).
+    whole window can be differentiated from its gradients alone (``l2l_opt.inner_loop.replay``).
 
     Attributes:
         body: the recurrent part; all else in phi belongs to ``look``.

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from l2l_opt.rule_costs import rule_costs
 from l2l_opt.rules.base import UpdateRule
+from l2l_opt.rules.costs import rule_costs
 
 SAID = ("rule", "task", "horizon", "figures", "licence")
 LABELS = {

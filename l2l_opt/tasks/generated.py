@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_positive_integers
 from l2l_opt.tasks.module_task import ModuleTask
-from l2l_opt.tasks.options import check_positive_integers
 from l2l_opt.types import Batch, Params, TaskData
 
 Generate = Callable[[torch.Generator, int], tuple[Tensor, Tensor]]

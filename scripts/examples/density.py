@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from l2l_opt import LearnedOptimizer
-from l2l_opt.tasks.flow_sampler import FlowSampler, effective_sample_size, log_normaliser
+from l2l_opt.tasks.synthetic.flow_sampler import FlowSampler, effective_sample_size, log_normaliser
 
 
 class Banana:

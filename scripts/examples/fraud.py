@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from l2l_opt.few_shot.classifier.table import read_table
 from l2l_opt.few_shot.merchants import Merchant, bottom_level_models, generate_merchant, predictions_of
-from l2l_opt.few_shot.self_made import SelfTraining, meta_learn_self_training
-from l2l_opt.few_shot.table import read_table
-from l2l_opt.few_shot.trust import Predictions, as_weights, draw_labelled
+from l2l_opt.few_shot.self_training import SelfTraining, meta_learn_self_training
+from l2l_opt.few_shot.stacking import Predictions, as_weights, draw_labelled
 
 NUM_MODELS = 6
 

@@ -15,8 +15,8 @@ from gymnasium import spaces
 from torch import Tensor
 
 from l2l_opt import LearnedOptimizer
-from l2l_opt.tasks.policies import CategoricalPolicy
-from l2l_opt.tasks.policy_gradient import advantages_over_others, returns_to_go, surrogate
+from l2l_opt.tasks.policies.networks import CategoricalPolicy
+from l2l_opt.tasks.policies.policy_gradient import advantages_over_others, returns_to_go, surrogate
 
 DISCOUNT = 0.99
 

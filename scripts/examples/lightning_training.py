@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from l2l_opt import LearnedOptimizer
-from l2l_opt.tasks.datasets import load_digits
+from l2l_opt.tasks.images.datasets import load_digits
 
 BATCH_SIZE = 64
 

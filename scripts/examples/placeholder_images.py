@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l2l_opt.few_shot.image_folder import read_image_folder, read_images
+from l2l_opt.few_shot.classifier.image_folder import read_image_folder, read_images
 from l2l_opt.few_shot.placeholder_models import NAMES, PlaceholderModels, fit_placeholder_models
 from l2l_opt.few_shot.placeholder_shops import Shop, generate_shop, other_shops, predictions_of_shop
 from l2l_opt.few_shot.placeholders import STYLES, as_in_a_shop, render_placeholders
-from l2l_opt.few_shot.trust import TopLevel, TrustEpisodes, as_weights, draw_labelled, meta_learn
-from l2l_opt.tasks.datasets import load_fashion_subset
+from l2l_opt.few_shot.stacking import TopLevel, TrustEpisodes, as_weights, draw_labelled, meta_learn
+from l2l_opt.tasks.images.datasets import load_fashion_subset
 
 MET, NEW = list(STYLES)[:14], list(STYLES)[14:]
 

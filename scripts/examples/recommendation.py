@@ -14,7 +14,7 @@ import torch
 
 from l2l_opt import LearnedOptimizer
 from l2l_opt.tasks import make_task
-from l2l_opt.tasks.recommendation import generate_ratings, rating_error, read_ratings, write_ratings
+from l2l_opt.tasks.tables.recommendation import generate_ratings, rating_error, read_ratings, write_ratings
 
 
 def train(file: Path, *, steps: int) -> tuple[float, float, list[str]]:

@@ -17,7 +17,7 @@ from l2l_opt.few_shot.methods import Method
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks import make_task
-from l2l_opt.tasks.control import ControlTask
+from l2l_opt.tasks.policies.control import ControlTask
 
 
 def fresh_learner(

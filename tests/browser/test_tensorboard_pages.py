@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from l2l_opt.inspection.layout import meta_training_layout, unroll_layout
+from l2l_opt.inspection.tensorboard.layout import meta_training_layout, unroll_layout
 from tests.cli.test_journeys import SMALL, l2l_opt
 
 SIZE = {"width": 1400, "height": 4000}

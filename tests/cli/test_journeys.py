@@ -15,8 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from l2l_opt import CoordinatewiseLSTM, LearnedOptimizer, list_pretrained, load_rule, save_rule
 from l2l_opt.cli.main import COMMANDS
 from l2l_opt.kernels import native
-from l2l_opt.rule_costs import rule_costs
 from l2l_opt.rules import make_rule
+from l2l_opt.rules.costs import rule_costs
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -307,7 +307,7 @@ PLUGIN = '''
 import torch
 from l2l_opt import UpdateRule, register_rule, register_task
 from l2l_opt.rules.hand_designed import SGD
-from l2l_opt.tasks.quadratics import Quadratics
+from l2l_opt.tasks.synthetic.quadratics import Quadratics
 
 
 @register_rule("my-sgd")

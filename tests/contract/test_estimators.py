@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
-from l2l_opt.estimators import ESTIMATORS, MetaGradientEstimator
+from l2l_opt.meta_training.estimators import ESTIMATORS, MetaGradientEstimator
 from tests.conftest import small_family, small_rule
 
 NAMES = ESTIMATORS.names()

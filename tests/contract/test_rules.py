@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.func import functional_call, vmap
 
-from l2l_opt.optimizer import LearnedOptimizer
+from l2l_opt.optimizer.learned_optimizer import LearnedOptimizer
 from l2l_opt.rules import RULES, UpdateRule, make_rule
 from tests.conftest import small_rule
 

@@ -10,11 +10,11 @@ from PIL import Image
 from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
+from l2l_opt.inner_loop.training import training_losses
 from l2l_opt.randomness import Stream
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks import TASKS, TaskFamily, make_task
-from l2l_opt.tasks.datasets import IDX_FILES
-from l2l_opt.training import training_losses
+from l2l_opt.tasks.images.datasets import IDX_FILES
 
 NAMES = TASKS.names()
 

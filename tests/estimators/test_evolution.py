@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from l2l_opt import NRES, PES, FullES, TruncatedBackprop
-from l2l_opt.estimators import MetaLoss
+from l2l_opt.inner_loop.unroll import unroll
+from l2l_opt.meta_training.estimators import MetaLoss
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks import make_task
-from l2l_opt.unroll import unroll
 from tests.conftest import small_family, small_rule
 
 HORIZON, WINDOW = 8, 2
@@ -112,7 +112,7 @@ def test_particles_in_one_batch_equal_a_loop_over_them(name):
 def estimator_losses(rule, window, index, phi):
     from torch.utils._pytree import tree_map
 
-    from l2l_opt.unroll import InnerState
+    from l2l_opt.inner_loop.unroll import InnerState
 
     def one(leaf):
         return leaf[index : index + 1]

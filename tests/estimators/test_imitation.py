@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from l2l_opt import MetaTrainer, TruncatedBackprop
-from l2l_opt.estimators.imitation import Imitation
+from l2l_opt.meta_training.estimators.imitation import Imitation
 from l2l_opt.rules import make_rule
 from tests.conftest import small_family, small_rule
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from l2l_opt import TruncatedBackprop
-from l2l_opt.estimators import MetaLoss
+from l2l_opt.inner_loop.unroll import unroll
 from l2l_opt.kernels import native
+from l2l_opt.meta_training.estimators import MetaLoss
 from l2l_opt.tasks import ModuleTask
 from l2l_opt.tasks.module_task import Examples
-from l2l_opt.unroll import unroll
 from tests.conftest import small_family, small_rule
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from l2l_opt.evaluation.muon import Muon, embeddings_of, hidden_matrices
+from l2l_opt.evaluation.baselines.muon import Muon, embeddings_of, hidden_matrices
+from l2l_opt.inner_loop.unroll import InnerState, apply_rule
 from l2l_opt.tasks import ModuleTask
-from l2l_opt.unroll import InnerState, apply_rule
 
 SHAPES = {"0.weight": (20, 64), "0.bias": (20,), "1.weight": (32, 20), "2.weight": (10, 32), "2.bias": (10,)}
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from l2l_opt.evaluation.baselines import BASELINES, Baseline, tune
+from l2l_opt.evaluation.baselines.tuning import BASELINES, Baseline, tune
 from l2l_opt.evaluation.plots import curves_png
-from l2l_opt.evaluation.protocol import evaluate
+from l2l_opt.evaluation.results import evaluate
 from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules import make_rule

@@ -58,10 +58,10 @@ def test_a_rules_identity_holds_its_weights_and_config():
 
 
 def test_the_code_of_a_task_is_the_module_of_its_factory():
-    assert provenance.task_code("digits-mlp:hidden=3") == ["l2l_opt.tasks.mlp"]
+    assert provenance.task_code("digits-mlp:hidden=3") == ["l2l_opt.tasks.images.mlp"]
     assert provenance.task_code("2*digits-mlp:hidden=3..5 + quadratics") == [
-        "l2l_opt.tasks.mlp",
-        "l2l_opt.tasks.quadratics",
+        "l2l_opt.tasks.images.mlp",
+        "l2l_opt.tasks.synthetic.quadratics",
     ]
 
 

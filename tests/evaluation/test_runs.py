@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from l2l_opt.evaluation.baselines import Baseline
-from l2l_opt.evaluation.entries import ADAMW_CONSTANT
-from l2l_opt.evaluation.muon import Muon, hidden_matrices
+from l2l_opt.evaluation.baselines.entries import ADAMW_CONSTANT
+from l2l_opt.evaluation.baselines.muon import Muon, hidden_matrices
+from l2l_opt.evaluation.baselines.torch_optimizers import prodigy, run_torch_optimizer, schedule_free
+from l2l_opt.evaluation.baselines.tuning import Baseline
 from l2l_opt.evaluation.runs import TEST_BATCHES, long_curves, loss_on_test_batches, run_of, run_rule
-from l2l_opt.evaluation.torch_runs import prodigy, run_torch_optimizer, schedule_free
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks import make_task
 from l2l_opt.tasks.mixture import make_tasks

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from l2l_opt.evaluation import provenance, task_judgement
-from l2l_opt.evaluation.entries import ENTRIES, entries_for, entries_named
+from l2l_opt.evaluation import provenance
+from l2l_opt.evaluation import task as task_judgement
+from l2l_opt.evaluation.baselines.entries import ENTRIES, entries_for, entries_named
+from l2l_opt.evaluation.suite import evaluate_suite
 from l2l_opt.evaluation.suite_plots import profile_png, small_multiples_png
-from l2l_opt.evaluation.suite_protocol import evaluate_suite
 from l2l_opt.evaluation.suites import Suite
 from l2l_opt.evaluation.summary import as_json, losses_of, seconds_speed_ups
-from l2l_opt.evaluation.task_judgement import Protocol, TaskJudge
+from l2l_opt.evaluation.task import Protocol, TaskJudge
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks import make_task
 
@@ -208,7 +209,7 @@ def test_several_processes_find_the_same(judged, protocol, monkeypatch, tmp_path
 def test_judging_imports_no_command_line_and_no_tensorboard():
     script = """
 import sys
-import l2l_opt.evaluation.suite_protocol, l2l_opt.evaluation.suite_plots, l2l_opt.evaluation.summary
+import l2l_opt.evaluation.suite, l2l_opt.evaluation.suite_plots, l2l_opt.evaluation.summary
 print([name for name in ("click", "tensorboard", "schedulefree", "prodigyopt") if name in sys.modules])
 """
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
@@ -231,7 +232,7 @@ def test_adamw_is_always_among_the_baselines():
 
 
 def test_what_is_not_installed_is_left_out_with_a_note(monkeypatch):
-    monkeypatch.setattr("l2l_opt.evaluation.entries.is_installed", lambda package: False)
+    monkeypatch.setattr("l2l_opt.evaluation.baselines.entries.is_installed", lambda package: False)
     entries, notes = entries_for(make_task("quadratics:dim=3"), "quadratics", entries_named(ENTRIES))
     assert [entry.name for entry in entries] == ["adamw", "sgd", "adam"]
     assert "schedule-free is left out: schedulefree is not installed (pip install 'l2l_opt[bench]')" in notes

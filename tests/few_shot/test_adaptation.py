@@ -5,15 +5,14 @@ import pytest
 import torch
 
 from l2l_opt import load_rule
-from l2l_opt.few_shot.adaptation import (
-    Settings,
-    adapt_ensemble,
+from l2l_opt.few_shot.classifier.cross_validation import (
     calibration_error,
     check_examples,
     cross_validate,
     figures,
     folds_of,
 )
+from l2l_opt.few_shot.classifier.ensemble import Settings, adapt_ensemble
 
 SMALL = Settings(model="mlp:hidden=8", members=4, steps=30)
 

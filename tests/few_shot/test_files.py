@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from l2l_opt.few_shot.image_folder import read_image_folder, read_images
+from l2l_opt.few_shot.classifier.image_folder import read_image_folder, read_images
+from l2l_opt.few_shot.classifier.table import TableEncoder, read_table
 from l2l_opt.few_shot.omniglot import load_omniglot
 from l2l_opt.few_shot.sources import make_episodes
-from l2l_opt.few_shot.table import TableEncoder, read_table
 
 CSV = "amount,kind,age,fraud\n1.5,a,30,no\n2,b,40,yes\n-3e2,a,50,no\n"
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from l2l_opt.few_shot.evaluation import differences, judge
-from l2l_opt.few_shot.learner import Recipe, load_learner, save_learner
 from l2l_opt.few_shot.meta_learner import MetaLearner
 from l2l_opt.few_shot.methods import make_method
+from l2l_opt.few_shot.saved_learner import Recipe, load_learner, save_learner
 from l2l_opt.few_shot.sources import make_episodes
 from l2l_opt.randomness import Stream
-from l2l_opt.safe_files import FileFormatError
+from l2l_opt.storage.safetensors_file import FileFormatError
 from tests.few_shot.conftest import small_task
 
 

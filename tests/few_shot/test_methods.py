@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from l2l_opt.checkpoint import save_rule
-from l2l_opt.few_shot.adapting import adapt, draw_episodes
+from l2l_opt.few_shot.adapt import adapt, draw_episodes
 from l2l_opt.few_shot.meta_learner import MetaLearner
 from l2l_opt.few_shot.methods import METHODS, make_method
 from l2l_opt.randomness import Stream
 from l2l_opt.rules import make_rule
+from l2l_opt.storage.rule_file import save_rule
 from tests.conftest import small_rule
 from tests.few_shot.conftest import small_task
 

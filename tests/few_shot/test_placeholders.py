@@ -15,7 +15,7 @@ from l2l_opt.few_shot.placeholder_models import (
 )
 from l2l_opt.few_shot.placeholder_shops import generate_shop, other_shops, predictions_of_shop
 from l2l_opt.few_shot.placeholders import STYLES, as_in_a_shop, render_placeholder, render_placeholders
-from l2l_opt.tasks.datasets import load_fashion_subset
+from l2l_opt.tasks.images.datasets import load_fashion_subset
 
 OLD = list(STYLES)[:6]
 

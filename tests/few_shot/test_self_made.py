@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from l2l_opt.few_shot.self_made import Batching, SelfTraining, meta_learn_self_training, propose, together
-from l2l_opt.few_shot.trust import Predictions, as_weights, draw_labelled
+from l2l_opt.few_shot.self_training import Batching, SelfTraining, meta_learn_self_training, propose, together
+from l2l_opt.few_shot.stacking import Predictions, as_weights, draw_labelled
 
 SMALL = Batching(rare=5, common=15, batches=2)
 

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from l2l_opt.few_shot.adapting import Drawn, adapt
+from l2l_opt.few_shot.adapt import Drawn, adapt
 from l2l_opt.few_shot.methods import make_method
-from l2l_opt.few_shot.task import EpisodeTask
-from l2l_opt.few_shot.trust import (
+from l2l_opt.few_shot.stacking import (
     Predictions,
     Trust,
     TrustEpisodes,
@@ -16,6 +15,7 @@ from l2l_opt.few_shot.trust import (
     meta_learn,
     standardised,
 )
+from l2l_opt.few_shot.task import EpisodeTask
 
 
 def world(*, good, count=400, seed=0, **options):

@@ -6,8 +6,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.func import functional_call
 
-from l2l_opt.evaluation.baselines import BASELINES, Tuning
-from l2l_opt.inspection.dashboard import inspect_rule
+from l2l_opt.evaluation.baselines.tuning import BASELINES, Tuning
+from l2l_opt.inspection.tensorboard.dashboard import inspect_rule
 from l2l_opt.randomness import Stream, make_generator
 from tests.conftest import small_family, small_rule
 

@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from l2l_opt.inspection.adam_reference import AdamReference
-from l2l_opt.inspection.gates import gates_of, saturation
-from l2l_opt.inspection.meta_gradients import meta_gradient_by_position
-from l2l_opt.inspection.quantities import tensor_quantities
-from l2l_opt.inspection.response import response_surface
+from l2l_opt.inner_loop.horizon import Horizon
+from l2l_opt.inner_loop.students import Students
+from l2l_opt.inner_loop.unroll import unroll
+from l2l_opt.inspection.measures.adam_reference import AdamReference
+from l2l_opt.inspection.measures.gates import gates_of, saturation
+from l2l_opt.inspection.measures.meta_gradients import meta_gradient_by_position
+from l2l_opt.inspection.measures.quantities import tensor_quantities
+from l2l_opt.inspection.measures.response import response_surface
 from l2l_opt.randomness import Stream
 from l2l_opt.rules import RULES, make_rule
-from l2l_opt.schedules import Horizon
-from l2l_opt.students import Students
-from l2l_opt.unroll import unroll
 from tests.conftest import small_family, small_rule
 
 

@@ -9,7 +9,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from l2l_opt import LearnedOptimizer, MetaTrainer, RNNProp, TruncatedBackprop
 from l2l_opt.inspection import UnrollMonitor
-from l2l_opt.inspection.meta_training import MetaTrainingLog
+from l2l_opt.inspection.tensorboard.meta_training import MetaTrainingLog
 from tests.conftest import small_family, small_rule
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -91,7 +91,7 @@ def test_cadences(tmp_path):
 def test_by_default_points_wait_until_they_cost_little(tmp_path, monkeypatch):
     """A clock that the test turns: 1 s a step, and 10 s a point."""
     now = [0.0]
-    monkeypatch.setattr("l2l_opt.inspection.monitor.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("l2l_opt.inspection.tensorboard.monitor.time.perf_counter", lambda: now[0])
     parameter = nn.Parameter(torch.ones(3))
     optimizer = torch.optim.SGD([parameter], lr=1e-3)
     with SummaryWriter(str(tmp_path)) as writer, UnrollMonitor(optimizer, writer) as monitor:

@@ -9,9 +9,10 @@ import torch
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from l2l_opt.evaluation.protocol import Result
-from l2l_opt.evaluation.task_judgement import TaskJudgement
-from l2l_opt.inspection import pictures
+from l2l_opt.evaluation.results import Result
+from l2l_opt.evaluation.task import TaskJudgement
+from l2l_opt.inspection.pictures import figures
+from l2l_opt.inspection.pictures.watched_run import watch
 from l2l_opt.inspection.report.page import render
 from l2l_opt.inspection.report.parts import Chart, Section, Table
 from l2l_opt.inspection.report.sections import (
@@ -24,7 +25,6 @@ from l2l_opt.inspection.report.sections import (
     unroll_section,
 )
 from l2l_opt.inspection.report.vector_graphics import COLOURS, inline_svg
-from l2l_opt.inspection.watched_run import watch
 from tests.conftest import small_family, small_rule
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -63,9 +63,9 @@ def outline(page):
 def a_chart(title="a title", description="a description"):
     figure = Figure(figsize=(3, 2))
     axis = figure.subplots()
-    axis.plot([1, 2], color=pictures.LEARNED)
-    axis.plot([2, 1], color=pictures.OTHERS[0])
-    axis.grid(color=pictures.GRID)
+    axis.plot([1, 2], color=figures.LEARNED)
+    axis.plot([2, 1], color=figures.OTHERS[0])
+    axis.grid(color=figures.GRID)
     return Chart(title, description, figure)
 
 
@@ -86,10 +86,10 @@ def test_curves_and_tables_hold_the_numbers_that_were_measured():
 
 def test_the_lines_that_are_drawn_are_means_within_their_intervals():
     own = judgement(learned=0.1, adamw=0.3)
-    (axis,) = pictures.interval_curves(own.results, title="").axes
+    (axis,) = figures.interval_curves(own.results, title="").axes
     for line, result in zip(axis.lines, own.results, strict=True):
         np.testing.assert_allclose(line.get_ydata(), result.curves.mean(axis=1))
-        low, high = pictures.bootstrap_band(result.curves)
+        low, high = figures.bootstrap_band(result.curves)
         assert (low <= line.get_ydata()).all()
         assert (line.get_ydata() <= high).all()
         assert (low < high).all()

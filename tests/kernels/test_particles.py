@@ -6,11 +6,11 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from l2l_opt import NRES
-from l2l_opt.estimators import MetaLoss
+from l2l_opt.inner_loop.unroll import InnerState, apply_rule, unroll
 from l2l_opt.kernels import native, native_step, particles_step_, serves_particles
+from l2l_opt.meta_training.estimators import MetaLoss
 from l2l_opt.rules import make_rule
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.unroll import InnerState, apply_rule, unroll
 from tests.conftest import small_family
 from tests.kernels.test_native import instructions
 

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from l2l_opt.rules.features import bias_correction, log_sign, progress, safe_sqrt, summed_by, tensor_rms, tensor_sum
+from l2l_opt.rules.features import bias_correction, log_sign, progress, safe_sqrt
+from l2l_opt.rules.sharded_sums import summed_by, tensor_rms, tensor_sum
 
 
 def test_log_sign_of_large_gradients_is_log_and_sign():

@@ -8,9 +8,9 @@ from torch import nn
 
 from l2l_opt import LearnedOptimizer
 from l2l_opt.rules import make_rule
-from l2l_opt.rules.relative_features import LEAST_SEEN, LEAST_TRUST, MOST_TRUST, TRUST_FALL, TRUST_MARGIN, TRUST_RISE
-from l2l_opt.rules.scale_free import LEAST_ANNEALED, UNPLANNED_POWER, UNPLANNED_STEPS
-from l2l_opt.rules.whitening import whitened
+from l2l_opt.rules.scale_free.features import LEAST_SEEN, LEAST_TRUST, MOST_TRUST, TRUST_FALL, TRUST_MARGIN, TRUST_RISE
+from l2l_opt.rules.scale_free.rule import LEAST_ANNEALED, UNPLANNED_POWER, UNPLANNED_STEPS
+from l2l_opt.rules.scale_free.whitening import whitened
 
 
 def silent(**options):

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from l2l_opt.rules.features import summed_by
-from l2l_opt.rules.whitening import NEWTON_SCHULZ, is_matrix, step_, updates_of, whitened
+from l2l_opt.rules.scale_free.whitening import NEWTON_SCHULZ, is_matrix, step_, updates_of, whitened
+from l2l_opt.rules.sharded_sums import summed_by
 
 
 def with_singular_values(values, rows, columns, dtype):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from l2l_opt.estimators import MetaLoss, TruncatedBackprop
+from l2l_opt.meta_training.estimators import MetaLoss, TruncatedBackprop
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks import TaskFamily
 from l2l_opt.tasks.augmentation import SCALE, AugmentedFamily, Scales, augment

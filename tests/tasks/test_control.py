@@ -7,12 +7,12 @@ import torch
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
+from l2l_opt.inner_loop.training import training_losses
+from l2l_opt.inner_loop.unroll import InnerState, unroll
 from l2l_opt.randomness import Stream
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks import make_task
-from l2l_opt.tasks.cartpole import STANDARD
-from l2l_opt.training import training_losses
-from l2l_opt.unroll import InnerState, unroll
+from l2l_opt.tasks.policies.cartpole import STANDARD
 
 
 def draw(family, seed=0):

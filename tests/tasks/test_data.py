@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from l2l_opt.tasks import make_task
-from l2l_opt.tasks.datasets import IDX_FILES, load_cifar10, load_digits, load_fashion_subset, load_idx
+from l2l_opt.tasks.images.datasets import IDX_FILES, load_cifar10, load_digits, load_fashion_subset, load_idx
 from tests.contract.test_tasks import write_cifar, write_idx
 
 

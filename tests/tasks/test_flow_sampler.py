@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from l2l_opt.tasks import make_task
-from l2l_opt.tasks.flow_sampler import (
+from l2l_opt.tasks.synthetic.flow_sampler import (
     LOSSES,
     CouplingFlow,
     FlowSampler,

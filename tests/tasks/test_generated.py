@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from l2l_opt.tasks import make_task
-from l2l_opt.tasks.graph import stochastic_block_model
-from l2l_opt.tasks.ratings import rating_examples
-from l2l_opt.tasks.sets import set_examples
-from l2l_opt.tasks.signals import signal_examples
+from l2l_opt.tasks.synthetic.graph import stochastic_block_model
+from l2l_opt.tasks.synthetic.sets import set_examples
+from l2l_opt.tasks.synthetic.signals import signal_examples
+from l2l_opt.tasks.tables.ratings import rating_examples
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax
 
-from l2l_opt.tasks.layers import CLASS_LOSSES, INITS, Averaged, Residual, perceptron
+from l2l_opt.tasks.layers.basic import CLASS_LOSSES, INITS, Averaged, Residual, perceptron
 
 
 def kinds(modules):

@@ -5,7 +5,7 @@ import torch
 
 from l2l_opt.tasks.mixture import Range, TaskMixture, draw_family, make_tasks
 from l2l_opt.tasks.module_task import ModuleTask
-from l2l_opt.tasks.quadratics import Quadratics
+from l2l_opt.tasks.synthetic.quadratics import Quadratics
 
 
 def draws(spec, number=400):

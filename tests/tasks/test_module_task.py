@@ -6,9 +6,9 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from l2l_opt import ModuleTask
+from l2l_opt.inner_loop.training import training_losses
 from l2l_opt.randomness import Stream
 from l2l_opt.rules import make_rule
-from l2l_opt.training import training_losses
 
 INPUTS, CLASSES = torch.randn(20, 6, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
 cross_entropy = nn.functional.cross_entropy

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from l2l_opt.tasks import make_task
-from l2l_opt.tasks.pictures import load_pictures, tiles
-from l2l_opt.tasks.siren import pixels
-from l2l_opt.tasks.tables import table_examples
-from l2l_opt.tasks.variational import evidence_loss
+from l2l_opt.tasks.images.photographs import load_pictures, tiles
+from l2l_opt.tasks.images.siren import pixels
+from l2l_opt.tasks.images.variational import evidence_loss
+from l2l_opt.tasks.tables.small_tables import table_examples
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from l2l_opt.tasks.policies import CategoricalPolicy, GaussianPolicy
+from l2l_opt.tasks.policies.networks import CategoricalPolicy, GaussianPolicy
 
 
 def test_gaussian_actions_have_the_density_they_say():

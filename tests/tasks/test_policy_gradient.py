@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.func import vmap
 
-from l2l_opt.tasks.control import ControlTask
-from l2l_opt.tasks.policies import CategoricalPolicy
-from l2l_opt.tasks.policy_gradient import advantages_over_others, returns_to_go, surrogate
+from l2l_opt.tasks.policies.control import ControlTask
+from l2l_opt.tasks.policies.networks import CategoricalPolicy
+from l2l_opt.tasks.policies.policy_gradient import advantages_over_others, returns_to_go, surrogate
 
 STEPS, EPISODES = 3, 2
 

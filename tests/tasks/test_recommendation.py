@@ -6,7 +6,7 @@ from torch.utils._pytree import tree_leaves
 
 from l2l_opt.tasks import make_task
 from l2l_opt.tasks.generated import GeneratedTask
-from l2l_opt.tasks.recommendation import generate_ratings, rating_error, read_ratings, write_ratings
+from l2l_opt.tasks.tables.recommendation import generate_ratings, rating_error, read_ratings, write_ratings
 
 ROWS = [f"anna,{item},{item % 5 + 1}" for item in range(8)] + [f"Bo,{item},{(item + 2) % 5 + 1}" for item in range(8)]
 

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from l2l_opt.tasks import make_task
-from l2l_opt.tasks.attention import SelfAttention
-from l2l_opt.tasks.recurrent_text import Recurrence
-from l2l_opt.tasks.text import ALPHABET, NOVEL, VERSE, load_text, text_examples
+from l2l_opt.tasks.layers.attention import SelfAttention
+from l2l_opt.tasks.text.corpus import ALPHABET, NOVEL, VERSE, load_text, text_examples
+from l2l_opt.tasks.text.recurrent import Recurrence
 
 
 def spell(places):

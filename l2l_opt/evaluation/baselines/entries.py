@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from l2l_opt.evaluation.baselines import Baseline
-from l2l_opt.evaluation.muon import embeddings_of, hidden_matrices
-from l2l_opt.evaluation.torch_runs import MakeOptimizer, is_installed, prodigy, schedule_free
+from l2l_opt.evaluation.baselines.muon import embeddings_of, hidden_matrices
+from l2l_opt.evaluation.baselines.torch_optimizers import MakeOptimizer, is_installed, prodigy, schedule_free
+from l2l_opt.evaluation.baselines.tuning import Baseline
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.tasks.mixture import Tasks, draw_family
 

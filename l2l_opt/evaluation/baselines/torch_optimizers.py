@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from l2l_opt.evaluation.runs import Run, loss_on_test_batches, reporting_students
+from l2l_opt.inner_loop.training import final_losses
 from l2l_opt.rules.hand_designed import SGD
 from l2l_opt.tasks.mixture import Tasks
-from l2l_opt.training import final_losses
 
 MakeOptimizer = Callable[[list[nn.Parameter]], Any]
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from l2l_opt.evaluation.muon import Muon
+from l2l_opt.evaluation.baselines.muon import Muon
+from l2l_opt.inner_loop.training import final_losses, training_losses
 from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule, make_rule
 from l2l_opt.tasks.mixture import Tasks
-from l2l_opt.training import final_losses, training_losses
 
 WIDEST = 16
 """Half-decades from 1 that the grid is widened to at most: 1e-8 to 1e8."""

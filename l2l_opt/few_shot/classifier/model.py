@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from l2l_opt.checkpoint import load_tree, save_tree
-from l2l_opt.few_shot.adaptation import Ensemble, Settings
-from l2l_opt.few_shot.image_folder import read_image_folder, read_images
-from l2l_opt.few_shot.table import TableEncoder, read_table
-from l2l_opt.safe_files import FileFormatError
+from l2l_opt.few_shot.classifier.ensemble import Ensemble, Settings
+from l2l_opt.few_shot.classifier.image_folder import read_image_folder, read_images
+from l2l_opt.few_shot.classifier.table import TableEncoder, read_table
+from l2l_opt.storage.checkpoint_file import load_tree, save_tree
+from l2l_opt.storage.safetensors_file import FileFormatError
 
 FILE = "model.safetensors"
 FORMAT_VERSION = 1

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity
 
-from l2l_opt.checkpoint import write_atomically
-from l2l_opt.meta_trainer import MetaTrainer
-from l2l_opt.outer_loop import OuterStep, Validation
+from l2l_opt.meta_training.outer_loop import OuterStep, Validation
+from l2l_opt.meta_training.trainer import MetaTrainer
+from l2l_opt.storage.files import write_atomically
 
 SKIPPED, WARM_UP, ACTIVE = 1, 1, 3
 """Outer steps until the profile, which the first ones would mislead, and outer steps in it."""

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l2l_opt.inspection.monitor import named_parameters, recurrent_states
-from l2l_opt.parts import plain, widened
+from l2l_opt.inspection.tensorboard.monitor import named_parameters, recurrent_states
+from l2l_opt.optimizer.local_parameters import plain, widened
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from l2l_opt.evaluation.protocol import Result
+from l2l_opt.evaluation.results import Result
 from l2l_opt.evaluation.speed_up import running_mean
-from l2l_opt.inspection.response import ResponseSurface
-from l2l_opt.inspection.trace import CoordinateTrace
-from l2l_opt.inspection.watched_run import WatchedRun
+from l2l_opt.inspection.measures.response import ResponseSurface
+from l2l_opt.inspection.measures.trace import CoordinateTrace
+from l2l_opt.inspection.pictures.watched_run import WatchedRun
 
 LEARNED, OTHERS = "#000000", ("#4269d0", "#c76a15", "#3c8f5a", "#b3372e", "#7d5aa6", "#8a6d3b")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))

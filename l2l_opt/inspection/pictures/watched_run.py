@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from l2l_opt.inspection.monitor import UnrollMonitor
-from l2l_opt.inspection.trace import CoordinateTrace, CoordinateTracer
-from l2l_opt.optimizer import LearnedOptimizer
+from l2l_opt.inspection.measures.trace import CoordinateTrace, CoordinateTracer
+from l2l_opt.inspection.tensorboard.monitor import UnrollMonitor
+from l2l_opt.optimizer.learned_optimizer import LearnedOptimizer
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.tasks.mixture import Tasks, draw_family

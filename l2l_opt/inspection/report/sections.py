@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from l2l_opt.evaluation.protocol import Result
-from l2l_opt.evaluation.task_judgement import TaskJudgement
-from l2l_opt.inspection import pictures
-from l2l_opt.inspection.dashboard import one_a_tensor, surfaces_of
-from l2l_opt.inspection.history import Series, read_scalars
+from l2l_opt.evaluation.results import Result
+from l2l_opt.evaluation.task import TaskJudgement
+from l2l_opt.inspection.pictures import figures
+from l2l_opt.inspection.pictures.watched_run import WatchedRun
 from l2l_opt.inspection.report.parts import Chart, Section, Table
-from l2l_opt.inspection.watched_run import WatchedRun
-from l2l_opt.rule_card import card_of, facts_of
+from l2l_opt.inspection.tensorboard.dashboard import one_a_tensor, surfaces_of
+from l2l_opt.inspection.tensorboard.history import Series, read_scalars
 from l2l_opt.rules.base import UpdateRule
+from l2l_opt.storage.card import card_of, facts_of
 
 TRAJECTORIES = 3
 """Tensors of which a coordinate's way is drawn."""
@@ -59,7 +59,7 @@ def curves_section(judgements: Sequence[TaskJudgement], *, rule: str, tuning_see
                 f"{own.task}, {own.horizon} steps",
                 f"Training loss at each step, mean of {len(own.first_losses)} students. {_ranking(results)} "
                 "Shaded: 95 % intervals of the mean.",
-                pictures.interval_curves(results, title=""),
+                figures.interval_curves(results, title=""),
                 _curve_table(results),
             )
         )
@@ -78,13 +78,13 @@ def curves_section(judgements: Sequence[TaskJudgement], *, rule: str, tuning_see
 def response_section(rule: UpdateRule) -> Section:
     """What the rule answers to a gradient, after histories with and without noise."""
     surfaces = surfaces_of(rule)
-    largest = pictures.largest_update(surfaces)
+    largest = figures.largest_update(surfaces)
     charts = [
         Chart(
             f"After {own.history} gradients {'with' if own.noise else 'without'} noise",
             "Across: the gradient now; upwards: the mean of the gradients before. Colour: the update, blue downwards "
             f"and red upwards, at most {float(own.updates.abs().max()):.3g}. The line is where the update is zero.",
-            pictures.response_surfaces([own], largest=largest),
+            figures.response_surfaces([own], largest=largest),
             _surface_table(own.past.numpy(), own.present.numpy(), own.updates.numpy()),
         )
         for own in surfaces
@@ -96,7 +96,7 @@ def unroll_section(runs: Sequence[tuple[str, WatchedRun]]) -> Section:
     """Hidden state over time, and single coordinates, of one student a task."""
     charts = []
     for task, run in runs:
-        heat_map = pictures.hidden_heat_map(run.trace)
+        heat_map = figures.hidden_heat_map(run.trace)
         if heat_map is not None:
             hidden = run.trace.hidden["hidden"]
             charts.append(
@@ -145,7 +145,7 @@ def history_section(events: Path) -> Section:
                 Chart(
                     title,
                     " ".join(_course(name, own) for name, own in series.items()),
-                    pictures.over_outer_steps(series, label=label, log=log),
+                    figures.over_outer_steps(series, label=label, log=log),
                 )
             )
     norms = {tag.partition("/")[2]: own for tag, own in scalars.items() if tag.startswith("meta_gradient_norm/")}
@@ -196,7 +196,7 @@ def _trajectory(task: str, run: WatchedRun, index: int) -> Chart:
         f"{trace.names[index]} of {task}",
         f"The parameter goes from {value[0]:.3g} to {value[-1] + update[-1]:.3g}; root mean square of its gradients "
         f"{_rms(gradient):.3g}, of its updates {_rms(update):.3g}.",
-        pictures.trajectory(trace, index),
+        figures.trajectory(trace, index),
     )
 
 

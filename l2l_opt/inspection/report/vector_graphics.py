@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from l2l_opt.inspection.pictures import GRID, LEARNED, MUTED, OTHERS
+from l2l_opt.inspection.pictures.figures import GRID, LEARNED, MUTED, OTHERS
 
 COLOURS = {LEARNED: "--ink", GRID: "--grid", MUTED: "--muted"} | {
     colour: f"--line-{number}" for number, colour in enumerate(OTHERS, start=1)

@@ -16,11 +16,11 @@ import matplotlib
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from l2l_opt.evaluation.baselines import Baseline, Tuning
-from l2l_opt.inspection import pictures
-from l2l_opt.inspection.layout import unroll_layout
-from l2l_opt.inspection.response import ResponseSurface, response_surface
-from l2l_opt.inspection.watched_run import WatchedRun, watch
+from l2l_opt.evaluation.baselines.tuning import Baseline, Tuning
+from l2l_opt.inspection.measures.response import ResponseSurface, response_surface
+from l2l_opt.inspection.pictures import figures
+from l2l_opt.inspection.pictures.watched_run import WatchedRun, watch
+from l2l_opt.inspection.tensorboard.layout import unroll_layout
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.tasks.mixture import Tasks
 
@@ -90,7 +90,7 @@ def inspect_rule(
             write_trace(gallery, run, step=0)
             write_surfaces(gallery, rule, step=0)
     with SummaryWriter(str(folder / "learned")) as writer:
-        picture = pictures.loss_curves(runs, title=f"{task}, {horizon} steps")
+        picture = figures.loss_curves(runs, title=f"{task}, {horizon} steps")
         Gallery(writer, pictures_folder).add_figure("student/losses", picture, 0)
     return runs
 
@@ -117,16 +117,16 @@ class Gallery:
 
 def write_trace(gallery: Gallery, run: WatchedRun, *, step: int) -> None:
     """Pictures of a run: hidden state over time, and a coordinate's way in each of up to three tensors."""
-    heat_map = pictures.hidden_heat_map(run.trace)
+    heat_map = figures.hidden_heat_map(run.trace)
     if heat_map is not None:
         gallery.add_figure("hidden/over_time", heat_map, step)
     for index in one_a_tensor(run.trace.names)[:3]:
-        gallery.add_figure(f"trajectory/{run.trace.names[index]}", pictures.trajectory(run.trace, index), step)
+        gallery.add_figure(f"trajectory/{run.trace.names[index]}", figures.trajectory(run.trace, index), step)
 
 
 def write_surfaces(gallery: Gallery, rule: UpdateRule, *, step: int) -> None:
     """The rule's response surfaces, after histories with and without noise."""
-    gallery.add_figure("rule/response", pictures.response_surfaces(surfaces_of(rule)), step)
+    gallery.add_figure("rule/response", figures.response_surfaces(surfaces_of(rule)), step)
 
 
 def surfaces_of(rule: UpdateRule) -> list[ResponseSurface]:

@@ -5,8 +5,8 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from l2l_opt.few_shot.meta_learner import MetaLearner
-from l2l_opt.inspection.scalars import outer_step_scalars, write_scalars
-from l2l_opt.outer_loop import OuterStep, Validation
+from l2l_opt.inspection.tensorboard.scalars import outer_step_scalars, write_scalars
+from l2l_opt.meta_training.outer_loop import OuterStep, Validation
 
 EVERY = 20
 """Outer steps between points: one takes milliseconds, and there are tens of thousands."""

@@ -1,7 +1,7 @@
 """What TensorBoard's custom-scalars tab opens on: a chart a quantity, all tensors and all runs in it."""
 
-from l2l_opt.inspection.gates import GATES
-from l2l_opt.inspection.quantities import STATE_QUANTITIES
+from l2l_opt.inspection.measures.gates import GATES
+from l2l_opt.inspection.measures.quantities import STATE_QUANTITIES
 
 Layout = dict[str, dict[str, list]]
 

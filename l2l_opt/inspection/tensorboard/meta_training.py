@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from l2l_opt.inspection import pictures
-from l2l_opt.inspection.dashboard import Gallery, write_card, write_surfaces, write_trace
-from l2l_opt.inspection.layout import meta_training_layout
-from l2l_opt.inspection.meta_gradients import meta_gradient_by_position
-from l2l_opt.inspection.scalars import outer_step_scalars, write_scalars
-from l2l_opt.inspection.watched_run import watch
-from l2l_opt.meta_trainer import MetaTrainer
-from l2l_opt.outer_loop import OuterStep, Validation
+from l2l_opt.inspection.measures.meta_gradients import meta_gradient_by_position
+from l2l_opt.inspection.pictures import figures
+from l2l_opt.inspection.pictures.watched_run import watch
+from l2l_opt.inspection.tensorboard.dashboard import Gallery, write_card, write_surfaces, write_trace
+from l2l_opt.inspection.tensorboard.layout import meta_training_layout
+from l2l_opt.inspection.tensorboard.scalars import outer_step_scalars, write_scalars
+from l2l_opt.meta_training.outer_loop import OuterStep, Validation
+from l2l_opt.meta_training.trainer import MetaTrainer
 
 DASHBOARD_SECONDS = 240.0
 LONGEST_UNROLL = 500
@@ -82,7 +82,7 @@ class MetaTrainingLog:
         first, now = self._first.curve.numpy(), validation.curve.numpy()
         steps = (self._first.outer_step, outer_step)
         self.writer.add_figure(
-            "student/before_and_after", pictures.before_and_after(first, now, outer_steps=steps), outer_step
+            "student/before_and_after", figures.before_and_after(first, now, outer_steps=steps), outer_step
         )
         norms = meta_gradient_by_position(
             rule,
@@ -94,7 +94,7 @@ class MetaTrainingLog:
         )
         for position, norm in enumerate(norms.tolist()):
             write_scalars(of_validation, {"meta_gradient/by_position": norm}, position)
-        picture = pictures.by_position(norms.numpy(), title=f"outer step {outer_step}")
+        picture = figures.by_position(norms.numpy(), title=f"outer step {outer_step}")
         self.writer.add_figure("meta_gradient/by_position", picture, outer_step)
 
     def close(self) -> None:

@@ -8,13 +8,18 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from l2l_opt import distributed
-from l2l_opt.inspection.adam_reference import AdamReference
-from l2l_opt.inspection.gates import GATES, gates_of, saturation
-from l2l_opt.inspection.quantities import STATE_QUANTITIES, TENSOR_QUANTITIES, state_quantities, tensor_quantities
-from l2l_opt.inspection.scalars import write_scalars
-from l2l_opt.optimizer import LearnedOptimizer
-from l2l_opt.parts import BOOKKEEPING, plain, widened
+from l2l_opt.inspection.measures.adam_reference import AdamReference
+from l2l_opt.inspection.measures.gates import GATES, gates_of, saturation
+from l2l_opt.inspection.measures.quantities import (
+    STATE_QUANTITIES,
+    TENSOR_QUANTITIES,
+    state_quantities,
+    tensor_quantities,
+)
+from l2l_opt.inspection.tensorboard.scalars import write_scalars
+from l2l_opt.optimizer import sharding
+from l2l_opt.optimizer.learned_optimizer import LearnedOptimizer
+from l2l_opt.optimizer.local_parameters import BOOKKEEPING, plain, widened
 
 ADAM_COORDINATES = 256
 """Of each tensor, followed for the comparison with Adam."""
@@ -219,7 +224,7 @@ def recurrent_states(optimizer: torch.optim.Optimizer, p: Tensor) -> Iterator[tu
     """Of a learned rule the recurrent states of a parameter, ``[units, *shape]``, as far as they lie here."""
     if isinstance(optimizer, LearnedOptimizer):
         own = optimizer.state[p]
-        yield from ((key, distributed.local(own[key])) for key in optimizer.rule.recurrent_state if key in own)
+        yield from ((key, sharding.local(own[key])) for key in optimizer.rule.recurrent_state if key in own)
 
 
 def _gates(optimizer: LearnedOptimizer) -> Iterator[tuple[str, Tensor]]:
@@ -229,12 +234,7 @@ def _gates(optimizer: LearnedOptimizer) -> Iterator[tuple[str, Tensor]]:
         for _ in group["params"]:
             name, p = next(names)
             own = optimizer.state[p]
-            if (
-                p.grad is None
-                or not own
-                or distributed.shards_of(p) is not None
-                or p.numel() > MOST_COORDINATES_FOR_GATES
-            ):
+            if p.grad is None or not own or sharding.shards_of(p) is not None or p.numel() > MOST_COORDINATES_FOR_GATES:
                 continue
             planned = group["num_steps"]
             value = widened(plain(p))

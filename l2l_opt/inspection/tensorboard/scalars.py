@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from torch.utils.tensorboard import SummaryWriter
 
-from l2l_opt.outer_loop import OuterLoop, OuterStep
+from l2l_opt.meta_training.outer_loop import OuterLoop, OuterStep
 
 
 def write_scalars(writer: SummaryWriter, values: Mapping[str, float], step: int) -> None:

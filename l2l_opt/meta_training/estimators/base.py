@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from l2l_opt.estimators.meta_loss import MetaLoss
+from l2l_opt.inner_loop.horizon import Horizon
+from l2l_opt.inner_loop.students import Students
+from l2l_opt.meta_training.estimators.meta_loss import MetaLoss
 from l2l_opt.randomness import Stream
 from l2l_opt.registry import Registry
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.schedules import Horizon
-from l2l_opt.students import Students
 from l2l_opt.tasks.mixture import Tasks
 from l2l_opt.types import Params
 

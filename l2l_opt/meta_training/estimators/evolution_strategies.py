@@ -20,14 +20,14 @@ import abc
 import torch
 from torch import Tensor
 
-from l2l_opt.estimators.base import ESTIMATORS, MetaGradient, MetaGradientEstimator
-from l2l_opt.estimators.meta_loss import MetaLoss
+from l2l_opt.inner_loop.horizon import Horizon
+from l2l_opt.inner_loop.students import Student, Students, Window
+from l2l_opt.inner_loop.unroll import InnerState, unroll
+from l2l_opt.meta_training.estimators.base import ESTIMATORS, MetaGradient, MetaGradientEstimator
+from l2l_opt.meta_training.estimators.meta_loss import MetaLoss
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.schedules import Horizon
-from l2l_opt.students import Student, Students, Window
 from l2l_opt.types import Params
-from l2l_opt.unroll import InnerState, unroll
 
 
 class EvolutionStrategy(MetaGradientEstimator):

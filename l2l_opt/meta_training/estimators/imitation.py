@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from l2l_opt.estimators.base import MetaGradient, MetaGradientEstimator
+from l2l_opt.inner_loop.horizon import Horizon
+from l2l_opt.inner_loop.students import Students
+from l2l_opt.inner_loop.unroll import unroll
+from l2l_opt.meta_training.estimators.base import MetaGradient, MetaGradientEstimator
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.rules.features import tensor_sum
-from l2l_opt.schedules import Horizon
-from l2l_opt.students import Students
+from l2l_opt.rules.sharded_sums import tensor_sum
 from l2l_opt.tasks.mixture import Tasks
 from l2l_opt.types import Params, RuleState
-from l2l_opt.unroll import unroll
 
 PREFIX = "imitated_"
 ERROR = "imitation_error"

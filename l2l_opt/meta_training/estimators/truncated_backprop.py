@@ -13,14 +13,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from l2l_opt.estimators.base import ESTIMATORS, MetaGradient, MetaGradientEstimator
-from l2l_opt.estimators.meta_loss import MetaLoss
+from l2l_opt.inner_loop.horizon import Horizon
+from l2l_opt.inner_loop.replay import CoordinateSample
+from l2l_opt.inner_loop.students import Student, Students
+from l2l_opt.inner_loop.unroll import segment_length, unroll
+from l2l_opt.meta_training.estimators.base import ESTIMATORS, MetaGradient, MetaGradientEstimator
+from l2l_opt.meta_training.estimators.meta_loss import MetaLoss
 from l2l_opt.randomness import Stream, make_generator
-from l2l_opt.replay import CoordinateSample
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.schedules import Horizon
-from l2l_opt.students import Student, Students
-from l2l_opt.unroll import segment_length, unroll
 
 
 class TruncatedBackprop(MetaGradientEstimator):

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from l2l_opt.rules.features import bias_correction, progress, safe_sqrt, tensor_sum
+from l2l_opt.rules.features import bias_correction, progress, safe_sqrt
 from l2l_opt.rules.recurrent import coordinates
+from l2l_opt.rules.sharded_sums import tensor_sum
 from l2l_opt.types import RuleState
 
 BETAS = (0.5, 0.9, 0.99)

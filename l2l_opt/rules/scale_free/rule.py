@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from l2l_opt.kernels import CompiledStep, ReadoutWeights, fused_coordinatewise_lstm
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
-from l2l_opt.rules.features import safe_sqrt, tensor_rms, whole_shape
+from l2l_opt.rules.features import safe_sqrt
 from l2l_opt.rules.recurrent import LSTMLayer, coordinates
-from l2l_opt.rules.relative_features import (
+from l2l_opt.rules.scale_free.features import (
     AGREEMENT_BETAS,
     BETAS,
     GRADIENT_BETA,
@@ -33,7 +33,8 @@ from l2l_opt.rules.relative_features import (
     context_of,
     look,
 )
-from l2l_opt.rules.whitening import NEWTON_SCHULZ, WHITENED_RMS, is_matrix, step_, updates_of
+from l2l_opt.rules.scale_free.whitening import NEWTON_SCHULZ, WHITENED_RMS, is_matrix, step_, updates_of
+from l2l_opt.rules.sharded_sums import tensor_rms, whole_shape
 from l2l_opt.types import Params, RuleState
 
 NUM_OUTPUTS = 3

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from l2l_opt.rules.features import is_sharded, shard_sum
+from l2l_opt.rules.sharded_sums import is_sharded, shard_sum
 
 WHITENED_RMS = 0.3
 """Root mean square of the coordinates of a whitened direction, of order that of Adam's."""

@@ -6,12 +6,12 @@ from functools import partial
 import torch
 from torch import nn
 
+from l2l_opt.checks import check_choices, check_positive_integers
 from l2l_opt.tasks.base import register_task
-from l2l_opt.tasks.datasets import ImageData
-from l2l_opt.tasks.images import SHIPPED, image_examples
-from l2l_opt.tasks.layers import INITS, perceptron
+from l2l_opt.tasks.images.datasets import ImageData
+from l2l_opt.tasks.images.examples import SHIPPED, image_examples
+from l2l_opt.tasks.layers.basic import INITS, perceptron
 from l2l_opt.tasks.module_task import Examples, ModuleTask
-from l2l_opt.tasks.options import check_choices, check_positive_integers
 
 LOSSES = {"mse": nn.functional.mse_loss, "bce": nn.functional.binary_cross_entropy_with_logits}
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from l2l_opt.tasks.base import register_task
-from l2l_opt.tasks.datasets import load_cifar10
+from l2l_opt.tasks.images.datasets import load_cifar10
 from l2l_opt.tasks.module_task import Examples, ModuleTask
 
 LAYERS, KERNEL = 3, 5

@@ -6,12 +6,12 @@ from functools import partial
 import torch
 from torch import nn
 
+from l2l_opt.checks import check_choices, check_positive_integers
 from l2l_opt.tasks.base import register_task
-from l2l_opt.tasks.datasets import ImageData
-from l2l_opt.tasks.images import SHIPPED, image_examples
-from l2l_opt.tasks.layers import ACTIVATIONS, CLASS_LOSSES, INITS
+from l2l_opt.tasks.images.datasets import ImageData
+from l2l_opt.tasks.images.examples import SHIPPED, image_examples
+from l2l_opt.tasks.layers.basic import ACTIVATIONS, CLASS_LOSSES, INITS
 from l2l_opt.tasks.module_task import ModuleTask
-from l2l_opt.tasks.options import check_choices, check_positive_integers
 
 NORMS: dict[str, Callable[[int], nn.Module] | None] = {
     "none": None,

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_numbers, check_positive_integers
 from l2l_opt.tasks.base import register_task
+from l2l_opt.tasks.images.photographs import grey_tiles
 from l2l_opt.tasks.noisy import NoisyTask
-from l2l_opt.tasks.options import check_numbers, check_positive_integers
-from l2l_opt.tasks.pictures import grey_tiles
 
 SIDE = 16
 

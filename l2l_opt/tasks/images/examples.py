@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.tasks.datasets import ImageData, load_digits, load_fashion_subset
+from l2l_opt.tasks.images.datasets import ImageData, load_digits, load_fashion_subset
 from l2l_opt.tasks.module_task import Examples
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from l2l_opt.tasks.base import register_task
-from l2l_opt.tasks.images import SHIPPED, image_examples
+from l2l_opt.tasks.images.examples import SHIPPED, image_examples
 from l2l_opt.tasks.module_task import ModuleTask
 
 

@@ -5,11 +5,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_positive_integers
 from l2l_opt.tasks.base import register_task
-from l2l_opt.tasks.layers import Averaged, Residual
+from l2l_opt.tasks.images.photographs import load_pictures, tiles
+from l2l_opt.tasks.layers.basic import Averaged, Residual
 from l2l_opt.tasks.module_task import Examples, ModuleTask
-from l2l_opt.tasks.options import check_positive_integers
-from l2l_opt.tasks.pictures import load_pictures, tiles
 
 SIDE, PART = 12, 3
 TOKENS, FEATURES, CLASSES = (SIDE // PART) ** 2, 3 * PART**2, 8

@@ -5,10 +5,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_numbers, check_positive_integers
 from l2l_opt.tasks.base import register_task
+from l2l_opt.tasks.images.photographs import load_pictures
 from l2l_opt.tasks.module_task import Examples, ModuleTask
-from l2l_opt.tasks.options import check_numbers, check_positive_integers
-from l2l_opt.tasks.pictures import load_pictures
 
 HEIGHT, WIDTH = 64, 96
 

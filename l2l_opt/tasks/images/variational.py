@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_positive_integers
 from l2l_opt.tasks.base import register_task
-from l2l_opt.tasks.layers import perceptron
+from l2l_opt.tasks.images.photographs import grey_tiles
+from l2l_opt.tasks.layers.basic import perceptron
 from l2l_opt.tasks.noisy import NoisyTask
-from l2l_opt.tasks.options import check_positive_integers
-from l2l_opt.tasks.pictures import grey_tiles
 
 SIDE, DEVIATION = 8, 0.1
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.tasks.layers import Residual
+from l2l_opt.tasks.layers.basic import Residual
 
 
 class SelfAttention(nn.Module):

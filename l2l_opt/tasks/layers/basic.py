@@ -6,8 +6,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_choices, check_positive_integers
 from l2l_opt.tasks.module_task import reset_parameters
-from l2l_opt.tasks.options import check_choices, check_positive_integers
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor
 
+from l2l_opt.checks import check_numbers
 from l2l_opt.tasks.base import register_task
-from l2l_opt.tasks.control import ControlTask
-from l2l_opt.tasks.options import check_numbers
-from l2l_opt.tasks.policies import CategoricalPolicy
+from l2l_opt.tasks.policies.control import ControlTask
+from l2l_opt.tasks.policies.networks import CategoricalPolicy
 from l2l_opt.types import TaskData
 
 STANDARD = {"gravity": 9.8, "masscart": 1.0, "masspole": 0.1, "length": 0.5, "force_mag": 10.0}

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from l2l_opt.tasks.base import register_task
-from l2l_opt.tasks.control import ControlTask
-from l2l_opt.tasks.policies import GaussianPolicy
+from l2l_opt.tasks.policies.control import ControlTask
+from l2l_opt.tasks.policies.networks import GaussianPolicy
 from l2l_opt.types import TaskData
 
 REACH = 0.5

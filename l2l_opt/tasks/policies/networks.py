@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.tasks.layers import perceptron
-from l2l_opt.tasks.options import check_numbers, check_positive_integers
+from l2l_opt.checks import check_numbers, check_positive_integers
+from l2l_opt.tasks.layers.basic import perceptron
 
 
 class LastLayer(nn.Linear):

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_choices, check_numbers, check_positive_integers
 from l2l_opt.tasks.base import register_task
 from l2l_opt.tasks.generated import GeneratedTask
-from l2l_opt.tasks.layers import CLASS_LOSSES, INITS, perceptron
-from l2l_opt.tasks.options import check_choices, check_numbers, check_positive_integers
+from l2l_opt.tasks.layers.basic import CLASS_LOSSES, INITS, perceptron
 
 LABELS = ("clusters", "teacher")
 

@@ -6,10 +6,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_positive_integers
 from l2l_opt.tasks.base import register_task
-from l2l_opt.tasks.layers import perceptron
+from l2l_opt.tasks.layers.basic import perceptron
 from l2l_opt.tasks.module_task import Examples, ModuleTask
-from l2l_opt.tasks.options import check_positive_integers
 
 NUMBER = 4000
 

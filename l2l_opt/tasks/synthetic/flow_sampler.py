@@ -7,10 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_choices, check_positive_integers
 from l2l_opt.tasks.base import Split, register_task
-from l2l_opt.tasks.layers import perceptron
+from l2l_opt.tasks.layers.basic import perceptron
 from l2l_opt.tasks.module_task import fresh_parameters, reset_parameters
-from l2l_opt.tasks.options import check_choices, check_positive_integers
 from l2l_opt.types import Batch, Params, TaskData
 
 GROUP = 4

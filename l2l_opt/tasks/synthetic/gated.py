@@ -6,9 +6,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_numbers, check_positive_integers
 from l2l_opt.tasks.base import register_task
 from l2l_opt.tasks.generated import GeneratedTask
-from l2l_opt.tasks.options import check_numbers, check_positive_integers
 
 
 class Gated(nn.Module):

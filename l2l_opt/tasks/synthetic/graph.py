@@ -5,9 +5,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_positive_integers
 from l2l_opt.tasks.base import register_task
 from l2l_opt.tasks.module_task import ModuleTask
-from l2l_opt.tasks.options import check_positive_integers
 
 NODES, COMMUNITIES, FEATURES = 400, 4, 8
 WITHIN, ACROSS = 0.05, 0.01

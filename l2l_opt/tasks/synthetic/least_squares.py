@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from l2l_opt.checks import check_numbers, check_positive_integers
 from l2l_opt.tasks.base import Split, register_task
-from l2l_opt.tasks.options import check_numbers, check_positive_integers
 from l2l_opt.types import Batch, Params, TaskData
 
 

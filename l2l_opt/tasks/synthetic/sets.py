@@ -5,11 +5,11 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from l2l_opt.tasks.attention import attention_blocks
+from l2l_opt.checks import check_positive_integers
 from l2l_opt.tasks.base import register_task
-from l2l_opt.tasks.layers import Averaged
+from l2l_opt.tasks.layers.attention import attention_blocks
+from l2l_opt.tasks.layers.basic import Averaged
 from l2l_opt.tasks.module_task import Examples, ModuleTask
-from l2l_opt.tasks.options import check_positive_integers
 
 POINTS, MOST, NUMBER = 16, 4, 4000
 

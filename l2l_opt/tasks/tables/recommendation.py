@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_numbers, check_positive_integers
 from l2l_opt.tasks.base import Split, register_task
 from l2l_opt.tasks.generated import GeneratedTask
 from l2l_opt.tasks.module_task import Examples, ModuleTask
-from l2l_opt.tasks.options import check_numbers, check_positive_integers
-from l2l_opt.tasks.ratings import Factorisation
+from l2l_opt.tasks.tables.ratings import Factorisation
 from l2l_opt.types import Params, TaskData
 
 FEWEST_RATINGS = 10

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_choices, check_positive_integers
 from l2l_opt.tasks.base import register_task
-from l2l_opt.tasks.layers import CLASS_LOSSES, Residual, perceptron
+from l2l_opt.tasks.layers.basic import CLASS_LOSSES, Residual, perceptron
 from l2l_opt.tasks.module_task import Examples, ModuleTask
-from l2l_opt.tasks.options import check_choices, check_positive_integers
 
 
 @lru_cache(8)

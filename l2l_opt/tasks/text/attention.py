@@ -3,11 +3,11 @@
 import torch
 from torch import nn
 
-from l2l_opt.tasks.attention import Places, attention_blocks
+from l2l_opt.checks import check_choices, check_positive_integers
 from l2l_opt.tasks.base import register_task
+from l2l_opt.tasks.layers.attention import Places, attention_blocks
 from l2l_opt.tasks.module_task import ModuleTask
-from l2l_opt.tasks.options import check_choices, check_positive_integers
-from l2l_opt.tasks.text import ALPHABET, NOVEL, VERSE, CharacterEmbedding, next_character_loss, text_examples
+from l2l_opt.tasks.text.corpus import ALPHABET, NOVEL, VERSE, CharacterEmbedding, next_character_loss, text_examples
 
 
 def attention_text(

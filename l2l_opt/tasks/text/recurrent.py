@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_choices, check_positive_integers
 from l2l_opt.tasks.base import register_task
 from l2l_opt.tasks.module_task import ModuleTask
-from l2l_opt.tasks.options import check_choices, check_positive_integers
-from l2l_opt.tasks.text import ALPHABET, NOVEL, VERSE, CharacterEmbedding, next_character_loss, text_examples
+from l2l_opt.tasks.text.corpus import ALPHABET, NOVEL, VERSE, CharacterEmbedding, next_character_loss, text_examples
 
 GATES = {"elman": 1, "gru": 3, "lstm": 4}
 """Vectors of the hidden size that a cell computes."""

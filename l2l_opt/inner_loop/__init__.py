@@ -1,0 +1,1 @@
+"""Students' training runs under a rule: unrolls, with a graph or without."""

@@ -1,0 +1,1 @@
+"""Pictures of unrolls and of rules."""

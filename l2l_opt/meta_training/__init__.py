@@ -1,0 +1,1 @@
+"""Learning a rule: meta-gradients, outer steps, runs."""

@@ -1,0 +1,109 @@
+"""Parameters that are DTensors, of which each device holds a shard: what lies here, and sums over all of it."""
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import DTensor
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Where the coordinates of a tensor lie.
+
+    Attributes:
+        mesh: the devices that hold it.
+        dims: axes of the mesh over which its coordinates are divided; along the others they are repeated.
+    """
+
+    mesh: "DeviceMesh"
+    dims: tuple[int, ...]
+
+
+def shards_of(tensor: Tensor) -> Shards | None:
+    """How a DTensor is spread; None for a tensor that is whole on this device."""
+    if not _is_dtensor(tensor):
+        return None
+    placements = enumerate(tensor.placements)
+    dims = tuple(axis for axis, placement in placements if not placement.is_replicate())
+    return Shards(tensor.device_mesh, dims)
+
+
+def divided_axes(tensor: Tensor) -> list[int]:
+    """Axes along which a DTensor is divided over devices; none for one that is whole on each."""
+    if not _is_dtensor(tensor):
+        return []
+    axes = (getattr(placement, "dim", None) for placement in tensor.placements if not placement.is_replicate())
+    return [axis % max(tensor.dim(), 1) for axis in axes if axis is not None]
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What lies on this device of a DTensor, sharing its memory; any other tensor as it is."""
+    return tensor.to_local() if _is_dtensor(tensor) else tensor
+
+
+def placed_like(param: Tensor, value: Tensor) -> Tensor:
+    """A DTensor spread as the parameter is, of another of the same global shape that may be spread otherwise."""
+    if not _is_dtensor(param) or not _is_dtensor(value) or value.placements == param.placements:
+        return value
+    return value.redistribute(placements=param.placements)
+
+
+def state_like(param: Tensor, value: Tensor) -> Tensor:
+    """A parameter's state as a DTensor where the parameter is one, sharded alike; otherwise as it is.
+
+    Args:
+        param: the parameter.
+        value: this device's part of the state: ``[features, *local.shape]`` with perhaps an axis behind, or 0-dim.
+    """
+    if not _is_dtensor(param) or not value.dim():
+        return value
+    from torch.distributed.tensor import DTensor
+
+    shape = torch.Size([value.shape[0], *param.shape, *value.shape[1 + param.dim() :]])
+    strides = [1]
+    for length in reversed(shape[1:]):
+        strides.insert(0, strides[0] * max(length, 1))
+    placements = [_behind_features(placement) for placement in param.placements]
+    return DTensor.from_local(value, param.device_mesh, placements, run_check=False, shape=shape, stride=tuple(strides))
+
+
+def mesh_sum(value: Tensor, shards: Shards) -> Tensor:
+    """The sum, element by element, over the devices among which a tensor is divided.
+
+    Args:
+        value: this device's term, of any shape.
+        shards: how the tensor is spread.
+    """
+    total = value.clone()
+    for axis in shards.dims:
+        dist.all_reduce(total, group=shards.mesh.get_group(axis))
+    return total
+
+
+def mesh_mean(value: float, shards: Shards) -> float:
+    """The mean of what each device of a mesh has."""
+    total = torch.tensor(value, dtype=torch.float64, device=shards.mesh.device_type)
+    for axis in range(shards.mesh.ndim):
+        dist.all_reduce(total, group=shards.mesh.get_group(axis))
+    return float(total) / shards.mesh.size()
+
+
+def _is_dtensor(tensor: Tensor) -> "TypeGuard[DTensor]":
+    # Where its module was never imported, no tensor is one; importing it takes long.
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
+def _behind_features(placement: Any) -> Any:
+    """The placement of a parameter for a state with one more axis in front."""
+    if placement.is_replicate():
+        return placement
+    factor = getattr(placement, "split_factor", None)
+    return type(placement)(placement.dim + 1, **({} if factor is None else {"split_factor": factor}))

@@ -1,0 +1,5 @@
+"""Students that learn pictures."""
+
+from l2l_opt.tasks.images import autoencoder, cifar10, conv, denoising, linear, mixer, mlp, siren, variational
+
+__all__ = ["autoencoder", "cifar10", "conv", "denoising", "linear", "mixer", "mlp", "siren", "variational"]

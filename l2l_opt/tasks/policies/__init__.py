@@ -1,0 +1,5 @@
+"""Students that act: policies and their environments."""
+
+from l2l_opt.tasks.policies import cartpole, navigation
+
+__all__ = ["cartpole", "navigation"]

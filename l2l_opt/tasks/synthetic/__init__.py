@@ -1,0 +1,25 @@
+"""Students whose data are generated."""
+
+from l2l_opt.tasks.synthetic import (
+    clusters_and_teachers,
+    flow,
+    flow_sampler,
+    gated,
+    graph,
+    least_squares,
+    quadratics,
+    sets,
+    signals,
+)
+
+__all__ = [
+    "clusters_and_teachers",
+    "flow",
+    "flow_sampler",
+    "gated",
+    "graph",
+    "least_squares",
+    "quadratics",
+    "sets",
+    "signals",
+]

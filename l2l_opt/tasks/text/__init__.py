@@ -1,0 +1,5 @@
+"""Character models."""
+
+from l2l_opt.tasks.text import attention, recurrent
+
+__all__ = ["attention", "recurrent"]
