@@ -11,7 +11,7 @@ import torch
 from l2l_opt import LearnedOptimizer
 from l2l_opt.rules import make_rule
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "sharded_training.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "sharded_training.py"
 RULES = ["default-1", "compact", "composed", "scale-free"]
 SPOILT = ["default-1", "compact", "scale-free"]
 CHECKPOINTED = {"compact": {}, "scale-free": {}, "lstm:hidden_size=3": {"state_dtype": "bfloat16", "guard": "fallback"}}

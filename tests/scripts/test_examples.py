@@ -17,7 +17,7 @@ from l2l_opt.few_shot.placeholders import as_in_a_shop, render_placeholders
 from l2l_opt.tasks import make_task
 from l2l_opt.tasks.images.datasets import load_fashion_subset
 
-EXAMPLES = Path(__file__).parent.parent / "scripts" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "scripts" / "examples"
 
 
 def example(name):

@@ -11,7 +11,7 @@ import pytest
 
 from l2l_opt import load_rule
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ TASK = "navigation:steps=10,episodes=4,hidden=8"
 
 
 def script():
-    path = Path(__file__).parent.parent / "scripts" / "side_by_side.py"
+    path = Path(__file__).parents[2] / "scripts" / "side_by_side.py"
     spec = importlib.util.spec_from_file_location("side_by_side", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "suites"
+FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
