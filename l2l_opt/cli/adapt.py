@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from l2l_opt import __version__
+from l2l_opt.version import __version__
 from l2l_opt.cli.common import plugin_option, read_rule, wrong_usage
 from l2l_opt.few_shot.classifier.cross_validation import check_examples, cross_validate
 from l2l_opt.few_shot.classifier.ensemble import Settings, adapt_ensemble

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import click
 
-from l2l_opt import __version__
+from l2l_opt.version import __version__
 
 COMMANDS = {
     "meta-train": ("l2l_opt.cli.meta_train:meta_train", "Meta-train a rule."),

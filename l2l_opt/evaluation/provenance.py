@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-import l2l_opt
+from l2l_opt.version import __version__
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules.base import UpdateRule
@@ -28,7 +28,7 @@ NOT_OF_BASELINES = ("l2l_opt.kernels", "l2l_opt.inner_loop.replay", "l2l_opt.rul
 
 def versions() -> dict[str, str]:
     """Of torch and of this package."""
-    return {"torch": torch.__version__, "l2l_opt": l2l_opt.__version__}
+    return {"torch": torch.__version__, "l2l_opt": __version__}
 
 
 @functools.lru_cache(None)

@@ -25,7 +25,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import torch
 
-from l2l_opt import __version__
+from l2l_opt.version import __version__
 from l2l_opt.meta_training.outer_loop import OuterLoop, OuterStep, Validation
 from l2l_opt.meta_training.trainer import MetaTrainer
 from l2l_opt.storage.checkpoint_file import load_tree, save_tree
