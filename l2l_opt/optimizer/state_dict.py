@@ -341,7 +341,7 @@ def check_values(state_dict: dict[str, Any], named: Iterable[tuple[str, Tensor]]
     """Raises a ValueError where a saved state, whose form is right, does not go with these parameters.
 
     Args:
-        state_dict: as ``state_dicts.check_state_dict`` has found it to be whole.
+        state_dict: as ``check_state_dict`` has found it to be whole.
         named: names and parameters of all groups, in their order.
         must_be_finite: whether a state that is not is refused.
     """
