@@ -174,7 +174,7 @@ def test_tuning_is_done_anew_when_its_surroundings_change(judged, protocol, monk
     baseline, horizon = ENTRIES["sgd"].variants[0], 12
     if what == "code":
         content = provenance._content
-        monkeypatch.setattr(provenance, "_content", lambda path: content(path) + b"x" * (path.name == "baselines.py"))
+        monkeypatch.setattr(provenance, "_content", lambda path: content(path) + b"x" * (path.name == "tuning.py"))
     elif what == "torch":
         monkeypatch.setattr(provenance, "versions", lambda: {"torch": "99"})
     elif what == "data":
