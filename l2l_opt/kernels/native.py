@@ -13,6 +13,10 @@ TILE = 64
 """Coordinates that the kernels take at a time; as in lstm.h."""
 DISABLED_BY = "L2L_OPT_NO_NATIVE"
 """Environment variable that, when set to anything, leaves the compiled kernels unused."""
+INSTRUCTIONS_BY = "L2L_OPT_CPU_CAPABILITY"
+"""Environment variable that names the instruction set of the compiled kernels, as ATEN_CPU_CAPABILITY does torch's."""
+INSTRUCTIONS = ("default", "avx2", "avx512")
+"""Its values, the least first, as lstm.cpp counts them."""
 
 
 def _load() -> tuple[ctypes.CDLL | None, str]:
@@ -27,8 +31,27 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
             except OSError as error:
                 return None, f"compiled kernels could not be loaded: {error}"
             library.l2l_opt_instructions.restype = ctypes.c_char_p
+            choose_instructions(library)
             return library, "compiled"
     return None, "compiled kernels were not built: no C++ compiler was found when l2l_opt was installed"
+
+
+def choose_instructions(library: ctypes.CDLL) -> None:
+    """Use the instruction set that the environment names, or else the best that this processor has.
+
+    Raises:
+        ValueError: a name that is unknown, or of what this processor lacks.
+    """
+    best = library.l2l_opt_choose_instructions(len(INSTRUCTIONS) - 1)
+    named = os.environ.get(INSTRUCTIONS_BY)
+    if not named:
+        return
+    there = INSTRUCTIONS[: best + 1]
+    if named not in there:
+        raise ValueError(
+            f"{INSTRUCTIONS_BY} must name an instruction set of this processor; got {named!r}, use {' or '.join(there)}"
+        )
+    library.l2l_opt_choose_instructions(there.index(named))
 
 
 library, status = _load()

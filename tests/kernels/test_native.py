@@ -1,5 +1,6 @@
 """The compiled kernels against the definition, for every instruction set that this machine has."""
 
+import os
 import subprocess
 import sys
 
@@ -11,17 +12,15 @@ from tests.kernels.test_operator import NUM_INPUTS, make_states, make_weights
 
 pytestmark = pytest.mark.skipif(native.library is None, reason=native.status)
 
-INSTRUCTIONS = range(3)
 
-
-@pytest.fixture(params=INSTRUCTIONS)
+@pytest.fixture(params=range(len(native.INSTRUCTIONS)), ids=native.INSTRUCTIONS)
 def instructions(request):
     """Compute with the lesser instruction sets too; skips what the machine lacks."""
     assert native.library is not None
     if native.library.l2l_opt_choose_instructions(request.param) != request.param:
         pytest.skip("this machine lacks the instruction set")
     yield request.param
-    native.library.l2l_opt_choose_instructions(max(INSTRUCTIONS))
+    native.choose_instructions(native.library)
 
 
 def single(tensor):
@@ -198,12 +197,45 @@ def test_strides_of_any_kind():
             assert torch.equal(kind[0], theirs[0])
 
 
+def in_a_new_process(**variables):
+    """What the kernels say of themselves where these environment variables are set."""
+    inherited = {name: value for name, value in os.environ.items() if name != native.INSTRUCTIONS_BY}
+    command = [sys.executable, "-c", "from l2l_opt.kernels import native; print(native.describe())"]
+    return subprocess.run(command, env=inherited | variables, capture_output=True, text=True, check=False)
+
+
 def test_the_switch_leaves_compiled_kernels_unused():
-    code = "from l2l_opt.kernels import native; print(native.library is None, native.describe())"
-    answer = subprocess.run(
-        [sys.executable, "-c", code], env={native.DISABLED_BY: "1"}, capture_output=True, text=True, check=True
+    answer = in_a_new_process(**{native.DISABLED_BY: "1"}).stdout
+    assert answer == "PyTorch (compiled kernels are switched off by L2L_OPT_NO_NATIVE)\n"
+
+
+@pytest.fixture
+def instructions_here():
+    """The names of the instruction sets of this machine."""
+    assert native.library is not None
+    best = native.library.l2l_opt_choose_instructions(len(native.INSTRUCTIONS) - 1)
+    native.choose_instructions(native.library)
+    return native.INSTRUCTIONS[: best + 1]
+
+
+@pytest.mark.parametrize(("name", "title"), [("default", "baseline"), ("avx2", "AVX2"), ("avx512", "AVX-512")])
+def test_the_environment_names_the_instruction_set(instructions_here, name, title):
+    done = in_a_new_process(**{native.INSTRUCTIONS_BY: name})
+    if name in instructions_here:
+        assert done.stdout == f"compiled, {title}\n"
+    else:
+        assert f"got '{name}', use {' or '.join(instructions_here)}" in done.stderr
+
+
+def test_an_unknown_instruction_set_is_refused_in_a_sentence(instructions_here):
+    command = [sys.executable, "-m", "l2l_opt.cli", "show", "--runtime"]
+    environment = os.environ | {native.INSTRUCTIONS_BY: "sse9"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "Error: L2L_OPT_CPU_CAPABILITY must name an instruction set of this processor; "
+        f"got 'sse9', use {' or '.join(instructions_here)}\n"
     )
-    assert answer.stdout.strip() == "True PyTorch (compiled kernels are switched off by L2L_OPT_NO_NATIVE)"
 
 
 def test_numbers_too_small_to_matter_count_as_zero_and_only_inside():
