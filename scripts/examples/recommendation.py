@@ -17,12 +17,13 @@ from l2l_opt.tasks import make_task
 from l2l_opt.tasks.tables.recommendation import generate_ratings, rating_error, read_ratings, write_ratings
 
 
-def train(file: Path, *, steps: int) -> tuple[float, float, list[str]]:
+def train(file: Path, *, steps: int, seed: int = 0) -> tuple[float, float, list[str]]:
     """Fit the ratings of a file.
 
     Args:
         file: columns user, item, rating.
         steps: updates.
+        seed: of first weights and batches.
 
     Returns:
         The root mean square error on test ratings and that of the mean, in the file's unit, and the five items that the
@@ -30,7 +31,7 @@ def train(file: Path, *, steps: int) -> tuple[float, float, list[str]]:
     """
     ratings = read_ratings(file)
     family = make_task("recommendation", file=file)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     params = family.init_params({}, generator)
     nothing = {name: torch.zeros_like(value) for name, value in params.items()}
     # torch.optim.Adam(params.values(), lr=1e-2) could stand here.

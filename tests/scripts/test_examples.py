@@ -81,9 +81,12 @@ def test_a_users_ratings_are_predicted(tmp_path):
 
 
 def test_a_density_of_ones_own_is_sampled():
-    (before, _), (after, integral) = example("density").train(steps=200)
-    assert before < 0.5 < after <= 1
-    assert integral == pytest.approx(math.pi, rel=0.05)
+    """By most of five seeds: each run is chaotic, and the effective sample size of its draws hangs on a few of them."""
+    runs = [example("density").train(steps=200, seed=seed) for seed in range(5)]
+    before, after = (np.array(part) for part in zip(*runs, strict=True))
+    assert before[:, 0].max() < 0.5
+    assert 0.6 < np.median(after[:, 0]) <= after[:, 0].max() <= 1
+    assert np.median(after[:, 1]) == pytest.approx(math.pi, rel=0.03)
 
 
 SMALL_NAVIGATION = "navigation:steps=20,episodes=6,hidden=8"
