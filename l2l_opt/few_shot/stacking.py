@@ -1,6 +1,6 @@
 """The top-level learner: which of several models to trust, learned from a few labelled examples of a new task.
 
-z_i(x): what bottom-level model i says of x, of mean 0 and deviation 1 over the task's unlabelled examples
+z_i(x): what base model i says of x, of mean 0 and deviation 1 over the task's unlabelled examples
 logit(x) = bias + sum_i trust_i z_i(x)
 (trust, bias)' = g_phi((trust, bias), labelled examples)
 

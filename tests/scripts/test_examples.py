@@ -1,9 +1,8 @@
 """The examples: in other training loops a resumed run is the whole run, bit for bit; other tasks; industry."""
 
 import csv
-import importlib.util
+import importlib
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,19 +11,15 @@ from click.testing import CliRunner
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from l2l_opt.few_shot.merchants import Merchant, generate_merchant
-from l2l_opt.few_shot.placeholders import as_in_a_shop, render_placeholders
+from l2l_opt.few_shot.base_models.tables import LabelledRows
 from l2l_opt.tasks import make_task
 from l2l_opt.tasks.images.datasets import load_fashion_subset
-
-EXAMPLES = Path(__file__).parents[2] / "scripts" / "examples"
+from scripts.examples.industry.merchants import generate_merchant
+from scripts.examples.industry.placeholders import as_in_a_shop, render_placeholders
 
 
 def example(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"scripts.examples.{name}")
 
 
 def assert_same(whole, resumed):
@@ -46,7 +41,7 @@ def assert_same(whole, resumed):
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
 def test_lightning_resumes_bit_for_bit(tmp_path):
-    train = example("lightning_training").train
+    train = example("training_loops.lightning_training").train
     whole = train(tmp_path, epochs=3, planned_epochs=3)
     first = train(tmp_path, epochs=1, planned_epochs=3)
     saved = torch.load(tmp_path / "training.ckpt", weights_only=True)
@@ -60,7 +55,7 @@ def test_lightning_resumes_bit_for_bit(tmp_path):
 
 
 def test_accelerate_resumes_bit_for_bit(tmp_path):
-    train = example("accelerate_training").train
+    train = example("training_loops.accelerate_training").train
     whole, *made = train(tmp_path, epochs=range(3), planned_epochs=3)
     first, *_ = train(tmp_path, epochs=range(1), planned_epochs=3)
     resumed, *made_again = train(tmp_path, epochs=range(1, 3), planned_epochs=3, resume=True)
@@ -72,7 +67,7 @@ def test_accelerate_resumes_bit_for_bit(tmp_path):
 
 
 def test_a_users_ratings_are_predicted(tmp_path):
-    module = example("recommendation")
+    module = example("recommendation.matrix_factorisation")
     module.write_ratings(tmp_path / "ratings.csv", *module.generate_ratings(torch.Generator().manual_seed(1), 6000))
     error, error_of_mean, liked = module.train(tmp_path / "ratings.csv", steps=300)
     assert 0.4 < error < 0.9 * error_of_mean
@@ -82,7 +77,7 @@ def test_a_users_ratings_are_predicted(tmp_path):
 
 def test_a_density_of_ones_own_is_sampled():
     """By most of five seeds: each run is chaotic, and the effective sample size of its draws hangs on a few of them."""
-    runs = [example("density").train(steps=200, seed=seed) for seed in range(5)]
+    runs = [example("density.importance_sampling").train(steps=200, seed=seed) for seed in range(5)]
     before, after = (np.array(part) for part in zip(*runs, strict=True))
     assert before[:, 0].max() < 0.5
     assert 0.6 < np.median(after[:, 0]) <= after[:, 0].max() <= 1
@@ -93,7 +88,7 @@ SMALL_NAVIGATION = "navigation:steps=20,episodes=6,hidden=8"
 
 
 def test_meta_training_makes_policies_adapt():
-    maml, family = example("reinforcement_learning"), make_task(SMALL_NAVIGATION)
+    maml, family = example("reinforcement_learning.maml"), make_task(SMALL_NAVIGATION)
     learner = maml.fresh_learner(family, "sgd:lr=0.01", outer_steps=60, inner_steps=2, environments=6)
     first, rate = {name: value.clone() for name, value in learner.theta.items()}, learner.rule.log_lr.clone()
     before = maml.returns_after_steps(learner, most=2, environments=30)
@@ -106,7 +101,7 @@ def test_meta_training_makes_policies_adapt():
 
 
 def test_reinforcement_learning_from_the_command_line():
-    main = example("reinforcement_learning").main
+    main = example("reinforcement_learning.maml").main
     short = ["--task", SMALL_NAVIGATION, "--outer-steps", "1", "--inner-steps", "1", "--environments", "2"]
     done = CliRunner().invoke(main, short)
     assert done.exit_code == 0, done.output
@@ -117,7 +112,9 @@ def test_reinforcement_learning_from_the_command_line():
 
 
 def test_a_shipped_rule_trains_a_policy_in_gymnasiums_own_environment():
-    returns = example("gymnasium_policy").train("CartPole-v1", rule="default-1", updates=25, episodes=8, steps=60)
+    returns = example("reinforcement_learning.gymnasium_policy").train(
+        "CartPole-v1", rule="default-1", updates=25, episodes=8, steps=60
+    )
     assert len(returns) == 25
     assert sum(returns[-5:]) > 1.5 * sum(returns[:5])
 
@@ -143,7 +140,9 @@ def test_placeholder_images_of_ones_own(tmp_path):
             for number, picture in enumerate(pictures):
                 Image.fromarray((255 * picture).numpy().astype(np.uint8)).resize((60, 60)).save(place / f"{number}.png")
     options = ["--labelled", tmp_path / "labelled", "--new", tmp_path / "new", "--out", tmp_path / "found.csv"]
-    assert "trust in classifier" in run("placeholder_images", *options, "--outer-steps", 4, "--train-steps", 60)
+    assert "trust in classifier" in run(
+        "industry.placeholder_images", *options, "--outer-steps", 4, "--train-steps", 60
+    )
     with open(tmp_path / "found.csv", newline="") as text:
         found = {row["file"]: float(row["probability_placeholder"]) for row in csv.DictReader(text)}
     assert len(found) == 8
@@ -160,11 +159,11 @@ def test_fraud_of_ones_own(tmp_path):
     merchant = generate_merchant(1000, rows=400)
     wanted = np.argsort(-merchant.targets, kind="stable")
     known, new = np.r_[wanted[:4], wanted[-12:]], wanted[4:-12]
-    write_rows(tmp_path / "mine.csv", Merchant(merchant.rows[known], merchant.targets[known]))
-    write_rows(tmp_path / "new.csv", Merchant(merchant.rows[new], merchant.targets[new]), label=None)
+    write_rows(tmp_path / "mine.csv", LabelledRows(merchant.rows[known], merchant.targets[known]))
+    write_rows(tmp_path / "new.csv", LabelledRows(merchant.rows[new], merchant.targets[new]), label=None)
     files = {"--others": folder, "--labelled": tmp_path / "mine.csv", "--new": tmp_path / "new.csv"}
     options = [part for pair in files.items() for part in pair]
-    assert "accepted" in run("fraud", *options, "--out", tmp_path / "found.csv", "--outer-steps", 4)
+    assert "accepted" in run("industry.fraud", *options, "--out", tmp_path / "found.csv", "--outer-steps", 4)
     with open(tmp_path / "found.csv", newline="") as text:
         scores = [float(row["probability_fraud"]) for row in csv.DictReader(text)]
     assert len(scores) == len(new)

@@ -4,13 +4,8 @@ import numpy as np
 import torch
 from sklearn.metrics import average_precision_score
 
-from l2l_opt.few_shot.merchants import (
-    bottom_level_models,
-    encode,
-    generate_merchant,
-    predictions_of,
-    view_of_table,
-)
+from l2l_opt.few_shot.base_models.tables import fit_table_models, predictions_of_table
+from scripts.examples.industry.merchants import generate_merchant, view_of_table
 
 
 def test_a_merchant_is_fixed_by_its_number_and_world():
@@ -21,15 +16,10 @@ def test_a_merchant_is_fixed_by_its_number_and_world():
     assert 0.02 < one.targets.mean() < 0.1
 
 
-def test_units_do_not_matter():
-    rows = generate_merchant(0).rows
-    torch.testing.assert_close(encode(rows, rows), encode(1000 * rows + 7, 1000 * rows + 7), atol=1e-4, rtol=1e-4)
-
-
 def test_models_of_other_merchants_say_something_of_a_new_one():
-    models = bottom_level_models([generate_merchant(number) for number in range(3)])
+    models = fit_table_models([generate_merchant(number) for number in range(3)])
     merchant = generate_merchant(50)
-    task = predictions_of(merchant, models)
+    task = predictions_of_table(merchant, models)
     assert task.inputs.shape == (3000, 3 + 12 + 12)
     torch.testing.assert_close(task.inputs[:, 3:15].mean(0), torch.zeros(12), atol=0.1, rtol=0)
     figures = [average_precision_score(merchant.targets, task.inputs[:, place]) for place in range(3)]

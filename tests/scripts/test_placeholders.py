@@ -1,21 +1,18 @@
-"""Rendered placeholders, the models of them, and shops as tasks."""
+"""Rendered placeholders, models made from them, and shops as tasks."""
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from l2l_opt.few_shot.placeholder_models import (
-    CAPTIONS,
+from l2l_opt.few_shot.base_models.images import (
     NAMES,
     STATISTICS,
-    CaptionMatcher,
-    fit_placeholder_models,
-    statistics,
+    fit_image_models,
 )
-from l2l_opt.few_shot.placeholder_shops import generate_shop, other_shops, predictions_of_shop
-from l2l_opt.few_shot.placeholders import STYLES, as_in_a_shop, render_placeholder, render_placeholders
 from l2l_opt.tasks.images.datasets import load_fashion_subset
+from scripts.examples.industry.placeholders import STYLES, as_in_a_shop, render_placeholder, render_placeholders
+from scripts.examples.industry.shops import CAPTIONS, generate_shop, other_shops, predictions_of_shop
 
 OLD = list(STYLES)[:6]
 
@@ -40,28 +37,13 @@ def test_an_unknown_style_is_refused():
         render_placeholder("cubist", np.random.default_rng(0))
 
 
-def test_statistics_by_hand():
-    plain, halves = torch.full((28, 28), 0.5), torch.zeros(28, 28)
-    halves[:, 14:] = 1
-    entropy, levels, edges, mirror, upright, deviation, largest = range(len(STATISTICS))
-    found = statistics(torch.stack([plain, halves]))
-    assert found[0].tolist() == pytest.approx([0, 1, 0, 0, 0, 0, 1], abs=1e-6)
-    assert found[1, entropy].item() == pytest.approx(np.log(2))
-    assert found[1, levels] == 2
-    assert found[1, edges].item() == pytest.approx(1 / 27 / 2)
-    assert found[1, mirror] > 1.9
-    assert found[1, upright] == 0
-    assert found[1, deviation].item() == pytest.approx(0.5, abs=1e-3)
-    assert found[1, largest] == 0.5
-
-
 @pytest.fixture(scope="module")
 def models():
     random = np.random.default_rng(0)
     data = load_fashion_subset()
     pictures, _ = render_placeholders(OLD, 120, random)
     products = as_in_a_shop(data.train_images[:400], random)
-    return fit_placeholder_models(products, data.train_labels[:400], pictures, steps=60)
+    return fit_image_models(products, data.train_labels[:400], pictures, captions=CAPTIONS, steps=60)
 
 
 def test_models_know_new_pictures_of_styles_they_met(models):
@@ -81,12 +63,3 @@ def test_a_shop_is_a_task_whose_labelled_examples_are_of_known_styles(models):
     assert int(task.known.sum()) == 100 + 15
     (other,) = other_shops(models, load_fashion_subset().train_images[400:600], OLD, random, count=1, size=80)
     assert len(other.targets) == 100
-
-
-def test_a_caption_is_told_by_its_words():
-    matcher = CaptionMatcher()
-    assert matcher.bags.shape[0] == len(CAPTIONS)
-    assert matcher(torch.rand(3, 28, 28)).shape == (3, 10)
-    same = CaptionMatcher(["a red shoe", "shoe red a"])
-    scores = same(torch.rand(3, 28, 28))
-    torch.testing.assert_close(scores[:, 0], scores[:, 1])

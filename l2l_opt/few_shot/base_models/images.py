@@ -1,7 +1,7 @@
-"""Bottom-level models of "photo or placeholder?": each says in its own way how little a picture is of a product.
+"""Base models of pictures: each says in its own way how little a picture is like the usual ones.
 
-They are made from pictures of products, and placeholders of a few styles; what they say of other styles is for a
-top-level learner to weigh.
+They are made from usual pictures, and rare ones of a few kinds; what they say of other kinds is for a top-level learner
+to weigh.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,13 +26,6 @@ STATISTICS = (
     "contrast",
     "commonest grey",
 )
-
-CAPTIONS = (
-    *("a t-shirt top with short sleeves", "a pair of trousers", "a pullover with long sleeves", "a dress"),
-    *("a coat with long sleeves", "an open sandal shoe", "a shirt with buttons", "a sneaker sport shoe"),
-    *("a bag with a handle", "an ankle boot shoe"),
-)
-"""Of each class of Fashion-MNIST."""
 
 
 def statistics(images: Tensor) -> Tensor:
@@ -86,7 +79,7 @@ class CaptionMatcher(nn.Module):
     Source: arXiv 2103.00020, section 2.3, with a bag of words for a text encoder.
     """
 
-    def __init__(self, captions: Sequence[str] = CAPTIONS, *, width: int = 16):
+    def __init__(self, captions: Sequence[str], *, width: int = 16):
         super().__init__()
         words = sorted({word for caption in captions for word in caption.split()})
         bags = torch.tensor([[float(word in caption.split()) for word in words] for caption in captions])
@@ -107,7 +100,7 @@ def _centred(images: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PlaceholderModels:
+class ImageModels:
     """The four of ``NAMES``, fitted."""
 
     classifier: nn.Module
@@ -116,7 +109,7 @@ class PlaceholderModels:
     matcher: CaptionMatcher
 
     def scores(self, images: Tensor) -> Tensor:
-        """``[images, 4]``, higher for what is less like a product."""
+        """``[images, 4]``, higher for what is less like a usual picture."""
         flat = images.flatten(1).numpy()
         with torch.no_grad():
             outputs = self.classifier(_centred(images))
@@ -127,28 +120,30 @@ class PlaceholderModels:
         return torch.stack([outputs[:, 1] - outputs[:, 0], (error + 1e-5).log(), odds, -fit], dim=1)
 
 
-def fit_placeholder_models(
-    products: Tensor, labels: Tensor, placeholders: Tensor, *, steps: int = 300, seed: int = 0
-) -> PlaceholderModels:
-    """Make the bottom-level models.
+def fit_image_models(
+    usual: Tensor, labels: Tensor, rare: Tensor, *, captions: Sequence[str], steps: int = 300, seed: int = 0
+) -> ImageModels:
+    """Make the base models.
 
     Args:
-        products: ``[products, 28, 28]`` in 0 to 1.
-        labels: ``[products]``, classes that ``CAPTIONS`` describes.
-        placeholders: ``[placeholders, 28, 28]``, of the styles that they are to know.
+        usual: ``[usual, 28, 28]`` in 0 to 1.
+        labels: ``[usual]``, the class of each.
+        rare: ``[rare, 28, 28]``, of the kinds that they are to know.
+        captions: of each class of usual pictures, a few words.
         steps: updates of those that are trained by a rule.
         seed: of everything random.
 
-    The score of what is out of distribution is the error of a linear autoencoder: principal components of products.
+    The score of what is out of distribution is the error of a linear autoencoder, principal components of usual
+    pictures.
     """
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    images = torch.cat([products, placeholders])
-    targets = torch.cat([torch.zeros(len(products)), torch.ones(len(placeholders))]).long()
-    classifier, matcher = _convolutions(2), CaptionMatcher()
+    images = torch.cat([usual, rare])
+    targets = torch.cat([torch.zeros(len(usual)), torch.ones(len(rare))]).long()
+    classifier, matcher = _convolutions(2), CaptionMatcher(captions)
     inputs = _centred(images)
     cross_entropy = nn.functional.cross_entropy
     train(
@@ -160,13 +155,13 @@ def fit_placeholder_models(
     )
     train(
         matcher,
-        lambda rows: cross_entropy(matcher(products[rows]), labels[rows]),
-        len(products),
+        lambda rows: cross_entropy(matcher(usual[rows]), labels[rows]),
+        len(usual),
         steps=steps,
         seed=seed,
     )
-    components = PCA(40, random_state=seed).fit(products.flatten(1).numpy())
+    components = PCA(40, random_state=seed).fit(usual.flatten(1).numpy())
     of_statistics = make_pipeline(StandardScaler(), LogisticRegression()).fit(
         statistics(images).numpy(), targets.numpy()
     )
-    return PlaceholderModels(classifier, components, of_statistics, matcher)
+    return ImageModels(classifier, components, of_statistics, matcher)

@@ -1,7 +1,7 @@
 """Which rows are fraud? From 30 labelled rows of a merchant, many unlabelled ones, and models of other merchants.
 
-    python scripts/examples/fraud.py
-    python scripts/examples/fraud.py --others merchants --labelled mine.csv --label fraud --new new.csv --out out.csv
+    python -m scripts.examples.industry.fraud
+    python -m scripts.examples.industry.fraud --others merchants --labelled mine.csv --label fraud --new new.csv
 
 Needs no network. Without --labelled all merchants are generated. Tables of your own have columns of numbers alone, the
 same in all; `--others` is a folder of at least ten of them, wholly labelled by 0 and 1.
@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from l2l_opt.few_shot.base_models.tables import LabelledRows, fit_table_models, predictions_of_table
 from l2l_opt.few_shot.classifier.table import read_table
-from l2l_opt.few_shot.merchants import Merchant, bottom_level_models, generate_merchant, predictions_of
 from l2l_opt.few_shot.self_training import SelfTraining, meta_learn_self_training
 from l2l_opt.few_shot.stacking import Predictions, as_weights, draw_labelled
+from scripts.examples.industry.merchants import generate_merchant
 
 NUM_MODELS = 6
 
 
-def read_merchant(file: Path, label: str | None) -> Merchant:
+def read_merchant(file: Path, label: str | None) -> LabelledRows:
     """Rows of a CSV file; all targets 0 where there is no label."""
     table = read_table(file, label=label)
     for name, cells in table.columns.items():
@@ -32,13 +33,13 @@ def read_merchant(file: Path, label: str | None) -> Merchant:
     if label is not None and table.classes != ["0", "1"]:
         raise click.UsageError(f"labels must be 0 and 1, fraud; got {', '.join(table.classes)} in {file}, rename them")
     rows = np.array(list(table.columns.values()), dtype=float).T
-    return Merchant(rows, np.zeros(len(rows), dtype=int) if label is None else table.targets().numpy())
+    return LabelledRows(rows, np.zeros(len(rows), dtype=int) if label is None else table.targets().numpy())
 
 
-def learn_from_others(others: list[Merchant], size: int, *, outer_steps: int) -> tuple[list, SelfTraining]:
+def learn_from_others(others: list[LabelledRows], size: int, *, outer_steps: int) -> tuple[list, SelfTraining]:
     """Models of the first six merchants, and learners meta-learned on the rest, a quarter of them for validation."""
-    models = bottom_level_models(others[:NUM_MODELS])
-    tasks = [predictions_of(merchant, models) for merchant in others[NUM_MODELS:]]
+    models = fit_table_models(others[:NUM_MODELS])
+    tasks = [predictions_of_table(merchant, models) for merchant in others[NUM_MODELS:]]
     kept = max(len(tasks) // 4, 1)
     learners = meta_learn_self_training(
         tasks[kept:], tasks[:kept], num_models=NUM_MODELS, support=size, outer_steps=outer_steps
@@ -75,7 +76,7 @@ def main(
     if others is not None and labelled is not None and new is not None:
         mine, asked = read_merchant(labelled, label), read_merchant(new, None)
         known = torch.arange(len(mine.rows))
-        merchant = Merchant(np.concatenate([mine.rows, asked.rows]), np.concatenate([mine.targets, asked.targets]))
+        merchant = LabelledRows(np.concatenate([mine.rows, asked.rows]), np.concatenate([mine.targets, asked.targets]))
         all_others = [read_merchant(file, label) for file in sorted(others.glob("*.csv"))]
     else:
         merchant = generate_merchant(1000 + seed)
@@ -90,7 +91,7 @@ def main(
             f"there must be at least {NUM_MODELS + 4} other merchants; got {len(all_others)}, add some"
         )
     models, learners = learn_from_others(all_others, len(known), outer_steps=outer_steps)
-    task = predictions_of(merchant, models)
+    task = predictions_of_table(merchant, models)
     rest = torch.tensor([row for row in range(len(merchant.rows)) if row not in set(known.tolist())])
     inputs, targets, unlabelled = task.inputs[known], task.targets[known], task.inputs[rest]
     trained = learners.learn(inputs, targets, unlabelled)

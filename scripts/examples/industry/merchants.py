@@ -4,33 +4,14 @@ Columns that all merchants share tell fraud by patterns, of which each merchant 
 it too, but in a direction of the merchant's own, which no other merchant can know.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
-import torch
-from torch import Tensor
 
-from l2l_opt.few_shot.stacking import Predictions, standardised
+from l2l_opt.few_shot.base_models.tables import LabelledRows
 
 SHARED, LOCAL, PATTERNS = 8, 4, 6
 
 
-@dataclass(frozen=True)
-class Merchant:
-    """Rows of one task, each column in units of its own.
-
-    Attributes:
-        rows: ``[rows, columns]``.
-        targets: ``[rows]``, 1 for fraud.
-    """
-
-    rows: np.ndarray
-    targets: np.ndarray
-
-
-def generate_merchant(number: int, *, world: int = 0, rows: int = 3000) -> Merchant:
+def generate_merchant(number: int, *, world: int = 0, rows: int = 3000) -> LabelledRows:
     """A merchant: 12 columns, each shifted, stretched and perhaps bent, and 3 to 8 % fraud.
 
     Args:
@@ -53,14 +34,14 @@ def generate_merchant(number: int, *, world: int = 0, rows: int = 3000) -> Merch
     local[fraud] += direction * own.uniform(0.5, 1.5, size=(int(fraud.sum()), 1))
     columns = np.concatenate([shared, local], axis=1)
     bent = np.where(own.uniform(size=columns.shape[1]) < 0.3, np.sinh(columns / 2), columns)
-    return Merchant(
+    return LabelledRows(
         bent * own.lognormal(0, 1, columns.shape[1]) + own.normal(0, 3, columns.shape[1]), fraud.astype(int)
     )
 
 
 def view_of_table(
     rows: np.ndarray, targets: np.ndarray, number: int, *, size: int = 3000, hidden: int = 3, noise: float = 0.5
-) -> Merchant:
+) -> LabelledRows:
     """A task made of one table: some of its rows, some columns hidden, the others shifted, stretched and noisy.
 
     Args:
@@ -79,49 +60,4 @@ def view_of_table(
     columns = columns + noise * own.normal(size=columns.shape)
     columns[:, own.choice(columns.shape[1], hidden, replace=False)] = own.normal(size=(len(chosen), hidden))
     moved = columns * own.lognormal(0, 1, columns.shape[1]) + own.normal(0, 3, columns.shape[1])
-    return Merchant(moved, targets[chosen])
-
-
-def encode(rows: np.ndarray, unlabelled: np.ndarray) -> Tensor:
-    """Columns less their median over their spread by quartiles, then asinh, so that a merchant's units do not matter.
-
-    Returns:
-        ``[rows, columns]``, float32, in -4 to 4.
-    """
-    low, middle, high = np.quantile(unlabelled, [0.25, 0.5, 0.75], axis=0)
-    scaled = np.arcsinh((rows - middle) / np.maximum((high - low) / 1.35, 1e-9))
-    return torch.from_numpy(scaled).float().clamp(-4, 4)
-
-
-def bottom_level_models(merchants: Sequence[Merchant]) -> list[Any]:
-    """A model of each merchant whose rows are all labelled: gradient boosting on encoded columns."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
-    models = []
-    for merchant in merchants:
-        model = HistGradientBoostingClassifier(max_iter=60, max_leaf_nodes=8, learning_rate=0.1, random_state=0)
-        models.append(model.fit(encode(merchant.rows, merchant.rows).numpy(), merchant.targets))
-    return models
-
-
-def log_odds(model: Any, rows: Tensor) -> Tensor:
-    """Of the rare class, ``[rows]``."""
-    p = np.clip(model.predict_proba(rows.numpy())[:, 1], 1e-6, 1 - 1e-6)
-    return torch.from_numpy(np.log(p / (1 - p))).float()
-
-
-def predictions_of(merchant: Merchant, models: Sequence[Any], *, unlabelled: np.ndarray | None = None) -> Predictions:
-    """What the top-level learner sees of a merchant: every model's log-odds, every column, and how far out it lies.
-
-    Args:
-        merchant: whose rows.
-        models: of other merchants.
-        unlabelled: rows by which everything is standardised; the merchant's own where None.
-    """
-    pool = merchant.rows if unlabelled is None else unlabelled
-    inputs = []
-    for rows in (merchant.rows, pool):
-        columns = encode(rows, pool)
-        scores = torch.stack([log_odds(model, columns) for model in models], dim=1)
-        inputs.append(torch.cat([scores, columns, columns.abs()], dim=1))
-    return Predictions(standardised(*inputs), torch.from_numpy(merchant.targets).long())
+    return LabelledRows(moved, targets[chosen])

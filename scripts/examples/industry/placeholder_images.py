@@ -1,7 +1,7 @@
 """Which product pictures are "no image available" placeholders? From 30 labelled ones.
 
-    python scripts/examples/placeholder_images.py
-    python scripts/examples/placeholder_images.py --labelled shop --new unsorted --out predictions.csv
+    python -m scripts.examples.industry.placeholder_images
+    python -m scripts.examples.industry.placeholder_images --labelled shop --new unsorted --out predictions.csv
 
 Needs no network. Without --labelled the shop is generated: Fashion-MNIST products, placeholders of styles never met.
 A folder of your own holds `photo` and `placeholder`; its pictures are read as 28 x 28 grey values.
@@ -15,23 +15,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from l2l_opt.few_shot.base_models.images import NAMES, ImageModels, fit_image_models
 from l2l_opt.few_shot.classifier.image_folder import read_image_folder, read_images
-from l2l_opt.few_shot.placeholder_models import NAMES, PlaceholderModels, fit_placeholder_models
-from l2l_opt.few_shot.placeholder_shops import Shop, generate_shop, other_shops, predictions_of_shop
-from l2l_opt.few_shot.placeholders import STYLES, as_in_a_shop, render_placeholders
 from l2l_opt.few_shot.stacking import TopLevel, TrustEpisodes, as_weights, draw_labelled, meta_learn
 from l2l_opt.tasks.images.datasets import load_fashion_subset
+from scripts.examples.industry.placeholders import STYLES, as_in_a_shop, render_placeholders
+from scripts.examples.industry.shops import CAPTIONS, Shop, generate_shop, other_shops, predictions_of_shop
 
 MET, NEW = list(STYLES)[:14], list(STYLES)[14:]
 
 
-def prepare(size: int, *, outer_steps: int, train_steps: int, seed: int) -> tuple[PlaceholderModels, TopLevel]:
-    """Bottom-level models, and a top-level learner meta-learned on shops of other styles."""
+def prepare(size: int, *, outer_steps: int, train_steps: int, seed: int) -> tuple[ImageModels, TopLevel]:
+    """Base models, and a top-level learner meta-learned on shops of other styles."""
     random = np.random.default_rng(seed)
     data = load_fashion_subset()
     products = as_in_a_shop(data.train_images[:1200], random)
     pictures, _ = render_placeholders(MET[::2], 300, random)
-    models = fit_placeholder_models(products, data.train_labels[:1200], pictures, steps=train_steps, seed=seed)
+    models = fit_image_models(
+        products, data.train_labels[:1200], pictures, captions=CAPTIONS, steps=train_steps, seed=seed
+    )
     tasks = other_shops(models, data.train_images[1200:], MET[1::2], random)
     sources = [TrustEpisodes(part, support=size) for part in (tasks[:9], tasks[9:])]
     return models, meta_learn(*sources, num_models=len(NAMES), outer_steps=outer_steps, seed=seed)
@@ -56,7 +58,7 @@ def own_shop(labelled: Path, new: Path) -> tuple[Shop, list[str]]:
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="CSV file of predictions.")
 @click.option("--size", default=30, show_default=True, help="Labelled pictures of the generated shop.")
 @click.option("--outer-steps", default=100, show_default=True, help="Of meta-learning.")
-@click.option("--train-steps", default=200, show_default=True, help="Of the bottom-level models.")
+@click.option("--train-steps", default=200, show_default=True, help="Of the base models.")
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
 def main(
     labelled: Path | None, new: Path | None, out: Path | None, size: int, outer_steps: int, train_steps: int, seed: int

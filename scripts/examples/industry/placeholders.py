@@ -218,7 +218,7 @@ STYLES: dict[str, Callable[[_Canvas], None]] = {
         *(_framed_words, _clock),
     )
 }
-"""By name. The first 14 are for development, meta-training and bottom-level models, the others for reports."""
+"""By name. The first 14 are for development, meta-training and base models, the others for reports."""
 
 
 def render_placeholder(style: str, random: np.random.Generator) -> Tensor:

@@ -7,9 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l2l_opt.few_shot.placeholder_models import PlaceholderModels, statistics
-from l2l_opt.few_shot.placeholders import as_in_a_shop, render_placeholders
+from l2l_opt.few_shot.base_models.images import ImageModels, statistics
 from l2l_opt.few_shot.stacking import Predictions, standardised
+from scripts.examples.industry.placeholders import as_in_a_shop, render_placeholders
+
+CAPTIONS = (
+    *("a t-shirt top with short sleeves", "a pair of trousers", "a pullover with long sleeves", "a dress"),
+    *("a coat with long sleeves", "an open sandal shoe", "a shirt with buttons", "a sneaker sport shoe"),
+    *("a bag with a handle", "an ankle boot shoe"),
+)
+"""Of each class of Fashion-MNIST, whose pictures are the products."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ def generate_shop(products: Tensor, styles: Sequence[str], random: np.random.Gen
 
 
 def predictions_of_shop(
-    models: PlaceholderModels, shop: Shop, *, known: Sequence[str], unlabelled: Tensor | None = None
+    models: ImageModels, shop: Shop, *, known: Sequence[str], unlabelled: Tensor | None = None
 ) -> Predictions:
     """What the top-level learner sees of a shop: the score of every model, and every statistic.
 
@@ -59,7 +66,7 @@ def predictions_of_shop(
 
 
 def other_shops(
-    models: PlaceholderModels,
+    models: ImageModels,
     products: Tensor,
     styles: Sequence[str],
     random: np.random.Generator,

@@ -1,7 +1,9 @@
 """Two cases of industry: placeholder pictures and fraud, from 10, 30 and 100 labelled examples.
 
-    python scripts/measure_industry.py placeholder     # results/industry/placeholder.json
-    python scripts/measure_industry.py fraud           # results/industry/fraud.json; needs river, extra [industry]
+    python -m scripts.experiments.industry.measure_industry placeholder
+    python -m scripts.experiments.industry.measure_industry fraud           # needs river, extra [industry]
+
+Each writes results/industry/NAME.json.
 
 Worlds, merchants, styles and pictures are others than those that anything was developed on.
 """
@@ -12,9 +14,7 @@ from typing import Any
 
 import click
 import numpy as np
-import records
 import torch
-from measure_adapt import shuttle
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_curve
@@ -24,20 +24,16 @@ from sklearn.semi_supervised import SelfTrainingClassifier
 from torch import Tensor
 
 from l2l_opt.evaluation.statistics import mean_and_interval
-from l2l_opt.few_shot.merchants import (
-    Merchant,
-    bottom_level_models,
-    encode,
-    generate_merchant,
-    predictions_of,
-    view_of_table,
-)
-from l2l_opt.few_shot.placeholder_models import NAMES, PlaceholderModels, fit_placeholder_models, statistics
-from l2l_opt.few_shot.placeholder_shops import generate_shop, other_shops, predictions_of_shop
-from l2l_opt.few_shot.placeholders import STYLES, as_in_a_shop, render_placeholders
+from l2l_opt.few_shot.base_models.images import NAMES, ImageModels, fit_image_models, statistics
+from l2l_opt.few_shot.base_models.tables import LabelledRows, encode, fit_table_models, predictions_of_table
 from l2l_opt.few_shot.self_training import meta_learn_self_training
 from l2l_opt.few_shot.stacking import Predictions, TopLevel, TrustEpisodes, as_weights, draw_labelled, flip, meta_learn
 from l2l_opt.tasks.images.datasets import load_fashion_subset
+from scripts.examples.industry.merchants import generate_merchant, view_of_table
+from scripts.examples.industry.placeholders import STYLES, as_in_a_shop, render_placeholders
+from scripts.examples.industry.shops import CAPTIONS, generate_shop, other_shops, predictions_of_shop
+from scripts.experiments import records
+from scripts.experiments.few_shot.measure_adapt import shuttle
 
 SIZES = (10, 30, 100)
 Figures = dict[str, dict[str, float]]
@@ -129,17 +125,17 @@ def placeholder(seeds: int, out: Path) -> None:
 
 
 SEEDS_A_PREPARATION = 10
-"""Seeds that share bottom-level models and meta-learning; styles, pictures and labels are each seed's own."""
+"""Seeds that share base models and meta-learning; styles, pictures and labels are each seed's own."""
 
 
-def _prepare(seed: int) -> tuple[PlaceholderModels, dict[int, TopLevel]]:
-    """Bottom-level models of seven styles, and a top-level learner of seven others for each number of examples."""
+def _prepare(seed: int) -> tuple[ImageModels, dict[int, TopLevel]]:
+    """Base models of seven styles, and a top-level learner of seven others for each number of examples."""
     random = np.random.default_rng([1, seed])
     styles = random.permutation(list(STYLES)[:14]).tolist()
     data = load_fashion_subset()
     products = as_in_a_shop(data.train_images[:1200], random)
     pictures = render_placeholders(styles[:7], 300, random)[0]
-    models = fit_placeholder_models(products, data.train_labels[:1200], pictures, steps=200, seed=seed)
+    models = fit_image_models(products, data.train_labels[:1200], pictures, captions=CAPTIONS, steps=200, seed=seed)
     tasks = other_shops(models, data.train_images[1200:], styles[7:], random)
     tops = {}
     for size in SIZES:
@@ -148,7 +144,7 @@ def _prepare(seed: int) -> tuple[PlaceholderModels, dict[int, TopLevel]]:
     return models, tops
 
 
-def _placeholder_seed(seed: int, models: PlaceholderModels, tops: dict[int, TopLevel]) -> dict[int, Figures]:
+def _placeholder_seed(seed: int, models: ImageModels, tops: dict[int, TopLevel]) -> dict[int, Figures]:
     random = np.random.default_rng([2, seed])
     styles = random.permutation(list(STYLES)[14:]).tolist()[:6]
     known = styles[:3]
@@ -199,8 +195,8 @@ def fraud(seeds: int, flipped: float, out: Path) -> None:
     """Fraud at new merchants; each seed is one."""
     prepared = {}
     for name, merchants in {"generated": generated, "shuttle": of_shuttle()}.items():
-        models = bottom_level_models([merchants(number, 0) for number in range(6)])
-        tasks = [predictions_of(merchants(number, 1), models) for number in range(100, 124)]
+        models = fit_table_models([merchants(number, 0) for number in range(6)])
+        tasks = [predictions_of_table(merchants(number, 1), models) for number in range(100, 124)]
         prepared[name] = (merchants, models, tasks)
     rows = []
     for size in SIZES:
@@ -216,30 +212,32 @@ def fraud(seeds: int, flipped: float, out: Path) -> None:
             records.write(out / "fraud.json", {"rows": rows})
 
 
-def generated(number: int, _: int) -> Merchant:
+def generated(number: int, _: int) -> LabelledRows:
     """Of a world that nothing was developed in."""
     return generate_merchant(number, world=1)
 
 
-def of_shuttle() -> Callable[[int, int], Merchant]:
-    """Views of Shuttle: bottom-level models, meta-learning and reports are made of different rows."""
+def of_shuttle() -> Callable[[int, int], LabelledRows]:
+    """Views of Shuttle: base models, meta-learning and reports are made of different rows."""
     rows, targets = shuttle()
     order = np.random.default_rng(0).permutation(len(rows))
 
-    def view(number: int, part: int) -> Merchant:
+    def view(number: int, part: int) -> LabelledRows:
         own = order[part::3]
         return view_of_table(rows[own], targets[own], number)
 
     return view
 
 
-def _fraud_seed(merchant: Merchant, models: list[Any], learners: Any, size: int, wrong: float, seed: int) -> Figures:
+def _fraud_seed(
+    merchant: LabelledRows, models: list[Any], learners: Any, size: int, wrong: float, seed: int
+) -> Figures:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.from_numpy(merchant.targets).long()
     labelled = draw_labelled(Predictions(torch.empty(0), labels), size, generator)
     others = others_than(len(merchant.targets), labelled, generator)
     pool, judged = others[:1000], others[1000:]
-    task = predictions_of(merchant, models, unlabelled=merchant.rows[pool.numpy()])
+    task = predictions_of_table(merchant, models, unlabelled=merchant.rows[pool.numpy()])
     targets = flip(task.targets[labelled], wrong, generator)
     inputs, unlabelled, asked = task.inputs[labelled], task.inputs[pool], task.inputs[judged]
     trained = {
