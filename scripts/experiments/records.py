@@ -13,13 +13,14 @@ import torch
 
 import l2l_opt
 
-RESULTS = Path(__file__).parent.parent / "results"
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "results"
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
     """Write a measurement as JSON beside where it comes from."""
     record = {
-        "command": shlex.join(["python", f"scripts/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", _module(), *sys.argv[1:]]),
         "versions": {"l2l_opt": l2l_opt.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "machine": {"cpus": os.cpu_count(), "processor": _processor(), "threads": torch.get_num_threads()},
         **content,
@@ -31,6 +32,12 @@ def write(path: Path, content: dict[str, Any]) -> None:
 def numbers(values: list[float | None]) -> list[float]:
     """What a results file has of numbers, null where one was not finite."""
     return [math.inf if value is None else value for value in values]
+
+
+def _module() -> str:
+    """What runs, as one types it behind ``python -m``; under pytest it has no name of its own."""
+    spec = sys.modules["__main__"].__spec__
+    return spec.name if spec else Path(sys.argv[0]).stem
 
 
 def _processor() -> str:

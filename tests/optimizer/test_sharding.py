@@ -11,7 +11,8 @@ import torch
 from l2l_opt import LearnedOptimizer
 from l2l_opt.rules import make_rule
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "sharded_training.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = "scripts.experiments.optimizer.sharded_training"
 RULES = ["default-1", "compact", "composed", "scale-free"]
 SPOILT = ["default-1", "compact", "scale-free"]
 CHECKPOINTED = {"compact": {}, "scale-free": {}, "lstm:hidden_size=3": {"state_dtype": "bfloat16", "guard": "fallback"}}
@@ -46,9 +47,8 @@ def runs(tmp_path_factory):
         job(f"{rule} on one", kind="alone", steps=0, load=two, save=one, **shared)
         job(f"{rule} back", kind="fsdp", steps=2, load=one, **shared)
     (folder / "jobs.json").write_text(json.dumps({"ranks": 2, "jobs": jobs}))
-    done = subprocess.run(
-        [sys.executable, SCRIPT, folder / "jobs.json"], capture_output=True, text=True, check=False, timeout=300
-    )
+    command = [sys.executable, "-m", SCRIPT, folder / "jobs.json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return lambda name: torch.load(folder / f"{name}.pt", weights_only=True)
 

@@ -1,6 +1,5 @@
 """Scripts whose output is kept in the repository."""
 
-import importlib
 import json
 import subprocess
 import sys
@@ -11,32 +10,37 @@ import numpy as np
 import pytest
 
 from l2l_opt import load_rule
+from scripts.experiments.benchmarks import scale
+from scripts.experiments.default import ship_rule
+from scripts.experiments.few_shot import page as few_shot
+from scripts.experiments.paper import figures, recipes, reproduce_paper
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-
-
-@pytest.fixture
-def load_script(monkeypatch):
-    """A script as a module, able to import the scripts beside it."""
-    monkeypatch.syspath_prepend(SCRIPTS)
-    return importlib.import_module
+ROOT = Path(__file__).parents[2]
 
 
-def test_the_page_on_scale_is_what_its_script_writes_from_the_measurements(load_script):
-    scale = load_script("scale")
-    assert scale.PAGE.read_text() == scale.page(), "python scripts/scale.py writes it anew"
+def start(name, *arguments):
+    """A script of scripts/experiments as one types it."""
+    command = [sys.executable, "-m", f"scripts.experiments.{name}", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_the_page_on_few_examples_is_what_its_script_writes_from_the_results(load_script):
-    script = load_script("few_shot_page")
-    assert script.PAGE.read_text() == script.page(), "python scripts/few_shot_page.py writes it anew"
+def run_script(name, *arguments):
+    done = start(name, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_page_on_scale_is_what_its_script_writes_from_the_measurements():
+    assert scale.PAGE.read_text() == scale.page(), "python -m scripts.experiments.benchmarks.scale writes it anew"
+
+
+def test_the_page_on_few_examples_is_what_its_script_writes_from_the_results():
+    assert few_shot.PAGE.read_text() == few_shot.page(), "python -m scripts.experiments.few_shot.page writes it anew"
 
 
 def test_the_papers_quadratics_come_out_again_from_what_is_committed(tmp_path):
     """The first 30 steps as they are, then what the page claims: rounding grows a hundredfold and more in ten steps."""
-    command = [sys.executable, SCRIPTS / "reproduce_paper.py", "--figure", "quadratics", "--artefacts"]
-    subprocess.run([*command, "--out", tmp_path], check=True, capture_output=True, text=True)
-    folders = [folder / "quadratics" for folder in (SCRIPTS.parent / "results" / "paper", tmp_path)]
+    run_script("paper.reproduce_paper", "--figure", "quadratics", "--artefacts", "--out", tmp_path)
+    folders = [folder / "quadratics" for folder in (reproduce_paper.RESULTS, tmp_path)]
     committed, again = (json.loads((folder / "evaluation.json").read_text())["results"] for folder in folders)
     assert [row["optimizer"] for row in again] == [row["optimizer"] for row in committed]
     assert again[0]["optimizer"] == "learned"
@@ -51,30 +55,27 @@ def test_the_papers_quadratics_come_out_again_from_what_is_committed(tmp_path):
     assert (tmp_path / "quadratics" / "curves.svg").stat().st_size > 10_000
 
 
-def test_the_page_on_the_papers_figures_is_what_its_script_writes_from_the_results(load_script):
-    script = load_script("reproduce_paper")
-    page = script.paper_report.page(script.RESULTS, script.all_artefacts(), script.FIGURES)
-    assert (script.RESULTS / "README.md").read_text() == page
+def test_the_page_on_the_papers_figures_is_what_its_script_writes_from_the_results():
+    page = figures.page(reproduce_paper.RESULTS, reproduce_paper.all_artefacts(), recipes.FIGURES)
+    assert (reproduce_paper.RESULTS / "README.md").read_text() == page
 
 
-def test_every_artefact_of_a_figure_is_committed_with_the_command_that_makes_it(load_script):
-    script = load_script("reproduce_paper")
-    for name, figure in script.FIGURES.items():
+def test_every_artefact_of_a_figure_is_committed_with_the_command_that_makes_it():
+    for name, figure in recipes.FIGURES.items():
         for artefact in figure.artefacts:
-            assert script.artefact(artefact).exists(), (name, artefact)
-            if artefact in script.ELSEWHERE:
+            assert reproduce_paper.artefact(artefact).exists(), (name, artefact)
+            if artefact in recipes.ELSEWHERE:
                 continue
-            command = load_rule(script.artefact(artefact)).card["provenance"]["command"]
-            for option in script.META_TRAINING[artefact].options.split(" --"):
+            command = load_rule(reproduce_paper.artefact(artefact)).card["provenance"]["command"]
+            for option in recipes.META_TRAINING[artefact].options.split(" --"):
                 assert option.removeprefix("--").strip("'\"") in command.replace("'", ""), (artefact, option)
 
 
-def test_losses_run_again_replace_those_read_and_the_others_stay(load_script):
-    script = load_script("reproduce_paper")
-    results = script.paper_report.read(script.RESULTS / "quadratics")
+def test_losses_run_again_replace_those_read_and_the_others_stay():
+    results = figures.read(reproduce_paper.RESULTS / "quadratics")
     stored = results[0]
     again = replace(stored, final_losses=[1.0, 2.0], curves=stored.curves[:, :2] + 1)
-    merged = script.completed(again, stored)
+    merged = reproduce_paper.completed(again, stored)
     assert merged.final_losses == [1.0, 2.0, *stored.final_losses[2:]]
     assert merged.mean == pytest.approx(sum(merged.final_losses) / len(merged.final_losses))
     assert merged.interval[0] < merged.mean < merged.interval[1]
@@ -84,9 +85,7 @@ def test_losses_run_again_replace_those_read_and_the_others_stay(load_script):
 
 
 def test_damaged_files_and_state_dicts_are_refused_or_load_as_they_are(tmp_path):
-    command = [sys.executable, SCRIPTS / "fuzz_files.py", "--cases", "200", "--seed", "1"]
-    result = subprocess.run([*command, "--out", tmp_path / "fuzz.json"], capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    run_script("optimizer.fuzz_files", "--cases", 200, "--seed", 1, "--out", tmp_path / "fuzz.json")
     content = json.loads((tmp_path / "fuzz.json").read_text())
     for kind in ("artefacts", "checkpoints", "state_dicts"):
         outcomes = content[kind]["outcomes"].values()
@@ -111,19 +110,12 @@ def small_default(tmp_path_factory):
     return folder
 
 
-def run_script(name, *arguments):
-    command = [sys.executable, SCRIPTS / f"{name}.py", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_the_default_rule_is_measured_outside_its_comfort(small_default, tmp_path):
     rule = small_default / "second" / "rule.safetensors"
     common = ["--rule", rule, "--suite", small_default / "suite.txt", "--seeds", 1, "--out", tmp_path]
-    run_script("measure_default", "planned", *common, "--horizon", 20)
-    run_script("measure_default", "scales", *common, "--horizon", 20)
-    run_script("measure_default", "long", *common, "--horizon", 30, "--longest", 40)
+    run_script("default.measure_default", "planned", *common, "--horizon", 20)
+    run_script("default.measure_default", "scales", *common, "--horizon", 20)
+    run_script("default.measure_default", "long", *common, "--horizon", 30, "--longest", 40)
     planned, scales, long = (
         json.loads(next(tmp_path.glob(f"{name}-*.json")).read_text()) for name in ("planned", "scales", "long")
     )
@@ -143,12 +135,12 @@ def test_a_rule_is_judged_again_beside_baselines_that_ran_before(small_default, 
     subprocess.run(command, check=True, capture_output=True)
     earlier = tmp_path / "then" / "evaluation.json"
     again = ["--rule", rule, "--cache", tmp_path / "cache", "--out", tmp_path / "now"]
-    run_script("judge_again", tmp_path / "then", *again)
+    run_script("default.judge_again", tmp_path / "then", *again)
     then, now = (json.loads(path.read_text()) for path in (earlier, tmp_path / "now" / "evaluation.json"))
     assert {key: now[key] for key in ("summary", "results", "suite")} == {
         key: then[key] for key in ("summary", "results", "suite")
     }
-    run_script("measure_default", "against", earlier, "--rule", rule, "--horizon", 12, "--out", tmp_path)
+    run_script("default.measure_default", "against", earlier, "--rule", rule, "--horizon", 12, "--out", tmp_path)
     against = json.loads((tmp_path / "against-12.json").read_text())
     assert against["at_or_below"]["learned"] == [2, 2]
     learned = [row["final_losses"] for row in then["results"] if row["optimizer"] == "learned"]
@@ -156,8 +148,7 @@ def test_a_rule_is_judged_again_beside_baselines_that_ran_before(small_default, 
 
     then["results"][1]["final_losses"][0] += 1e-3
     earlier.write_text(json.dumps(then))
-    command = [sys.executable, SCRIPTS / "judge_again.py", tmp_path / "then", *again]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    done = start("default.judge_again", tmp_path / "then", *again)
     assert done.returncode == 1
     assert "adamw must end where it did" in done.stderr
 
@@ -165,7 +156,8 @@ def test_a_rule_is_judged_again_beside_baselines_that_ran_before(small_default, 
 def test_parts_of_the_default_rule_are_taken_out(small_default, tmp_path):
     rule = small_default / "second" / "rule.safetensors"
     suite = small_default / "suite.txt"
-    run_script("ablate_default", "--rule", rule, "--suite", suite, "--seeds", 1, "--horizon", 20, "--out", tmp_path)
+    options = ["--rule", rule, "--suite", suite, "--seeds", 1, "--horizon", 20, "--out", tmp_path]
+    run_script("default.ablate_default", *options)
     rows = {row["rule"]: row for row in json.loads((tmp_path / "ablation.json").read_text())["rows"]}
     assert rows["all of it"]["ratio"] == 1
     assert rows["without whitening"]["losses"] != rows["all of it"]["losses"]
@@ -174,7 +166,7 @@ def test_parts_of_the_default_rule_are_taken_out(small_default, tmp_path):
 
 def test_quality_is_drawn_against_meta_training_time(small_default, tmp_path):
     runs = [small_default / name for name in ("first", "second")]
-    run_script("meta_training_curve", *runs, "--out", tmp_path)
+    run_script("default.meta_training_curve", *runs, "--out", tmp_path)
     curves = json.loads((tmp_path / "meta-training.json").read_text())["curves"]
     for curve, run in zip(curves, runs, strict=True):
         about = json.loads((run / "run.json").read_text())
@@ -185,16 +177,15 @@ def test_quality_is_drawn_against_meta_training_time(small_default, tmp_path):
     assert (tmp_path / "meta-training.png").stat().st_size > 5_000
 
 
-def test_a_shipped_rules_card_tells_all_its_stages(small_default, load_script, monkeypatch, tmp_path):
-    script = load_script("ship_rule")
-    stages = script.stages_of(small_default / "second")
+def test_a_shipped_rules_card_tells_all_its_stages(small_default, monkeypatch, tmp_path):
+    stages = ship_rule.stages_of(small_default / "second")
     assert len(stages) == 2
     assert "scale-free:hidden_size=2,tensor_size=2" in stages[0]["command"]
     assert "runs/default/first/rule.safetensors" in stages[1]["command"]
     assert str(small_default) not in json.dumps(stages)
-    monkeypatch.setattr(script, "FOLDER", tmp_path)
-    monkeypatch.setattr(script.records, "RESULTS", tmp_path)
-    script.main.callback(small_default / "second", "small-1", None, "one option", ())
+    monkeypatch.setattr(ship_rule, "FOLDER", tmp_path)
+    monkeypatch.setattr(ship_rule.records, "RESULTS", tmp_path)
+    ship_rule.main.callback(small_default / "second", "small-1", None, "one option", ())
     card = load_rule(tmp_path / "small-1.safetensors").card
     assert card["provenance"]["stages"] == stages
     assert card["since_meta_training"] == "one option"
@@ -205,8 +196,8 @@ def test_a_shipped_rules_card_tells_all_its_stages(small_default, load_script, m
     summary = {"horizon": 500, "wins": {"adamw": {"wins": 1, "tasks": 2}}, "ratio": {"adamw": ratio}}
     summary |= {key: {"interquartile_mean": 2.0} for key in ("speed_up_steps", "speed_up_seconds")}
     evaluation.write_text(json.dumps({"summary": [summary]}))
-    monkeypatch.setattr(script, "load_rule", lambda name: load_rule(tmp_path / f"{name}.safetensors"))
-    script.main.callback(None, "small-1", evaluation, "another", ("growth=3",))
+    monkeypatch.setattr(ship_rule, "load_rule", lambda name: load_rule(tmp_path / f"{name}.safetensors"))
+    ship_rule.main.callback(None, "small-1", evaluation, "another", ("growth=3",))
     later = load_rule(tmp_path / "small-1.safetensors").card
     assert (later["digest"], later["provenance"]) == (card["digest"], card["provenance"])
     assert later["rule"]["config"] == card["rule"]["config"] | {"growth": 3.0}
@@ -216,10 +207,11 @@ def test_a_shipped_rules_card_tells_all_its_stages(small_default, load_script, m
 
 def test_other_tasks_are_measured(tmp_path):
     common = ["--horizon", 12, "--seeds", 2, "--tuning-seeds", 1, "--out", tmp_path]
-    run_script("measure_other_tasks", "recommendation", *common, "--ratings", 3000)
-    run_script("measure_other_tasks", "density", *common, "--task", "flow-sampler:couplings=2,hidden=4,batch_size=16")
+    script, flow = "other_tasks.measure_other_tasks", "flow-sampler:couplings=2,hidden=4,batch_size=16"
+    run_script(script, "recommendation", *common, "--ratings", 3000)
+    run_script(script, "density", *common, "--task", flow)
     ratings, density = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("recommendation", "density"))
-    assert ratings["command"].startswith("python scripts/measure_other_tasks.py recommendation --horizon 12")
+    assert ratings["command"].startswith(f"python -m scripts.experiments.{script} recommendation --horizon 12")
     assert [row["task"] for row in ratings["results"][::2]] == [
         "recommendation",
         "recommendation:file=./ratings.csv,batch_size=512",
@@ -233,7 +225,7 @@ def test_other_tasks_are_measured(tmp_path):
             assert difference["mean"] != 0
     for row in density["results"]:
         assert 0 < row["effective_sample_size"]["mean"] < 1
-    run_script("measure_other_tasks", "bounds", *common)
+    run_script(script, "bounds", *common)
     for row in json.loads((tmp_path / "bounds.json").read_text())["rows"]:
         assert len(row["final_losses"]) == 4
         assert row["final_losses"]["as shipped"] != row["final_losses"]["caution 0"]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map
 
-from l2l_opt.evaluation.gymnasium_play import cartpole_returns
 from l2l_opt.tasks import make_task
+from scripts.examples.reinforcement_learning.gymnasium_play import cartpole_returns
 
 
 def policies(family, count):

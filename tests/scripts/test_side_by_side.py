@@ -1,25 +1,15 @@
 """Runs of MAML side by side know nothing of each other, and learn."""
 
-import importlib.util
-from pathlib import Path
-
 import torch
 
 from l2l_opt.tasks import make_task
+from scripts.experiments.reinforcement_learning import side_by_side
 
 TASK = "navigation:steps=10,episodes=4,hidden=8"
 
 
-def script():
-    path = Path(__file__).parents[2] / "scripts" / "side_by_side.py"
-    spec = importlib.util.spec_from_file_location("side_by_side", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_a_run_is_the_same_alone_and_beside_another():
-    side_by_side, family = script(), make_task(TASK, dtype=torch.float64)
+    family = make_task(TASK, dtype=torch.float64)
     thetas = []
     for runs in (1, 2):
         learner = side_by_side.fresh_learner("rnnprop:hidden_size=4", family, runs=runs)
@@ -34,7 +24,7 @@ def test_a_run_is_the_same_alone_and_beside_another():
 
 
 def test_without_inner_steps_one_policy_is_trained_and_no_rule():
-    side_by_side, family = script(), make_task(TASK)
+    family = make_task(TASK)
     learner = side_by_side.fresh_learner("sgd:lr=0.1", family, runs=2)
     first, rate = learner.theta["network.0.weight"].clone(), learner.phi["log_lr"].clone()
     for returns in side_by_side.meta_train(learner, family, outer_steps=2, inner_steps=0, environments=2):

@@ -1,6 +1,6 @@
 """Importance sampling of a density of one's own: a normalising flow fitted under LearnedOptimizer, nothing tuned.
 
-    python scripts/examples/density.py
+    python -m scripts.examples.density.importance_sampling
 
 Needs no network. The density is a banana in the plane, known but for a constant; printed are the effective sample size
 and the estimate of its integral, beside the true one.

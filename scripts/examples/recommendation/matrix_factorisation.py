@@ -1,7 +1,7 @@
 """Recommendation from a CSV file of user,item,rating: matrix factorisation under LearnedOptimizer, nothing tuned.
 
-    python scripts/examples/recommendation.py               # with ratings that are generated
-    python scripts/examples/recommendation.py ratings.csv   # with your own
+    python -m scripts.examples.recommendation.matrix_factorisation               # with ratings that are generated
+    python -m scripts.examples.recommendation.matrix_factorisation ratings.csv   # with your own
 
 Needs no network. Prints the test error beside that of always predicting the mean, and what to recommend to one user.
 """

@@ -1,7 +1,7 @@
 """A policy trained in gymnasium's own environment by LearnedOptimizer, where torch.optim.Adam could stand.
 
-    python scripts/examples/gymnasium_policy.py
-    python scripts/examples/gymnasium_policy.py --environment Acrobot-v1 --steps 500 --rule default-2
+    python -m scripts.examples.reinforcement_learning.gymnasium_policy
+    python -m scripts.examples.reinforcement_learning.gymnasium_policy --environment Acrobot-v1 --steps 500
 
 Needs the extra [rl] and no network. Environments of real observations and a choice of actions.
 """

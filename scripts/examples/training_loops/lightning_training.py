@@ -1,6 +1,6 @@
 """LearnedOptimizer in a Lightning Trainer: a digits classifier, stopped half-way and resumed from its checkpoint.
 
-    python scripts/examples/lightning_training.py
+    python -m scripts.examples.training_loops.lightning_training
 
 Needs the extra [dev] and no network. The resumed run ends in the same weights, bit for bit, as one that never stopped.
 """

@@ -1,7 +1,7 @@
 """The rule's step and the unroll timed beside others' on the same work; writes results/benchmarks/NAME.json and plots.
 
-    python scripts/benchmark.py all          # what follows, one after the other
-    python scripts/benchmark.py drop-in | meta-training | memory | sizes | hidden | threads | plots
+    python -m scripts.experiments.benchmarks.benchmark all     # one after the other:
+    python -m scripts.experiments.benchmarks.benchmark drop-in   # meta-training, memory, sizes, hidden, threads, plots
 
 Peers take turns in one process, which is bound to as many cores as it has threads; medians of at least 7 rounds.
 Before any is timed, results are compared: the same parameters after 3 steps, the same losses and meta-gradients.
@@ -30,7 +30,6 @@ if __name__ == "__main__":
     os.sched_setaffinity(0, set(sorted(CORES)[:THREADS]))
 
 import numpy as np
-import records
 import torch
 from torch import Tensor
 
@@ -39,6 +38,7 @@ from l2l_opt.inner_loop.unroll import InnerState, unroll
 from l2l_opt.kernels import native
 from l2l_opt.rules import make_rule
 from l2l_opt.rules.base import UpdateRule
+from scripts.experiments import records
 
 FOLDER = records.RESULTS / "benchmarks"
 WIDTHS = (784, 20, 10)
@@ -124,7 +124,7 @@ def agree(name: str, found: Any, expected: Any, *, within: float) -> None:
 @click.option("--parameters", default=1_070_000)
 def drop_in(rounds: int, parameters: int) -> None:
     """A step of the LSTM 2x20 on a model of 1.07 million parameters."""
-    import peers
+    from scripts.experiments.benchmarks import peers
 
     torch.manual_seed(0)
     params = model(parameters)
@@ -187,7 +187,7 @@ def our_meta_gradient(rule: UpdateRule, students: int) -> Callable[[], tuple[flo
 
 
 def naive_meta_gradient(rule: Any, students: int) -> Callable[[], tuple[float, list[np.ndarray]]]:
-    import peers
+    from scripts.experiments.benchmarks import peers
 
     params, images, labels = problem(students)
 
@@ -203,7 +203,8 @@ def naive_meta_gradient(rule: Any, students: int) -> Callable[[], tuple[float, l
 
 def jax_meta_gradient(rule: Any, students: int, *, strongest: bool) -> Callable[[], tuple[Any, list[Any]]]:
     import jax.numpy as jnp
-    import peers
+
+    from scripts.experiments.benchmarks import peers
 
     params, images, labels = problem(students)
     own = slice(None) if students > 1 else 0
@@ -260,7 +261,7 @@ def memory(peer: str | None) -> None:
     rows = []
     for name in PEERS:
         environment = {**os.environ, "BENCHMARK_THREADS": "1"}
-        command = [sys.executable, __file__, "memory", name]
+        command = [sys.executable, "-m", __spec__.name, "memory", name]
         found = [
             float(
                 subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()[-1]
@@ -299,7 +300,7 @@ def sizes(rounds: int, counts: tuple[int, ...]) -> None:
 @click.option("--rounds", default=7)
 def hidden(rounds: int) -> None:
     """The drop-in step over hidden sizes of one and two layers, beside JAX's strongest, on 200,000 parameters."""
-    import peers
+    from scripts.experiments.benchmarks import peers
 
     rows = []
     for layers in (1, 2):
@@ -384,9 +385,9 @@ def everything() -> None:
     }.items():
         for name in names:
             environment = {**os.environ, "BENCHMARK_THREADS": str(number)}
-            subprocess.run([sys.executable, __file__, name], env=environment, check=True)
+            subprocess.run([sys.executable, "-m", __spec__.name, name], env=environment, check=True)
     for name in ("threads", "plots"):
-        subprocess.run([sys.executable, __file__, name], check=True)
+        subprocess.run([sys.executable, "-m", __spec__.name, name], check=True)
 
 
 def _suffix() -> str:

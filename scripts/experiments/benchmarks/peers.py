@@ -1,4 +1,4 @@
-"""The same work as others would write it: a coordinatewise LSTM in PyTorch and in JAX, for scripts/benchmark.py.
+"""The same work as others would write it: a coordinatewise LSTM in PyTorch and in JAX, for benchmark.py.
 
 Every peer computes what the rule ``lstm`` computes, with its weights. Layouts: ``[N, features]`` as users write it,
 ``[features, N]`` where speed comes first.

@@ -1,6 +1,6 @@
-"""Writes docs/scale.md (text: scripts/scale.md): what a learned rule costs at any size, from measured constants.
+"""Writes docs/scale.md (text: scale.md here): what a learned rule costs at any size, from measured constants.
 
-python scripts/scale.py
+python -m scripts.experiments.benchmarks.scale
 """
 
 import json
@@ -12,10 +12,10 @@ import torch
 
 from l2l_opt.rules import make_rule
 from l2l_opt.rules.base import UpdateRule
+from scripts.experiments import records
 
-ROOT = Path(__file__).parent.parent
-TEMPLATE = ROOT / "scripts" / "scale.md"
-PAGE = ROOT / "docs" / "scale.md"
+TEMPLATE = Path(__file__).with_suffix(".md")
+PAGE = records.ROOT / "docs" / "scale.md"
 RULES = {"lstm": "`lstm` 2x20", "rnnprop": "`rnnprop` 2x20", "compact": "`compact`"}
 ADAM = {"state": 8, "operations": 14}
 """Bytes of two moments; additions, products and a root and a quotient of the textbook step, counted once each."""
@@ -176,7 +176,7 @@ def billions(count: float) -> str:
 
 
 def read(name: str) -> dict[str, Any]:
-    return json.loads((ROOT / "results" / f"{name}.json").read_text())
+    return json.loads((records.RESULTS / f"{name}.json").read_text())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What each part of the default rule buys: its final losses on validation tasks with one part taken out at a time.
 
-    python scripts/ablate_default.py --rule default-2
-    python scripts/ablate_default.py --rule default-2 --retrained runs/no-lstm/rule.safetensors
+    python -m scripts.experiments.default.ablate_default --rule default-2
+    python -m scripts.experiments.default.ablate_default --rule default-2 --retrained runs/no-lstm/rule.safetensors
 
 Parts are taken out of the meta-trained rule by its weights, without meta-training anew; rules that were meta-trained
 without a part may be named beside it. Writes results/default/ablation.json.
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import click
 import numpy as np
-import records
 import torch
 
 from l2l_opt import load_rule
@@ -22,6 +21,7 @@ from l2l_opt.evaluation.suites import load_suite
 from l2l_opt.rules import UpdateRule
 from l2l_opt.rules.scale_free.rule import BRIEF, NUM_OUTPUTS, ScaleFreeRule
 from l2l_opt.tasks.mixture import make_tasks
+from scripts.experiments import records
 
 FLOOR = 1e-6
 """Of the first loss: what lies below counts as that."""

@@ -1,6 +1,6 @@
 """Judge a rule whose code has changed: it and AdamW run anew, other baselines keep the runs of an earlier evaluation.
 
-    python scripts/judge_again.py results/default/held-out --out results/default/held-out
+    python -m scripts.experiments.default.judge_again results/default/held-out --out results/default/held-out
 
 That AdamW ends where it did, to the last bit, is what shows that students and batches are those of the earlier runs.
 EARLIER is a folder of `l2l-opt evaluate --suite`; the picture of curves has the new runs alone.
@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 import numpy as np
-import records
 import torch
 
 from l2l_opt.cli.suite import write_evaluation
@@ -25,6 +24,7 @@ from l2l_opt.evaluation.summary import as_json
 from l2l_opt.evaluation.task import Protocol, TaskJudgement
 from l2l_opt.storage.files import make_writable_folder
 from l2l_opt.storage.rule_file import load_rule
+from scripts.experiments import records
 
 
 @click.command()

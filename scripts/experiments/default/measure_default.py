@@ -1,9 +1,11 @@
 """What the default rule does outside its comfort: wrong or unknown num_steps, other scales, runs far too long.
 
-    python scripts/measure_default.py planned --rule default-2 --suite held-out
-    python scripts/measure_default.py scales --rule default-2 --suite held-out
-    python scripts/measure_default.py long --rule default-2 --suite held-out
-    python scripts/measure_default.py against results/default/held-out/evaluation.json --rule default-2 --horizon 2000
+    python -m scripts.experiments.default.measure_default planned --rule default-2 --suite held-out
+    python -m scripts.experiments.default.measure_default scales --rule default-2 --suite held-out
+    python -m scripts.experiments.default.measure_default long --rule default-2 --suite held-out
+    python -m scripts.experiments.default.measure_default against EVALUATION --rule default-2 --horizon 2000
+
+EVALUATION is that of a suite, results/default/held-out/evaluation.json.
 
 Each writes results/default/NAME-SUITE.json.
 """
@@ -15,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import records
 import torch
 
 from l2l_opt import load_rule
@@ -27,6 +28,7 @@ from l2l_opt.tasks.augmentation import LOSS_SCALE, SCALE, AugmentedFamily
 from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.tasks.mixture import make_tasks
 from l2l_opt.types import TaskData
+from scripts.experiments import records
 
 FOLDER = records.RESULTS / "default"
 FACTORS = (2.0**10, 2.0**-10)

@@ -1,7 +1,7 @@
 """Regenerate the default rule from nothing.
 
-    python scripts/meta_train_default.py --out runs/default                # goes on where it was stopped
-    python scripts/meta_train_default.py --out runs/default --seed 1       # another seed of everything random
+    python -m scripts.experiments.default.meta_train_default --out runs/default             # goes on where stopped
+    python -m scripts.experiments.default.meta_train_default --out runs/default --seed 1    # another seed
 
 A stage is a run of `l2l-opt meta-train` in a folder of its own, with checkpoints, by noise-reuse evolution over whole
 runs of up to 1,000 steps, weighted towards their ends; a next goes on from its best rule. One is left: learning

@@ -1,6 +1,6 @@
-"""Quality against meta-training time: the validation figures of runs of `scripts/meta_train_default.py`.
+"""Quality against meta-training time: the validation figures of runs of `meta_train_default`.
 
-    python scripts/meta_training_curve.py runs/seed-1/choices runs/seed-2/choices
+    python -m scripts.experiments.default.meta_training_curve runs/seed-1/choices runs/seed-2/choices
 
 A figure is the mean over a run's own validation students of the logarithm of a final loss over the first; what counts
 is how far it falls below that of the fresh rule, at 0 hours. Writes results/default/meta-training.{json,png}.
@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 import matplotlib
-import records
 
 from l2l_opt.inspection.tensorboard.history import read_scalars
+from scripts.experiments import records
 
 matplotlib.use("Agg")
 

@@ -1,11 +1,12 @@
 """Put a meta-trained rule among the shipped ones, its whole making and its figures on the card.
 
-    python scripts/ship_rule.py runs/default/all --name default-2 --evaluation results/default/held-out/evaluation.json
-    python scripts/ship_rule.py --name default-2 --evaluation results/default/held-out/evaluation.json
-    python scripts/ship_rule.py --name default-2 --set growth=5 --since "..."
+    python -m scripts.experiments.default.ship_rule runs/default/all --name default-2 --evaluation EVALUATION
+    python -m scripts.experiments.default.ship_rule --name default-2 --evaluation EVALUATION
+    python -m scripts.experiments.default.ship_rule --name default-2 --set growth=5 --since "..."
 
 RUN is the folder of the last of several `l2l-opt meta-train` runs, each of which began with the rule of the one before.
 Without it the rule that is shipped under the name stays, and its card is brought up to date.
+EVALUATION is that of the held-out suite, results/default/held-out/evaluation.json.
 """
 
 import json
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-import records
 
 from l2l_opt import load_rule, save_rule
 from l2l_opt.pretrained import FOLDER
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules import make_rule
+from scripts.experiments import records
+
+RECIPE = "python -m scripts.experiments.default.meta_train_default"
 
 
 def stages_of(run: Path) -> list[dict[str, Any]]:
@@ -54,7 +57,7 @@ def provenance_of(run: Path, versions: dict[str, str]) -> dict[str, Any]:
     stages = stages_of(run)
     names = [stage["stage"] for stage in stages]
     return {
-        "command": " ".join(["python scripts/meta_train_default.py", *(f"--stage {name}" for name in names)]),
+        "command": " ".join([RECIPE, *(f"--stage {name}" for name in names)]),
         "core_hours": round(sum(stage["minutes"] for stage in stages) / 60, 2),
         "stages": stages,
         "versions": versions,

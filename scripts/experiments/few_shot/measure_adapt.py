@@ -1,6 +1,6 @@
 """Few labelled rows of real data: what `few-shot adapt` makes of them, beside scikit-learn's classifiers.
 
-    python scripts/measure_adapt.py
+    python -m scripts.experiments.few_shot.measure_adapt
 
 Breast cancer and wine (its third kind against the others) come with scikit-learn, Shuttle with river. For each of ten
 seeds a stratified sample of 10, 30 or 100 rows, at least three of the class to be found, is learned from; PR-AUC is
@@ -16,7 +16,6 @@ from typing import Any
 
 import click
 import numpy as np
-import records
 import torch
 from sklearn import datasets
 
@@ -25,6 +24,7 @@ from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.few_shot.classifier.cross_validation import baselines, figures
 from l2l_opt.few_shot.classifier.ensemble import Settings, adapt_ensemble
 from l2l_opt.few_shot.classifier.table import TableEncoder
+from scripts.experiments import records
 
 SIZES = (10, 30, 100)
 LEAST = 3

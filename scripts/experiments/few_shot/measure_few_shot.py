@@ -1,8 +1,8 @@
 """Few-shot figures: meta-trains each learner (resumable), and judges all of a group on the same test episodes.
 
-    python scripts/measure_few_shot.py train sinusoid-maml --minutes 30      # go on with one learner
-    python scripts/measure_few_shot.py judge sinusoid                         # results/few_shot/sinusoid.json
-    python scripts/measure_few_shot.py costs                                  # of second derivatives
+    python -m scripts.experiments.few_shot.measure_few_shot train sinusoid-maml --minutes 30   # go on
+    python -m scripts.experiments.few_shot.measure_few_shot judge sinusoid    # of all its learners
+    python -m scripts.experiments.few_shot.measure_few_shot costs             # of second derivatives
 
 Learners lie under runs/few-shot/NAME.
 """
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import records
 import torch
 
 from l2l_opt.cli.few_shot import make_learner, meta_train
 from l2l_opt.few_shot.evaluation import Scores, written
 from l2l_opt.few_shot.meta_learner import MetaLearner
+from scripts.experiments import records
 
 RUNS = Path("runs/few-shot")
 RESULTS = records.RESULTS / "few_shot"
@@ -146,10 +146,8 @@ def costs(rounds: int) -> None:
             taken = learner.outer_step().seconds
             if round_:
                 seconds[name].append(taken)
-    peaks = {
-        name: float(subprocess.run([sys.executable, __file__, "peak", name], check=True, capture_output=True).stdout)
-        for name in names
-    }
+    command = [sys.executable, "-m", __spec__.name, "peak"]
+    peaks = {name: float(subprocess.run([*command, name], check=True, capture_output=True).stdout) for name in names}
     found = {
         name: {"seconds_an_outer_step": statistics.median(seconds[name]), "peak_mebibytes": peaks[name]}
         for name in names

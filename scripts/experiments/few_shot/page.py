@@ -1,6 +1,6 @@
 """Writes the tables of docs/few-shot.md anew from results/few_shot/*.json.
 
-python scripts/few_shot_page.py
+python -m scripts.experiments.few_shot.page
 """
 
 import json
@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import records
+
+from scripts.experiments import records
 
 RESULTS = records.RESULTS / "few_shot"
-PAGE = Path(__file__).parent.parent / "docs" / "few-shot.md"
+PAGE = records.ROOT / "docs" / "few-shot.md"
 PAPER = {
     (name, steps): figure
     for name in ("sinusoid-maml", "sinusoid-maml-3")

@@ -2,7 +2,7 @@
 
 Interleaved rounds of some seconds each; a round with a monitor attaches it anew, so the first point counts.
 
-    python scripts/measure_monitor.py
+    python -m scripts.experiments.inspection.measure_monitor
 
 Writes results/inspection/monitor.json.
 """
@@ -15,13 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
-import records
 import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from l2l_opt import LearnedOptimizer
 from l2l_opt.inspection import UnrollMonitor
+from scripts.experiments import records
 
 ROUNDS, SECONDS = 7, 6.0
 

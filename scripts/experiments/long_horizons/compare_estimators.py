@@ -1,11 +1,12 @@
 """The compact rule after 15 minutes of tbptt-20, then 30 minutes of nres against 30 more of tbptt-20.
 
-    python scripts/compare_estimators.py train --out runs/comparison                     # 75 minutes of one core
-    python scripts/compare_estimators.py judge nres runs/comparison/nres/last.safetensors   # and so for each rule
-    python scripts/compare_estimators.py table
+    python -m scripts.experiments.long_horizons.compare_estimators train --out runs/comparison   # 75 minutes
+    python -m scripts.experiments.long_horizons.compare_estimators judge nres RULE               # and so for each
+    python -m scripts.experiments.long_horizons.compare_estimators table
 
-judge trains validation students, of seeds and architectures that meta-training never sees, for 200, 2,000 and 10,000
-steps and writes results/long_horizons/judged/NAME.json; table compares them.
+train takes one core; RULE is runs/comparison/nres/last.safetensors. judge trains validation students, of seeds and
+architectures that meta-training never sees, for 200, 2,000 and 10,000 steps and writes
+results/long_horizons/judged/NAME.json; table compares them.
 """
 
 import json
@@ -16,7 +17,6 @@ from pathlib import Path
 
 import click
 import numpy as np
-import records
 import torch
 
 from l2l_opt import load_rule
@@ -25,6 +25,7 @@ from l2l_opt.inner_loop.training import final_losses, training_losses
 from l2l_opt.randomness import Stream
 from l2l_opt.rules import RULES, make_rule
 from l2l_opt.tasks.mixture import make_tasks
+from scripts.experiments import records
 
 ARCHITECTURE = "hidden=8..32,layers=1..3,activation=relu|tanh|sigmoid|gelu|silu|elu,batch_size=16..128"
 TASK = f"digits-mlp:{ARCHITECTURE} + fashion-mlp:side=8,{ARCHITECTURE}"

@@ -1,6 +1,6 @@
 """Measures of meta-gradient estimators; each writes results/long_horizons/NAME.json.
 
-python scripts/measure_estimators.py bias | variance | norms | batching | checkpointing
+python -m scripts.experiments.long_horizons.measure_estimators bias | variance | norms | batching | checkpointing
 """
 
 import copy
@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-import records
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
@@ -27,6 +26,7 @@ from l2l_opt.meta_training.estimators import MetaGradientEstimator, MetaLoss
 from l2l_opt.rules import RULES, make_rule
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.tasks.mixture import Tasks, make_tasks
+from scripts.experiments import records
 
 FOLDER = records.RESULTS / "long_horizons"
 CLIPPED = MetaLoss("mean", "log", clip=2.0)
@@ -242,7 +242,8 @@ def checkpointing(window: int) -> None:
         environment = os.environ | ({} if kernels == "compiled" else {native.DISABLED_BY: "1"})
         for flag in (False, True):
             # A process each, so that peaks do not hide one another.
-            command = [sys.executable, __file__, "one-peak", rule, task, str(window), *(["--on"] if flag else [])]
+            arguments = ["one-peak", rule, task, str(window), *(["--on"] if flag else [])]
+            command = [sys.executable, "-m", __spec__.name, *arguments]
             peak, taken = subprocess.run(
                 command, capture_output=True, text=True, check=True, env=environment
             ).stdout.split()

@@ -1,6 +1,6 @@
 """Measures of meta-training runs as users start them; each writes results/long_horizons/NAME.json.
 
-python scripts/measure_runs.py kills | ranks | plans
+python -m scripts.experiments.long_horizons.measure_runs kills | ranks | plans
 """
 
 import json
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import records
 import torch
 
 from l2l_opt import TruncatedBackprop, load_rule
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks.mixture import make_tasks
+from scripts.experiments import records
 
 FOLDER = records.RESULTS / "long_horizons"
 META_TRAIN = [sys.executable, "-m", "l2l_opt.cli", "meta-train"]

@@ -1,6 +1,6 @@
 """Damages artefacts, checkpoints and state dicts at random, and loads them: refused, or equal to what they say.
 
-    python scripts/fuzz_files.py --cases 2000
+    python -m scripts.experiments.optimizer.fuzz_files --cases 2000
 
 Of every case it must hold that loading ends within seconds, in a documented exception of one line or in what was
 asked for; that nothing is executed (an audit hook watches for code, processes, sockets, pickles and new modules); and
@@ -24,8 +24,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mutations
-import records
 import torch
 from safetensors.torch import load
 from torch import nn
@@ -36,6 +34,8 @@ from l2l_opt.rules import RULES, make_rule
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.storage.checkpoint_file import load_tree, save_tree
 from l2l_opt.storage.safetensors_file import METADATA_KEY
+from scripts.experiments import records
+from scripts.experiments.optimizer import mutations
 
 SLOWEST = 10.0
 """Seconds that a case may take on a busy core."""

@@ -1,6 +1,6 @@
 """What LearnedOptimizer promises, measured; each writes results/optimizer/NAME.json.
 
-python scripts/measure_optimizer.py sharding | divergence | memory | state-dtype
+python -m scripts.experiments.optimizer.measure_optimizer sharding | divergence | memory | state-dtype
 """
 
 import gc
@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-import records
 import torch
-from sharded_training import rule_of, run_jobs
 from torch import Tensor, nn
 
 from l2l_opt import LearnedOptimizer, list_pretrained
@@ -24,6 +22,8 @@ from l2l_opt.kernels import native
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks.mixture import draw_family, make_tasks
+from scripts.experiments import records
+from scripts.experiments.optimizer.sharded_training import rule_of, run_jobs
 
 FOLDER = records.RESULTS / "optimizer"
 AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0"}
@@ -153,7 +153,7 @@ def resident(key: str) -> int:
 def memory(parameters: int) -> None:
     """Peak resident bytes of a step beside parameters, gradients and state."""
     if not set(AT_ONCE) <= set(os.environ):
-        command = [sys.executable, *sys.argv]
+        command = [sys.executable, "-m", __spec__.name, *sys.argv[1:]]
         raise SystemExit(subprocess.run(command, env={**os.environ, **AT_ONCE}, check=False).returncode)
     rows = []
     side = 1000

@@ -1,4 +1,4 @@
-"""Seeded ways to damage files and state dicts; scripts/fuzz_files.py tries what loading makes of them.
+"""Seeded ways to damage files and state dicts; fuzz_files.py tries what loading makes of them.
 
 A mutation takes a random.Random and what is to be damaged, and returns the damaged. Those of ``RESIGNED`` recompute the
 digests afterwards, as somebody would who means harm.

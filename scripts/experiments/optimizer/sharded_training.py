@@ -1,6 +1,6 @@
 """A small network trained in one process, under DDP and under FSDP2, on ranks of one machine, with checkpoints by DCP.
 
-    python scripts/sharded_training.py JOBS.json
+    python -m scripts.experiments.optimizer.sharded_training JOBS.json
 
 JOBS.json is ``{"ranks": 2, "jobs": [...]}``; every rank does the jobs one after the other. A job is
 

@@ -1,8 +1,8 @@
 """The shipped rule, untuned, beside tuned Adam on recommendation and on density estimation with importance sampling.
 
-    python scripts/measure_other_tasks.py recommendation
-    python scripts/measure_other_tasks.py density
-    python scripts/measure_other_tasks.py bounds
+    python -m scripts.experiments.other_tasks.measure_other_tasks recommendation
+    python -m scripts.experiments.other_tasks.measure_other_tasks density
+    python -m scripts.experiments.other_tasks.measure_other_tasks bounds
 
 Each writes results/other_tasks/NAME.json. Adam has seven half-decade learning rates, constant and cosine, widened while
 the best is at the edge, tuned on students of their own by the final training loss, for each task and horizon.
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import records
 import torch
 
 from l2l_opt import load_rule
@@ -30,6 +29,7 @@ from l2l_opt.tasks.base import make_task
 from l2l_opt.tasks.module_task import ModuleTask
 from l2l_opt.tasks.synthetic.flow_sampler import FlowSampler, effective_sample_size, log_normaliser
 from l2l_opt.tasks.tables.recommendation import generate_ratings, rating_error, write_ratings
+from scripts.experiments import records
 
 FOLDER = records.RESULTS / "other_tasks"
 ADAM = tuple(baseline for baseline in BASELINES if baseline.rule == "adam")

@@ -25,11 +25,11 @@ LEARNED = {
 
 PREAMBLE = """# The paper's figures
 
-Written by `scripts/reproduce_paper.py`. Losses are *final losses*: the mean training loss of the last 10 steps (of the
-last 10 % beyond 100), mean over the reporting seeds with its 95 % bootstrap interval. Learning rates of all baselines
-were tuned for each setting on other seeds, in half-decades, the grid widened where the best sat at its edge. A seed has
-diverged where its final loss is above its first. The paper's values are read off its plots (about 5 %). `adam-cosine`
-is an extra: the paper has no schedules."""
+Written by `python -m scripts.experiments.paper.reproduce_paper`. Losses are *final losses*: the mean training loss of
+the last 10 steps (of the last 10 % beyond 100), mean over the reporting seeds with its 95 % bootstrap interval.
+Learning rates of all baselines were tuned for each setting on other seeds, in half-decades, the grid widened where the
+best sat at its edge. A seed has diverged where its final loss is above its first. The paper's values are read off its
+plots (about 5 %). `adam-cosine` is an extra: the paper has no schedules."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,8 @@ def page(out: Path, artefacts: Sequence[Path], figures: dict[str, Figure]) -> st
         lines += ["", figures[name].note] if figures[name].note else []
         lines += [
             "",
-            f"`python scripts/reproduce_paper.py --figure {name}`; `--artefacts` for the learned rules alone.",
+            f"`python -m scripts.experiments.paper.reproduce_paper --figure {name}`; "
+            "`--artefacts` for the learned rules alone.",
         ]
     lines += ["", "## Meta-training", ""]
     lines += ["| artefact | minutes | outer steps | best at | seed | command |", "|---|---|---|---|---|---|"]
@@ -229,8 +230,9 @@ def _limit(folder: Path) -> list[str]:
         "",
         f"For scale: the same students, trained by Adam for {found['epochs']} epochs on the {found['examples']:,} "
         f"examples that they have seen by step 95, reach {found['mean']:.4g} ({low:.4g} to {high:.4g}) on images they "
-        "have not seen, the best of all rates and epochs tried (`python scripts/measure_mnist_limit.py`). An optimizer "
-        "of the figure sees each example once.",
+        "have not seen, the best of all rates and epochs tried "
+        "(`python -m scripts.experiments.paper.measure_mnist_limit`). An optimizer of the figure sees "
+        "each example once.",
     ]
 
 

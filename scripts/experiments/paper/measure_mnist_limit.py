@@ -1,6 +1,6 @@
 """How low the loss on MNIST could be after 100 steps: the same students, their examples seen again and again.
 
-    python scripts/measure_mnist_limit.py
+    python -m scripts.experiments.paper.measure_mnist_limit
 
 An optimizer of the paper's figure sees 12,800 examples once. Here each reporting student is trained for many epochs on
 those examples alone that it has seen by step 95, the middle of the last ten steps, and is judged on training images
@@ -10,7 +10,6 @@ results/paper/mnist/limit.json.
 """
 
 import torch
-from records import RESULTS, write
 from torch.nn.functional import cross_entropy
 
 from l2l_opt.evaluation.statistics import mean_and_interval
@@ -19,6 +18,7 @@ from l2l_opt.inner_loop.students import Students
 from l2l_opt.randomness import Stream
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks.mixture import make_tasks
+from scripts.experiments.records import RESULTS, write
 
 STEPS, SEEDS, EPOCHS, BATCH, JUDGED = 95, 10, 20, 128, 10_000
 RATES = (0.003, 0.01)

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from paper_report import Figure, Setting
-from records import RESULTS
 
 from l2l_opt.evaluation.baselines.tuning import Baseline
+from scripts.experiments.paper.figures import Figure, Setting
+from scripts.experiments.records import RESULTS
 
 BASELINES = (
     Baseline("sgd", "sgd", range(-4, 3)),

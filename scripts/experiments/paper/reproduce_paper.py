@@ -1,7 +1,7 @@
 """The original paper's figures (arXiv 1606.04474), and rules that correct what its rule could not do.
 
-    python scripts/reproduce_paper.py --figure mnist                # meta-trains, tunes baselines, evaluates
-    python scripts/reproduce_paper.py --figure all --artefacts      # the learned rules again, from what is committed
+    python -m scripts.experiments.paper.reproduce_paper --figure mnist              # meta-trains, tunes, evaluates
+    python -m scripts.experiments.paper.reproduce_paper --figure all --artefacts    # committed rules run again
 
 Writes under results/paper/: artefacts, FIGURE/evaluation.json, FIGURE/curves.npz, FIGURE/curves.svg and README.md.
 Meta-training and tuning go on where an earlier call has left them in --runs.
@@ -17,17 +17,17 @@ from pathlib import Path
 
 import click
 import numpy as np
-import paper_report
-import records
 import torch
-from paper_recipes import BASELINES, ELSEWHERE, FIGURES, META_TRAINING
-from paper_report import Setting
 
 from l2l_opt import load_rule
 from l2l_opt.evaluation.baselines.tuning import Baseline
 from l2l_opt.evaluation.results import Result, report, tune_and_report
 from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.tasks.mixture import make_tasks
+from scripts.experiments import records
+from scripts.experiments.paper import figures
+from scripts.experiments.paper.figures import Setting
+from scripts.experiments.paper.recipes import BASELINES, ELSEWHERE, FIGURES, META_TRAINING
 
 RESULTS = records.RESULTS / "paper"
 
@@ -52,7 +52,7 @@ def main(
             for wanted in only or FIGURES[name].artefacts:
                 meta_train(wanted, minutes=minutes, runs=runs)
         evaluate(name, artefacts=artefacts, seeds=seeds, runs=runs, out=out)
-    (out / "README.md").write_text(paper_report.page(out, all_artefacts(), FIGURES))
+    (out / "README.md").write_text(figures.page(out, all_artefacts(), FIGURES))
     click.echo(f"{(time.perf_counter() - start) / 60:.1f} minutes")
 
 
@@ -83,19 +83,19 @@ def all_artefacts() -> list[Path]:
 def evaluate(name: str, *, artefacts: bool, seeds: int | None, runs: Path, out: Path) -> None:
     """Judge a figure's learned rules, and its baselines where they are not to be read."""
     figure, results = FIGURES[name], []
-    known = paper_report.read(RESULTS / name) if artefacts else []
+    known = figures.read(RESULTS / name) if artefacts else []
     for setting in figure.settings:
-        here, count = paper_report.of(known, setting), setting.seeds if seeds is None else seeds
+        here, count = figures.of(known, setting), setting.seeds if seeds is None else seeds
         results += [judge(own, setting, here, count) for own in figure.artefacts if artefact(own).exists()]
         read = [result for result in here if result.optimizer != "learned"]
         wanted = [own for own in BASELINES if setting.baselines is None or own.name in setting.baselines]
         results += read or [tuned(baseline, setting, count, runs) for baseline in wanted]
-    paper_report.write(out / name, results)
-    paper_report.draw(out / name, figure.settings, results)
+    figures.write(out / name, results)
+    figures.draw(out / name, figure.settings, results)
     for setting in figure.settings:
-        for result in sorted(paper_report.of(results, setting), key=lambda result: result.mean):
+        for result in sorted(figures.of(results, setting), key=lambda result: result.mean):
             low, high = result.interval
-            click.echo(f"{setting.title}: {paper_report.label(result):<20} {result.mean:.4g} ({low:.4g} to {high:.4g})")
+            click.echo(f"{setting.title}: {figures.label(result):<20} {result.mean:.4g} ({low:.4g} to {high:.4g})")
 
 
 def judge(name: str, setting: Setting, known: list[Result], seeds: int) -> Result:
@@ -141,7 +141,7 @@ def tuned(baseline: Baseline, setting: Setting, seeds: int, runs: Path) -> Resul
     """A baseline at its best learning rate; kept under ``runs``, since hours of tuning may be interrupted."""
     task = "".join(letter if letter.isalnum() else "-" for letter in setting.task)
     folder = runs / "baselines" / f"{task}-{setting.horizon}-{baseline.name}-{setting.tuning_seeds}-{seeds}"
-    kept = paper_report.read(folder)
+    kept = figures.read(folder)
     if kept:
         return kept[0]
     click.echo(f"tuning {baseline.name} on {setting.task}, {setting.horizon} steps", err=True)
@@ -156,7 +156,7 @@ def tuned(baseline: Baseline, setting: Setting, seeds: int, runs: Path) -> Resul
         tuning_seeds=setting.tuning_seeds,
         seed=0,
     )
-    paper_report.write(folder, [result])
+    figures.write(folder, [result])
     return result
 
 

@@ -1,6 +1,6 @@
 """Policies that adapt in one to three policy gradients, and policies trained by a shipped rule. Extra [rl].
 
-python scripts/measure_reinforcement_learning.py adaptation TASK | training | picture
+python -m scripts.experiments.reinforcement_learning.measure_reinforcement_learning adaptation TASK | training | picture
 
 Writes results/reinforcement_learning/NAME.json; each run has a seed of its own for first weights, environments and
 episodes, and is judged in environments that nothing was trained or tuned in. CartPole's returns are of gymnasium's own
@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
-import records
 import torch
-from side_by_side import Learner, draw, fresh_learner, meta_train, stacked
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from l2l_opt import list_pretrained, load_rule
-from l2l_opt.evaluation.gymnasium_play import cartpole_returns
 from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.inner_loop.horizon import Horizon
 from l2l_opt.inner_loop.students import Students
@@ -32,6 +29,9 @@ from l2l_opt.rules.base import UpdateRule
 from l2l_opt.tasks import make_task
 from l2l_opt.tasks.policies.cartpole import CartPole
 from l2l_opt.tasks.policies.control import ControlTask
+from scripts.examples.reinforcement_learning.gymnasium_play import cartpole_returns
+from scripts.experiments import records
+from scripts.experiments.reinforcement_learning.side_by_side import Learner, draw, fresh_learner, meta_train, stacked
 
 FOLDER = records.RESULTS / "reinforcement_learning"
 INNER_STEPS = 3
