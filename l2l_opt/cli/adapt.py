@@ -11,12 +11,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from l2l_opt.version import __version__
 from l2l_opt.cli.common import plugin_option, read_rule, wrong_usage
 from l2l_opt.few_shot.classifier.cross_validation import check_examples, cross_validate
 from l2l_opt.few_shot.classifier.ensemble import Settings, adapt_ensemble
 from l2l_opt.few_shot.classifier.model import FILE, AdaptedModel, Pixels, load_adapted_model, read_examples
 from l2l_opt.storage.files import make_writable_folder, write_atomically
+from l2l_opt.version import __version__
 
 OF_TABLES = Settings()
 OF_IMAGES = Settings(model="mlp:hidden=64x64", members=8)

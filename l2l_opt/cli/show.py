@@ -8,11 +8,11 @@ import click
 import torch
 from torch.utils._triton import has_triton
 
-from l2l_opt.version import __version__
 from l2l_opt.cli.common import device_options
 from l2l_opt.kernels import native
 from l2l_opt.storage.card import card_of, facts_of
 from l2l_opt.storage.rule_file import load_rule
+from l2l_opt.version import __version__
 
 
 @click.command()

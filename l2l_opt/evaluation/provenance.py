@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from l2l_opt.version import __version__
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.storage.safetensors_file import digest
 from l2l_opt.tasks.base import TASKS
 from l2l_opt.tasks.mixture import Tasks, draw_family
+from l2l_opt.version import __version__
 
 PACKAGE = "l2l_opt"
 NOT_OF_BASELINES = ("l2l_opt.kernels", "l2l_opt.inner_loop.replay", "l2l_opt.rules.recurrent")

@@ -25,13 +25,13 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import torch
 
-from l2l_opt.version import __version__
 from l2l_opt.meta_training.outer_loop import OuterLoop, OuterStep, Validation
 from l2l_opt.meta_training.trainer import MetaTrainer
 from l2l_opt.storage.checkpoint_file import load_tree, save_tree
 from l2l_opt.storage.files import make_writable_folder, write_atomically
 from l2l_opt.storage.rule_file import save_rule
 from l2l_opt.storage.safetensors_file import FileFormatError
+from l2l_opt.version import __version__
 
 CHECKPOINT_SECONDS = 180.0
 CHECKPOINTS_KEPT = 2

@@ -6,9 +6,9 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from l2l_opt.version import __version__
 from l2l_opt.inspection.report.parts import Section
 from l2l_opt.inspection.report.vector_graphics import inline_svg
+from l2l_opt.version import __version__
 
 FOLDER = files("l2l_opt.inspection.report")
 
