@@ -28,18 +28,19 @@ class Banana:
         return -(x.square() + (2 * y - x.square()).square()) / 2
 
 
-def train(*, steps: int, seed: int = 0) -> list[tuple[float, float]]:
+def train(*, steps: int, batch_size: int = 256, seed: int = 0) -> list[tuple[float, float]]:
     """Fit the flow.
 
     Args:
         steps: updates.
+        batch_size: points of an update. Weights are largest where points are rarest: in small batches a run hangs on
+            the few that fall there.
         seed: of first weights and noise.
 
     Returns:
         Effective sample size, in [0, 1], and estimated integral, before and after.
     """
-    # Weights are largest where points are rarest: in small batches a run's fate hangs on the few that fall there.
-    family = FlowSampler(Banana(), batch_size=256)
+    family = FlowSampler(Banana(), batch_size=batch_size)
     generator = torch.Generator().manual_seed(seed)
     params = family.init_params({}, generator)
     # torch.optim.Adam(params.values(), lr=1e-2) could stand here.
