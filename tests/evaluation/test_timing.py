@@ -11,10 +11,10 @@ from tests.conftest import small_family
 
 
 class Slow(SGD):
-    """Sleeps 5 ms a step."""
+    """Sleeps 30 ms a step: more than any other takes on a slow or busy machine."""
 
     def forward(self, *arguments, **keywords):
-        time.sleep(0.005)
+        time.sleep(0.03)
         return super().forward(*arguments, **keywords)
 
 
@@ -25,8 +25,8 @@ def test_a_slow_rule_takes_longer(monkeypatch):
     slow = timing.seconds_per_step(Slow(lr=0.01), family, horizon=10, seed=0)
     assert fast.keys() == {"learned", "adamw", "adamw_kind"}
     assert fast["adamw_kind"] in ("foreach", "fused")
-    assert 0 < fast["adamw"] < 0.005
-    assert slow["learned"] > 0.005 > fast["learned"]
+    assert 0 < fast["adamw"] < 0.03
+    assert slow["learned"] > 0.03 > fast["learned"]
 
 
 def test_loops_go_on_where_they_stopped():

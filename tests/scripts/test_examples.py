@@ -89,7 +89,8 @@ SMALL_NAVIGATION = "navigation:steps=20,episodes=6,hidden=8"
 
 def test_meta_training_makes_policies_adapt():
     maml, family = example("reinforcement_learning.maml"), make_task(SMALL_NAVIGATION)
-    learner = maml.fresh_learner(family, "sgd:lr=0.01", outer_steps=60, inner_steps=2, environments=6)
+    # At a rate far too low there is enough to be learned: over five seeds the return gains .7 to .9.
+    learner = maml.fresh_learner(family, "sgd:lr=0.002", outer_steps=60, inner_steps=2, environments=6)
     first, rate = {name: value.clone() for name, value in learner.theta.items()}, learner.rule.log_lr.clone()
     before = maml.returns_after_steps(learner, most=2, environments=30)
     assert learner.run()
