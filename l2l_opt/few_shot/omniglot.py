@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l2l_opt.tasks.images.datasets import DATA_VARIABLE, candidate_folders
+from l2l_opt.tasks.images.datasets import DATA_VARIABLE, cache_folder, candidate_folders
 
 FILE = "omniglot28.npz"
 PARTS = ("images_background", "images_evaluation")
@@ -46,7 +46,7 @@ def load_omniglot(root: str | os.PathLike[str] | None = None) -> Omniglot:
     Source: Lake, Salakhutdinov and Tenenbaum, Science 350, 2015 (MIT licence).
     """
     places = [Path(place) for place in (root, os.environ.get(DATA_VARIABLE)) if place]
-    folders = list(dict.fromkeys([*places, *candidate_folders("omniglot", root)]))
+    folders = list(dict.fromkeys([*places, *candidate_folders("omniglot", root), cache_folder()]))
     for folder in folders:
         if (folder / FILE).is_file():
             return _read_npz(folder / FILE)

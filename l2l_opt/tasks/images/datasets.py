@@ -175,13 +175,19 @@ def _how_to_get(name: str) -> str:
     return "fetch them from the data set's authors"
 
 
+def cache_folder() -> Path:
+    """The user's own, where data sets may lie."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "l2l_opt"
+
+
 def candidate_folders(name: str, root: str | os.PathLike[str] | None) -> list[Path]:
     """Where a data set may lie: in ``root``, ``$L2L_OPT_DATA``, the user's cache folder, Debian's folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "l2l_opt"
     places = [Path(root)] if root else []
     places += [Path(os.environ[DATA_VARIABLE])] if os.environ.get(DATA_VARIABLE) else []
     torchvision = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}.get(name, name)
-    folders = [place / sub for place in [*places, cache] for sub in (name, f"{name}/raw", f"{torchvision}/raw")]
+    folders = [
+        place / sub for place in [*places, cache_folder()] for sub in (name, f"{name}/raw", f"{torchvision}/raw")
+    ]
     # A folder that a user names may hold the files themselves, but only for the data set asked for here.
     return ([Path(root)] if root else []) + folders + [DEBIAN_FOLDER / name]
 
