@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch._compile import _disable_dynamo
 from torch.optim.optimizer import ParamsT
 
 from l2l_opt.optimizer import sharding
+from l2l_opt.optimizer.eager import EagerOptimizer, eager
 from l2l_opt.optimizer.fallback import Watch, adam_step, memory_of, sample, settle, size_of_update
 from l2l_opt.optimizer.local_parameters import (
     BOOKKEEPING,
@@ -39,7 +39,7 @@ OWN = ("rule", "guard", "state_dtype", "_rule_digest", "_watch")
 """Attributes that torch's own pickling would lose."""
 
 
-class LearnedOptimizer(torch.optim.Optimizer):
+class LearnedOptimizer(EagerOptimizer):
     """Trains with a rule where ``torch.optim.AdamW(params, lr=...)`` stood.
 
         theta <- theta - lr * weight_decay * theta + lr * update,    update = g_phi(gradient, state, theta)
@@ -138,8 +138,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
             self.param_groups.pop()
             raise
 
-    # As torch.optim's zero_grad: a step is a break in a compiled graph, and torch._dynamo is imported no sooner.
-    @_disable_dynamo
+    @eager
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
         """Update every parameter that has a gradient.

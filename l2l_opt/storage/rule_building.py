@@ -58,6 +58,11 @@ class _Allowance(TorchDispatchMode):
         super().__init__()
         self.elements, self.operations = elements, operations
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Torch would otherwise import its compiler, for over a second, to keep it from what is called here.
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self.operations -= 1
