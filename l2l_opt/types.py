@@ -1,6 +1,6 @@
-"""The few types that every part of the package shares."""
+"""The few types that every room of the package shares."""
 
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import Tensor
 
@@ -15,3 +15,13 @@ TaskData = dict[str, Tensor]
 
 Batch = Any
 """A pytree of tensors that ``TaskFamily.loss`` understands; it may hold indices that the loss gathers."""
+
+
+def is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:
+    """Whether a value that may be anything is a dict, of which no more is known."""
+    return isinstance(value, dict)
+
+
+def is_list(value: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    """Whether a value that may be anything is a list or a tuple, of which no more is known."""
+    return isinstance(value, (list, tuple))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import torch
-from torch._compile import _disable_dynamo
+from torch._compile import _disable_dynamo  # pyright: ignore[reportPrivateUsage]
 
 P = ParamSpec("P")
 R = TypeVar("R")

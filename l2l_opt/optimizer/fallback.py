@@ -1,16 +1,16 @@
-"""The guard of ``LearnedOptimizer(guard="fallback")``: notices that training diverges, goes back, goes on with Adam."""
+"""The fallback of ``LearnedOptimizer(guard="fallback")``: notices divergence, goes back, goes on with Adam."""
 
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from l2l_opt.optimizer import sharding
-from l2l_opt.optimizer.local_parameters import Part, finite_over_shards, is_finite, plain, widened
+from l2l_opt.optimizer.local_parameters import LocalParameter, finite_over_shards, is_finite, plain, widened
 from l2l_opt.optimizer.stepping import Options
 from l2l_opt.rules.sharded_sums import Reduce
 
@@ -29,8 +29,8 @@ SAMPLE = 1024
 
 
 @dataclass
-class Watch:
-    """What is remembered of the losses so far, all plain values.
+class Fallback:
+    """Decides by the losses so far when to fall back on Adam, and at which rate; all that it keeps are plain values.
 
     A loss that is not finite is divergence, and so is a smoothed loss that lies above its minimum by half of what had
     been gained, ``(first - lowest) / 2``, for 50 steps. Where little has been gained, noise alone would do that: the
@@ -56,25 +56,9 @@ class Watch:
     num_high: int = 0
     snapshot_at: int = 0
     pending: float | None = None
-    sizes: list[float] = field(default_factory=list)
+    sizes: list[float] = field(default_factory=list[float])
     rate: float | None = None
     num_adam_steps: int = 0
-
-    @classmethod
-    def of(cls, content: Any) -> "Watch":
-        """From what ``plain`` returned.
-
-        Raises:
-            ValueError: something else.
-        """
-        names = {attribute.name for attribute in fields(cls)}
-        whole = isinstance(content, dict) and set(content) == names and isinstance(content["sizes"], list)
-        numbers = [*content["sizes"], *(content[name] for name in names - {"sizes"})] if whole else [""]
-        if not all(number is None or isinstance(number, (int, float)) for number in numbers):
-            raise ValueError(
-                f"a watch must hold the numbers {sorted(names)}; got {str(content)[:200]}, use guard='skip'"
-            )
-        return cls(**{**content, "sizes": list(content["sizes"])})
 
     def observe(self, loss: float) -> Literal["diverged", "best"] | None:
         """Take in a loss of the parameters as they are before the next update.
@@ -127,23 +111,23 @@ class Watch:
         return asdict(self)
 
 
-def memory_of(param: Tensor) -> Tensor:
-    """What the guard keeps of a parameter: its snapshot, and Adam's two moments; ``[3, *param.shape]``."""
+def snapshot(param: Tensor) -> Tensor:
+    """A parameter as it is, to go back to, and room for Adam's two moments; ``[3, *param.shape]``."""
     value = widened(plain(param))
-    memory = torch.zeros(3, *value.shape, dtype=value.dtype, device=value.device)
-    memory[0].copy_(value)
-    return sharding.state_like(param, memory)
+    kept = value.new_zeros(3, *value.shape)
+    kept[0].copy_(value)
+    return sharding.state_like(param, kept)
 
 
 States = Sequence[tuple[Tensor, dict[str, Any]]]
 """Parameters, each with ``optimizer.state[param]``."""
 
 
-def settle(watch: Watch, loss: float, states: States, *, lr: float) -> bool:
+def settle(fallback: Fallback, loss: float, states: States, *, lr: float) -> bool:
     """Take in a loss; keep the parameters where it is the best so far, go back to those kept where training diverges.
 
     Args:
-        watch: what is remembered, changed.
+        fallback: changed.
         loss: of the parameters as they are, to be made small.
         states: all parameters that have been stepped.
         lr: of the group whose multiple Adam's rate will be.
@@ -151,60 +135,60 @@ def settle(watch: Watch, loss: float, states: States, *, lr: float) -> bool:
     Returns:
         Whether it has gone back, so that the gradients belong to other parameters than these.
     """
-    verdict = watch.observe(loss)
+    verdict = fallback.observe(loss)
     for param, own in states if verdict else ():
-        memory = sharding.local(own["fallback"])
+        kept = sharding.local(own["fallback"])
         if verdict == "best":
-            memory[0].copy_(plain(param))
+            kept[0].copy_(plain(param))
         else:
-            plain(param).copy_(memory[0])
-            memory[1:].zero_()
+            plain(param).copy_(kept[0])
+            kept[1:].zero_()
     if verdict == "diverged":
-        watch.fall_back(lr)
+        fallback.fall_back(lr)
     return verdict == "diverged"
 
 
-def sample(part: Part) -> Tensor:
-    """A copy of some of a part's coordinates, evenly spaced."""
-    flat = part.value.reshape(-1)
+def sample(param: LocalParameter) -> Tensor:
+    """A copy of some of a parameter's coordinates, evenly spaced."""
+    flat = param.value.reshape(-1)
     return widened(flat[:: max(1, flat.numel() // SAMPLE)]).clone()
 
 
-def size_of_update(parts: Sequence[Part], before: Sequence[Tensor], reduce: Reduce | None) -> Tensor:
+def size_of_update(params: Sequence[LocalParameter], before: Sequence[Tensor], reduce: Reduce | None) -> Tensor:
     """Sum of squares of what a step has changed, and the number of coordinates, from samples: ``[2]``, float64.
 
     Args:
-        parts: after the step.
+        params: after the step.
         before: their samples before it.
         reduce: sums over the parameters' shards; None where they are whole.
     """
-    total = torch.zeros(2, dtype=torch.float64, device=parts[0].value.device)
-    for part, old in zip(parts, before, strict=True):
+    total = torch.zeros(2, dtype=torch.float64, device=params[0].value.device)
+    for param, old in zip(params, before, strict=True):
         if old.numel():
-            total[0] += (sample(part) - old).double().square().mean() * part.value.numel()
-            total[1] += part.value.numel()
+            total[0] += (sample(param) - old).double().square().mean() * param.value.numel()
+            total[1] += param.value.numel()
     return total if reduce is None else reduce(total)
 
 
-def adam_step(parts: Sequence[Part], options: Options, watch: Watch, *, reduce: Reduce | None) -> None:
+def adam_step(params: Sequence[LocalParameter], options: Options, fallback: Fallback, *, reduce: Reduce | None) -> None:
     """One step of Adam, in place; a tensor whose gradient or new value is not finite is left as it is.
 
     Source: arXiv 1412.6980, algorithm 1.
     """
-    assert watch.rate is not None
-    steps = watch.num_adam_steps + 1
-    for part in parts:
-        gradient = widened(part.grad) * options.sign
-        memory = sharding.local(part.own["fallback"])
+    assert fallback.rate is not None
+    steps = fallback.num_adam_steps + 1
+    for param in params:
+        gradient = widened(param.grad) * options.sign
+        kept = sharding.local(param.own["fallback"])
         moments = torch.stack(
-            [torch.lerp(memory[1], gradient, 1 - BETA1), torch.lerp(memory[2], gradient * gradient, 1 - BETA2)]
+            [torch.lerp(kept[1], gradient, 1 - BETA1), torch.lerp(kept[2], gradient * gradient, 1 - BETA2)]
         )
         root = (moments[1] / (1 - BETA2**steps)).sqrt() + EPS
-        value = widened(part.value)
-        change = options.lr * watch.rate * moments[0] / (1 - BETA1**steps) / root + options.decay * value
-        new = (value - change).to(part.value.dtype)
+        value = widened(param.value)
+        change = options.lr * fallback.rate * moments[0] / (1 - BETA1**steps) / root + options.decay * value
+        new = (value - change).to(param.value.dtype)
         (finite,) = finite_over_shards([is_finite([new, moments])], reduce)
-        part.value.copy_(torch.where(finite, new, part.value))
-        memory[1:].copy_(torch.where(finite, moments, memory[1:]))
-        part.state["step"] += finite
-        part.own["skipped"] += ~finite
+        param.value.copy_(torch.where(finite, new, param.value))
+        kept[1:].copy_(torch.where(finite, moments, kept[1:]))
+        param.state["step"] += finite
+        param.own["skipped"] += ~finite

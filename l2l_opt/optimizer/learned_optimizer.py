@@ -1,6 +1,6 @@
 """LearnedOptimizer: an update rule as a torch.optim.Optimizer."""
 
-import copy
+import inspect
 import itertools
 import math
 import os
@@ -15,27 +15,21 @@ from torch.optim.optimizer import ParamsT
 
 from l2l_opt.optimizer import sharding
 from l2l_opt.optimizer.eager import EagerOptimizer, eager
-from l2l_opt.optimizer.fallback import Watch, adam_step, memory_of, sample, settle, size_of_update
-from l2l_opt.optimizer.local_parameters import (
-    BOOKKEEPING,
-    buckets_of,
-    check_placement,
-    fresh_state,
-    part_of,
-    reduce_over,
-)
+from l2l_opt.optimizer.fallback import Fallback, adam_step, sample, settle, size_of_update, snapshot
+from l2l_opt.optimizer.local_parameters import buckets_of, check_placement, fresh_state, local_parameter
 from l2l_opt.optimizer.prepared import PreparedGroup
-from l2l_opt.optimizer.state_dict import boxed, check_options, check_state_dict, check_values, require_form, unboxed
+from l2l_opt.optimizer.state_dict import boxed, check_options, check_state_dict, unboxed
 from l2l_opt.optimizer.stepping import Options, Stepper
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.storage.safetensors_file import digest
+from l2l_opt.types import is_dict
 
 SMALL_LR = 0.03
 FAR = 10
 """Times the horizon that a rule was meta-trained on, beyond which it is used at one's own risk."""
-OWN = ("rule", "guard", "state_dtype", "_rule_digest", "_watch")
+OWN = ("rule", "guard", "state_dtype")
 """Attributes that torch's own pickling would lose."""
 
 
@@ -57,9 +51,9 @@ class LearnedOptimizer(EagerOptimizer):
         maximize: climb instead of descend.
         guard: ``"skip"``: where a gradient, an update or what would follow from it is not finite, the tensor and its
             state stay as they are, and ``state[p]["skipped"]`` goes up; no device synchronisation. ``"fallback"``:
-            that, and where the losses that ``step`` is told of diverge (``guard.Watch``), parameters go back to their
+            that, and where the losses given to ``step`` diverge (``fallback.Fallback``), parameters go back to their
             last good snapshot and training goes on with Adam, at the rate that matches the rule's updates; 12 bytes
-            more a parameter. Ranks of DDP must be told the same loss. None: updates are applied as they come.
+            more a parameter. Ranks of DDP must be given the same loss. None: updates are applied as they come.
         state_dtype: of the rule's recurrent state (hidden and cell) between steps, e.g. ``torch.bfloat16`` for half the
             memory; None for the precision of the computation.
 
@@ -87,39 +81,29 @@ class LearnedOptimizer(EagerOptimizer):
         guard: Literal["skip", "fallback"] | None = "skip",
         state_dtype: torch.dtype | None = None,
     ):
-        if guard not in ("skip", "fallback", None):
-            raise ValueError(f"guard must be 'skip', 'fallback' or None; got {guard!r}, use one of these")
-        if state_dtype is not None and not (isinstance(state_dtype, torch.dtype) and state_dtype.is_floating_point):
-            raise ValueError(f"state_dtype must be a floating dtype or None; got {state_dtype}, use torch.bfloat16")
-        if isinstance(rule, (str, os.PathLike)) or rule is None:
+        _check_arguments(rule, guard, state_dtype)
+        if not isinstance(rule, UpdateRule):
             rule = load_rule(DEFAULT if rule is None else rule)
-        elif not isinstance(rule, UpdateRule):
-            raise TypeError(
-                f"rule must be None, a name, a path or an UpdateRule; got {type(rule).__name__}, "
-                "use e.g. rule=CoordinatewiseLSTM()"
-            )
         self.rule, self.guard, self.state_dtype = rule, guard, state_dtype
-        self._rule_digest = digest(dict(rule.named_parameters()))
-        self._watch, self._stepper = Watch(), Stepper(rule)
+        self._fallback, self._stepper = Fallback(), Stepper(rule)
         self._prepared: dict[int, PreparedGroup] = {}
-        defaults = {
+        defaults: dict[str, Any] = {
             "lr": lr,
             "weight_decay": weight_decay,
             "num_steps": num_steps,
             "maximize": maximize,
             "rule": rule.registry_name or type(rule).__name__,
-            "rule_digest": self._rule_digest,
+            "rule_digest": digest(dict(rule.named_parameters())),
             "steps_taken": 0,
         }
         if guard == "fallback":
-            defaults["watch"] = self._watch.plain()
+            defaults["watch"] = self._fallback.plain()
         check_options(defaults)
         super().__init__(params, defaults)
         if float(lr) < SMALL_LR:
-            warnings.warn(
+            _warn(
                 f"lr multiplies the learned update and is 1.0 as meta-trained; got {float(lr):g}, which makes it "
-                "hardly move: leave lr out unless that is meant",
-                stacklevel=2,
+                "hardly move: leave lr out unless that is meant"
             )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -128,10 +112,9 @@ class LearnedOptimizer(EagerOptimizer):
         Raises:
             ValueError: a number out of range, a DTensor that is sharded in a way that the rule cannot take.
         """
-        if isinstance(param_group, dict):
-            check_options({**self.defaults, **param_group})
         super().add_param_group(param_group)
         try:
+            check_options(self.param_groups[-1])
             for name, p in self._named(self.param_groups[-1]):
                 check_placement(self.rule, name, p)
         except ValueError:
@@ -164,9 +147,9 @@ class LearnedOptimizer(EagerOptimizer):
         sums = [found for found in map(self._step_group, self.param_groups) if found is not None]
         if self.guard == "fallback":
             if sums:
-                total, count = torch.stack(sums).sum(0).tolist()
-                self._watch.pending = math.sqrt(total / count) if count else None
-            self._watch.num_adam_steps += self._watch.rate is not None
+                total, count = map(float, torch.stack(sums).sum(0))
+                self._fallback.pending = math.sqrt(total / count) if count else None
+            self._fallback.num_adam_steps += self._fallback.rate is not None
             self._remember()
         for group in self.param_groups:
             group["steps_taken"] += 1
@@ -174,7 +157,7 @@ class LearnedOptimizer(EagerOptimizer):
         return returned
 
     def _step_group(self, group: dict[str, Any]) -> Tensor | None:
-        """One step of a group; returns sums over its coordinates that tell the size of the update, where watched."""
+        """One step of a group; returns sums over its coordinates that tell the size of the update, for the fallback."""
         lr = float(group["lr"])
         options = Options(
             num_steps=group["num_steps"],
@@ -198,30 +181,30 @@ class LearnedOptimizer(EagerOptimizer):
         for name, p in named:
             if not self.state[p]:
                 self._begin(name, p)
-        sizes = []
-        for shards, parts in buckets_of([part_of(name, p, self.state[p]) for name, p in named]):
-            reduce = reduce_over(shards)
-            if self._watch.rate is not None:
-                adam_step(parts, options, self._watch, reduce=reduce)
-                continue
-            before = [sample(part) for part in parts] if self.guard == "fallback" else []
-            compiled = self._stepper.step(parts, options, reduce)
-            if len(parts) == len(group["params"]) and self.guard != "fallback":
-                again = PreparedGroup.of(self.rule, compiled, parts, options.num_steps)
-                self._prepared |= {} if again is None else {id(group): again}
-            if before:
-                sizes.append(size_of_update(parts, before, reduce).cpu())
+        sizes: list[Tensor] = []
+        for reduce, params in buckets_of([local_parameter(name, p, self.state[p]) for name, p in named]):
+            if self._fallback.rate is not None:
+                adam_step(params, options, self._fallback, reduce=reduce)
+            elif self.guard == "fallback":
+                before = [sample(param) for param in params]
+                self._stepper.step(params, options, reduce)
+                sizes.append(size_of_update(params, before, reduce).cpu())
+            else:
+                compiled = self._stepper.step(params, options, reduce)
+                whole = len(params) == len(group["params"])
+                again = PreparedGroup.of(self.rule, compiled, params, options.num_steps) if whole else None
+                if again is not None:
+                    self._prepared[id(group)] = again
         return torch.stack(sizes).sum(0) if sizes else None
 
     def _begin(self, name: str, p: Tensor) -> None:
-        reduce = reduce_over(sharding.shards_of(p))
-        state = fresh_state(self._stepper.rule_on(p.device), name, p, reduce=reduce, state_dtype=self.state_dtype)
+        state = fresh_state(self._stepper.rule_on(p.device), name, p, state_dtype=self.state_dtype)
         if self.guard == "fallback":
-            state["fallback"] = memory_of(p)
+            state["fallback"] = snapshot(p)
         self.state[p].update(state)
 
     def _fell_back(self, loss: Any) -> bool:
-        """Tell the watch of a loss; whether it has gone back to the last good snapshot."""
+        """Take in a loss; whether parameters have gone back to the last good snapshot."""
         value = torch.as_tensor(loss).detach()
         if value.numel() != 1:
             raise ValueError(f"loss must be one number; got shape {tuple(value.shape)}, use e.g. loss.mean()")
@@ -233,30 +216,28 @@ class LearnedOptimizer(EagerOptimizer):
                 number = sharding.mesh_mean(number, shards)
                 break
         states = [(p, own) for p, own in self.state.items() if "fallback" in own]
-        was_adam, rate = self._watch.rate is not None, float(first["lr"])
-        gone_back = settle(self._watch, number, states, lr=rate)
+        was_adam, rate = self._fallback.rate is not None, float(first["lr"])
+        gone_back = settle(self._fallback, number, states, lr=rate)
         self._remember()
         if gone_back and not was_adam:
-            warnings.warn(
-                f"training with the rule {first['rule']!r} diverged at its step {self._watch.num_losses} (loss "
-                f"{number:g}): parameters are those of step {self._watch.snapshot_at} again, and Adam goes on at a "
-                f"rate of {rate * (self._watch.rate or 0):.2g}",
-                stacklevel=7,
+            _warn(
+                f"training with the rule {first['rule']!r} diverged at its step {self._fallback.num_losses} (loss "
+                f"{number:g}): parameters are those of step {self._fallback.snapshot_at} again, and Adam goes on at a "
+                f"rate of {rate * (self._fallback.rate or 0):.2g}"
             )
         return gone_back
 
     def _remember(self) -> None:
         for group in self.param_groups:
-            group["watch"] = self._watch.plain()
+            group["watch"] = self._fallback.plain()
 
     def _warn_far_from_home(self) -> None:
         horizon = _longest_horizon(self.rule)
         taken = max(group["steps_taken"] for group in self.param_groups)
         if horizon is not None and taken == FAR * horizon + 1:
-            warnings.warn(
+            _warn(
                 f"the rule {self.defaults['rule']!r} was meta-trained on runs of up to {horizon} steps; this one has "
-                f"taken {taken}: compare with a tuned Adam, or meta-train on longer horizons",
-                stacklevel=7,
+                f"taken {taken}: compare with a tuned Adam, or meta-train on longer horizons"
             )
 
     def _named(self, group: dict[str, Any]) -> list[tuple[str, Tensor]]:
@@ -270,26 +251,19 @@ class LearnedOptimizer(EagerOptimizer):
         Raises:
             ValueError: the state of another rule, of other weights of the same rule or of other parameters.
         """
-        require_form(state_dict)
+        if not is_dict(state_dict):
+            # It is refused there; torch.optim would fail before it calls a hook.
+            self._checked(state_dict)
         # Registered last, so that it sees what the hooks of others have made of the state.
-        handle = self.register_load_state_dict_pre_hook(lambda _, found: self._prepare(found))
+        handle = self.register_load_state_dict_pre_hook(lambda _, found: self._checked(found))
         try:
             super().load_state_dict(state_dict)
         finally:
             handle.remove()
 
-    def _prepare(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        check_state_dict(state_dict, self.param_groups, rule=self.rule, defaults=self.defaults, bookkeeping=BOOKKEEPING)
-        for group in state_dict["param_groups"]:
-            check_options({**self.defaults, **group})
-            if self.guard == "fallback" and "watch" in group:
-                Watch.of(group["watch"])
-        named = [
-            pair
-            for group in self.param_groups
-            for pair in zip(group.get("param_names") or itertools.count(), group["params"], strict=False)
-        ]
-        check_values(state_dict, [(str(name), p) for name, p in named], must_be_finite=self.guard is not None)
+    def _checked(self, state_dict: Any) -> dict[str, Any]:
+        finite = self.guard is not None
+        check_state_dict(state_dict, self.param_groups, rule=self.rule, defaults=self.defaults, must_be_finite=finite)
         return boxed(state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -305,20 +279,34 @@ class LearnedOptimizer(EagerOptimizer):
         own = unboxed(self.state, self.rule, self.state_dtype)
         self.state.clear()
         self.state.update(own)
-        if self.guard == "fallback":
-            self._watch = Watch.of(self.param_groups[0]["watch"])
-            for p, own in self.state.items():
-                if own and "fallback" not in own:
-                    own["fallback"] = memory_of(p)
+        is_used = self.guard == "fallback"
+        self._fallback = Fallback(**self.param_groups[0]["watch"]) if is_used else Fallback()
+        for p, own in self.state.items() if is_used else ():
+            if own and "fallback" not in own:
+                own["fallback"] = snapshot(p)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "LearnedOptimizer":
-        copied = self.__class__.__new__(self.__class__)
-        memo[id(self)] = copied
-        copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
-        return copied
+
+def _check_arguments(rule: Any, guard: Any, state_dtype: Any) -> None:
+    if guard not in ("skip", "fallback", None):
+        raise ValueError(f"guard must be 'skip', 'fallback' or None; got {guard!r}, use one of these")
+    if state_dtype is not None and not (isinstance(state_dtype, torch.dtype) and state_dtype.is_floating_point):
+        raise ValueError(f"state_dtype must be a floating dtype or None; got {state_dtype}, use torch.bfloat16")
+    if rule is not None and not isinstance(rule, (str, os.PathLike, UpdateRule)):
+        raise TypeError(
+            f"rule must be None, a name, a path or an UpdateRule; got {type(rule).__name__}, "
+            "use e.g. rule=CoordinatewiseLSTM()"
+        )
 
 
 def _longest_horizon(rule: UpdateRule) -> int | None:
     """The longest of the runs that a rule was meta-trained on, as its card says: ``100`` or ``100..2000:growing``."""
     found = re.findall(r"\d+", str((rule.card or {}).get("horizon", "")))
     return max(map(int, found)) if found else None
+
+
+def _warn(message: str) -> None:
+    """Warn at the user's line, from which torch's own frames around a step lead here."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("l2l_opt", "torch"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)

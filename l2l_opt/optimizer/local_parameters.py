@@ -15,26 +15,26 @@ BOOKKEEPING = ("skipped", "fallback")
 """What the optimizer keeps in ``state[p]`` beside the rule's own tensors."""
 
 
-class Part(NamedTuple):
+class LocalParameter(NamedTuple):
     """One parameter, as far as it lies here.
 
     Attributes:
         name: of the parameter.
-        param: the parameter itself.
+        whole: the parameter itself.
         value: this device's coordinates, real, sharing the parameter's memory.
         grad: their gradient.
         state: the rule's state of them, sharing memory with ``own``.
-        own: ``optimizer.state[param]``.
+        own: ``optimizer.state[whole]``.
     """
 
     name: str
-    param: Tensor
+    whole: Tensor
     value: Tensor
     grad: Tensor
     state: dict[str, Tensor]
     own: dict[str, Any]
 
-    def narrow(self, axis: int, start: int, length: int) -> "Part":
+    def narrow(self, axis: int, start: int, length: int) -> "LocalParameter":
         """Some of the coordinates."""
         state = {
             key: value.narrow(axis + 1, start, length) if value.dim() else value for key, value in self.state.items()
@@ -43,15 +43,11 @@ class Part(NamedTuple):
         return self._replace(value=value, grad=grad, state=state)
 
 
-def part_of(name: str, param: Tensor, own: dict[str, Any]) -> Part:
-    """This device's part of a parameter that has a gradient and a state."""
+def local_parameter(name: str, param: Tensor, own: dict[str, Any]) -> LocalParameter:
+    """What lies on this device of a parameter that has a gradient and a state."""
     assert param.grad is not None
-    state = {key: value for key, value in own.items() if key not in BOOKKEEPING}
-    if sharding.shards_of(param) is None:
-        return Part(name, param, plain(param), plain(param.grad), state, own)
-    grad = plain(sharding.placed_like(param, param.grad))
-    state = {key: sharding.local(value) for key, value in state.items()}
-    return Part(name, param, plain(param), grad, state, own)
+    state = {key: sharding.local(value) for key, value in own.items() if key not in BOOKKEEPING}
+    return LocalParameter(name, param, plain(param), plain(sharding.placed_like(param, param.grad)), state, own)
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -67,30 +63,28 @@ def check_placement(rule: UpdateRule, name: str, param: Tensor) -> None:
         ValueError: a rule with ``divides_rows_only``, and a tensor divided along another axis than its first.
     """
     axes = [axis for axis in sharding.divided_axes(param) if axis]
-    for part in rule.modules() if axes else ():
-        if isinstance(part, UpdateRule) and getattr(part, "divides_rows_only", False):
+    for found in rule.modules() if axes else ():
+        if isinstance(found, UpdateRule) and getattr(found, "divides_rows_only", False):
             raise ValueError(
-                f"parameters of the rule {part.registry_name!r} must be sharded along axis 0 alone; got {name!r} "
+                f"parameters of the rule {found.registry_name!r} must be sharded along axis 0 alone; got {name!r} "
                 f"sharded along axis {axes[0]}, use Shard(0) or Replicate() for it"
             )
 
 
-def fresh_state(
-    rule: UpdateRule, name: str, param: Tensor, *, reduce: Reduce | None, state_dtype: torch.dtype | None
-) -> dict[str, Tensor]:
+def fresh_state(rule: UpdateRule, name: str, param: Tensor, *, state_dtype: torch.dtype | None) -> dict[str, Tensor]:
     """The state of a parameter before its first update.
 
     Args:
         rule: whose state.
         name: of the parameter.
         param: perhaps a DTensor; its state is sharded alike.
-        reduce: sums over the parameter's shards; None where it is whole.
         state_dtype: of the rule's recurrent state; None for the precision in which the rule computes.
     """
     value = widened(plain(param))
-    with summed_by(reduce):
+    with summed_by(reduce_over(sharding.shards_of(param))):
         state = rule.init_state({name: value})[name]
-    seen, own = {value.untyped_storage().data_ptr()}, {}
+    own: dict[str, Tensor] = {}
+    seen = {value.untyped_storage().data_ptr()}
     for key, tensor in state.items():
         if state_dtype is not None and key in rule.recurrent_state:
             tensor = tensor.to(state_dtype)
@@ -115,8 +109,9 @@ def is_finite(tensors: Sequence[Tensor]) -> Tensor:
 
 def largest(tensor: Tensor) -> Tensor:
     """The largest magnitude, 0-dim, in the precision that rules compute in; NaN where there is one."""
-    value = torch.linalg.vector_norm(tensor, torch.inf) if tensor.numel() else tensor.new_zeros(())
-    return widened(value)
+    if not tensor.numel():
+        return widened(tensor.new_zeros(()))
+    return widened(torch.linalg.vector_norm(tensor, torch.inf))  # pyright: ignore
 
 
 def finite_over_shards(flags: Sequence[Tensor], reduce: Reduce | None) -> list[Tensor]:
@@ -126,12 +121,12 @@ def finite_over_shards(flags: Sequence[Tensor], reduce: Reduce | None) -> list[T
     return list(reduce((~torch.stack(list(flags))).to(torch.int64)) == 0)
 
 
-def buckets_of(parts: Sequence[Part]) -> list[tuple[sharding.Shards | None, list[Part]]]:
-    """Parts that lie on one device and are spread alike, and how they are spread."""
-    buckets: dict[tuple[torch.device, sharding.Shards | None], list[Part]] = {}
-    for part in parts:
-        buckets.setdefault((part.value.device, sharding.shards_of(part.param)), []).append(part)
-    return [(shards, found) for (_, shards), found in buckets.items()]
+def buckets_of(params: Sequence[LocalParameter]) -> list[tuple[Reduce | None, list[LocalParameter]]]:
+    """Parameters that lie on one device and are spread alike, each bucket with ``reduce_over`` its shards."""
+    buckets: dict[tuple[torch.device, sharding.Shards | None], list[LocalParameter]] = {}
+    for param in params:
+        buckets.setdefault((param.value.device, sharding.shards_of(param.whole)), []).append(param)
+    return [(reduce_over(shards), found) for (_, shards), found in buckets.items()]
 
 
 def reduce_over(shards: sharding.Shards | None) -> Reduce | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from l2l_opt.kernels import CompiledStep, PreparedStep
-from l2l_opt.optimizer.local_parameters import BOOKKEEPING, Part
+from l2l_opt.optimizer.local_parameters import BOOKKEEPING, LocalParameter
 from l2l_opt.rules.base import UpdateRule
 
 
@@ -36,10 +36,10 @@ class _Kept(NamedTuple):
     versions: list[int]
 
     @classmethod
-    def of(cls, part: Part) -> "_Kept":
-        tensors = [value for key, value in part.own.items() if key not in BOOKKEEPING]
-        identities = [*map(id, part.own.values())]
-        return cls(part.param, part.param.data_ptr(), part.own, identities, tensors, [t._version for t in tensors])
+    def of(cls, param: LocalParameter) -> "_Kept":
+        tensors = [value for key, value in param.own.items() if key not in BOOKKEEPING]
+        identities = [*map(id, param.own.values())]
+        return cls(param.whole, param.whole.data_ptr(), param.own, identities, tensors, [t._version for t in tensors])
 
     def is_unchanged(self) -> bool:
         return [*map(id, self.own.values())] == self.identities and [t._version for t in self.tensors] == self.versions
@@ -51,31 +51,33 @@ class PreparedGroup:
     Args:
         rule: of the optimizer.
         compiled: what the call computes.
-        parts: all parameters of the group that have gradients, whole and on the CPU.
+        params: all parameters of the group that have gradients, whole and on the CPU.
         num_steps: of the group.
     """
 
-    def __init__(self, rule: UpdateRule, compiled: CompiledStep, parts: Sequence[Part], num_steps: int | None):
+    def __init__(
+        self, rule: UpdateRule, compiled: CompiledStep, params: Sequence[LocalParameter], num_steps: int | None
+    ):
         self.num_steps = num_steps
-        values, states = [part.value for part in parts], [part.state for part in parts]
+        values, states = [param.value for param in params], [param.state for param in params]
         self.call = PreparedStep(compiled, values, states, num_steps=num_steps)
         self.weights = tuple((weight, weight._version, weight.data_ptr()) for weight in rule.parameters())
-        self.kept = [_Kept.of(part) for part in parts]
+        self.kept = [_Kept.of(param) for param in params]
 
     @classmethod
     def of(
-        cls, rule: UpdateRule, compiled: CompiledStep | None, parts: Sequence[Part], num_steps: int | None
+        cls, rule: UpdateRule, compiled: CompiledStep | None, params: Sequence[LocalParameter], num_steps: int | None
     ) -> "PreparedGroup | None":
         """The group, where its kernel keeps the clock and parameters are what the kernels see; otherwise None."""
         if compiled is None or "step" not in compiled.memories:
             return None
         plain = all(
-            part.value.data_ptr() == part.param.data_ptr()
-            and not part.param.is_complex()
-            and not any(isinstance(value, Tensor) and value.is_inference() for value in part.own.values())
-            for part in parts
+            param.value.data_ptr() == param.whole.data_ptr()
+            and not param.whole.is_complex()
+            and not any(isinstance(value, Tensor) and value.is_inference() for value in param.own.values())
+            for param in params
         )
-        return cls(rule, compiled, parts, num_steps) if plain else None
+        return cls(rule, compiled, params, num_steps) if plain else None
 
     def gradients(
         self, params: Sequence[Tensor], state: Mapping[Tensor, dict[str, Any]], num_steps: int | None

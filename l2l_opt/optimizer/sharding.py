@@ -1,6 +1,7 @@
 """Parameters that are DTensors, of which each device holds a shard: what lies here, and sums over all of it."""
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -81,18 +82,20 @@ def mesh_sum(value: Tensor, shards: Shards) -> Tensor:
         value: this device's term, of any shape.
         shards: how the tensor is spread.
     """
-    total = value.clone()
-    for axis in shards.dims:
-        dist.all_reduce(total, group=shards.mesh.get_group(axis))
-    return total
+    return _all_sum(value.clone(), shards.mesh, shards.dims)
 
 
 def mesh_mean(value: float, shards: Shards) -> float:
     """The mean of what each device of a mesh has."""
-    total = torch.tensor(value, dtype=torch.float64, device=shards.mesh.device_type)
-    for axis in range(shards.mesh.ndim):
-        dist.all_reduce(total, group=shards.mesh.get_group(axis))
-    return float(total) / shards.mesh.size()
+    mesh = shards.mesh
+    own = torch.tensor(value, dtype=torch.float64, device=mesh.device_type)
+    return float(_all_sum(own, mesh, range(mesh.ndim))) / mesh.size()
+
+
+def _all_sum(total: Tensor, mesh: "DeviceMesh", axes: Iterable[int]) -> Tensor:
+    for axis in axes:
+        dist.all_reduce(total, group=mesh.get_group(axis))  # pyright: ignore[reportUnknownMemberType]
+    return total
 
 
 def _is_dtensor(tensor: Tensor) -> "TypeGuard[DTensor]":

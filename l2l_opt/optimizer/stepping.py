@@ -1,4 +1,4 @@
-"""One step of a rule on parts of parameters, in place: by a compiled kernel where there is one, otherwise by the rule.
+"""One step of a rule on params of parameters, in place: by a compiled kernel where there is one, otherwise by the rule.
 
 Rules compute in the parameters' precision, float32 at least, and write back into parameters and their state.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from l2l_opt.kernels import CompiledStep, recurrent_step_, serves_in_place
-from l2l_opt.optimizer.local_parameters import Part, finite_over_shards, is_finite, largest, widened
+from l2l_opt.optimizer.local_parameters import LocalParameter, finite_over_shards, is_finite, largest, widened
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.sharded_sums import Reduce, summed_by
 
@@ -39,7 +39,7 @@ class Options(NamedTuple):
 
 
 class Stepper:
-    """Steps parts by one rule.
+    """Steps params by one rule.
 
     Args:
         rule: moved to the device of what it steps.
@@ -56,30 +56,30 @@ class Stepper:
             self.rule.to(device)
         return self.rule
 
-    def step(self, parts: Sequence[Part], options: Options, reduce: Reduce | None) -> CompiledStep | None:
+    def step(self, params: Sequence[LocalParameter], options: Options, reduce: Reduce | None) -> CompiledStep | None:
         """One step, in place.
 
         Args:
-            parts: on one device, of parameters that are spread alike.
+            params: on one device, of parameters that are spread alike.
             options: of their group.
             reduce: sums over the parameters' shards; None where they are whole.
 
         Returns:
             What one call of a kernel computed, where that was all of this step; otherwise None.
         """
-        device = parts[0].value.device
+        device = params[0].value.device
         rule = self.rule_on(device)
         compiled = rule.compiled_step() if device.type == "cpu" else None
         # A kernel sums over what lies here alone.
         if reduce is not None and rule.reads_whole_tensors:
             compiled = None
-        served: dict[torch.dtype, list[Part]] = {}
-        others: list[Part] = []
-        for part in parts:
-            if compiled is not None and serves_in_place(part.value, part.grad, part.state):
-                served.setdefault(part.state["hidden"].dtype, []).append(part)
+        served: dict[torch.dtype, list[LocalParameter]] = {}
+        others: list[LocalParameter] = []
+        for param in params:
+            if compiled is not None and serves_in_place(param.value, param.grad, param.state):
+                served.setdefault(param.state["hidden"].dtype, []).append(param)
             else:
-                others.append(part)
+                others.append(param)
         good_of_all = reduce is None
         for same in served.values():
             assert compiled is not None
@@ -91,48 +91,49 @@ class Stepper:
         return compiled if len(served) == 1 and not others and good_of_all else None
 
     def _good(
-        self, parts: Sequence[Part], compiled: CompiledStep, options: Options, reduce: Reduce | None
-    ) -> Sequence[Part]:
-        """The parts that a kernel may step; the others are skipped.
+        self, params: Sequence[LocalParameter], compiled: CompiledStep, options: Options, reduce: Reduce | None
+    ) -> Sequence[LocalParameter]:
+        """The params that a kernel may step; the others are skipped.
 
         It sees gradients that are not finite itself, but only those on this device. It keeps states finite, so they
         need not be looked through unless somebody else has changed them since.
         """
         if not options.guarded:
-            return parts
-        suspects, flags = [], []
-        for part in parts:
-            versions = _versions(part)
-            tensors = [] if self._seen.get(part.param) == versions else list(part.state.values())
-            self._seen[part.param] = versions
+            return params
+        suspects: list[LocalParameter] = []
+        flags: list[Tensor] = []
+        for param in params:
+            versions = _versions(param)
+            tensors = [] if self._seen.get(param.whole) == versions else list(param.state.values())
+            self._seen[param.whole] = versions
             if reduce is not None:
-                tensors.append(part.grad if compiled.moments is None else part.grad.square())
+                tensors.append(param.grad if compiled.moments is None else param.grad.square())
             if tensors:
-                suspects.append(part)
+                suspects.append(param)
                 flags.append(is_finite(tensors))
         finite = finite_over_shards(flags, reduce)
-        bad = {id(part.param): part for part, flag in zip(suspects, finite, strict=True) if not flag}
+        bad = {id(param.whole): param for param, flag in zip(suspects, finite, strict=True) if not flag}
         if not bad:
-            return parts
+            return params
         skip(list(bad.values()))
-        for part in bad.values():
-            del self._seen[part.param]
-        return [part for part in parts if id(part.param) not in bad]
+        for param in bad.values():
+            del self._seen[param.whole]
+        return [param for param in params if id(param.whole) not in bad]
 
 
-def _versions(part: Part) -> tuple[tuple[int, int], ...]:
+def _versions(param: LocalParameter) -> tuple[tuple[int, int], ...]:
     """What changes where a state is changed by others than the kernels, which leave versions as they are."""
-    kept = (value for value in part.state.values() if value.dim())
+    kept = (value for value in param.state.values() if value.dim())
     return tuple((id(value), 0 if value.is_inference() else value._version) for value in kept)
 
 
-def step_compiled(compiled: CompiledStep, parts: Sequence[Part], options: Options) -> None:
-    """One step of parts that ``kernels.serves_in_place`` accepts, by one call of a compiled kernel."""
+def step_compiled(compiled: CompiledStep, params: Sequence[LocalParameter], options: Options) -> None:
+    """One step of params that ``kernels.serves_in_place`` accepts, by one call of a compiled kernel."""
     flags = recurrent_step_(
         compiled,
-        [part.value for part in parts],
-        [part.grad for part in parts],
-        [part.state for part in parts],
+        [param.value for param in params],
+        [param.grad for param in params],
+        [param.state for param in params],
         num_steps=options.num_steps,
         lr=options.lr,
         decay=options.decay,
@@ -140,37 +141,37 @@ def step_compiled(compiled: CompiledStep, parts: Sequence[Part], options: Option
         guarded=options.guarded,
     )
     if "step" not in compiled.memories:
-        moved = [part.state["step"] for part, flag in zip(parts, flags, strict=True) if flag != 1]
+        moved = [param.state["step"] for param, flag in zip(params, flags, strict=True) if flag != 1]
         if moved:
-            torch._foreach_add_(moved, 1)  # pyright: ignore[reportPrivateImportUsage]
-    skip([part for part, flag in zip(parts, flags, strict=True) if flag])
+            torch._foreach_add_(moved, 1)  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
+    skip([param for param, flag in zip(params, flags, strict=True) if flag])
 
 
-def skip(parts: Sequence[Part]) -> None:
-    """Count one step that parts were left out of."""
-    for part in parts:
-        part.own["skipped"] += 1
+def skip(params: Sequence[LocalParameter]) -> None:
+    """Count one step that params were left out of."""
+    for param in params:
+        param.own["skipped"] += 1
 
 
-def step_purely(rule: UpdateRule, parts: Sequence[Part], options: Options, reduce: Reduce | None) -> None:
+def step_purely(rule: UpdateRule, params: Sequence[LocalParameter], options: Options, reduce: Reduce | None) -> None:
     """One step by the rule's own forward pass, in blocks, so that temporaries do not grow with the model.
 
     Args:
         rule: whose step.
-        parts: on one device, of parameters that are spread alike.
+        params: on one device, of parameters that are spread alike.
         options: of their group.
         reduce: sums over the parameters' shards; None where they are whole.
     """
-    device = parts[0].value.device
+    device = params[0].value.device
     planned = None if options.num_steps is None else torch.tensor(float(options.num_steps), device=device)
-    finite: list[Tensor | None] = [None] * len(parts)
+    finite: list[Tensor | None] = [None] * len(params)
     if options.guarded:
         # Nothing of a tensor may have moved when a block of it turns out bad, so squares are thought of beforehand.
-        most = [largest(part.grad) for part in parts]
-        flags = [torch.isfinite(m if _at_once(part, rule) else m * m) for part, m in zip(parts, most, strict=True)]
+        most = [largest(param.grad) for param in params]
+        flags = [torch.isfinite(m if _at_once(param, rule) else m * m) for param, m in zip(params, most, strict=True)]
         finite = list(finite_over_shards(flags, reduce))
-    scalars: list[dict[str, Tensor]] = [{}] * len(parts)
-    for block in _blocks(parts, rule):
+    scalars: list[dict[str, Tensor]] = [{}] * len(params)
+    for block in _blocks(params, rule):
         pieces = [piece for _, piece in block]
         grads = {piece.name: widened(piece.grad) * options.sign for piece in pieces}
         values = {piece.name: widened(piece.value) for piece in pieces}
@@ -196,11 +197,11 @@ def step_purely(rule: UpdateRule, parts: Sequence[Part], options: Options, reduc
                     scalars[index][key] = value
                 else:
                     _write(piece.state[key], value, finite[index])
-    for part, own, flag in zip(parts, scalars, finite, strict=True):
+    for param, own, flag in zip(params, scalars, finite, strict=True):
         for key, value in own.items():
-            _write(part.state[key], value, flag)
+            _write(param.state[key], value, flag)
         if flag is not None:
-            part.own["skipped"] += ~flag
+            param.own["skipped"] += ~flag
 
 
 def _in_precision(state: dict[str, Tensor], dtype: torch.dtype, rule: UpdateRule) -> dict[str, Tensor]:
@@ -219,40 +220,40 @@ def _write(to: Tensor, value: Tensor, flag: Tensor | None) -> None:
     to.copy_(value if flag is None else torch.where(flag, value.to(to.dtype), to))
 
 
-def _blocks(parts: Sequence[Part], rule: UpdateRule) -> Iterator[list[tuple[int, Part]]]:
+def _blocks(params: Sequence[LocalParameter], rule: UpdateRule) -> Iterator[list[tuple[int, LocalParameter]]]:
     """Parts by their index, several small ones together, large ones in pieces unless the rule reads them whole.
 
     They are divided by their global sizes, so that all devices of a mesh sum over the same ones together.
     """
-    together: list[tuple[int, Part]] = []
+    together: list[tuple[int, LocalParameter]] = []
     taken = 0
-    for index, part in enumerate(parts):
-        room, size = _room(part), part.param.numel() * _bytes_a_coordinate(part)
+    for index, param in enumerate(params):
+        room, size = _room(param), param.whole.numel() * _bytes_a_coordinate(param)
         if together and taken + size > room:
             yield together
             together, taken = [], 0
-        if _at_once(part, rule):
-            together.append((index, part))
+        if _at_once(param, rule):
+            together.append((index, param))
             taken += size
             continue
-        axis = max(range(part.value.dim()), key=lambda axis: part.value.shape[axis])
-        length = part.value.shape[axis]
-        step = max(1, length * room // max(part.value.numel() * _bytes_a_coordinate(part), 1))
+        axis = max(range(param.value.dim()), key=lambda axis: param.value.shape[axis])
+        length = param.value.shape[axis]
+        step = max(1, length * room // max(param.value.numel() * _bytes_a_coordinate(param), 1))
         for start in range(0, length, step):
-            yield [(index, part.narrow(axis, start, min(step, length - start)))]
+            yield [(index, param.narrow(axis, start, min(step, length - start)))]
     if together:
         yield together
 
 
-def _at_once(part: Part, rule: UpdateRule) -> bool:
-    size = part.param.numel() * _bytes_a_coordinate(part)
-    return rule.reads_whole_tensors or size <= _room(part) or not part.value.numel()
+def _at_once(param: LocalParameter, rule: UpdateRule) -> bool:
+    size = param.whole.numel() * _bytes_a_coordinate(param)
+    return rule.reads_whole_tensors or size <= _room(param) or not param.value.numel()
 
 
-def _room(part: Part) -> int:
-    return BLOCK_BYTES if part.value.device.type == "cpu" else BLOCK_BYTES_ELSEWHERE
+def _room(param: LocalParameter) -> int:
+    return BLOCK_BYTES if param.value.device.type == "cpu" else BLOCK_BYTES_ELSEWHERE
 
 
-def _bytes_a_coordinate(part: Part) -> int:
+def _bytes_a_coordinate(param: LocalParameter) -> int:
     """Of state, value and gradient, in the precision that the rule computes in."""
-    return 4 * (2 + sum(value.shape[0] for value in part.state.values() if value.dim()))
+    return 4 * (2 + sum(value.shape[0] for value in param.state.values() if value.dim()))

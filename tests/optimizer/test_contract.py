@@ -63,8 +63,8 @@ def error_inputs(device, dtype):
 
     return [
         *get_error_inputs_for_all_optims(device, dtype),
-        error("lr", "lr must not be negative", lr=-1.0),
-        error("weight_decay", "weight_decay must not be negative", weight_decay=-1),
+        error("lr", "lr must be finite and not negative", lr=-1.0),
+        error("weight_decay", "weight_decay must be finite and not negative", weight_decay=-1),
         error("num_steps", "num_steps must be positive or None", num_steps=-3),
         error("guard", "guard must be 'skip', 'fallback' or None", guard="no"),
         error("state_dtype", "state_dtype must be a floating dtype or None", state_dtype=torch.int32),

@@ -1,4 +1,4 @@
-"""The guard that notices divergence and goes back."""
+"""The fallback that notices divergence and goes back."""
 
 import copy
 import io
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from l2l_opt import LearnedOptimizer
-from l2l_opt.optimizer.fallback import PATIENCE, RATE_WITHOUT_GOOD_STEPS, Watch
+from l2l_opt.optimizer.fallback import PATIENCE, RATE_WITHOUT_GOOD_STEPS, Fallback
 from tests.conftest import small_rule
 
 
@@ -19,21 +19,21 @@ def make(params, *, lr=1.0, rule="sgd:lr=0.1", **options):
     return LearnedOptimizer(params, small_rule(name, **({"lr": float(rest)} if rest else {})), lr=lr, **options)
 
 
-def observe(watch, losses):
-    return [watch.observe(loss) for loss in losses]
+def observe(fallback, losses):
+    return [fallback.observe(loss) for loss in losses]
 
 
 def test_a_falling_loss_is_no_divergence_and_its_best_is_kept():
-    verdicts = observe(Watch(), [2 - step / 400 for step in range(400)])
+    verdicts = observe(Fallback(), [2 - step / 400 for step in range(400)])
     assert "diverged" not in verdicts
     assert [index for index, verdict in enumerate(verdicts) if verdict == "best"] == list(range(0, 400, PATIENCE))
 
 
 @pytest.mark.parametrize(("level", "diverges"), [(1.45, False), (1.55, True)])
 def test_half_of_what_was_gained_is_the_line(level, diverges):
-    watch = Watch()
-    observe(watch, [2.0, *([1.0] * 100)])
-    verdicts = observe(watch, [level] * 150)
+    fallback = Fallback()
+    observe(fallback, [2.0, *([1.0] * 100)])
+    verdicts = observe(fallback, [level] * 150)
     assert ("diverged" in verdicts) == diverges
     if diverges:
         # The average has to come up first.
@@ -41,39 +41,39 @@ def test_half_of_what_was_gained_is_the_line(level, diverges):
 
 
 def test_a_few_bad_batches_are_forgiven():
-    watch = Watch()
+    fallback = Fallback()
     losses = [2.0, *([1.0] * 50)] + [1e9 if step % 25 == 0 else 1.0 for step in range(300)]
-    assert "diverged" not in observe(watch, losses)
+    assert "diverged" not in observe(fallback, losses)
 
 
 def test_noise_around_a_loss_that_never_falls_is_no_divergence():
     for seed in range(20):
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(2000, generator=generator)
-        assert "diverged" not in observe(Watch(), (2.3 + 0.04 * noise).tolist()), seed
+        assert "diverged" not in observe(Fallback(), (2.3 + 0.04 * noise).tolist()), seed
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_not_finite_is_divergence(loss):
-    watch = Watch()
-    observe(watch, [2.0, 1.0])
-    assert watch.observe(loss) == "diverged"
+    fallback = Fallback()
+    observe(fallback, [2.0, 1.0])
+    assert fallback.observe(loss) == "diverged"
 
 
 def test_the_rate_is_the_median_size_of_good_updates():
-    watch = Watch()
+    fallback = Fallback()
     for step in range(200):
-        watch.observe(2 - step / 200)
-        watch.pending = 0.01 if step % 3 else 0.5
+        fallback.observe(2 - step / 200)
+        fallback.pending = 0.01 if step % 3 else 0.5
     for _ in range(20):
-        watch.observe(50.0)
-        watch.pending = 9.0
-    assert max(watch.sizes) == 0.5
-    watch.fall_back(lr=4.0)
-    assert watch.rate == pytest.approx(0.01 / 4)
-    watch.fall_back(lr=4.0)
-    assert watch.rate == pytest.approx(0.001 / 4)
-    never_good = Watch()
+        fallback.observe(50.0)
+        fallback.pending = 9.0
+    assert max(fallback.sizes) == 0.5
+    fallback.fall_back(lr=4.0)
+    assert fallback.rate == pytest.approx(0.01 / 4)
+    fallback.fall_back(lr=4.0)
+    assert fallback.rate == pytest.approx(0.001 / 4)
+    never_good = Fallback()
     never_good.fall_back(lr=4.0)
     assert never_good.rate == pytest.approx(RATE_WITHOUT_GOOD_STEPS / 4)
 
@@ -111,6 +111,7 @@ def test_a_diverging_run_is_caught_and_ends_well(closure):
         losses = quadratic(optimizer, param, 1500, closure=closure)
     (warning,) = [w for w in caught if "diverged" in str(w.message)]
     assert "Adam goes on at a rate of 0.001" in str(warning.message)
+    assert warning.filename == __file__
     assert losses[-1] < 1e-5
     assert float(optimizer.state[param]["step"]) > 1200
 
@@ -180,7 +181,7 @@ def test_all_of_it_survives(how, when):
     assert optimizer.param_groups[0]["watch"] == again.param_groups[0]["watch"]
 
 
-def test_a_state_without_a_watch_begins_one():
+def test_a_state_saved_without_the_fallback_begins_one():
     param = nn.Parameter(torch.zeros(5))
     optimizer = make([param])
     quadratic(optimizer, param, 3)

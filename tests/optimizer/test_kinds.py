@@ -427,8 +427,8 @@ def test_a_step_in_which_every_tensor_is_bad():
 BAD_STATES = {
     "missing": (lambda own: own.pop("cell"), "must hold all that its rule keeps; got none of .'cell'"),
     "shape": (lambda own: own.update(cell=own["cell"][:, :1]), "must have shape .* got"),
-    "kind": (lambda own: own.update(cell="hello"), "must hold tensors; got str"),
-    "values": (lambda own: own["cell"].fill_(torch.nan), "a state must be finite; got 'cell'"),
+    "kind": (lambda own: own.update(cell="hello"), "must be a tensor; got 'hello'"),
+    "values": (lambda own: own["cell"].fill_(torch.nan), "state 'cell' .* must be finite; got nan"),
     "counter": (lambda own: own.update(skipped=torch.zeros(3, dtype=torch.int64)), "'skipped' .* must have shape"),
 }
 
@@ -515,6 +515,7 @@ def test_running_far_beyond_the_horizon_warns_once(horizon):
             optimizer.step()
             assert len(caught) == (step >= 20)
     assert "meta-trained on runs of up to 2 steps; this one has taken 21" in str(caught[0].message)
+    assert caught[0].filename == __file__
 
 
 def test_the_horizon_is_counted_over_a_resume():

@@ -244,8 +244,8 @@ def test_a_small_lr_warns_and_the_usual_one_does_not():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": -1.0}, "lr must not be negative; got -1.0"),
-        ({"weight_decay": -0.1}, "weight_decay must not be negative; got -0.1"),
+        ({"lr": -1.0}, "lr must be finite and not negative; got -1.0"),
+        ({"weight_decay": -0.1}, "weight_decay must be finite and not negative; got -0.1"),
         ({"num_steps": 0}, "num_steps must be positive or None; got 0"),
         ({"guard": "hope"}, "guard must be 'skip', 'fallback' or None; got 'hope'"),
     ],
