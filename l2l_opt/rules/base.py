@@ -95,13 +95,17 @@ def register_rule(name: str) -> Callable[[RuleClass], RuleClass]:
     """
 
     def enter(rule_class: RuleClass) -> RuleClass:
-        if not (isinstance(rule_class, type) and issubclass(rule_class, UpdateRule)):
+        if not _is_rule_class(rule_class):
             raise TypeError(f"a registered rule must be a subclass of UpdateRule; got {rule_class!r}")
         RULES.register(name, rule_class)
         rule_class.registry_name = name
         return rule_class
 
     return enter
+
+
+def _is_rule_class(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, UpdateRule)
 
 
 def make_rule(spec: str, **options: Any) -> UpdateRule:
