@@ -153,7 +153,7 @@ class LearnedOptimizer(EagerOptimizer):
             self._remember()
         for group in self.param_groups:
             group["steps_taken"] += 1
-        self._warn_far_from_home()
+        self._warn_beyond_horizon()
         return returned
 
     def _step_group(self, group: dict[str, Any]) -> Tensor | None:
@@ -167,12 +167,9 @@ class LearnedOptimizer(EagerOptimizer):
             guarded=self.guard is not None,
         )
         prepared = self._prepared.pop(id(group), None)
-        if prepared is not None:
-            gradients = prepared.gradients(group["params"], self.state, options.num_steps)
-            if gradients is not None:
-                self._prepared[id(group)] = prepared
-                prepared.step(gradients, lr=lr, decay=options.decay, sign=options.sign, guarded=options.guarded)
-                return None
+        if prepared is not None and prepared.step(group["params"], self.state, options):
+            self._prepared[id(group)] = prepared
+            return None
         named = [(name, p) for name, p in self._named(group) if p.grad is not None]
         for name, p in named:
             assert p.grad is not None
@@ -231,7 +228,7 @@ class LearnedOptimizer(EagerOptimizer):
         for group in self.param_groups:
             group["watch"] = self._fallback.plain()
 
-    def _warn_far_from_home(self) -> None:
+    def _warn_beyond_horizon(self) -> None:
         horizon = _longest_horizon(self.rule)
         taken = max(group["steps_taken"] for group in self.param_groups)
         if horizon is not None and taken == FAR * horizon + 1:
@@ -299,7 +296,7 @@ def _check_arguments(rule: Any, guard: Any, state_dtype: Any) -> None:
 
 
 def _longest_horizon(rule: UpdateRule) -> int | None:
-    """The longest of the runs that a rule was meta-trained on, as its card says: ``100`` or ``100..2000:growing``."""
+    """The longest of the runs that a rule was meta-trained on, from its card: ``100`` or ``100..2000:growing``."""
     found = re.findall(r"\d+", str((rule.card or {}).get("horizon", "")))
     return max(map(int, found)) if found else None
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from l2l_opt.kernels import CompiledStep, PreparedStep
 from l2l_opt.optimizer.local_parameters import BOOKKEEPING, LocalParameter
+from l2l_opt.optimizer.stepping import Options
 from l2l_opt.rules.base import UpdateRule
 
 
@@ -51,7 +52,7 @@ class PreparedGroup:
     Args:
         rule: of the optimizer.
         compiled: what the call computes.
-        params: all parameters of the group that have gradients, whole and on the CPU.
+        params: all of the group, whole and on the CPU.
         num_steps: of the group.
     """
 
@@ -79,10 +80,21 @@ class PreparedGroup:
         )
         return cls(rule, compiled, params, num_steps) if plain else None
 
-    def gradients(
+    def step(self, params: Sequence[Tensor], state: Mapping[Tensor, dict[str, Any]], options: Options) -> bool:
+        """Take one step, where all is as it was prepared; whether it was."""
+        gradients = self._gradients(params, state, options.num_steps)
+        if gradients is None:
+            return False
+        flags = self.call(gradients, lr=options.lr, decay=options.decay, sign=options.sign, guarded=options.guarded)
+        torch.autograd.graph.increment_version([kept.param for kept in self.kept])
+        for kept, flag in zip(self.kept, flags, strict=True):
+            if flag:
+                kept.own["skipped"] += 1
+        return True
+
+    def _gradients(
         self, params: Sequence[Tensor], state: Mapping[Tensor, dict[str, Any]], num_steps: int | None
     ) -> list[Tensor] | None:
-        """The gradients of what is to be stepped; None where this is not what was prepared."""
         if len(params) != len(self.kept) or num_steps != self.num_steps:
             return None
         for weight, version, address in self.weights:
@@ -105,11 +117,3 @@ class PreparedGroup:
                 return None
             found.append(gradient)
         return found
-
-    def step(self, gradients: Sequence[Tensor], *, lr: float, decay: float, sign: float, guarded: bool) -> None:
-        """Take one step with what ``gradients`` has found."""
-        flags = self.call(gradients, lr=lr, decay=decay, sign=sign, guarded=guarded)
-        torch.autograd.graph.increment_version([kept.param for kept in self.kept])
-        for kept, flag in zip(self.kept, flags, strict=True):
-            if flag:
-                kept.own["skipped"] += 1

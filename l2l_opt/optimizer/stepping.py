@@ -1,4 +1,4 @@
-"""One step of a rule on params of parameters, in place: by a compiled kernel where there is one, otherwise by the rule.
+"""One step of a rule on local parameters, in place: by a compiled kernel where there is one, otherwise by the rule.
 
 Rules compute in the parameters' precision, float32 at least, and write back into parameters and their state.
 """
@@ -21,7 +21,7 @@ BLOCK_BYTES_ELSEWHERE = 256 << 20
 
 
 class Options(NamedTuple):
-    """What a group says of its step.
+    """A group's options, as one step takes them.
 
     Attributes:
         num_steps: planned steps; None where unknown.
@@ -39,7 +39,7 @@ class Options(NamedTuple):
 
 
 class Stepper:
-    """Steps params by one rule.
+    """Steps parameters by one rule.
 
     Args:
         rule: moved to the device of what it steps.
@@ -93,7 +93,7 @@ class Stepper:
     def _good(
         self, params: Sequence[LocalParameter], compiled: CompiledStep, options: Options, reduce: Reduce | None
     ) -> Sequence[LocalParameter]:
-        """The params that a kernel may step; the others are skipped.
+        """The parameters that a kernel may step; the others are skipped.
 
         It sees gradients that are not finite itself, but only those on this device. It keeps states finite, so they
         need not be looked through unless somebody else has changed them since.
@@ -128,7 +128,7 @@ def _versions(param: LocalParameter) -> tuple[tuple[int, int], ...]:
 
 
 def step_compiled(compiled: CompiledStep, params: Sequence[LocalParameter], options: Options) -> None:
-    """One step of params that ``kernels.serves_in_place`` accepts, by one call of a compiled kernel."""
+    """One step of parameters that ``kernels.serves_in_place`` accepts, by one call of a compiled kernel."""
     flags = recurrent_step_(
         compiled,
         [param.value for param in params],
@@ -148,7 +148,7 @@ def step_compiled(compiled: CompiledStep, params: Sequence[LocalParameter], opti
 
 
 def skip(params: Sequence[LocalParameter]) -> None:
-    """Count one step that params were left out of."""
+    """Count one step that parameters were left out of."""
     for param in params:
         param.own["skipped"] += 1
 
@@ -164,41 +164,38 @@ def step_purely(rule: UpdateRule, params: Sequence[LocalParameter], options: Opt
     """
     device = params[0].value.device
     planned = None if options.num_steps is None else torch.tensor(float(options.num_steps), device=device)
-    finite: list[Tensor | None] = [None] * len(params)
+    finite: dict[str, Tensor] = {}
     if options.guarded:
         # Nothing of a tensor may have moved when a block of it turns out bad, so squares are thought of beforehand.
         most = [largest(param.grad) for param in params]
         flags = [torch.isfinite(m if _at_once(param, rule) else m * m) for param, m in zip(params, most, strict=True)]
-        finite = list(finite_over_shards(flags, reduce))
-    scalars: list[dict[str, Tensor]] = [{}] * len(params)
+        finite = {p.name: flag for p, flag in zip(params, finite_over_shards(flags, reduce), strict=True)}
+    scalars: dict[str, dict[str, Tensor]] = {}
     for block in _blocks(params, rule):
-        pieces = [piece for _, piece in block]
-        grads = {piece.name: widened(piece.grad) * options.sign for piece in pieces}
-        values = {piece.name: widened(piece.value) for piece in pieces}
-        state = {piece.name: _in_precision(piece.state, values[piece.name].dtype, rule) for piece in pieces}
+        grads = {piece.name: widened(piece.grad) * options.sign for piece in block}
+        values = {piece.name: widened(piece.value) for piece in block}
+        state = {piece.name: _in_precision(piece.state, values[piece.name].dtype, rule) for piece in block}
         with summed_by(reduce):
             updates, next_state = rule(grads, state, values, num_steps=planned)
-        changes = [_changed(values[piece.name], updates[piece.name], piece.value.dtype, options) for piece in pieces]
+        new = {p.name: _changed(values[p.name], updates[p.name], p.value.dtype, options) for p in block}
         if options.guarded:
             found = [
-                is_finite([change, *(value for value in next_state[piece.name].values() if value.is_floating_point())])
-                for piece, change in zip(pieces, changes, strict=True)
+                is_finite([value, *(kept for kept in next_state[name].values() if kept.is_floating_point())])
+                for name, value in new.items()
             ]
             # Blocks of one tensor are not the same on all devices, whole tensors are.
             found = finite_over_shards(found, reduce) if rule.reads_whole_tensors else found
-            for (index, _), flag in zip(block, found, strict=True):
-                before = finite[index]
-                finite[index] = flag if before is None else before & flag
-        for (index, piece), change in zip(block, changes, strict=True):
-            _write(piece.value, change, finite[index])
-            scalars[index] = {}
-            for key, value in next_state[piece.name].items():
-                if not value.dim():
-                    scalars[index][key] = value
-                else:
-                    _write(piece.state[key], value, finite[index])
-    for param, own, flag in zip(params, scalars, finite, strict=True):
-        for key, value in own.items():
+            finite |= {name: finite[name] & flag for name, flag in zip(new, found, strict=True)}
+        for piece in block:
+            flag, after = finite.get(piece.name), next_state[piece.name]
+            _write(piece.value, new[piece.name], flag)
+            for key, value in after.items():
+                if value.dim():
+                    _write(piece.state[key], value, flag)
+            scalars[piece.name] = {key: value for key, value in after.items() if not value.dim()}
+    for param in params:
+        flag = finite.get(param.name)
+        for key, value in scalars[param.name].items():
             _write(param.state[key], value, flag)
         if flag is not None:
             param.own["skipped"] += ~flag
@@ -220,27 +217,27 @@ def _write(to: Tensor, value: Tensor, flag: Tensor | None) -> None:
     to.copy_(value if flag is None else torch.where(flag, value.to(to.dtype), to))
 
 
-def _blocks(params: Sequence[LocalParameter], rule: UpdateRule) -> Iterator[list[tuple[int, LocalParameter]]]:
-    """Parts by their index, several small ones together, large ones in pieces unless the rule reads them whole.
+def _blocks(params: Sequence[LocalParameter], rule: UpdateRule) -> Iterator[list[LocalParameter]]:
+    """Several small parameters together, large ones in pieces unless the rule reads them whole.
 
     They are divided by their global sizes, so that all devices of a mesh sum over the same ones together.
     """
-    together: list[tuple[int, LocalParameter]] = []
+    together: list[LocalParameter] = []
     taken = 0
-    for index, param in enumerate(params):
+    for param in params:
         room, size = _room(param), param.whole.numel() * _bytes_a_coordinate(param)
         if together and taken + size > room:
             yield together
             together, taken = [], 0
         if _at_once(param, rule):
-            together.append((index, param))
+            together.append(param)
             taken += size
             continue
         axis = max(range(param.value.dim()), key=lambda axis: param.value.shape[axis])
         length = param.value.shape[axis]
         step = max(1, length * room // max(param.value.numel() * _bytes_a_coordinate(param), 1))
         for start in range(0, length, step):
-            yield [(index, param.narrow(axis, start, min(step, length - start)))]
+            yield [param.narrow(axis, start, min(step, length - start))]
     if together:
         yield together
 
