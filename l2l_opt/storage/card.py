@@ -1,12 +1,13 @@
-"""What is known of a rule: what its artefact says, None for what it does not say, and what is counted on the rule."""
+"""A rule's model card: what its artefact states, None for what it does not, and what is counted on the rule."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.costs import rule_costs
+from l2l_opt.types import is_dict, is_list
 
-SAID = ("rule", "task", "horizon", "figures", "licence")
+STATED = ("rule", "task", "horizon", "figures", "licence")
 LABELS = {
     "task": "task of meta-training",
     "horizon": "horizon of meta-training",
@@ -35,10 +36,10 @@ def card_of(rule: UpdateRule) -> dict[str, Any]:
     figures = card.get("figures")
     costs = rule_costs(rule)
     return (
-        {key: card.pop(key, None) for key in SAID}
+        {key: card.pop(key, None) for key in STATED}
         | {
             # Validation chooses a rule: what it measured is no evidence about tasks that the rule has not seen.
-            "held_out_figures": figures.get("held_out") if isinstance(figures, dict) else None,
+            "held_out_figures": figures.get("held_out") if is_dict(figures) else None,
             "weights": sum(weight.numel() for weight in rule.parameters()),
             "state_bytes_per_parameter": costs.state_bytes,
             "state_bytes_per_parameter_bfloat16": costs.state_bytes_bfloat16,
@@ -53,7 +54,7 @@ def facts_of(card: Mapping[str, Any]) -> list[tuple[str, str | list[tuple[str, s
     facts: list[tuple[str, str | list[tuple[str, str]]]] = []
     for key, value in card.items():
         label = _plain(LABELS.get(key, key.replace("_", " ")))
-        if isinstance(value, dict):
+        if is_dict(value):
             # held_out is shown by itself.
             own = {name: item for name, item in value.items() if (key, name) != ("figures", "held_out")}
             facts.append((label, [(_plain(name.replace("_", " ")), _plain(_text(item))) for name, item in own.items()]))
@@ -63,14 +64,14 @@ def facts_of(card: Mapping[str, Any]) -> list[tuple[str, str | list[tuple[str, s
 
 
 def _text(item: Any) -> str:
-    if isinstance(item, dict):
+    if is_dict(item):
         return ", ".join(f"{key}={_text(value)}" for key, value in item.items())
-    if isinstance(item, list):
+    if is_list(item):
         return " to ".join(map(_text, item)) if _is_interval(item) else "; ".join(map(_text, item))
     return f"{item:.4g}" if isinstance(item, float) else str(item)
 
 
-def _is_interval(item: list[Any]) -> bool:
+def _is_interval(item: Sequence[Any]) -> bool:
     return len(item) == 2 and all(isinstance(end, (int, float)) for end in item)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from l2l_opt.storage.files import write_atomically
 from l2l_opt.storage.safetensors_file import FileFormatError, brief, read, serialised, shortened
+from l2l_opt.types import is_dict, is_list
 
 FORMAT_VERSION = 1
 
@@ -47,9 +48,9 @@ def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:
         name = f"{len(tensors):06d}"
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"tensor": name}
-    if isinstance(value, dict):
+    if is_dict(value):
         return {"dict": [[key, _encode(item, tensors)] for key, item in value.items()]}
-    if isinstance(value, (list, tuple)):
+    if is_list(value):
         return {"list": [_encode(item, tensors) for item in value]}
     if value is None or isinstance(value, (bool, int, float, str)):
         return {"value": value}
@@ -64,6 +65,6 @@ def _decode(node: Any, tensors: dict[str, Tensor]) -> Any:
         return {key: _decode(item, tensors) for key, item in content}
     if kind == "list":
         return [_decode(item, tensors) for item in content]
-    if kind != "value" or isinstance(content, (dict, list)):
+    if kind != "value" or is_dict(content) or is_list(content):
         raise ValueError(f"a node must be a tensor, dict, list or value; got {brief(node)}")
     return content

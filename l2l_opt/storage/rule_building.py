@@ -35,7 +35,8 @@ def build_rule(name: str, config: Mapping[str, Any], weights: Mapping[str, Tenso
     elements = 16 * sum(weight.numel() for weight in weights.values()) + SPARE_ELEMENTS
     operations = 100 * len(weights) + SPARE_OPERATIONS
     try:
-        with torch.random.fork_rng(devices=[]), _Allowance(elements=elements, operations=operations):
+        allowance = _Allowance(elements=elements, operations=operations)
+        with torch.random.fork_rng(devices=[]), allowance:  # pyright: ignore[reportUnknownMemberType]
             rule = make_rule(name, **config)
     # What constructors raise on values of any JSON kind; RuntimeError holds RecursionError too.
     except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, RuntimeError) as error:
@@ -55,7 +56,7 @@ class _Allowance(TorchDispatchMode):
     """Raises before the operation that would go beyond what was allowed."""
 
     def __init__(self, *, elements: int, operations: int):
-        super().__init__()
+        super().__init__()  # pyright: ignore[reportUnknownMemberType]
         self.elements, self.operations = elements, operations
 
     @classmethod

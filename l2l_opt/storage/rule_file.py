@@ -8,6 +8,7 @@ from l2l_opt.rules.base import RULES, UpdateRule
 from l2l_opt.storage.files import write_atomically
 from l2l_opt.storage.rule_building import build_rule
 from l2l_opt.storage.safetensors_file import FileFormatError, brief, digest, read, serialised, shortened
+from l2l_opt.types import is_dict
 
 FORMAT_VERSION = 1
 
@@ -50,7 +51,7 @@ def load_rule(source: str | os.PathLike[str]) -> UpdateRule:
         source: a path, or the name of a shipped artefact (``list_pretrained()`` names them).
 
     Returns:
-        The rule, on the CPU, with what the artefact says of itself as ``rule.card``.
+        The rule, on the CPU, with its model card as ``rule.card``.
 
     Raises:
         FileNotFoundError: neither a file nor a shipped name.
@@ -63,7 +64,7 @@ def load_rule(source: str | os.PathLike[str]) -> UpdateRule:
     path = find_artefact(source)
     phi, card = read(path, kind="rule", format_version=FORMAT_VERSION)
     about = card.get("rule")
-    if not (isinstance(about, dict) and isinstance(about.get("name"), str) and isinstance(about.get("config"), dict)):
+    if not (is_dict(about) and isinstance(about.get("name"), str) and isinstance(about.get("config"), dict)):
         raise FileFormatError(
             f"an artefact must name its rule and config; got {brief(about)} in {path}, save it anew with save_rule"
         )

@@ -13,15 +13,18 @@ import stat
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from l2l_opt.types import is_dict, is_list
+
 METADATA_KEY = "l2l_opt"
 DIGEST_KEY = "metadata_digest"
+WHOLE = " must be a whole safetensors file"
 FLOATING = {"F16", "BF16", "F32", "F64"}
 
 
@@ -45,6 +48,17 @@ class Kind(NamedTuple):
     largest_header: int
     deepest: int
     dtypes: set[str]
+
+    def oversized(self, size: int, header: int) -> str | None:
+        """What of a file is beyond the limits, if anything is."""
+        for what, found, limit in (("", size, self.largest_file()), ("a header of ", header, self.largest_header)):
+            if found > limit:
+                return f"{what}{found} bytes where {limit} are the limit"
+        return None
+
+    def refusal(self, rule: str, got: str, fix: str = "fetch or write it anew") -> FileFormatError:
+        """The error of a file of this kind that breaks a rule."""
+        return FileFormatError(f"{self.word}{rule}; got {got}, {fix}")
 
 
 KINDS = {
@@ -72,10 +86,10 @@ def serialised(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, ki
     Raises:
         ValueError: a description that is not JSON, tensors of another dtype, or more than reading would accept.
     """
-    word, largest_file, largest_header, deepest, dtypes = KINDS[kind]
+    needed = KINDS[kind]
     metadata = dict(metadata) | {"kind": kind, "digest": digest(tensors)}
     try:
-        _check_description(metadata, word=word, deepest=deepest, where="what was to be saved")
+        _check_description(metadata, needed, where="what was to be saved")
         text = json.dumps(metadata, allow_nan=True, sort_keys=True)
     except (TypeError, RecursionError) as error:
         raise ValueError(
@@ -85,13 +99,15 @@ def serialised(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, ki
     signed = {METADATA_KEY: text, DIGEST_KEY: hashlib.sha256(text.encode()).hexdigest()}
     content = serialise(dict(tensors), metadata=signed)
     (length,) = struct.unpack("<Q", content[:8])
-    found = _oversized(len(content), length, largest_file=largest_file(), largest_header=largest_header)
+    found = needed.oversized(len(content), length)
     if found:
-        raise ValueError(f"{word} must not be too large to be read back; got {found}, save less in it")
-    foreign = set(_dtypes(json.loads(content[8 : 8 + length]))) - dtypes
+        raise ValueError(f"{needed.word} must not be too large to be read back; got {found}, save less in it")
+    header: dict[str, Any] = json.loads(content[8 : 8 + length])
+    foreign = {entry["dtype"] for name, entry in header.items() if name != "__metadata__"} - needed.dtypes
     if foreign:
         raise ValueError(
-            f"{word}'s tensors must be of {', '.join(sorted(dtypes))}; got {sorted(foreign)}, convert them"
+            f"{needed.word}'s tensors must be of {', '.join(sorted(needed.dtypes))}; got {sorted(foreign)}, "
+            "convert them"
         )
     return content
 
@@ -108,38 +124,29 @@ def read(path: Path, *, kind: str, format_version: int) -> tuple[dict[str, Tenso
         FileFormatError: it is not such a file, whole and undamaged and within the limits.
         OSError: it cannot be read.
     """
-    word, largest_file, largest_header, deepest, dtypes = KINDS[kind]
-    _check_size(path, word=word, largest_file=largest_file(), largest_header=largest_header)
+    needed = KINDS[kind]
+    _check_size(path, needed)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = _description(file.metadata() or {}, word=word, path=path)
-            version = metadata.get("format_version")
+        with cast(Any, safe_open)(path, framework="pt") as file:
+            metadata = _description(file.metadata() or {}, needed, path)
+            version, own_kind = metadata.get("format_version"), metadata.get("kind")
             if type(version) is not int or version != format_version:
-                raise FileFormatError(
-                    f"{word}'s format_version must be {format_version}; got {brief(version)} in {path}, update l2l_opt"
-                )
-            if metadata.get("kind") != kind:
-                raise FileFormatError(
-                    f"{word} must say that it is one; got a {brief(metadata.get('kind'))} file {path}, use the other"
-                )
-            _check_description(metadata, word=word, deepest=deepest, where=str(path))
-            names = list(file.keys())
+                must = f"'s format_version must be {format_version}"
+                raise needed.refusal(must, f"{brief(version)} in {path}", "update l2l_opt")
+            if own_kind != kind:
+                raise needed.refusal(" must say that it is one", f"a {brief(own_kind)} file {path}", "use the other")
+            _check_description(metadata, needed, where=str(path))
+            names: list[str] = list(file.keys())
             for name in names:
                 dtype = file.get_slice(name).get_dtype()
-                if dtype not in dtypes:
-                    raise FileFormatError(
-                        f"{word}'s tensors must be of {', '.join(sorted(dtypes))}; got {brief(name)} of {dtype} in "
-                        f"{path}, write it anew"
-                    )
-            tensors = {name: file.get_tensor(name) for name in names}
+                if dtype not in needed.dtypes:
+                    must = f"'s tensors must be of {', '.join(sorted(needed.dtypes))}"
+                    raise needed.refusal(must, f"{brief(name)} of {dtype} in {path}", "write it anew")
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, UnicodeDecodeError, MemoryError) as error:
-        raise FileFormatError(
-            f"{word} must be a whole safetensors file; got {path}: {shortened(str(error))}, fetch or write it anew"
-        ) from error
+        raise needed.refusal(WHOLE, f"{path}: {shortened(str(error))}") from error
     if digest(tensors) != metadata.get("digest"):
-        raise FileFormatError(
-            f"{word}'s tensors must match its digest; got {path}, which is damaged: fetch or write it anew"
-        )
+        raise needed.refusal("'s tensors must match its digest", f"{path}, which is damaged")
     return tensors, metadata
 
 
@@ -168,81 +175,52 @@ def brief(value: Any) -> str:
     return shortened(_REPR.repr(value), 80)
 
 
-def _check_size(path: Path, *, word: str, largest_file: int, largest_header: int) -> None:
+def _check_size(path: Path, needed: Kind) -> None:
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise FileFormatError(f"{word} must be a regular file; got {path}, which is a pipe or device: use a file")
+            raise needed.refusal(" must be a regular file", f"{path}, which is a pipe or device", "use a file")
         start = file.read(8)
     if len(start) < 8:
-        raise FileFormatError(
-            f"{word} must be a whole safetensors file; got {path}: {len(start)} bytes, fetch or write it anew"
-        )
+        raise needed.refusal(WHOLE, f"{path}: {len(start)} bytes")
     (length,) = struct.unpack("<Q", start)
     if 8 + length > status.st_size:
-        raise FileFormatError(
-            f"{word} must be a whole safetensors file; got {path}: a header of {length} bytes in a file of "
-            f"{status.st_size}, fetch or write it anew"
-        )
-    found = _oversized(status.st_size, length, largest_file=largest_file, largest_header=largest_header)
+        raise needed.refusal(WHOLE, f"{path}: a header of {length} bytes in a file of {status.st_size}")
+    found = needed.oversized(status.st_size, length)
     if found:
-        raise FileFormatError(f"{word} must not be too large; got {found} in {path}, use a file that l2l_opt wrote")
+        raise needed.refusal(" must not be too large", f"{found} in {path}", "use a file that l2l_opt wrote")
 
 
-def _oversized(size: int, header: int, *, largest_file: int, largest_header: int) -> str | None:
-    if size > largest_file:
-        return f"{size} bytes where {largest_file} are the limit"
-    if header > largest_header:
-        return f"a header of {header} bytes where {largest_header} are the limit"
-    return None
-
-
-def _description(header: dict[str, str], *, word: str, path: Path) -> dict[str, Any]:
+def _description(header: dict[str, str], needed: Kind, path: Path) -> dict[str, Any]:
     text = header.get(METADATA_KEY)
     if text is None:
-        raise FileFormatError(f"{word} must be written by l2l_opt; got {path}, a safetensors file of other origin")
-    if hashlib.sha256(text.encode()).hexdigest() != header.get(DIGEST_KEY):
-        raise FileFormatError(
-            f"{word}'s metadata must match its digest; got {path}, which is damaged: fetch or write it anew"
+        raise needed.refusal(
+            " must be written by l2l_opt", f"{path}, a safetensors file of other origin", "use another"
         )
+    if hashlib.sha256(text.encode()).hexdigest() != header.get(DIGEST_KEY):
+        raise needed.refusal("'s metadata must match its digest", f"{path}, which is damaged")
     try:
         metadata = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise FileFormatError(
-            f"{word}'s metadata must be JSON; got {path}: {shortened(str(error))}, write it anew"
-        ) from error
-    if not isinstance(metadata, dict):
-        raise FileFormatError(
-            f"{word}'s metadata must be a JSON object; got {brief(metadata)} in {path}, write it anew"
-        )
+        raise needed.refusal("'s metadata must be JSON", f"{path}: {shortened(str(error))}", "write it anew") from error
+    if not is_dict(metadata):
+        raise needed.refusal("'s metadata must be a JSON object", f"{brief(metadata)} in {path}", "write it anew")
     return metadata
 
 
-def _check_description(metadata: Any, *, word: str, deepest: int, where: str) -> None:
+def _check_description(metadata: Any, needed: Kind, *, where: str) -> None:
     """Refuse nesting that recursive code would fail on, and strings that cannot be printed."""
     level, values = 0, [metadata]
     while values:
         level += 1
-        if level > deepest:
-            raise FileFormatError(
-                f"{word}'s metadata must be nested at most {deepest} levels deep; got more in {where}, use flatter ones"
-            )
-        texts = [value for value in values if isinstance(value, str)]
-        texts += [key for value in values if isinstance(value, dict) for key in value if isinstance(key, str)]
+        if level > needed.deepest:
+            must = f"'s metadata must be nested at most {needed.deepest} levels deep"
+            raise needed.refusal(must, f"more in {where}", "use flatter ones")
+        keys = [key for value in values if is_dict(value) for key in value]
         try:
-            "".join(texts).encode()
+            "".join(text for text in [*values, *keys] if isinstance(text, str)).encode()
         except UnicodeEncodeError as error:
-            raise FileFormatError(
-                f"{word}'s metadata must be Unicode text; got a lone surrogate {brief(error.object[error.start])} in "
-                f"{where}, use whole characters"
-            ) from error
-        below = [value.values() if isinstance(value, dict) else value for value in values if _nests(value)]
+            got = f"a lone surrogate {brief(error.object[error.start])} in {where}"
+            raise needed.refusal("'s metadata must be Unicode text", got, "use whole characters") from error
+        below = [value.values() if is_dict(value) else value if is_list(value) else () for value in values]
         values = [item for items in below for item in items]
-
-
-def _nests(value: Any) -> bool:
-    return isinstance(value, (dict, list, tuple))
-
-
-def _dtypes(header: dict[str, Any]) -> list[str]:
-    return [entry["dtype"] for name, entry in header.items() if name != "__metadata__"]
