@@ -25,7 +25,7 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
             raise ValueError(f"an option must read key=value; got {item!r} in {spec!r}, use e.g. {name}:key=value")
         try:
             options[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             options[key] = text
     return name, options
 

@@ -2,11 +2,17 @@
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from l2l_opt.rules import make_rule
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.tasks import ModuleTask
+
+# The same few examples everywhere; `--hypothesis-profile search` looks for new ones.
+settings.register_profile("suite", derandomize=True, max_examples=30, deadline=None)
+settings.register_profile("search", max_examples=3000, deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)

@@ -183,8 +183,9 @@ class TableEncoder:
             values = torch.tensor(columns[name], dtype=torch.float64)
             inputs.append(((_shaped(values, how) - how[3]) / how[4]).unsqueeze(-1))
         for name, known in self.words.items():
-            cells = [str(cell) for cell in columns[name]]
-            inputs.append(torch.tensor([[float(cell == word) for word in known] for cell in cells]).double())
+            # These rows may hold numbers alone, and were then read as such, where the column held a word at first.
+            read = known if isinstance(columns[name][0], str) else [_number(word) for word in known]
+            inputs.append(torch.tensor([[float(cell == word) for word in read] for cell in columns[name]]).double())
         return torch.cat(inputs, dim=1).float()
 
 
