@@ -17,15 +17,15 @@ from l2l_opt.cli.main import COMMANDS
 from l2l_opt.kernels import native
 from l2l_opt.rules import make_rule
 from l2l_opt.rules.costs import rule_costs
+from tests.command_line import run_python
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 SMALL = ["--rule", "rnnprop:hidden_size=4", "--task", "quadratics:dim=3", "--horizon", "20", "--truncation-length", "5"]
 
 
-def l2l_opt(*arguments, code=0, **options):
-    command = [sys.executable, "-m", "l2l_opt.cli", *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+def l2l_opt(*arguments, code=0):
+    result = run_python("-m", "l2l_opt.cli", *arguments)
     assert result.returncode == code, result.stderr
     return result
 
