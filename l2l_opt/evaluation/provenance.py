@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
-from l2l_opt.randomness import Stream, make_generator
+from l2l_opt.inner_loop.fresh_student import fresh_student
+from l2l_opt.randomness import Stream
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.storage.safetensors_file import digest
 from l2l_opt.tasks.base import TASKS
-from l2l_opt.tasks.mixture import Tasks, draw_family
+from l2l_opt.tasks.mixture import Tasks
 from l2l_opt.version import __version__
 
 PACKAGE = "l2l_opt"
@@ -76,13 +77,10 @@ def fingerprint(tasks: Tasks, *, seed: int) -> list[str]:
     """First losses of a student of each stream, exactly: other data, or another family, shows in them."""
     losses = []
     for stream in (Stream.TUNING, Stream.REPORTING):
-        family = draw_family(tasks, make_generator(seed, Stream.GROUP, int(stream), 0, 0))
-        generator = make_generator(seed, stream, 0, 0)
-        data = family.sample(generator)
-        params = family.init_params(data, generator)
+        own = fresh_student(tasks, seed=seed, stream=stream)
         with torch.no_grad():
             for split in ("train", "test"):
-                losses.append(float(family.loss(params, data, family.sample_batch(data, generator, split))).hex())
+                losses.append(float(own.loss(own.params, own.batch(split))).hex())
     return losses
 
 

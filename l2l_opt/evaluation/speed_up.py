@@ -18,11 +18,6 @@ TIE = 1e-6
 """Relative; losses that are closer are equal, since they are means taken in different orders."""
 
 
-def tail_length(horizon: int) -> int:
-    """Steps that a final loss is the mean of: 10 %, at least 10, and no more than there are."""
-    return min(max(10, horizon // 10), horizon)
-
-
 def running_mean(curves: np.ndarray, length: int) -> np.ndarray:
     """Means over the last ``length`` losses: ``[steps, ...]`` -> ``[steps - length + 1, ...]``; row i is after
     ``length + i`` steps."""

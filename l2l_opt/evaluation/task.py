@@ -15,9 +15,10 @@ from l2l_opt.evaluation.baselines.tuning import Baseline, Tuning, tune
 from l2l_opt.evaluation.cache import DEFAULT_FOLDER, Cache
 from l2l_opt.evaluation.results import Result
 from l2l_opt.evaluation.runs import TEST_BATCHES, PlannedSteps, Run, long_curves, run_of, run_rule
-from l2l_opt.evaluation.speed_up import CAP, NEIGHBOURS, speed_ups, steps_to_reach, tail_length
+from l2l_opt.evaluation.speed_up import CAP, NEIGHBOURS, speed_ups, steps_to_reach
 from l2l_opt.evaluation.statistics import FLOOR, mean_and_interval
 from l2l_opt.evaluation.timing import seconds_per_step
+from l2l_opt.inner_loop.training import tail_length
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.tasks.mixture import Tasks, make_tasks
 

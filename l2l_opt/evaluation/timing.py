@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from l2l_opt.inner_loop.fresh_student import fresh_student
 from l2l_opt.optimizer.learned_optimizer import LearnedOptimizer
-from l2l_opt.randomness import Stream, make_generator
+from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.tasks.mixture import Tasks, draw_family
+from l2l_opt.tasks.mixture import Tasks
 
 BLOCKS = 7
 BLOCK_SECONDS = 0.05
@@ -63,18 +64,16 @@ def _loop(
     make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], tasks: Tasks, seed: int
 ) -> Callable[[int], float]:
     """A training loop that goes on where it stopped: steps -> seconds."""
-    family = draw_family(tasks, make_generator(seed, Stream.GROUP, int(Stream.REPORTING), 0, 0))
-    generator = make_generator(seed, Stream.REPORTING, 0, 0)
-    data = family.sample(generator)
-    params = {name: nn.Parameter(p.clone()) for name, p in family.init_params(data, generator).items()}
-    batches = itertools.cycle([family.sample_batch(data, generator) for _ in range(NUM_BATCHES)])
+    student = fresh_student(tasks, seed=seed, stream=Stream.REPORTING)
+    params = student.parameters()
+    batches = itertools.cycle([student.batch() for _ in range(NUM_BATCHES)])
     optimizer = make(list(params.values()))
 
     def run(steps: int) -> float:
         start = time.perf_counter()
         for _ in range(steps):
             optimizer.zero_grad()
-            family.loss(dict(params), data, next(batches)).backward()
+            student.loss(params, next(batches)).backward()
             optimizer.step()
         return time.perf_counter() - start
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from l2l_opt.evaluation.speed_up import CAP, running_mean, speed_ups, steps_to_reach, tail_length
+from l2l_opt.evaluation.speed_up import CAP, running_mean, speed_ups, steps_to_reach
+from l2l_opt.inner_loop.training import tail_length
 
 
 def line(steps, slope, seeds=1):

@@ -7,8 +7,9 @@ from typing import Any
 from l2l_opt.evaluation.baselines.muon import embeddings_of, hidden_matrices
 from l2l_opt.evaluation.baselines.torch_optimizers import MakeOptimizer, is_installed, prodigy, schedule_free
 from l2l_opt.evaluation.baselines.tuning import Baseline
-from l2l_opt.randomness import Stream, make_generator
-from l2l_opt.tasks.mixture import Tasks, draw_family
+from l2l_opt.inner_loop.fresh_student import fresh_student
+from l2l_opt.randomness import Stream
+from l2l_opt.tasks.mixture import Tasks
 
 COSINE = {"schedule": "cosine"}
 ADAMW_CONSTANT = Baseline("adamw-constant", "adamw", range(-7, 0))
@@ -97,8 +98,6 @@ def entries_for(tasks: Tasks, task: str, entries: Sequence[Entry]) -> tuple[list
 
 def _muon_without(tasks: Tasks) -> tuple[str, ...] | None:
     """Matrices that Muon leaves to AdamW, as the first reporting student has them; None where none are left to it."""
-    generator = make_generator(0, Stream.REPORTING, 0, 0)
-    family = draw_family(tasks, make_generator(0, Stream.GROUP, int(Stream.REPORTING), 0, 0))
-    without = embeddings_of(family)
-    params = family.init_params(family.sample(generator), generator)
-    return without if hidden_matrices(params, without) else None
+    student = fresh_student(tasks, seed=0, stream=Stream.REPORTING)
+    without = embeddings_of(student.family)
+    return without if hidden_matrices(student.params, without) else None

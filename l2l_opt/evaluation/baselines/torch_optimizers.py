@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
-from l2l_opt.evaluation.runs import Run, loss_on_test_batches, reporting_students
-from l2l_opt.inner_loop.training import final_losses
-from l2l_opt.rules.hand_designed import SGD
+from l2l_opt.evaluation.runs import Run, loss_on_test_batches
+from l2l_opt.inner_loop.fresh_student import fresh_student
+from l2l_opt.inner_loop.training import final_losses, tail_length
+from l2l_opt.randomness import Stream
 from l2l_opt.tasks.mixture import Tasks
 
 MakeOptimizer = Callable[[list[nn.Parameter]], Any]
@@ -36,9 +36,7 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def run_torch_optimizer(
-    make: MakeOptimizer, tasks: Tasks, *, horizon: int, num_seeds: int, seed: int, window_length: int = 50
-) -> Run:
+def run_torch_optimizer(make: MakeOptimizer, tasks: Tasks, *, horizon: int, num_seeds: int, seed: int) -> Run:
     """Train the reporting students one after the other with a torch optimizer.
 
     An optimizer with ``train()`` and ``eval()`` (Schedule-Free) takes gradients at one point, y, and is meant to be
@@ -52,11 +50,10 @@ def run_torch_optimizer(
         horizon: inner steps.
         num_seeds: students.
         seed: of all students.
-        window_length: inner steps whose batches are held in memory at once.
     """
     start = time.perf_counter()
     curves, at_x, tests = zip(
-        *(_run_student(make, tasks, horizon, number, seed, window_length) for number in range(num_seeds)), strict=True
+        *(_run_student(make, tasks, horizon, number, seed) for number in range(num_seeds)), strict=True
     )
     seconds = (time.perf_counter() - start) / num_seeds
     losses, about = torch.stack(curves, dim=1), {}
@@ -74,31 +71,28 @@ def _mean(losses: Tensor) -> float:
 
 
 def _run_student(
-    make: MakeOptimizer, tasks: Tasks, horizon: int, number: int, seed: int, window_length: int
+    make: MakeOptimizer, tasks: Tasks, horizon: int, number: int, seed: int
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    students = reporting_students(SGD(), tasks, numbers=[number], horizon=horizon, seed=seed)
-    (student,) = students.members
-    family, data = student.family, student.data
-    params = {name: nn.Parameter(p[0].clone()) for name, p in student.inner.params.items()}
+    student = fresh_student(tasks, seed=seed, stream=Stream.REPORTING, number=number)
+    params = student.parameters()
     optimizer = make(list(params.values()))
     has_two_points = callable(getattr(optimizer, "eval", None))
     if has_two_points:
         optimizer.train()
-    curve, at_x, tail = [], [], max(10, horizon // 10)
-    for begin in range(0, horizon, window_length):
-        (window,) = students.windows(min(window_length, horizon - begin))
-        for batch in window.batches[:-1]:
-            own = tree_map(lambda leaf: leaf[0], batch)
-            if has_two_points and len(curve) >= horizon - tail:
-                at_x.append(_loss_at_x(optimizer, params, lambda own=own: family.loss(dict(params), data, own)))
-            optimizer.zero_grad()
-            loss = family.loss(dict(params), data, own)
-            loss.backward()
-            optimizer.step()
-            curve.append(loss.detach())
+    curve, at_x = [], []
+    for step in range(horizon):
+        batch = student.batch()
+        if has_two_points and step >= horizon - tail_length(horizon):
+            at_x.append(_loss_at_x(optimizer, params, lambda batch=batch: student.loss(params, batch)))
+        optimizer.zero_grad()
+        loss = student.loss(params, batch)
+        loss.backward()
+        optimizer.step()
+        curve.append(loss.detach())
     if has_two_points:
         optimizer.eval()
-    test = loss_on_test_batches(family, {name: p.detach() for name, p in params.items()}, data, seed, number)
+    detached = {name: p.detach() for name, p in params.items()}
+    test = loss_on_test_batches(student.family, detached, student.data, seed, number)
     return torch.stack(curve).cpu(), torch.stack(at_x).mean().cpu() if at_x else None, test
 
 

@@ -1,19 +1,19 @@
 """One student's training run under one optimizer, in a plain loop, with everything of it watched."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from l2l_opt.inner_loop.fresh_student import fresh_student
+from l2l_opt.inner_loop.training import final_losses
 from l2l_opt.inspection.measures.trace import CoordinateTrace, CoordinateTracer
 from l2l_opt.inspection.tensorboard.monitor import UnrollMonitor
 from l2l_opt.optimizer.learned_optimizer import LearnedOptimizer
-from l2l_opt.randomness import Stream, make_generator
+from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.tasks.mixture import Tasks, draw_family
+from l2l_opt.tasks.mixture import Tasks
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class WatchedRun:
     @property
     def final_loss(self) -> float:
         """The mean of the last 10 % of the steps, at least 10."""
-        last = self.losses[-max(10, len(self.losses) // 10) :]
-        return math.fsum(last) / len(last)
+        return float(final_losses(torch.tensor(self.losses, dtype=torch.float64)))
 
 
 def watch(
@@ -49,7 +48,7 @@ def watch(
     histogram_every: int = 0,
     on_step: Callable[[], object] = lambda: None,
 ) -> WatchedRun:
-    """Train the student of a seed with a rule as a drop-in optimizer.
+    """Train the first student that evaluations report on, with a rule as a drop-in optimizer.
 
     Student and batches depend on the seed alone, so they are the same for every rule.
 
@@ -64,16 +63,14 @@ def watch(
         histogram_every: steps between its histograms, 0 for none.
         on_step: called after each step.
     """
-    generator = make_generator(seed, Stream.REPORTING, 0, 0)
-    family = draw_family(tasks, generator)
-    data = family.sample(generator)
-    params = {key: nn.Parameter(value) for key, value in family.init_params(data, generator).items()}
+    student = fresh_student(tasks, seed=seed, stream=Stream.REPORTING)
+    params = student.parameters()
     optimizer = LearnedOptimizer(params.items(), rule, num_steps=horizon)
     tracer = CoordinateTracer(optimizer)
     monitor = None if writer is None else UnrollMonitor(optimizer, writer, every=every, histogram_every=histogram_every)
     losses = []
     for _ in range(horizon):
-        loss = family.loss(dict(params), data, family.sample_batch(data, generator))
+        loss = student.loss(params, student.batch())
         losses.append(loss.detach())
         if monitor is not None:
             monitor.log_loss(losses[-1])
