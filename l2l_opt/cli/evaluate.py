@@ -1,201 +1,151 @@
 """l2l-opt evaluate."""
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-import torch
-from click.core import ParameterSource
+import rich.table
 from rich.console import Console
-from rich.table import Table
 
-from l2l_opt.cli.common import device_options, prepare
-from l2l_opt.cli.suite import judge_suite
-from l2l_opt.evaluation.cache import DEFAULT_FOLDER
-from l2l_opt.evaluation.plots import curves_png
-from l2l_opt.evaluation.results import Result
-from l2l_opt.evaluation.results import evaluate as judge
+from l2l_opt.cli.common import device_options, plugin_files, register_plugins, wrong_usage
+from l2l_opt.cli.evaluating import (
+    COUNT,
+    TASK_HELP,
+    begin,
+    cache_option,
+    config_of,
+    say,
+    seed_option,
+    tuning_seeds_option,
+)
+from l2l_opt.evaluation.baselines.entries import CLASSICAL, ENTRIES
+from l2l_opt.evaluation.plots import curves_png, profile_png
+from l2l_opt.evaluation.results import TaskEvaluation
+from l2l_opt.evaluation.suite import evaluate_suite
+from l2l_opt.evaluation.suites import Suite, load_suite
+from l2l_opt.evaluation.summary import as_json
+from l2l_opt.evaluation.tables import Table, tables_of
 from l2l_opt.storage.files import write_atomically
+from l2l_opt.storage.finite_json import json_text
 
-SUITE_ONLY = ("baselines", "cache", "nproc")
+OF_A_TASK = {"horizons": (100,), "seeds": 10, "tuning_seeds": 10, "baselines": ",".join(CLASSICAL)}
+OF_A_SUITE = {"horizons": (500, 2000), "seeds": 5, "tuning_seeds": 3, "baselines": ",".join(ENTRIES)}
+"""What is not given."""
 
 
 @click.command()
 @click.argument("rule")
-@click.option("--task", default="digits-mlp", show_default=True, help="NAME or NAME:OPTION=VALUE,...")
+@click.option("--task", default=None, show_default="digits-mlp", help=TASK_HELP)
 @click.option(
     "--suite",
+    "source",
     default=None,
     show_default="none",
-    help="Judge on many tasks instead of one: validation, held-out, or a file with one task a line.",
+    help="Many tasks instead of one: validation, held-out, or a file with one task a line.",
 )
 @click.option(
     "--horizon",
     "horizons",
-    type=click.IntRange(min=1),
+    type=COUNT,
     multiple=True,
     show_default="100, of a suite 500 and 2000",
     help="Inner steps; repeatable.",
 )
-@click.option(
-    "--seeds",
-    type=click.IntRange(min=1),
-    default=None,
-    show_default="10, of a suite 5",
-    help="Students reported on.",
-)
-@click.option(
-    "--tuning-seeds",
-    type=click.IntRange(min=1),
-    default=None,
-    show_default="10, of a suite 3",
-    help="Other students, on which baselines are tuned.",
-)
+@click.option("--seeds", type=COUNT, default=None, show_default="10, of a suite 5", help="Students reported on.")
+@tuning_seeds_option(None, "10, of a suite 3")
 @click.option(
     "--baselines",
-    default="adamw,sgd,adam,muon,schedule-free,prodigy",
-    show_default=True,
-    help="With --suite: which to compare with; adamw is always among them.",
+    default=None,
+    show_default=f"{OF_A_TASK['baselines']}, of a suite {OF_A_SUITE['baselines']}",
+    help="Which to compare with, of both lists; of a suite adamw is always among them, and sgd has momentum.",
 )
+@cache_option
 @click.option(
-    "--cache",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_FOLDER,
-    show_default=True,
-    help="With --suite: a folder where tuned baselines and all runs are kept.",
+    "--nproc", type=COUNT, default=1, show_default=True, help="Tasks at a time, each in a process with one thread."
 )
-@click.option(
-    "--nproc",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="With --suite: tasks judged at a time, each in a process with one thread.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all students.")
+@seed_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default="runs/evaluation",
     show_default=True,
-    help="For evaluation.json, curves.png and, of a suite, profile.png.",
+    help="For evaluation.json, curves.png and, of several tasks, profile.png.",
 )
 @click.option(
     "--json",
-    "as_json",
+    "as_json_text",
     is_flag=True,
     default=False,
     show_default="off",
-    help="Print evaluation.json instead of a table.",
+    help="Print evaluation.json instead of tables.",
 )
 @device_options
-@click.pass_context
 def evaluate(
-    context: click.Context,
-    rule: str,
-    task: str,
-    suite: str | None,
-    horizons: tuple[int, ...],
-    seeds: int | None,
-    tuning_seeds: int | None,
-    baselines: str,
-    cache: Path,
-    nproc: int,
-    seed: int,
-    out: Path,
-    as_json: bool,
-    device: str,
-    threads: int,
-    dtype: str,
+    rule: str, task: str | None, source: str | None, nproc: int, out: Path, as_json_text: bool, **options: Any
 ) -> None:
-    """Judge RULE (a shipped name or a path) against tuned baselines, on one task or on a suite of tasks.
+    """Evaluate RULE (a shipped name or a path) against tuned baselines, on one task or on a suite of tasks.
 
     Baselines get half-decade learning rates, a grid widened while the best sits at its edge, and students of their own
-    to be tuned on, at each horizon. The rule is not tuned.
+    to be tuned on, at each horizon. The rule is not tuned. All is kept in --cache, so that another rule costs its own
+    runs only.
 
     On one task they are SGD, momentum, RMSprop and Adam, the last with a constant rate and with a cosine. On a suite
     they are AdamW, SGD with momentum, Muon (constant and cosine), Adam, and Schedule-Free AdamW and Prodigy with their
-    defaults; speed-ups in steps and in seconds, test losses and intervals over tasks are reported too, and all is kept
-    in --cache, so that another rule costs its own runs only.
+    defaults. With AdamW, speed-ups over it in steps and in seconds are reported too.
 
     Example: l2l-opt evaluate default-2 --task digits-mlp --horizon 100 --horizon 200 --out runs/evaluation
 
     Example: l2l-opt evaluate default-2 --suite held-out --out runs/held-out
     """
-    given = [name for name in SUITE_ONLY if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    if suite is None and given:
-        raise click.UsageError(f"--{given[0]} is for suites; got it without --suite, leave it out or name a suite")
-    if suite is not None:
-        if context.get_parameter_source("task") is ParameterSource.COMMANDLINE:
-            raise click.UsageError(
-                f"--suite and --task exclude each other; got {suite!r} and {task!r}, use one of them"
-            )
-        torch.set_num_threads(threads)
-        judge_suite(
-            rule,
+    if task is not None and source is not None:
+        raise click.UsageError(f"--suite and --task exclude each other; got {source!r} and {task!r}, use one of them")
+    options |= {key: options[key] or value for key, value in (OF_A_TASK if source is None else OF_A_SUITE).items()}
+    horizons = tuple(dict.fromkeys(options["horizons"]))
+    with wrong_usage():
+        config = config_of(options, horizons=horizons, num_seeds=options["seeds"], classical=source is None)
+        name = task or "digits-mlp"
+        suite = Suite(name, (name,)) if source is None else load_suite(source)
+    loaded = begin(rule, out, config, threads=options["threads"])
+    settings = {"rule": rule, "name": loaded.registry_name, "digest": (loaded.card or {}).get("digest")}
+    with wrong_usage():
+        evaluations = evaluate_suite(
+            loaded,
             suite,
-            out=out,
-            cache=cache,
-            baselines=baselines,
+            config,
+            settings=settings,
             num_processes=nproc,
-            device=device,
-            dtype=dtype,
-            as_json_text=as_json,
-            say=lambda message: click.echo(message, err=True),
-            horizons=tuple(dict.fromkeys(horizons)) or (500, 2000),
-            num_seeds=seeds or 5,
-            tuning_seeds=tuning_seeds or 3,
-            seed=seed,
+            initializer=register_plugins,
+            initargs=(plugin_files(),),
+            say=say,
         )
+    content = as_json(evaluations, suite, config, settings)
+    written = write_evaluation(out, content, evaluations)
+    if as_json_text:
+        click.echo(json_text(content), nl=False)
         return
-    horizons = horizons or (100,)
-    teacher, family = prepare(rule, task, out, device=device, threads=threads, dtype=dtype)
-    results = judge(
-        teacher,
-        family,
-        task=task,
-        horizons=list(dict.fromkeys(horizons)),
-        num_seeds=seeds or 10,
-        tuning_seeds=tuning_seeds or 10,
-        seed=seed,
-        settings={"rule": rule, "name": teacher.registry_name, "digest": (teacher.card or {}).get("digest")},
-        on_progress=lambda message: click.echo(message, err=True),
-    )
-    content = json.dumps({"results": [result.record() for result in results]}, indent=2) + "\n"
-    write_atomically(out / "evaluation.json", content.encode())
-    write_atomically(out / "curves.png", curves_png(results))
-    if as_json:
-        click.echo(content, nl=False)
-        return
-    for horizon in dict.fromkeys(horizons):
-        _print_table([result for result in results if result.horizon == horizon])
-    click.echo(f"figures: {out / 'evaluation.json'}")
-    click.echo(f"curves: {out / 'curves.png'}")
+    for table in tables_of(content):
+        _print(table)
+    for note in content["notes"]:
+        click.echo(f"note: {note}")
+    for path in written:
+        click.echo(f"{path.stem}: {path}")
 
 
-def _print_table(results: list[Result]) -> None:
-    first = results[0]
-    table = Table(title=f"{first.task}, {first.horizon} steps, {len(first.final_losses)} seeds: final training loss")
-    for heading, justify in (
-        ("optimizer", "left"),
-        ("mean", "right"),
-        ("95 % interval", "right"),
-        ("settings", "left"),
-        ("seconds a seed", "right"),
-    ):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for result in sorted(results, key=lambda result: result.mean):
-        low, high = result.interval
-        row = [
-            result.optimizer,
-            f"{result.mean:.4g}",
-            f"{low:.4g} to {high:.4g}",
-            _settings(result.settings),
-            f"{result.seconds:.2g}",
-        ]
-        table.add_row(*row, style="bold" if result.optimizer == "learned" else "")
-    Console(width=None if Console().is_terminal else 110).print(table)
+def write_evaluation(out: Path, content: dict[str, Any], evaluations: Sequence[TaskEvaluation]) -> list[Path]:
+    """Write what an evaluation came to, and its pictures, into a folder; returns the files."""
+    files = {"evaluation.json": json_text(content).encode(), "curves.png": curves_png(evaluations)}
+    if content["summary"][0]["tasks"] > 1:
+        files["profile.png"] = profile_png(content["summary"])
+    for name, data in files.items():
+        write_atomically(out / name, data)
+    return [out / name for name in files]
 
 
-def _settings(settings: dict[str, Any]) -> str:
-    return f"lr {settings['lr']:.3g}" if "lr" in settings else "nothing tuned"
+def _print(table: Table) -> None:
+    shown = rich.table.Table(title=table.caption)
+    for index, heading in enumerate(table.headings):
+        shown.add_column(heading, justify="right" if index else "left")
+    for row in table.rows:
+        shown.add_row(*row, style="bold" if row[0] == "learned" else "")
+    Console(width=None if Console().is_terminal else 160).print(shown)

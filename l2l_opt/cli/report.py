@@ -7,9 +7,18 @@ from typing import Any
 
 import click
 
-from l2l_opt.cli.common import DTYPES, device_options, plugin_digests, prepare, wrong_usage
-from l2l_opt.evaluation.cache import DEFAULT_FOLDER
-from l2l_opt.evaluation.task import Protocol, TaskJudge
+from l2l_opt.cli.common import device_options, wrong_usage
+from l2l_opt.cli.evaluating import (
+    COUNT,
+    TASK_HELP,
+    begin,
+    cache_option,
+    config_of,
+    say,
+    seed_option,
+    tuning_seeds_option,
+)
+from l2l_opt.evaluation.task import TaskEvaluator
 from l2l_opt.inspection.pictures.watched_run import watch
 from l2l_opt.inspection.report.page import render
 from l2l_opt.inspection.report.sections import (
@@ -27,18 +36,11 @@ from l2l_opt.storage.files import write_atomically
 @click.command()
 @click.argument("rule_or_run")
 @click.option(
-    "--task",
-    "names",
-    multiple=True,
-    default=("digits-mlp",),
-    show_default=True,
-    help="NAME or NAME:OPTION=VALUE,...; repeatable.",
+    "--task", "names", multiple=True, default=("digits-mlp",), show_default=True, help=f"{TASK_HELP}; repeatable."
 )
-@click.option("--horizon", type=click.IntRange(min=1), default=200, show_default=True, help="Inner steps.")
-@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Students in curves.")
-@click.option(
-    "--tuning-seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Students baselines are tuned on."
-)
+@click.option("--horizon", type=COUNT, default=200, show_default=True, help="Inner steps.")
+@click.option("--seeds", type=COUNT, default=5, show_default=True, help="Students in curves.")
+@tuning_seeds_option()
 @click.option(
     "--baselines", default="adamw,sgd,adam", show_default=True, help="As evaluate --suite has them; adamw always."
 )
@@ -49,32 +51,20 @@ from l2l_opt.storage.files import write_atomically
     multiple=True,
     help="An evaluation.json whose tables are wanted; repeatable.  [default: those in the run's folder]",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all students.")
+@seed_option
 @click.option(
     "--out", type=click.Path(path_type=Path), default="report.html", show_default=True, help="The page to write."
 )
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path),
-    default=DEFAULT_FOLDER,
-    show_default=True,
-    help="Where tuned baselines and all runs are kept.",
-)
+@cache_option
 @device_options
 def report(
     rule_or_run: str,
     names: tuple[str, ...],
     horizon: int,
     seeds: int,
-    tuning_seeds: int,
-    baselines: str,
     evaluations: tuple[Path, ...],
-    seed: int,
     out: Path,
-    cache: Path,
-    device: str,
-    threads: int,
-    dtype: str,
+    **options: Any,
 ) -> None:
     """Write one page about a rule (a shipped name or a path) or about a meta-training run (its folder).
 
@@ -89,33 +79,23 @@ def report(
         if out.is_dir():
             raise ValueError(f"a report is one file; got the folder {str(out)!r}, use e.g. --out {out / 'report.html'}")
         found = [(str(path), _read(path)) for path in evaluations or _evaluations_of(run)]
-        protocol = Protocol(
-            horizons=(horizon,),
-            num_seeds=seeds,
-            tuning_seeds=tuning_seeds,
-            seed=seed,
-            baselines=tuple(filter(None, baselines.split(","))),
-            device=device,
-            dtype=DTYPES[dtype],
-            cache=cache,
-            plugins=plugin_digests(),
-        )
-        judges = [TaskJudge(name, protocol, say=lambda message: click.echo(message, err=True)) for name in names]
-    teacher, _ = prepare(source, names[0], out.absolute().parent, device=device, threads=threads, dtype=dtype)
+        config = config_of(options, horizons=(horizon,), num_seeds=seeds)
+        evaluators = [TaskEvaluator(name, config, say=say) for name in names]
+    loaded = begin(source, out.absolute().parent, config, threads=options["threads"])
     name = rule_or_run if run is None else run.name
-    judgements = [judge.judge(teacher, horizon, {"rule": source}) for judge in judges]
-    runs = [(judge.task, watch("learned", teacher, judge.tasks, horizon=horizon, seed=seed)) for judge in judges]
+    measured = [own.evaluate(loaded, horizon, {"rule": source}) for own in evaluators]
+    runs = [(own.task, watch("learned", loaded, own.tasks, horizon=horizon, seed=config.seed)) for own in evaluators]
     sections = [
-        curves_section(judgements, rule=name, tuning_seeds=tuning_seeds),
-        response_section(teacher),
+        curves_section(measured, rule=name, tuning_seeds=config.tuning_seeds),
+        response_section(loaded),
         unroll_section(runs),
     ]
     if found:
         sections.append(evaluation_section(found))
     if run is not None:
         sections.append(history_section(run / "events"))
-    sections.append(card_section(teacher.float().cpu()))
-    summary = headline(judgements)
+    sections.append(card_section(loaded.float().cpu()))
+    summary = headline(measured)
     arguments = click.get_current_context().obj["arguments"]
     text = render(name, summary, sections, command=shlex.join(["l2l-opt", *arguments]))
     write_atomically(out, text.encode())

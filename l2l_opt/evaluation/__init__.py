@@ -1,1 +1,1 @@
-"""Judging optimizers: tuned baselines, one protocol for all, intervals, plots."""
+"""Evaluating optimizers: tuned baselines, one way for all, intervals, plots."""

@@ -1,7 +1,7 @@
 """One optimizer on the reporting students: training curves, final losses, test losses."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from l2l_opt.tasks.mixture import Tasks
 from l2l_opt.types import Params, TaskData
 
 TEST_BATCHES = 20
-"""Batches of the test split that a student's final params are judged on; the same for every optimizer."""
+"""Batches of the test split that a student's final params are scored on; the same for every optimizer."""
 
 PlannedSteps = int | Literal["horizon"] | None
 
@@ -40,10 +40,6 @@ class Run:
     test_losses: Tensor
     seconds: float
     about: dict[str, Any]
-
-    def tree(self) -> dict[str, Any]:
-        """As a cache keeps it."""
-        return dict(vars(self))
 
 
 def run_rule(
@@ -127,8 +123,3 @@ def long_curves(
     )
     log_lrs = torch.tensor(rates, dtype=torch.float64).log().repeat_interleave(num_seeds)
     return train(students, phi={"log_lr": log_lrs}).reshape(steps, len(rates), num_seeds)
-
-
-def run_of(tree: Mapping[str, Any]) -> Run:
-    """A run as a cache kept it."""
-    return Run(**tree)

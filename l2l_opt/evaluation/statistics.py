@@ -1,31 +1,56 @@
 """Means over seeds and over tasks, and their uncertainty."""
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.stats import bootstrap, trim_mean
+from scipy.stats import DegenerateDataWarning, bootstrap, trim_mean
 
+CONFIDENCE = 0.95
+"""Of all intervals."""
 FLOOR = 1e-6
 """Of the initial loss: losses below count as this, since float32 cannot tell them from zero."""
 CEILING = 100.0
 """Of the initial loss: losses above, and those that are not finite, count as this in ratios and are never dropped."""
 
 
-def mean_and_interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
-    """The mean, and its percentile bootstrap interval (9,999 resamples, fixed seed).
+def mean_and_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """Compute the mean and its percentile bootstrap interval (9,999 resamples, fixed seed).
 
     A diverged run (not finite) makes mean and interval infinite: it is never dropped.
     """
     sample = np.asarray(values, dtype=np.float64)
     if not np.isfinite(sample).all():
         return float("inf"), (float("inf"), float("inf"))
-    mean = float(sample.mean())
-    if len(sample) < 2 or np.ptp(sample) == 0:
-        return mean, (mean, mean)
-    result = bootstrap(
-        (sample,), np.mean, confidence_level=confidence, method="percentile", rng=np.random.default_rng(0)
-    )
-    return mean, (float(result.confidence_interval.low), float(result.confidence_interval.high))
+    low, high = interval_of_mean(sample)
+    return float(sample.mean()), (float(low), float(high))
+
+
+def interval_of_mean(values: np.ndarray, *, resamples: int = 9999) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the 95 % percentile bootstrap interval of the mean over the last axis (fixed seed).
+
+    Args:
+        values: ``[..., seeds]``.
+        resamples: how many.
+
+    Returns:
+        Its ends, ``[...]`` each; NaN where values are not finite.
+    """
+    mean = values.mean(axis=-1)
+    if values.shape[-1] < 2 or np.ptp(values) == 0:
+        return mean, mean
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # rows that are not finite have none
+        found = bootstrap(
+            (values,),
+            np.mean,
+            axis=-1,
+            n_resamples=resamples,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        )
+    return found.confidence_interval.low, found.confidence_interval.high
 
 
 def bounded(losses: np.ndarray, initial: np.ndarray | float) -> np.ndarray:
@@ -71,17 +96,15 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
 def stratified_interval(
     statistic: Callable[..., np.ndarray],
     *samples: np.ndarray,
-    confidence: float = 0.95,
     resamples: int = 9999,
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval over tasks and over seeds within tasks (fixed seed).
+    """Compute the 95 % percentile bootstrap interval over tasks and over seeds within tasks (fixed seed).
 
     Tasks are drawn with replacement, then seeds within each task drawn; paired samples are drawn alike.
 
     Args:
         statistic: takes resamples ``[R, tasks, seeds]`` of every sample and returns ``[R]``.
         samples: ``[tasks, seeds]`` each.
-        confidence: of the interval.
         resamples: how many.
 
     Source: arXiv 2108.13264, section 4.1, which draws seeds alone; tasks are drawn too here, as they are a sample.
@@ -93,7 +116,7 @@ def stratified_interval(
         tasks = generator.integers(num_tasks, size=(count, num_tasks, 1))
         seeds = generator.integers(num_seeds, size=(count, num_tasks, num_seeds))
         values.append(statistic(*(sample[tasks, seeds] for sample in samples)))
-    edge = (1 - confidence) / 2
+    edge = (1 - CONFIDENCE) / 2
     low, high = np.quantile(np.concatenate(values), [edge, 1 - edge])
     return float(low), float(high)
 

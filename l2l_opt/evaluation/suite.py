@@ -3,99 +3,81 @@
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from l2l_opt.evaluation.results import TaskEvaluation
 from l2l_opt.evaluation.suites import Suite
-from l2l_opt.evaluation.task import Protocol, Say, TaskJudge, TaskJudgement
+from l2l_opt.evaluation.task import Say, SuiteConfig, TaskEvaluator
 from l2l_opt.rules.base import RULES, UpdateRule
-
-
-@dataclass(frozen=True)
-class RuleParts:
-    """A rule as it is sent to another process."""
-
-    name: str
-    config: dict[str, Any]
-    phi: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, rule: UpdateRule) -> "RuleParts":
-        RULES.factory(rule.registry_name)
-        return cls(rule.registry_name, rule.config, {name: p.detach().cpu() for name, p in rule.named_parameters()})
-
-    def make(self, protocol: Protocol) -> UpdateRule:
-        rule = RULES.make(self.name, **self.config).to(device=protocol.device, dtype=protocol.dtype)
-        for name, p in rule.named_parameters():
-            p.data = self.phi[name].to(protocol.device)
-        return rule
+from l2l_opt.types import Params
 
 
 def evaluate_suite(
     rule: UpdateRule,
     suite: Suite,
-    protocol: Protocol,
+    config: SuiteConfig,
     *,
     settings: Mapping[str, Any],
     num_processes: int = 1,
     initializer: Callable[..., Any] | None = None,
     initargs: tuple[Any, ...] = (),
     say: Say = lambda message: None,
-) -> list[TaskJudgement]:
-    """Judge a rule on every task of a suite at every horizon.
+) -> list[TaskEvaluation]:
+    """Evaluate a rule on every task of a suite at every horizon; a single task is a suite of one.
 
     All is cached as soon as it is known, so that a run that is killed and started again loses what was under way.
 
     Args:
-        rule: under judgement, on the protocol's device and in its dtype; nothing of it is tuned.
+        rule: on the config's device and in its dtype; nothing of it is tuned.
         suite: the tasks.
-        protocol: how they are judged.
+        config: how they are evaluated.
         settings: of the rule, for the record.
         num_processes: tasks that are run at a time, each in a process of its own with one thread.
         initializer: called first in each process, e.g. to register a user's own tasks.
         initargs: its arguments.
-        say: told of progress.
+        say: given progress.
 
     Returns:
-        For each task, in the suite's order, one judgement a horizon.
+        For each task, in the suite's order, one evaluation a horizon.
 
     Raises:
         ValueError: an unknown task, option or baseline; with several processes, a rule that is not registered.
         FileNotFoundError: data that are not on this machine.
     """
     # Wrong names fail here, before any work.
-    judges = [TaskJudge(task, protocol, say=say) for task in suite.tasks]
-    total = len(judges)
-    found: dict[str, list[TaskJudgement]] = {}
-    if num_processes == 1:
-        for judge in judges:
-            found[judge.task] = [judge.judge(rule, horizon, settings) for horizon in protocol.horizons]
-            say(f"{len(found)} of {total} tasks: {judge.task} done")
+    evaluators = [TaskEvaluator(task, config, say=say) for task in suite.tasks]
+    found: dict[str, list[TaskEvaluation]] = {}
+
+    def keep(task: str, evaluations: list[TaskEvaluation]) -> None:
+        found[task] = evaluations
+        say(f"{len(found)} of {len(evaluators)} tasks: {task} done")
+
+    if min(num_processes, len(evaluators)) == 1:
+        for own in evaluators:
+            keep(own.task, [own.evaluate(rule, horizon, settings) for horizon in config.horizons])
     else:
-        parts = RuleParts.of(rule)
-        with ProcessPoolExecutor(
-            min(num_processes, total), get_context("spawn"), initializer=_begin, initargs=(initializer, initargs)
-        ) as pool:
-            waiting = {
-                pool.submit(_judge_task, parts, judge.task, protocol, dict(settings)): judge.task for judge in judges
-            }
+        RULES.factory(rule.registry_name)
+        phi = {name: weight.detach().cpu() for name, weight in rule.named_parameters()}
+        parts = (rule.registry_name, rule.config, phi)
+        spawn, begin = get_context("spawn"), (initializer, initargs)
+        with ProcessPoolExecutor(min(num_processes, len(evaluators)), spawn, _begin, begin) as pool:
+            waiting = {pool.submit(_evaluate, parts, task, config, dict(settings)): task for task in suite.tasks}
             try:
                 for done in as_completed(waiting):
-                    found[waiting[done]] = done.result()
-                    say(f"{len(found)} of {total} tasks: {waiting[done]} done")
+                    keep(waiting[done], done.result())
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    judgements = []
-    for judge in judges:
+    evaluations = []
+    for own in evaluators:
         # Timed when no other process of ours runs.
-        times = judge.timed(rule)
-        judgements += [replace(judgement, seconds_per_step=times) for judgement in found[judge.task]]
-    return judgements
+        times = own.timed(rule) if found[own.task][0].speed_ups else {}
+        evaluations += [replace(evaluation, seconds_per_step=times) for evaluation in found[own.task]]
+    return evaluations
 
 
 def _begin(initializer: Callable[..., Any] | None, initargs: tuple[Any, ...]) -> None:
@@ -104,7 +86,12 @@ def _begin(initializer: Callable[..., Any] | None, initargs: tuple[Any, ...]) ->
         initializer(*initargs)
 
 
-def _judge_task(parts: RuleParts, task: str, protocol: Protocol, settings: dict[str, Any]) -> list[TaskJudgement]:
-    judge = TaskJudge(task, protocol, say=lambda message: print(message, file=sys.stderr, flush=True))
-    rule = parts.make(protocol)
-    return [judge.judge(rule, horizon, settings) for horizon in protocol.horizons]
+def _evaluate(
+    parts: tuple[str, dict[str, Any], Params], task: str, config: SuiteConfig, settings: dict[str, Any]
+) -> list[TaskEvaluation]:
+    name, options, phi = parts
+    rule = RULES.make(name, **options).to(device=config.device, dtype=config.dtype)
+    for key, weight in rule.named_parameters():
+        weight.data = phi[key].to(config.device)
+    own = TaskEvaluator(task, config, say=lambda message: print(message, file=sys.stderr, flush=True))
+    return [own.evaluate(rule, horizon, settings) for horizon in config.horizons]

@@ -25,7 +25,7 @@ def seconds_per_step(
 ) -> dict[str, float | str]:
     """Time a plain training loop of the first reporting student under a rule and under AdamW.
 
-    The loops are interleaved block by block in this process, on torch's present number of threads, and a figure is the
+    The loops are interleaved block by block in this process, on torch's present number of threads, and a time is the
     median of its blocks; AdamW is the faster of ``foreach`` and ``fused``.
 
     Args:

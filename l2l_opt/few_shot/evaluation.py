@@ -1,7 +1,5 @@
 """Learners over the same test episodes: scores an episode, means, and paired differences with intervals."""
 
-import json
-import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.few_shot.adapt import adapt, draw_episodes
 from l2l_opt.few_shot.methods import Method
 from l2l_opt.randomness import Stream
+from l2l_opt.storage.finite_json import json_text
 from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.types import Params
 
@@ -119,17 +118,8 @@ def written(results: Sequence[Scores], about: Mapping[str, Any], *, with_scores:
         result.record() | ({"scores": _short(result.scores.tolist())} if with_scores else {}) for result in results
     ]
     content = {**about, "results": records, "differences": differences(results)}
-    return json.dumps(_finite(content), indent=1) + "\n"
+    return json_text(content, indent=1)
 
 
 def _short(values: Iterable[float]) -> list[float]:
     return [float(f"{value:.6g}") for value in values]
-
-
-def _finite(value: Any) -> Any:
-    """What JSON can hold: numbers that are not finite as null."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -80,7 +80,7 @@ def error_line(err):
         (["evaluate", "default-1", "--task", "nope"], 2, ["task", "'nope'"]),
         (["evaluate", "default-1", "--horizon", "0"], 2, ["--horizon", "0"]),
         (["evaluate", "default-1", "--suite", "a", "--task", "b"], 2, ["exclude each other", "'a' and 'b'"]),
-        (["evaluate", "default-1", "--nproc", "2"], 2, ["--nproc is for suites", "--suite"]),
+        (["evaluate", "default-1", "--baselines", "lion"], 2, ["baseline must be one of", "'lion'", "rmsprop"]),
         (["evaluate", "default-1", "--suite", "nowhere"], 1, ["a suite must be", "'nowhere'", "one task a line"]),
         (["inspect", "nothing-there"], 1, ["'nothing-there'"]),
         (["report", "nothing-there"], 1, ["'nothing-there'"]),

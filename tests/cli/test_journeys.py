@@ -45,7 +45,7 @@ def test_meta_train_evaluate_inspect_show(tmp_path):
 
     result = l2l_opt(
         "evaluate", out / "rule.safetensors", "--task", "quadratics:dim=3", "--horizon", 20, "--horizon", 40,
-        "--seeds", 4, "--tuning-seeds", 3, "--out", tmp_path / "evaluation",
+        "--seeds", 4, "--tuning-seeds", 3, "--cache", tmp_path / "cache", "--out", tmp_path / "evaluation",
     )  # fmt: skip
     for word in ("learned", "sgd", "momentum", "rmsprop", "adam", "95 % interval", "quadratics:dim=3, 40 steps"):
         assert word in result.stdout

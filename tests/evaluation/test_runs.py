@@ -7,7 +7,7 @@ from l2l_opt.evaluation.baselines.entries import ADAMW_CONSTANT
 from l2l_opt.evaluation.baselines.muon import Muon, hidden_matrices
 from l2l_opt.evaluation.baselines.torch_optimizers import prodigy, run_torch_optimizer, schedule_free
 from l2l_opt.evaluation.baselines.tuning import Baseline
-from l2l_opt.evaluation.runs import TEST_BATCHES, long_curves, loss_on_test_batches, run_of, run_rule
+from l2l_opt.evaluation.runs import TEST_BATCHES, Run, long_curves, loss_on_test_batches, run_rule
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks import make_task
 from l2l_opt.tasks.mixture import make_tasks
@@ -126,6 +126,6 @@ def test_a_run_goes_through_a_cache_unchanged(tmp_path):
     from l2l_opt.evaluation.cache import Cache
 
     run = run_rule(Baseline("x", "sgd", range(1)).make(0.01), small_family(), **HOW)
-    kept = [run_of(Cache(tmp_path).get({"kind": "run"}, run.tree)) for _ in range(2)][1]
+    kept = [Run(**Cache(tmp_path).get({"kind": "run"}, lambda: dict(vars(run)))) for _ in range(2)][1]
     assert torch.equal(kept.curves, run.curves)
     assert (kept.seconds, kept.about) == (run.seconds, {})

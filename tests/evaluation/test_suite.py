@@ -1,4 +1,4 @@
-"""A suite judged as a whole: pairing, the cache, figures, several processes."""
+"""A suite evaluated as a whole: pairing, the cache, metrics, several processes."""
 
 import json
 import subprocess
@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from l2l_opt.evaluation import provenance
-from l2l_opt.evaluation import task as task_judgement
+from l2l_opt.evaluation import task as task_evaluation
 from l2l_opt.evaluation.baselines.entries import ENTRIES, entries_for, entries_named
+from l2l_opt.evaluation.plots import curves_png, profile_png
 from l2l_opt.evaluation.suite import evaluate_suite
-from l2l_opt.evaluation.suite_plots import profile_png, small_multiples_png
 from l2l_opt.evaluation.suites import Suite
 from l2l_opt.evaluation.summary import as_json, losses_of, seconds_speed_ups
-from l2l_opt.evaluation.task import Protocol, TaskJudge
+from l2l_opt.evaluation.task import SuiteConfig, TaskEvaluator
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks import make_task
 
@@ -26,97 +26,97 @@ NO_TIMES = {"learned": 2.0, "adamw": 1.0, "adamw_kind": "fused"}
 
 
 @pytest.fixture(scope="module")
-def protocol(tmp_path_factory):
-    return Protocol(
+def config(tmp_path_factory):
+    return SuiteConfig(
         horizons=(12, 20), num_seeds=3, tuning_seeds=2, cache=tmp_path_factory.mktemp("cache"), dtype=torch.float64
     )
 
 
 @pytest.fixture(scope="module")
-def judged(protocol):
+def evaluated(config):
     torch.set_num_threads(1)
     said = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task_judgement, "seconds_per_step", lambda *a, **k: NO_TIMES)
-        return evaluate_suite(make_rule("adam", lr=0.05), SUITE, protocol, settings=RULE, say=said.append), said
+        patch.setattr(task_evaluation, "seconds_per_step", lambda *a, **k: NO_TIMES)
+        return evaluate_suite(make_rule("adam", lr=0.05), SUITE, config, settings=RULE, say=said.append), said
 
 
-def names(judgement):
-    return [result.optimizer for result in judgement.results]
+def names(evaluation):
+    return [result.optimizer for result in evaluation.results]
 
 
-def test_every_task_is_judged_at_every_horizon_beside_every_baseline(judged):
-    judgements, said = judged
-    assert [(own.task, own.horizon) for own in judgements] == [(task, h) for task in SUITE.tasks for h in (12, 20)]
+def test_every_task_is_evaluated_at_every_horizon_beside_every_baseline(evaluated):
+    evaluations, said = evaluated
+    assert [(own.task, own.horizon) for own in evaluations] == [(task, h) for task in SUITE.tasks for h in (12, 20)]
     installed = [name for name, entry in ENTRIES.items() if entry.make is None]
-    for own in judgements:
+    for own in evaluations:
         expected = {"learned", "adamw-constant", *installed} - ({"muon"} if own.task.startswith("quad") else set())
         assert expected <= set(names(own))
         assert names(own)[:2] == ["learned", "adamw"]
-    assert any("muon is left out on quadratics:dim=3: it has no hidden matrices" in own.notes for own in judgements)
+    assert any("muon is left out on quadratics:dim=3: it has no hidden matrices" in own.notes for own in evaluations)
     assert "2 of 2 tasks: quadratics:dim=3 done" in said
 
 
-def test_all_start_from_the_same_students(judged):
-    for own in judged[0]:
+def test_all_start_from_the_same_students(evaluated):
+    for own in evaluated[0]:
         for result in own.results:
             np.testing.assert_allclose(result.curves[0], own.first_losses, rtol=1e-9)
             assert len(result.test_losses) == 3
 
 
-def test_a_tuned_entry_is_the_best_of_all_its_trials(judged):
-    for own in judged[0]:
+def test_a_tuned_entry_is_the_best_of_all_its_trials(evaluated):
+    for own in evaluated[0]:
         for result in own.results:
             tried = result.settings.get("tried")
             if tried is None:
                 continue
-            assert all(len(figures) >= 7 for figures in tried.values())
-            figures = {(name, lr): figure for name, row in tried.items() for lr, figure in row.items()}
-            (name, lr), _ = min(figures.items(), key=lambda item: item[1])
+            assert all(len(losses) >= 7 for losses in tried.values())
+            losses = {(name, lr): loss for name, row in tried.items() for lr, loss in row.items()}
+            (name, lr), _ = min(losses.items(), key=lambda item: item[1])
             assert f"{result.settings['lr']:.3g}" == lr
             assert result.settings["schedule"] in name
             rates = sorted(map(float, tried[name]))
             assert rates[0] < float(lr) < rates[-1]
 
 
-def test_the_final_loss_is_the_mean_of_the_tail(judged):
-    for own in judged[0]:
+def test_the_final_loss_is_the_mean_of_the_tail(evaluated):
+    for own in evaluated[0]:
         learned = own.results[0]
         np.testing.assert_allclose(learned.final_losses, learned.curves[-10:].mean(axis=0), rtol=1e-9)
 
 
-def test_speed_ups_in_seconds_are_those_in_steps_times_the_seconds_a_step(judged):
-    for own in judged[0]:
+def test_speed_ups_in_seconds_are_those_in_steps_times_the_seconds_a_step(evaluated):
+    for own in evaluated[0]:
         assert seconds_speed_ups(own) == pytest.approx([value / 2 for value in own.speed_ups])
 
 
-def test_adamw_judged_against_itself_has_no_speed_up(protocol):
-    judge = TaskJudge(SUITE.tasks[0], replace(protocol, baselines=()))
+def test_adamw_evaluated_against_itself_has_no_speed_up(config):
+    evaluator = TaskEvaluator(SUITE.tasks[0], replace(config, baselines=()))
     constant = ENTRIES["adamw"].variants[0]
-    rule = constant.make(judge.tuned(constant, 20).lr)
-    own = judge.judge(rule, 20, RULE)
+    rule = constant.make(evaluator.tuned(constant, 20).lr)
+    own = evaluator.evaluate(rule, 20, RULE)
     assert max(own.speed_ups) <= 1
     assert min(own.speed_ups) > 0.7
-    assert max(judge.judge(make_rule("sgd", lr=1e-12), 20, RULE).speed_ups) < 0.7
-    assert judge.judge(make_rule("sgd", lr=1e12), 20, RULE).speed_ups == [0.0] * 3
+    assert max(evaluator.evaluate(make_rule("sgd", lr=1e-12), 20, RULE).speed_ups) < 0.7
+    assert evaluator.evaluate(make_rule("sgd", lr=1e12), 20, RULE).speed_ups == [0.0] * 3
 
 
-def test_the_entry_itself_gets_to_its_loss_at_its_last_step(judged, protocol):
-    for own in judged[0]:
+def test_the_entry_itself_gets_to_its_loss_at_its_last_step(evaluated, config):
+    for own in evaluated[0]:
         tuned = own.results[1].settings
         rule = make_rule("adamw", lr=tuned["lr"], schedule=tuned["schedule"])
-        again = TaskJudge(own.task, replace(protocol, baselines=())).judge(rule, own.horizon, RULE)
+        again = TaskEvaluator(own.task, replace(config, baselines=())).evaluate(rule, own.horizon, RULE)
         assert max(again.steps_to_adamw) == own.horizon
         np.testing.assert_allclose(again.results[0].final_losses, own.results[1].final_losses, rtol=1e-9)
 
 
-def test_the_summary_is_worked_out_from_the_results(judged, protocol):
-    judgements, _ = judged
-    content = json.loads(json.dumps(as_json(judgements, SUITE, protocol, RULE), allow_nan=False))
+def test_the_summary_is_worked_out_from_the_results(evaluated, config):
+    evaluations, _ = evaluated
+    content = json.loads(json.dumps(as_json(evaluations, SUITE, config, RULE), allow_nan=False))
     assert content["suite"] == {"name": "two", "tasks": list(SUITE.tasks)}
     assert [summary["horizon"] for summary in content["summary"]] == [12, 20]
     for summary in content["summary"]:
-        here = [own for own in judgements if own.horizon == summary["horizon"]]
+        here = [own for own in evaluations if own.horizon == summary["horizon"]]
         ratios = losses_of(here, "adamw").mean(axis=1) / losses_of(here, "learned").mean(axis=1)
         assert summary["ratio"]["adamw"]["geometric_mean"] == pytest.approx(np.exp(np.log(ratios).mean()))
         assert list(summary["ratio_by_task"].values()) == pytest.approx(ratios)
@@ -126,7 +126,7 @@ def test_the_summary_is_worked_out_from_the_results(judged, protocol):
         assert summary["wins"]["muon"]["tasks"] == 1
         assert max(row[0] for row in summary["profile"]["fractions"].values()) >= 0.5
         assert "adamw-constant" not in summary["profile"]["fractions"]
-    assert len(content["results"]) == sum(len(own.results) for own in judgements)
+    assert len(content["results"]) == sum(len(own.results) for own in evaluations)
     assert {"task", "horizon", "optimizer", "settings", "final_losses", "mean", "interval", "seconds"} < set(
         content["results"][0]
     )
@@ -134,20 +134,20 @@ def test_the_summary_is_worked_out_from_the_results(judged, protocol):
     assert content["speed_up"][0]["seconds_per_step"] == NO_TIMES
 
 
-def test_a_second_time_all_is_read(judged, protocol, monkeypatch):
+def test_a_second_time_all_is_read(evaluated, config, monkeypatch):
     def refuse(*arguments, **keywords):
         raise AssertionError("computed again")
 
     for name in ("tune", "run_rule", "run_torch_optimizer", "long_curves", "seconds_per_step"):
-        monkeypatch.setattr(task_judgement, name, refuse)
-    again = evaluate_suite(make_rule("adam", lr=0.05), SUITE, protocol, settings=RULE)
-    assert as_json(again, SUITE, protocol, RULE) == as_json(judged[0], SUITE, protocol, RULE)
+        monkeypatch.setattr(task_evaluation, name, refuse)
+    again = evaluate_suite(make_rule("adam", lr=0.05), SUITE, config, settings=RULE)
+    assert as_json(again, SUITE, config, RULE) == as_json(evaluated[0], SUITE, config, RULE)
 
 
-def test_another_rule_costs_its_own_runs_only(judged, protocol, monkeypatch):
-    monkeypatch.setattr(task_judgement, "seconds_per_step", lambda *a, **k: NO_TIMES)
+def test_another_rule_costs_its_own_runs_only(evaluated, config, monkeypatch):
+    monkeypatch.setattr(task_evaluation, "seconds_per_step", lambda *a, **k: NO_TIMES)
     said = []
-    evaluate_suite(make_rule("adam", lr=0.06), SUITE, protocol, settings=RULE, say=said.append)
+    evaluate_suite(make_rule("adam", lr=0.06), SUITE, config, settings=RULE, say=said.append)
     computed = [message for message in said if "of 2 tasks" not in message]
     assert len(computed) == 6
     assert all(message.endswith(("learned", "timing")) for message in computed)
@@ -162,15 +162,15 @@ def test_another_rule_costs_its_own_runs_only(judged, protocol, monkeypatch):
         {"plugins": ("x",)},
     ],
 )
-def test_tuning_is_done_anew_when_anything_changes(judged, protocol, change):
+def test_tuning_is_done_anew_when_anything_changes(evaluated, config, change):
     said = []
-    judge = TaskJudge("quadratics:dim=3", replace(protocol, **change), say=said.append)
-    judge.tuned(ENTRIES["sgd"].variants[0], 12)
+    evaluator = TaskEvaluator("quadratics:dim=3", replace(config, **change), say=said.append)
+    evaluator.tuned(ENTRIES["sgd"].variants[0], 12)
     assert len(said) == 1
 
 
 @pytest.mark.parametrize("what", ["code", "torch", "data", "grid", "horizon"])
-def test_tuning_is_done_anew_when_its_surroundings_change(judged, protocol, monkeypatch, what):
+def test_tuning_is_done_anew_when_its_surroundings_change(evaluated, config, monkeypatch, what):
     baseline, horizon = ENTRIES["sgd"].variants[0], 12
     if what == "code":
         content = provenance._content
@@ -184,43 +184,43 @@ def test_tuning_is_done_anew_when_its_surroundings_change(judged, protocol, monk
     else:
         horizon = 13
     said = []
-    TaskJudge("quadratics:dim=3", protocol, say=said.append).tuned(baseline, horizon)
+    TaskEvaluator("quadratics:dim=3", config, say=said.append).tuned(baseline, horizon)
     assert len(said) == 1
 
 
-def test_planned_steps_belong_to_the_rules_runs(judged, protocol):
+def test_planned_steps_belong_to_the_rules_runs(evaluated, config):
     said = []
-    judge = TaskJudge("quadratics:dim=3", replace(protocol, planned_steps=None), say=said.append)
-    judge.judge(make_rule("adam", lr=0.05), 12, RULE)
+    evaluator = TaskEvaluator("quadratics:dim=3", replace(config, planned_steps=None), say=said.append)
+    evaluator.evaluate(make_rule("adam", lr=0.05), 12, RULE)
     assert said == ["quadratics:dim=3, 12 steps: learned"]
 
 
-def test_several_processes_find_the_same(judged, protocol, monkeypatch, tmp_path):
-    monkeypatch.setattr(task_judgement, "seconds_per_step", lambda *a, **k: NO_TIMES)
-    few = replace(protocol, cache=tmp_path, baselines=("sgd",), horizons=(12,))
+def test_several_processes_find_the_same(evaluated, config, monkeypatch, tmp_path):
+    monkeypatch.setattr(task_evaluation, "seconds_per_step", lambda *a, **k: NO_TIMES)
+    few = replace(config, cache=tmp_path, baselines=("sgd",), horizons=(12,))
     rule = make_rule("adam", lr=0.05)
     found = evaluate_suite(rule, SUITE, few, settings=RULE, num_processes=2)
-    for ours, theirs in zip(found, [own for own in judged[0] if own.horizon == 12], strict=True):
+    for ours, theirs in zip(found, [own for own in evaluated[0] if own.horizon == 12], strict=True):
         assert ours.task == theirs.task
         assert ours.results[0].final_losses == pytest.approx(theirs.results[0].final_losses, rel=1e-9)
         assert ours.speed_ups == theirs.speed_ups
 
 
-def test_judging_imports_no_command_line_and_no_tensorboard():
+def test_evaluating_imports_no_command_line_and_no_tensorboard():
     script = """
 import sys
-import l2l_opt.evaluation.suite, l2l_opt.evaluation.suite_plots, l2l_opt.evaluation.summary
+import l2l_opt.evaluation.suite, l2l_opt.evaluation.plots, l2l_opt.evaluation.summary
 print([name for name in ("click", "tensorboard", "schedulefree", "prodigyopt") if name in sys.modules])
 """
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 
 
-def test_a_wrong_task_fails_before_any_work(protocol):
+def test_a_wrong_task_fails_before_any_work(config):
     said = []
     with pytest.raises(ValueError, match="got 'quadratix'"):
         evaluate_suite(
-            make_rule("sgd"), Suite("bad", ("quadratics", "quadratix")), protocol, settings=RULE, say=said.append
+            make_rule("sgd"), Suite("bad", ("quadratics", "quadratix")), config, settings=RULE, say=said.append
         )
     assert said == []
 
@@ -239,12 +239,12 @@ def test_what_is_not_installed_is_left_out_with_a_note(monkeypatch):
     assert len(notes) == 3
 
 
-def test_pictures_are_drawn_even_of_diverged_rules(judged, protocol):
-    judgements, _ = judged
-    content = as_json(judgements, SUITE, protocol, RULE)
-    curves = small_multiples_png(judgements)
+def test_pictures_are_drawn_even_of_diverged_rules(evaluated, config):
+    evaluations, _ = evaluated
+    content = as_json(evaluations, SUITE, config, RULE)
+    curves = curves_png(evaluations)
     assert curves[:4] == profile_png(content["summary"])[:4] == b"\x89PNG"
     assert len(curves) > 20_000
-    bad = judgements[0].results[0]
+    bad = evaluations[0].results[0]
     gone = replace(bad, curves=np.full_like(bad.curves, np.nan))
-    assert small_multiples_png([replace(judgements[0], results=[gone])])[:4] == b"\x89PNG"
+    assert curves_png([replace(evaluations[0], results=[gone])])[:4] == b"\x89PNG"

@@ -1,4 +1,4 @@
-"""What a suite compares a rule with: entries, each tuned as a whole or taken with its defaults."""
+"""What a rule is compared with: entries, each tuned as a whole or taken with its defaults."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from typing import Any
 
 from l2l_opt.evaluation.baselines.muon import embeddings_of, hidden_matrices
 from l2l_opt.evaluation.baselines.torch_optimizers import MakeOptimizer, is_installed, prodigy, schedule_free
-from l2l_opt.evaluation.baselines.tuning import Baseline
+from l2l_opt.evaluation.baselines.tuning import BASELINES, Baseline
 from l2l_opt.inner_loop.fresh_student import fresh_student
 from l2l_opt.randomness import Stream
 from l2l_opt.tasks.mixture import Tasks
@@ -58,17 +58,27 @@ ENTRIES = {
 }
 
 
-def entries_named(names: Iterable[str]) -> tuple[Entry, ...]:
-    """Entries by name, ``adamw`` among them and first, since ratios and speed-ups are against it.
+CLASSICAL = {baseline.name: Entry(baseline.name, (baseline,)) for baseline in BASELINES}
+"""One schedule each; ``sgd`` has no momentum here."""
+
+
+def entries_named(names: Iterable[str], *, classical: bool = False) -> tuple[Entry, ...]:
+    """Look entries up by name, ``adamw`` first among them, since speed-ups are against it.
+
+    Args:
+        names: of ``ENTRIES`` or ``CLASSICAL``.
+        classical: a name of both is of the latter, and ``adamw`` is there only where it is named.
 
     Raises:
         ValueError: an unknown name.
     """
-    wanted = dict.fromkeys(["adamw", *names])
-    unknown = [name for name in wanted if name not in ENTRIES]
+    known = ENTRIES | CLASSICAL if classical else CLASSICAL | ENTRIES
+    wanted = dict.fromkeys(names if classical else ["adamw", *names])
+    unknown = [name for name in wanted if name not in known]
     if unknown:
-        raise ValueError(f"a baseline must be one of {', '.join(ENTRIES)}; got {unknown[0]!r}, use one of these")
-    return tuple(ENTRIES[name] for name in wanted)
+        words = ", ".join(ENTRIES | CLASSICAL)
+        raise ValueError(f"a baseline must be one of {words}; got {unknown[0]!r}, use one of these")
+    return tuple(known[name] for name in wanted)
 
 
 def entries_for(tasks: Tasks, task: str, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:

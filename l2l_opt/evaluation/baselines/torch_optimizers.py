@@ -102,7 +102,7 @@ def _loss_at_x(optimizer: Any, params: dict[str, nn.Parameter], loss: Callable[[
     with torch.no_grad():
         value = loss()
     optimizer.train()
-    # Going to x and back rounds; judging must not change what is judged.
+    # Going to x and back rounds; measuring must not change what is measured.
     with torch.no_grad():
         for p, known in zip(params.values(), kept, strict=True):
             p.copy_(known)

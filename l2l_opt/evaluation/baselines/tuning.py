@@ -51,11 +51,11 @@ class Tuning:
 
     Attributes:
         lr: the best.
-        figures: learning rate -> mean final loss over the tuning seeds, infinite where a run diverged.
+        losses: learning rate -> mean final loss over the tuning seeds, infinite where a run diverged.
     """
 
     lr: float
-    figures: dict[float, float]
+    losses: dict[float, float]
 
 
 def tune(baseline: Baseline, family: Tasks, *, horizon: int, num_seeds: int, seed: int) -> Tuning:
@@ -63,7 +63,7 @@ def tune(baseline: Baseline, family: Tasks, *, horizon: int, num_seeds: int, see
 
     All rates run in one batch, on the same students. Where the best sits at the grid's edge, the grid is widened.
     """
-    figures: dict[int, float] = {}
+    losses: dict[int, float] = {}
     trial = list(baseline.half_decades)
     best = trial[0]
     while trial:
@@ -80,9 +80,9 @@ def tune(baseline: Baseline, family: Tasks, *, horizon: int, num_seeds: int, see
             group_size=1,
         )
         means = final_losses(curves).reshape(len(trial), num_seeds).double().mean(dim=1)
-        figures |= {k: (mean if mean == mean else float("inf")) for k, mean in zip(trial, means.tolist(), strict=True)}
-        best = min(figures, key=lambda k: (figures[k], k))
-        low, high = min(figures), max(figures)
+        losses |= {k: (mean if mean == mean else float("inf")) for k, mean in zip(trial, means.tolist(), strict=True)}
+        best = min(losses, key=lambda k: (losses[k], k))
+        low, high = min(losses), max(losses)
         trial = list(range(low - 3, low)) if best == low > -WIDEST else []
         trial = trial or (list(range(high + 1, high + 4)) if best == high < WIDEST else [])
-    return Tuning(10 ** (best / 2), {10 ** (k / 2): figures[k] for k in sorted(figures)})
+    return Tuning(10 ** (best / 2), {10 ** (k / 2): losses[k] for k in sorted(losses)})

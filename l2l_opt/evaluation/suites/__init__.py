@@ -1,4 +1,4 @@
-"""Suites: lists of tasks on which a rule is judged, one task a line."""
+"""Suites: lists of tasks on which a rule is evaluated, one task a line."""
 
 import os
 from dataclasses import dataclass

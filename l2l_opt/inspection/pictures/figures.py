@@ -1,82 +1,44 @@
 """Pictures of unrolls and of rules, as matplotlib figures; the same ones go to TensorBoard and into reports."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from l2l_opt.evaluation.plots import GRID, LEARNED, OTHERS, SMOOTHED, draw_curves, line_style, logarithmic
 from l2l_opt.evaluation.results import Result
 from l2l_opt.evaluation.speed_up import running_mean
 from l2l_opt.inspection.measures.response import ResponseSurface
 from l2l_opt.inspection.measures.trace import CoordinateTrace
 from l2l_opt.inspection.pictures.watched_run import WatchedRun
 
-LEARNED, OTHERS = "#000000", ("#4269d0", "#c76a15", "#3c8f5a", "#b3372e", "#7d5aa6", "#8a6d3b")
-STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
-"""Of the others' lines, so that colour is not all that tells them apart."""
-GRID, MUTED, ON_COLOURS = "#b0b0b0", "#808080", "#202020"
+MUTED, ON_COLOURS = "#808080", "#202020"
 DIVERGING = "RdBu_r"
 WIDTH = 5.4
 """Inches: readable on a phone too."""
-RESAMPLES = 1000
-POINTS = 200
-"""Of a curve that are drawn."""
 
 
 def loss_curves(runs: Sequence[WatchedRun], *, title: str) -> Figure:
-    """Training loss against step on a logarithmic axis, the first run bold; thin lines are steps, thick ones means."""
-    figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
-    axis = figure.subplots()
+    """Draw training loss against step, the first run bold; thin lines are steps, thick ones running means."""
+    figure, axis = _chart("step", "training loss", title=title)
     for index, run in enumerate(runs):
-        losses = np.asarray(run.losses)
-        length = max(1, len(losses) // 50)
-        smooth = np.convolve(losses, np.full(length, 1 / length), mode="valid")
-        colour, style, width = _style(index)
-        axis.plot(losses, color=colour, alpha=0.18, linewidth=0.7)
-        steps = np.arange(len(smooth)) + (length - 1) / 2
-        axis.plot(steps, smooth, color=colour, linestyle=style, linewidth=width, label=run.optimizer)
-    if all(np.nanmin(run.losses) > 0 for run in runs):
-        axis.set_yscale("log")
-    first = max(run.losses[0] for run in runs)
-    if np.isfinite(first) and first > 0:
-        axis.set_ylim(top=min(axis.get_ylim()[1], 3 * first))
-    axis.set(xlabel="step", ylabel="training loss", title=title)
-    axis.grid(alpha=0.25, color=GRID)
+        losses, style = np.asarray(run.losses), line_style(index)
+        length = max(1, len(losses) // SMOOTHED)
+        smooth = running_mean(losses, length)
+        axis.plot(losses, color=style["color"], alpha=0.18, linewidth=0.7)
+        axis.plot(np.arange(len(smooth)) + (length - 1) / 2, smooth, label=run.optimizer, **style)
+    logarithmic(axis, [np.asarray(run.losses) for run in runs], top=3 * max(run.losses[0] for run in runs))
     axis.legend(frameon=False)
     return figure
 
 
 def interval_curves(results: Sequence[Result], *, title: str) -> Figure:
-    """Running means of the training loss over seeds, the first result bold, in 95 % bootstrap intervals of the mean."""
-    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
-    axis = figure.subplots()
-    for index, result in enumerate(results):
-        length = max(1, result.horizon // 50)
-        curves = running_mean(result.curves, length)
-        shown = np.unique(np.linspace(0, len(curves) - 1, POINTS).astype(int))
-        steps, curves = shown + (length - 1) / 2, curves[shown]
-        low, high = bootstrap_band(curves)
-        colour, style, width = _style(index)
-        axis.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
-        axis.plot(steps, curves.mean(axis=1), color=colour, linestyle=style, linewidth=width, label=result.optimizer)
-    top = 2 * float(np.mean(results[0].curves[0]))
-    if all(np.nanmin(result.curves) > 0 for result in results):
-        axis.set_yscale("log")
-    if np.isfinite(top) and top > 0:
-        axis.set_ylim(top=min(axis.get_ylim()[1], top))
-    axis.set(xlabel="step", ylabel="training loss", title=title)
-    axis.grid(alpha=0.25, color=GRID)
+    """Draw running means of the training loss over seeds, in 95 % bootstrap intervals of the mean."""
+    figure, axis = _chart("step", "training loss", title=title, height=3.8)
+    draw_curves(axis, results, [result.optimizer for result in results])
     axis.legend(frameon=False, ncols=2, fontsize=8)
     return figure
-
-
-def bootstrap_band(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 95 % percentile bootstrap interval of the mean over seeds: ``[steps, seeds]`` -> ``[steps]`` twice."""
-    seeds = curves.shape[1]
-    chosen = np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
-    low, high = np.quantile(curves[:, chosen].mean(axis=2), [0.025, 0.975], axis=1)
-    return low, high
 
 
 def hidden_heat_map(trace: CoordinateTrace, *, most: int = 4) -> Figure | None:
@@ -149,65 +111,46 @@ def response_surfaces(surfaces: Sequence[ResponseSurface], *, largest: float | N
 
 
 def by_position(norms: np.ndarray, *, title: str) -> Figure:
-    """Norms of meta-gradients against the step of the window at which the update was made."""
-    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
-    axis = figure.subplots()
+    """Draw norms of meta-gradients against the step of the window at which the update was made."""
+    figure, axis = _chart("inner step of the window", "norm of the meta-gradient", title=title)
     axis.plot(np.arange(1, len(norms) + 1), norms, color=OTHERS[0])
-    if (norms > 0).all():
-        axis.set_yscale("log")
-    axis.set(xlabel="inner step of the window", ylabel="norm of the meta-gradient", title=title)
-    axis.grid(alpha=0.25, color=GRID)
+    logarithmic(axis, [norms])
     return figure
 
 
 def before_and_after(first: np.ndarray, now: np.ndarray, *, outer_steps: tuple[int, int]) -> Figure:
-    """Mean losses of the validation students under the rule as it began and as it is now."""
-    figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
-    axis = figure.subplots()
-    for curve, outer_step, style in ((first, outer_steps[0], OTHERS[0]), (now, outer_steps[1], LEARNED)):
-        axis.plot(np.arange(len(curve)), curve, color=style, label=f"outer step {outer_step}")
-    if min(np.nanmin(first), np.nanmin(now)) > 0:
-        axis.set_yscale("log")
-    axis.set(xlabel="inner step", ylabel="mean loss of validation students")
-    axis.grid(alpha=0.25, color=GRID)
+    """Draw mean losses of the validation students under the rule as it began and as it is now."""
+    figure, axis = _chart("inner step", "mean loss of validation students")
+    for curve, outer_step, colour in ((first, outer_steps[0], OTHERS[0]), (now, outer_steps[1], LEARNED)):
+        axis.plot(np.arange(len(curve)), curve, color=colour, label=f"outer step {outer_step}")
+    logarithmic(axis, [first, now])
     axis.legend(frameon=False)
     return figure
 
 
 def over_outer_steps(series: Mapping[str, tuple[np.ndarray, np.ndarray]], *, label: str, log: bool = False) -> Figure:
-    """One quantity of meta-training, a line a name; long noisy lines are drawn thin under their running mean."""
-    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
-    axis = figure.subplots()
+    """Draw one quantity of meta-training, a line a name; long noisy lines are thin under their running mean."""
+    figure, axis = _chart("outer step", label)
     for index, (name, (steps, values)) in enumerate(series.items()):
-        colour, style, _ = _style(index + 1)
+        style = line_style(index + 1)
         length = len(values) // 40
-        smooth = length > 1
-        axis.plot(
-            steps,
-            values,
-            color=colour,
-            linestyle=style,
-            alpha=0.25 if smooth else 1,
-            linewidth=1,
-            label=None if smooth else name,
-        )
-        if smooth:
-            means = np.convolve(values, np.full(length, 1 / length), mode="valid")
-            axis.plot(steps[length - 1 :], means, color=colour, linestyle=style, linewidth=1.6, label=name)
-    if log and all((values > 0).all() for _, values in series.values()):
-        axis.set_yscale("log")
-    axis.set(xlabel="outer step", ylabel=label)
-    axis.grid(alpha=0.25, color=GRID)
+        if length > 1:
+            axis.plot(steps, values, color=style["color"], linestyle=style["linestyle"], alpha=0.25, linewidth=1)
+            steps, values = steps[length - 1 :], running_mean(values, length)
+        axis.plot(steps, values, label=name, **style)
+    if log:
+        logarithmic(axis, [values for _, values in series.values()])
     if len(series) > 1:
         axis.legend(frameon=False, fontsize=8)
     return figure
 
 
-def _style(index: int) -> tuple[str, Any, float]:
-    """Colour, dashes and width of a line; the first is the rule's."""
-    if index == 0:
-        return LEARNED, "-", 2.2
-    return OTHERS[(index - 1) % len(OTHERS)], STYLES[(index - 1) % len(STYLES)], 1.4
+def _chart(x: str, y: str, *, title: str = "", height: float = 3.5) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axis = figure.subplots()
+    axis.set(xlabel=x, ylabel=y, title=title)
+    axis.grid(alpha=0.25, color=GRID)
+    return figure, axis
 
 
 def _history(surface: ResponseSurface) -> str:

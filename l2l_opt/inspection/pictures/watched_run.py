@@ -1,6 +1,5 @@
 """One student's training run under one optimizer, in a plain loop, with everything of it watched."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +45,6 @@ def watch(
     writer: SummaryWriter | None = None,
     every: int = 1,
     histogram_every: int = 0,
-    on_step: Callable[[], object] = lambda: None,
 ) -> WatchedRun:
     """Train the first student that evaluations report on, with a rule as a drop-in optimizer.
 
@@ -61,7 +59,6 @@ def watch(
         writer: for an ``UnrollMonitor``; None where no events are wanted.
         every: steps between its points.
         histogram_every: steps between its histograms, 0 for none.
-        on_step: called after each step.
     """
     student = fresh_student(tasks, seed=seed, stream=Stream.REPORTING)
     params = student.parameters()
@@ -77,7 +74,6 @@ def watch(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        on_step()
     if monitor is not None:
         monitor.detach()
     return WatchedRun(name, torch.stack(losses).double().tolist(), tracer.finish())

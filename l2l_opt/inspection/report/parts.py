@@ -5,20 +5,7 @@ from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
 
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as text; the first of each row is the row's heading.
-
-    Attributes:
-        caption: what it holds.
-        headings: of the columns.
-        rows: each as long as the headings.
-    """
-
-    caption: str
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
+from l2l_opt.evaluation.tables import Table
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """The sections of a report, each made of what was measured."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from l2l_opt.evaluation.results import Result
-from l2l_opt.evaluation.task import TaskJudgement
+from l2l_opt.evaluation.results import Result, TaskEvaluation
+from l2l_opt.evaluation.tables import interval_text, optimizer_table, tables_of
 from l2l_opt.inspection.pictures import figures
 from l2l_opt.inspection.pictures.watched_run import WatchedRun
 from l2l_opt.inspection.report.parts import Chart, Section, Table
@@ -29,14 +30,15 @@ HISTORY = {
 """Of a meta-training run: title -> tags, label of the axis, logarithmic."""
 
 
-def headline(judgements: Sequence[TaskJudgement]) -> str:
+def headline(evaluations: Sequence[TaskEvaluation]) -> str:
     """The first thing to know: final losses beside tuned AdamW's."""
     sentences = []
-    for own in judgements:
-        learned, adamw = own.results[0], next(result for result in own.results if result.optimizer == "adamw")
+    for own in evaluations:
+        learned, adamw = own.results[0], own.result_of("adamw")
+        assert adamw is not None
         sentences.append(
-            f"After {own.horizon} steps of {own.task} it is at {learned.mean:.3g} ({_interval(learned.interval)}), "
-            f"AdamW with the best learning rate and schedule at {adamw.mean:.3g} ({_interval(adamw.interval)})."
+            f"After {own.horizon} steps of {own.task} it is at {learned.mean:.3g} ({interval_text(learned.interval)}), "
+            f"AdamW with the best learning rate and schedule at {adamw.mean:.3g} ({interval_text(adamw.interval)})."
         )
     return " ".join(sentences)
 
@@ -49,10 +51,10 @@ def card_section(rule: UpdateRule) -> Section:
     return Section("card", "The rule's card", "What the file says of itself, and what was counted here.", facts=facts)
 
 
-def curves_section(judgements: Sequence[TaskJudgement], *, rule: str, tuning_seeds: int) -> Section:
+def curves_section(evaluations: Sequence[TaskEvaluation], *, rule: str, tuning_seeds: int) -> Section:
     """Training curves beside tuned baselines, with intervals over seeds; the same in numbers."""
     charts, tables = [], []
-    for own in judgements:
+    for own in evaluations:
         results = own.results
         charts.append(
             Chart(
@@ -63,7 +65,7 @@ def curves_section(judgements: Sequence[TaskJudgement], *, rule: str, tuning_see
                 _curve_table(results),
             )
         )
-        tables.append(_final_table(own))
+        tables.append(optimizer_table([result.record() for result in results]))
     return Section(
         "curves",
         "Against tuned baselines",
@@ -123,10 +125,7 @@ def evaluation_section(evaluations: Sequence[tuple[str, Mapping[str, Any]]]) -> 
     """
     tables = []
     for source, content in evaluations:
-        for summary in content.get("summary", []):
-            tables += _summary_tables(source, content, summary)
-        if "summary" not in content:
-            tables.append(_results_table(source, content["results"]))
+        tables += [replace(table, caption=f"{table.caption} ({source})") for table in tables_of(content)]
     return Section("evaluations", "Evaluations", "As l2l-opt evaluate has written them.", tables=tables)
 
 
@@ -171,18 +170,6 @@ def _curve_table(results: Sequence[Result]) -> Table:
     return Table("Mean training loss before a step", ["step", *(own.optimizer for own in results)], rows)
 
 
-def _final_table(judgement: TaskJudgement) -> Table:
-    rows = []
-    for own in judgement.results:
-        rate = (
-            "none" if own.optimizer == "learned" else f"{own.settings['lr']:.2g}" if "lr" in own.settings else "default"
-        )
-        test = "" if own.test_losses is None else f"{np.mean(own.test_losses):.4g}"
-        rows.append([own.optimizer, rate, f"{own.mean:.4g}", _interval(own.interval), test])
-    headings = ["optimizer", "learning rate", "final loss", "95 % interval", "test loss"]
-    return Table(f"{judgement.task}, {judgement.horizon} steps: mean loss of the last tenth", headings, rows)
-
-
 def _surface_table(past: np.ndarray, present: np.ndarray, updates: np.ndarray) -> Table:
     chosen = np.linspace(0, len(past) - 1, 5).astype(int)
     rows = [[f"{past[i]:.2g}", *(f"{updates[i, j]:.3g}" for j in chosen)] for i in chosen[::-1]]
@@ -200,53 +187,6 @@ def _trajectory(task: str, run: WatchedRun, index: int) -> Chart:
     )
 
 
-def _summary_tables(source: str, content: Mapping[str, Any], summary: Mapping[str, Any]) -> list[Table]:
-    where = f"{content['suite']['name']}, {summary['horizon']} steps"
-    rows = []
-    for name, ratio in summary["ratio"].items():
-        test, wins = summary["test_ratio"][name], summary["wins"][name]
-        rows.append(
-            [
-                name,
-                f"{ratio['geometric_mean']:.3g}",
-                _interval(ratio["interval"]),
-                f"{test['geometric_mean']:.3g}",
-                _interval(test["interval"]),
-                f"{wins['wins']} of {wins['tasks']}",
-            ]
-        )
-    headings = ["baseline", "final loss over ours", "95 % interval", "test loss over ours", "95 % interval", "our wins"]
-    ratios = Table(f"{where}: geometric mean over {summary['tasks']} tasks ({source})", headings, rows)
-    speed = Table(
-        f"{where}: speed-up over tuned AdamW at a constant rate, interquartile mean",
-        ["in", "speed-up", "95 % interval"],
-        [
-            [unit, f"{own['interquartile_mean']:.2f}", _interval(own["interval"])]
-            for unit, own in (("steps", summary["speed_up_steps"]), ("seconds", summary["speed_up_seconds"]))
-        ],
-    )
-    results = [own for own in content["results"] if own["horizon"] == summary["horizon"]]
-    return [ratios, speed, _task_table(where, results)]
-
-
-def _task_table(where: str, results: Sequence[Mapping[str, Any]]) -> Table:
-    names = list(dict.fromkeys(own["optimizer"] for own in results))
-    found = {(own["task"], own["optimizer"]): own["mean"] for own in results}
-    rows = [
-        [task, *(_loss(found[task, name]) if (task, name) in found else "not run" for name in names)]
-        for task in dict.fromkeys(own["task"] for own in results)
-    ]
-    return Table(f"{where}: final training loss", ["task", *names], rows)
-
-
-def _results_table(source: str, results: Sequence[Mapping[str, Any]]) -> Table:
-    rows = [
-        [own["optimizer"], own["task"], str(own["horizon"]), _loss(own["mean"]), _interval(own["interval"])]
-        for own in results
-    ]
-    return Table(f"Final training loss ({source})", ["optimizer", "task", "steps", "mean", "95 % interval"], rows)
-
-
 def _course(name: str, series: Series) -> str:
     steps, values = series
     return (
@@ -257,16 +197,6 @@ def _course(name: str, series: Series) -> str:
 
 def _quartiles(values: np.ndarray) -> list[str]:
     return [f"{value:.3g}" for value in np.nanquantile(values, [0.25, 0.5, 0.75])]
-
-
-def _interval(interval: Sequence[float | None]) -> str:
-    low, high = interval
-    return f"{_loss(low)} to {_loss(high)}"
-
-
-def _loss(value: float | None) -> str:
-    """A loss of evaluation.json, where null stands for one that is not finite."""
-    return "diverged" if value is None or not np.isfinite(value) else f"{value:.4g}"
 
 
 def _rms(values: np.ndarray) -> float:

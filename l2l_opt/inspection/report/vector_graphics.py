@@ -8,7 +8,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from l2l_opt.inspection.pictures.figures import GRID, LEARNED, MUTED, OTHERS
+from l2l_opt.evaluation.plots import GRID, LEARNED, OTHERS
+from l2l_opt.inspection.pictures.figures import MUTED
 
 COLOURS = {LEARNED: "--ink", GRID: "--grid", MUTED: "--muted"} | {
     colour: f"--line-{number}" for number, colour in enumerate(OTHERS, start=1)

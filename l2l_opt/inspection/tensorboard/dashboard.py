@@ -8,7 +8,7 @@ and the layout of the custom-scalars tab.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,11 @@ def inspect_rule(
     every: int = 1,
     histogram_every: int = 10,
     pictures_folder: Path | None = None,
-    say: Callable[[str], Any] = lambda message: None,
-) -> list[WatchedRun]:
+) -> Iterator[WatchedRun]:
     """Train one student under a rule and under each baseline, and write all that can be seen.
 
     Args:
-        rule: under inspection.
+        rule: that is inspected.
         tasks: where the student comes from.
         task: its name.
         horizon: steps.
@@ -55,10 +54,9 @@ def inspect_rule(
         every: steps between points.
         histogram_every: steps between histograms, 0 for none.
         pictures_folder: for the pictures as SVG files too; made if need be.
-        say: told what is about to be done.
 
-    Returns:
-        The rule's run, then the baselines'.
+    Yields:
+        The rule's run, then the baselines', each when it is over.
     """
     subjects: list[tuple[str, UpdateRule, Mapping[str, Any]]] = [
         ("learned", rule, {"rule": rule.registry_name or type(rule).__name__, **rule.config})
@@ -66,33 +64,19 @@ def inspect_rule(
     for baseline, tuning in baselines:
         options = {"rule": baseline.rule, "lr": tuning.lr, **baseline.options}
         subjects.append((baseline.name, baseline.make(tuning.lr), options))
-    runs = []
+    runs, how = [], {"horizon": horizon, "seed": seed}
     for name, own, options in subjects:
-        say(f"{task}, {horizon} steps: {name}")
         with SummaryWriter(str(folder / name)) as writer:
-            run = watch(
-                name,
-                own,
-                tasks,
-                horizon=horizon,
-                seed=seed,
-                writer=writer,
-                every=every,
-                histogram_every=histogram_every,
-            )
-            write_hparams(writer, {"optimizer": name, "task": task, "horizon": horizon, "seed": seed, **options}, run)
-            runs.append(run)
-            if name != "learned":
-                continue
-            writer.add_custom_scalars(unroll_layout())
-            write_card(writer, rule, step=0)
-            gallery = Gallery(writer, pictures_folder)
-            write_trace(gallery, run, step=0)
-            write_surfaces(gallery, rule, step=0)
+            run = watch(name, own, tasks, writer=writer, every=every, histogram_every=histogram_every, **how)
+            write_hparams(writer, {"optimizer": name, "task": task, **how, **options}, run)
+            if name == "learned":
+                writer.add_custom_scalars(unroll_layout())
+                write_rule(Gallery(writer, pictures_folder), rule, run, step=0)
+        runs.append(run)
+        yield run
     with SummaryWriter(str(folder / "learned")) as writer:
         picture = figures.loss_curves(runs, title=f"{task}, {horizon} steps")
         Gallery(writer, pictures_folder).add_figure("student/losses", picture, 0)
-    return runs
 
 
 class Gallery:
@@ -115,8 +99,16 @@ class Gallery:
         self.writer.add_figure(tag, figure, step)
 
 
-def write_trace(gallery: Gallery, run: WatchedRun, *, step: int) -> None:
-    """Pictures of a run: hidden state over time, and a coordinate's way in each of up to three tensors."""
+def write_rule(gallery: Gallery, rule: UpdateRule, run: WatchedRun, *, step: int) -> None:
+    """Write what a rule is and what it did in a run.
+
+    Its card, its response surfaces, hidden state over time, and a coordinate's way in each of up to three tensors.
+    """
+    about = {"rule": rule.registry_name or type(rule).__name__, "options": rule.config}
+    about["weights"] = sum(weight.numel() for weight in rule.parameters())
+    text = json.dumps(about | dict(rule.card or {}), indent=2, default=str)
+    gallery.writer.add_text("rule/card", f"```json\n{text}\n```", step)
+    gallery.add_figure("rule/response", figures.response_surfaces(surfaces_of(rule)), step)
     heat_map = figures.hidden_heat_map(run.trace)
     if heat_map is not None:
         gallery.add_figure("hidden/over_time", heat_map, step)
@@ -124,22 +116,9 @@ def write_trace(gallery: Gallery, run: WatchedRun, *, step: int) -> None:
         gallery.add_figure(f"trajectory/{run.trace.names[index]}", figures.trajectory(run.trace, index), step)
 
 
-def write_surfaces(gallery: Gallery, rule: UpdateRule, *, step: int) -> None:
-    """The rule's response surfaces, after histories with and without noise."""
-    gallery.add_figure("rule/response", figures.response_surfaces(surfaces_of(rule)), step)
-
-
 def surfaces_of(rule: UpdateRule) -> list[ResponseSurface]:
-    """After histories with and without noise."""
+    """Measure a rule's response after histories with and without noise."""
     return [response_surface(rule, noise=noise) for noise in NOISES]
-
-
-def write_card(writer: SummaryWriter, rule: UpdateRule, *, step: int) -> None:
-    """What the artefact says of the rule, as text; of a rule without a card its name and options."""
-    about = {"rule": rule.registry_name or type(rule).__name__, "options": rule.config}
-    about["weights"] = sum(weight.numel() for weight in rule.parameters())
-    text = json.dumps(about | dict(rule.card or {}), indent=2, default=str)
-    writer.add_text("rule/card", f"```json\n{text}\n```", step)
 
 
 def write_hparams(writer: SummaryWriter, options: Mapping[str, Any], run: WatchedRun) -> None:

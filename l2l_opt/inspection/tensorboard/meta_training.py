@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 from l2l_opt.inspection.measures.meta_gradients import meta_gradient_by_position
 from l2l_opt.inspection.pictures import figures
 from l2l_opt.inspection.pictures.watched_run import watch
-from l2l_opt.inspection.tensorboard.dashboard import Gallery, write_card, write_surfaces, write_trace
+from l2l_opt.inspection.tensorboard.dashboard import Gallery, write_rule
 from l2l_opt.inspection.tensorboard.layout import meta_training_layout
 from l2l_opt.inspection.tensorboard.scalars import outer_step_scalars, write_scalars
 from l2l_opt.meta_training.outer_loop import OuterStep, Validation
@@ -74,10 +74,7 @@ class MetaTrainingLog:
         horizon = min(trainer.validation_horizon, LONGEST_UNROLL)
         run = watch("learned", rule, trainer.validation_family, horizon=horizon, seed=trainer.seed)
         self.writer.add_scalar("student/final_loss", run.final_loss, outer_step)
-        gallery = Gallery(self.writer)
-        write_trace(gallery, run, step=outer_step)
-        write_surfaces(gallery, rule, step=outer_step)
-        write_card(self.writer, rule, step=outer_step)
+        write_rule(Gallery(self.writer), rule, run, step=outer_step)
         assert self._first is not None
         first, now = self._first.curve.numpy(), validation.curve.numpy()
         steps = (self._first.outer_step, outer_step)

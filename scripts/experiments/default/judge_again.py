@@ -15,13 +15,13 @@ import click
 import numpy as np
 import torch
 
-from l2l_opt.cli.suite import write_evaluation
+from l2l_opt.cli.evaluate import write_evaluation
 from l2l_opt.evaluation.cache import DEFAULT_FOLDER
-from l2l_opt.evaluation.results import Result
+from l2l_opt.evaluation.results import Result, TaskEvaluation
 from l2l_opt.evaluation.suite import evaluate_suite
 from l2l_opt.evaluation.suites import load_suite
 from l2l_opt.evaluation.summary import as_json
-from l2l_opt.evaluation.task import Protocol, TaskJudgement
+from l2l_opt.evaluation.task import SuiteConfig
 from l2l_opt.storage.files import make_writable_folder
 from l2l_opt.storage.rule_file import load_rule
 from scripts.experiments import records
@@ -41,7 +41,7 @@ def main(earlier: Path, rule_name: str, horizons: tuple[int, ...], cache: Path, 
     rule, suite = load_rule(rule_name), load_suite(before["suite"]["name"])
     settings = {"rule": rule_name, "name": rule.registry_name, "digest": (rule.card or {}).get("digest")}
     own = before["protocol"]
-    protocol = Protocol(
+    config = SuiteConfig(
         horizons=horizons or tuple(own["horizons"]),
         num_seeds=own["seeds"],
         tuning_seeds=own["tuning_seeds"],
@@ -49,35 +49,35 @@ def main(earlier: Path, rule_name: str, horizons: tuple[int, ...], cache: Path, 
         baselines=("adamw",),
         cache=cache,
     )
-    judgements = evaluate_suite(
-        rule, suite, protocol, settings=settings, say=lambda message: click.echo(message, err=True)
+    evaluations = evaluate_suite(
+        rule, suite, config, settings=settings, say=lambda message: click.echo(message, err=True)
     )
-    merged = [with_earlier(judgement, before["results"]) for judgement in judgements]
-    content = as_json(merged, suite, protocol, settings) | {"notes": before["notes"]}
-    write_evaluation(out, content, judgements)
+    merged = [with_earlier(own, before["results"]) for own in evaluations]
+    content = as_json(merged, suite, config, settings) | {"notes": before["notes"]}
+    write_evaluation(out, content, evaluations)
     for summary in content["summary"]:
         click.echo(json.dumps({key: value for key, value in summary.items() if key != "profile"}, indent=2))
 
 
-def with_earlier(judgement: TaskJudgement, rows: list[dict[str, Any]]) -> TaskJudgement:
-    """A judgement with the earlier results of optimizers that it does not have.
+def with_earlier(evaluation: TaskEvaluation, rows: list[dict[str, Any]]) -> TaskEvaluation:
+    """An evaluation with the earlier results of optimizers that it does not have.
 
     Raises:
         click.ClickException: an optimizer of both that does not end where it did.
     """
-    fresh = {result.optimizer: result for result in judgement.results}
+    fresh = {result.optimizer: result for result in evaluation.results}
     kept = []
     for row in rows:
-        if (row["task"], row["horizon"]) != (judgement.task, judgement.horizon) or row["optimizer"] == "learned":
+        if (row["task"], row["horizon"]) != (evaluation.task, evaluation.horizon) or row["optimizer"] == "learned":
             continue
         if row["optimizer"] not in fresh:
             kept.append(recorded(row))
         elif fresh[row["optimizer"]].record()["final_losses"] != row["final_losses"]:
             raise click.ClickException(
-                f"{row['optimizer']} must end where it did on {judgement.task} after {judgement.horizon} steps; got "
+                f"{row['optimizer']} must end where it did on {evaluation.task} after {evaluation.horizon} steps; got "
                 f"{fresh[row['optimizer']].final_losses} instead of {row['final_losses']}, judge all baselines anew"
             )
-    return replace(judgement, results=[*judgement.results, *kept])
+    return replace(evaluation, results=[*evaluation.results, *kept])
 
 
 def recorded(row: dict[str, Any]) -> Result:

@@ -20,10 +20,10 @@ import click
 import torch
 
 from l2l_opt import load_rule
-from l2l_opt.evaluation.results import finite
 from l2l_opt.evaluation.runs import run_rule
 from l2l_opt.evaluation.suites import load_suite
 from l2l_opt.rules import UpdateRule, make_rule
+from l2l_opt.storage.finite_json import finite
 from l2l_opt.tasks.augmentation import LOSS_SCALE, SCALE, AugmentedFamily
 from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.tasks.mixture import make_tasks

@@ -18,13 +18,13 @@ import torch
 
 from l2l_opt import load_rule
 from l2l_opt.evaluation.baselines.tuning import BASELINES, tune
-from l2l_opt.evaluation.results import finite
 from l2l_opt.evaluation.runs import loss_on_test_batches, reporting_students
 from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.inner_loop.students import Student
 from l2l_opt.inner_loop.training import final_losses, train, training_losses
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules import UpdateRule, make_rule
+from l2l_opt.storage.finite_json import finite
 from l2l_opt.tasks.base import make_task
 from l2l_opt.tasks.module_task import ModuleTask
 from l2l_opt.tasks.synthetic.flow_sampler import FlowSampler, effective_sample_size, log_normaliser
@@ -137,8 +137,8 @@ def compare(
     """The rule, then tuned Adam, on the same students: every figure, its mean and its interval."""
     family, name = make_task(spec), name or spec
     trials = [(own, tune(own, family, horizon=horizon, num_seeds=tuning_seeds, seed=SEED)) for own in ADAM]
-    best, tuning = min(trials, key=lambda trial: trial[1].figures[trial[1].lr])
-    tried = {own.name: {f"{lr:.3g}": loss for lr, loss in tuning.figures.items()} for own, tuning in trials}
+    best, tuning = min(trials, key=lambda trial: trial[1].losses[trial[1].lr])
+    tried = {own.name: {f"{lr:.3g}": loss for lr, loss in tuning.losses.items()} for own, tuning in trials}
     adam: dict[str, Any] = {"lr": tuning.lr, "schedule": "constant", **best.options, "tried": tried}
     rules = {"learned": (load_rule(rule_name), {"rule": rule_name}), "adam": (best.make(tuning.lr), adam)}
     rows, figures = [], {}

@@ -20,10 +20,12 @@ import numpy as np
 import torch
 
 from l2l_opt import load_rule
-from l2l_opt.evaluation.baselines.tuning import Baseline
-from l2l_opt.evaluation.results import Result, report, tune_and_report
+from l2l_opt.evaluation.baselines.tuning import Baseline, tune
+from l2l_opt.evaluation.results import Result
+from l2l_opt.evaluation.runs import run_rule
 from l2l_opt.evaluation.statistics import mean_and_interval
-from l2l_opt.tasks.mixture import make_tasks
+from l2l_opt.rules import UpdateRule
+from l2l_opt.tasks.mixture import Tasks, make_tasks
 from scripts.experiments import records
 from scripts.experiments.paper import figures
 from scripts.experiments.paper.figures import Setting
@@ -109,7 +111,7 @@ def judge(name: str, setting: Setting, known: list[Result], seeds: int) -> Resul
         return stored
     click.echo(f"{name} on {setting.task}, {setting.horizon} steps", err=True)
     family = make_tasks(setting.task, dtype=setting.dtype)
-    result = report(rule, family, setting.task, setting.horizon, num_seeds=rerun, seed=0, settings=about)
+    result = report(rule, family, setting, rerun, about)
     if stored is None:
         return result
     compare(result, stored)
@@ -147,17 +149,21 @@ def tuned(baseline: Baseline, setting: Setting, seeds: int, runs: Path) -> Resul
     click.echo(f"tuning {baseline.name} on {setting.task}, {setting.horizon} steps", err=True)
     grid = baseline.half_decades
     aside = (len(grid) - setting.rates) // 2
-    result = tune_and_report(
-        replace(baseline, half_decades=grid[aside : len(grid) - aside]),
-        make_tasks(setting.task, dtype=setting.dtype),
-        setting.task,
-        setting.horizon,
-        num_seeds=seeds,
-        tuning_seeds=setting.tuning_seeds,
-        seed=0,
-    )
+    tried = replace(baseline, half_decades=grid[aside : len(grid) - aside])
+    family = make_tasks(setting.task, dtype=setting.dtype)
+    tuning = tune(tried, family, horizon=setting.horizon, num_seeds=setting.tuning_seeds, seed=0)
+    about = {"lr": tuning.lr, **baseline.options, "tried": {f"{lr:.3g}": loss for lr, loss in tuning.losses.items()}}
+    result = report(baseline.make(tuning.lr), family, setting, seeds, about, optimizer=baseline.name)
     figures.write(folder, [result])
     return result
+
+
+def report(
+    rule: UpdateRule, family: Tasks, setting: Setting, seeds: int, about: dict, *, optimizer: str = "learned"
+) -> Result:
+    """A rule as it is, on the reporting students; the paper has no test losses."""
+    run = run_rule(rule, family, horizon=setting.horizon, num_seeds=seeds, seed=0)
+    return replace(Result.of(run, setting.task, setting.horizon, optimizer, about), test_losses=None)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import torch
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from l2l_opt.evaluation.results import Result
-from l2l_opt.evaluation.task import TaskJudgement
+from l2l_opt.evaluation.results import Result, TaskEvaluation
+from l2l_opt.evaluation.statistics import interval_of_mean
 from l2l_opt.inspection.pictures import figures
 from l2l_opt.inspection.pictures.watched_run import watch
 from l2l_opt.inspection.report.page import render
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 HOSTILE = "<script>alert('x')</script> & \"quoted\""
 
 
-def judgement(**means):
+def evaluation(**means):
     generator = np.random.default_rng(0)
     results = []
     for name, mean in means.items():
@@ -40,7 +40,7 @@ def judgement(**means):
         settings = {} if name == "learned" else {"lr": 0.1, "schedule": "cosine"}
         interval = (float(final.min()), float(final.max()))
         results.append(Result("small", 20, name, settings, final.tolist(), float(final.mean()), interval, 0.1, curves))
-    return TaskJudgement("small", 20, results, [1.0] * 3, [], [], [1.0] * 3, [])
+    return TaskEvaluation("small", 20, results, speed_ups=[1.0] * 3)
 
 
 class Outline(HTMLParser):
@@ -70,12 +70,12 @@ def a_chart(title="a title", description="a description"):
 
 
 def test_curves_and_tables_hold_the_numbers_that_were_measured():
-    own = judgement(learned=0.1, adamw=0.3)
+    own = evaluation(learned=0.1, adamw=0.3)
     section = curves_section([own], rule="mine", tuning_seeds=2)
     (final,) = section.tables
     assert [row[0] for row in final.rows] == ["learned", "adamw"]
     for row, result in zip(final.rows, own.results, strict=True):
-        assert row[2] == f"{np.mean(result.curves[-10:]):.4g}"
+        assert row[final.headings.index("final loss")] == f"{np.mean(result.curves[-10:]):.4g}"
     (chart,) = section.charts
     assert chart.table is not None
     last = chart.table.rows[-1]
@@ -85,11 +85,11 @@ def test_curves_and_tables_hold_the_numbers_that_were_measured():
 
 
 def test_the_lines_that_are_drawn_are_means_within_their_intervals():
-    own = judgement(learned=0.1, adamw=0.3)
+    own = evaluation(learned=0.1, adamw=0.3)
     (axis,) = figures.interval_curves(own.results, title="").axes
     for line, result in zip(axis.lines, own.results, strict=True):
         np.testing.assert_allclose(line.get_ydata(), result.curves.mean(axis=1))
-        low, high = figures.bootstrap_band(result.curves)
+        low, high = interval_of_mean(result.curves)
         assert (low <= line.get_ydata()).all()
         assert (line.get_ydata() <= high).all()
         assert (low < high).all()
@@ -126,7 +126,8 @@ def test_the_history_of_a_run_is_what_its_events_hold(tmp_path):
 def test_tables_of_an_evaluation_say_what_diverged_and_what_was_not_run():
     record = {"task": "a", "horizon": 10, "optimizer": "learned", "mean": None, "interval": [None, None]}
     (table,) = evaluation_section([("one.json", {"results": [record]})]).tables
-    assert table.rows == [["learned", "a", "10", "diverged", "diverged to diverged"]]
+    assert table.caption == "a, 10 steps: final training loss (one.json)"
+    assert [list(row) for row in table.rows] == [["learned", "diverged", "diverged to diverged"]]
 
 
 def test_a_page_is_whole_and_refers_to_nothing_else():

@@ -42,7 +42,7 @@ def test_charts_say_what_a_raw_unroll_says(tmp_path):
     torch.manual_seed(0)
     rule, family = small_rule("rnnprop"), small_family(torch.float32)
     adam = next(baseline for baseline in BASELINES if baseline.name == "adam")
-    runs = inspect_rule(
+    found = inspect_rule(
         rule,
         family,
         task="small",
@@ -53,6 +53,7 @@ def test_charts_say_what_a_raw_unroll_says(tmp_path):
         histogram_every=4,
         pictures_folder=tmp_path / "pictures",
     )
+    runs = list(found)
     name, rows = raw_unroll(rule, family, 3)
     events = EventAccumulator(str(tmp_path / "learned"), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
