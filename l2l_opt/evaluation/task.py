@@ -74,6 +74,7 @@ class TaskEvaluator:
         self.task, self.config, self.say = task, config, say
         self.tasks: Tasks = make_tasks(task, device=config.device, dtype=config.dtype)
         self.cache = Cache(config.cache)
+        self.students = {"num_seeds": config.num_seeds, "seed": config.seed}
         wanted = entries_named(config.baselines, classical=config.classical)
         self.entries, self.notes = entries_for(self.tasks, task, wanted)
         self.about = {
@@ -128,13 +129,12 @@ class TaskEvaluator:
         """AdamW at constant rates around the tuned one, four times as long: rates, losses ``[steps, rates, seeds]``."""
         tuned = self.tuned(ADAMW_CONSTANT, horizon).lr
         rates = [tuned * 10 ** (k / 2) for k in NEIGHBOURS]
-        how = {"num_seeds": self.config.num_seeds}
-        baseline = _plain(ADAMW_CONSTANT)
-        key = {"horizon": CAP * horizon, **how, "baseline": baseline, "rates": rates, "code": self.of_baselines}
+        key = {"horizon": CAP * horizon, "num_seeds": self.config.num_seeds, "baseline": _plain(ADAMW_CONSTANT)}
+        key |= {"rates": rates, "code": self.of_baselines}
 
         def compute() -> dict[str, Any]:
-            make, seed = ADAMW_CONSTANT.make, self.config.seed
-            return {"curves": long_curves(make, rates, self.tasks, steps=CAP * horizon, seed=seed, **how)}
+            how = {"steps": CAP * horizon, **self.students}
+            return {"curves": long_curves(ADAMW_CONSTANT.make, rates, self.tasks, **how)}
 
         message = f", {CAP * horizon} steps: adamw-constant at {len(rates)} rates, for speed-ups"
         return rates, self._cached("long", key, message, compute)["curves"].double().numpy()
@@ -154,11 +154,11 @@ class TaskEvaluator:
     def _as_it_is(self, entry: Entry, horizon: int) -> Result:
         """An entry with its defaults."""
         assert entry.make is not None
-        make, how = entry.make, {"num_seeds": self.config.num_seeds, "seed": self.config.seed}
+        make = entry.make
         version = provenance.version_of(entry.package or "torch")
         code = self._code("baselines.torch_optimizers", without=provenance.NOT_OF_BASELINES)
         key = {"baseline": entry.name, "package": version, "code": code}
-        compute = lambda: run_torch_optimizer(make, self.tasks, horizon=horizon, **how)  # noqa: E731
+        compute = lambda: run_torch_optimizer(make, self.tasks, horizon=horizon, **self.students)  # noqa: E731
         run = self._run(entry.name, horizon, key, compute)
         return Result.of(run, self.task, horizon, entry.name, {"defaults_of": version, **run.about})
 
@@ -183,8 +183,7 @@ class TaskEvaluator:
         return Result.of(run, self.task, horizon, name, settings)
 
     def _train(self, rule: UpdateRule, horizon: int, planned_steps: PlannedSteps) -> Run:
-        how = {"num_seeds": self.config.num_seeds, "seed": self.config.seed}
-        return run_rule(rule, self.tasks, horizon=horizon, planned_steps=planned_steps, **how)
+        return run_rule(rule, self.tasks, horizon=horizon, planned_steps=planned_steps, **self.students)
 
     def _run(self, name: str, horizon: int, key: dict[str, Any], compute: Callable[[], Run]) -> Run:
         counts = {"horizon": horizon, "num_seeds": self.config.num_seeds, "test_batches": TEST_BATCHES}

@@ -1,7 +1,6 @@
 """Optimizers of torch.optim's kind in a plain loop, on the very students and batches that rules are run on."""
 
 import importlib.util
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -60,14 +59,10 @@ def run_torch_optimizer(make: MakeOptimizer, tasks: Tasks, *, horizon: int, num_
     final = final_losses(losses)
     if at_x[0] is not None:
         others = torch.stack([value for value in at_x if value is not None])
-        better = bool(_mean(others) < _mean(final))
+        x, y = (own.double().mean().nan_to_num(nan=torch.inf, posinf=torch.inf) for own in (others, final))
+        better = bool(x < y)
         final, about = (others if better else final), {"judged_at": "x" if better else "y"}
     return Run(losses, final, torch.stack(tests), seconds, about)
-
-
-def _mean(losses: Tensor) -> float:
-    mean = float(losses.double().mean())
-    return mean if math.isfinite(mean) else math.inf
 
 
 def _run_student(

@@ -1,7 +1,6 @@
 """A few coordinates, followed through every step of a training run."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +30,7 @@ class CoordinateTrace:
 
 
 class CoordinateTracer:
-    """Attaches to an optimizer and follows some coordinates of each tensor.
+    """Follows some coordinates of each tensor of an optimizer, given each of its steps.
 
     Args:
         optimizer: any whose parameters are whole on this device.
@@ -46,55 +45,42 @@ class CoordinateTracer:
             for name, p in list(named_parameters(optimizer))[:tensors]
             if p.numel() and not p.is_complex()
         ]
-        self._params: list[Tensor] = []
-        self._gradients: list[Tensor] = []
-        self._after: list[Tensor] = []
+        self._seen: dict[str, list[Tensor]] = {"before": [], "gradients": [], "after": []}
         self._hidden: dict[str, list[Tensor]] = {}
-        self._handles = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
-        ]
 
-    def finish(self) -> CoordinateTrace:
-        """Leave the optimizer as it was; what was seen."""
-        for handle in self._handles:
-            handle.remove()
-        names = [
-            f"{name}{list(map(int, np.unravel_index(int(index), p.shape))) if p.dim() else ''}"
-            for name, p, indices in self._followed
-            for index in indices
-        ]
-        params, after, gradients = (
-            _stack(values, len(names)) for values in (self._params, self._after, self._gradients)
-        )
-        hidden = {key: torch.stack(values).numpy() for key, values in self._hidden.items()}
-        return CoordinateTrace(names, params, gradients, after - params, hidden)
+    def before_step(self) -> None:
+        """Look at parameters and gradients; call it right before the optimizer's step."""
+        params = [p for _, p, _ in self._followed]
+        self._gather("before", params)
+        self._gather("gradients", [torch.zeros_like(p) if p.grad is None else p.grad for p in params])
 
-    @torch.no_grad()
-    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self._params.append(self._gather([p for _, p, _ in self._followed]))
-        self._gradients.append(
-            self._gather([torch.zeros_like(p) if p.grad is None else p.grad for _, p, _ in self._followed])
-        )
-
-    @torch.no_grad()
-    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self._after.append(self._gather([p for _, p, _ in self._followed]))
+    def after_step(self) -> None:
+        """Look at parameters and recurrent states; call it right after the optimizer's step."""
+        self._gather("after", [p for _, p, _ in self._followed])
         found: dict[str, list[Tensor]] = {}
         for _, p, indices in self._followed:
-            for key, value in recurrent_states(optimizer, p):
+            for key, value in recurrent_states(self.optimizer, p):
                 found.setdefault(key, []).append(value.flatten(1)[:, indices].float().cpu())
         for key, values in found.items():
             if len(values) == len(self._followed):
                 self._hidden.setdefault(key, []).append(torch.cat(values, dim=1))
 
-    def _gather(self, tensors: list[Tensor]) -> Tensor:
+    def trace(self) -> CoordinateTrace:
+        """What was seen so far."""
+        names = [
+            f"{name}{list(map(int, np.unravel_index(int(index), p.shape))) if p.dim() else ''}"
+            for name, p, indices in self._followed
+            for index in indices
+        ]
+        before, gradients, after = (
+            torch.stack(values).numpy() if values else np.empty((0, len(names))) for values in self._seen.values()
+        )
+        hidden = {key: torch.stack(values).numpy() for key, values in self._hidden.items()}
+        return CoordinateTrace(names, before, gradients, after - before, hidden)
+
+    def _gather(self, what: str, tensors: list[Tensor]) -> None:
         pieces = [
-            widened(plain(tensor)).flatten()[indices].cpu()
+            widened(plain(tensor.detach())).flatten()[indices].cpu()
             for tensor, (_, _, indices) in zip(tensors, self._followed, strict=True)
         ]
-        return torch.cat(pieces) if pieces else torch.empty(0)
-
-
-def _stack(values: list[Tensor], columns: int) -> np.ndarray:
-    return torch.stack(values).numpy() if values else np.empty((0, columns))
+        self._seen[what].append(torch.cat(pieces) if pieces else torch.empty(0))

@@ -73,7 +73,9 @@ def watch(
             monitor.log_loss(losses[-1])
         optimizer.zero_grad()
         loss.backward()
+        tracer.before_step()
         optimizer.step()
+        tracer.after_step()
     if monitor is not None:
         monitor.detach()
-    return WatchedRun(name, torch.stack(losses).double().tolist(), tracer.finish())
+    return WatchedRun(name, torch.stack(losses).double().tolist(), tracer.trace())
