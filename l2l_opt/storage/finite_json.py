@@ -2,15 +2,18 @@
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 
 def finite(value: Any) -> Any:
     """Replace numbers that are not finite by None, in nested dicts, lists and tuples; tuples become lists."""
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        own: dict[Any, Any] = value
+        return {key: finite(item) for key, item in own.items()}
     if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
+        items: Sequence[Any] = value
+        return [finite(item) for item in items]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
