@@ -34,7 +34,7 @@ OWN = ("rule", "guard", "state_dtype")
 
 
 class LearnedOptimizer(EagerOptimizer):
-    """Trains with a rule where ``torch.optim.AdamW(params, lr=...)`` stood.
+    """Train a model with an update rule, where ``torch.optim.AdamW(params, lr=...)`` stood and nothing is to be tuned.
 
         theta <- theta - lr * weight_decay * theta + lr * update,    update = g_phi(gradient, state, theta)
 
@@ -177,7 +177,7 @@ class LearnedOptimizer(EagerOptimizer):
                 raise ValueError(f"gradients must be dense; got a sparse one for {name!r}, use e.g. sparse=False")
         for name, p in named:
             if not self.state[p]:
-                self._begin(name, p)
+                self.state[p].update(self._fresh_state(name, p))
         sizes: list[Tensor] = []
         for reduce, params in buckets_of([local_parameter(name, p, self.state[p]) for name, p in named]):
             if self._fallback.rate is not None:
@@ -194,11 +194,9 @@ class LearnedOptimizer(EagerOptimizer):
                     self._prepared[id(group)] = again
         return torch.stack(sizes).sum(0) if sizes else None
 
-    def _begin(self, name: str, p: Tensor) -> None:
+    def _fresh_state(self, name: str, p: Tensor) -> dict[str, Tensor]:
         state = fresh_state(self._stepper.rule_on(p.device), name, p, state_dtype=self.state_dtype)
-        if self.guard == "fallback":
-            state["fallback"] = snapshot(p)
-        self.state[p].update(state)
+        return state | {"fallback": snapshot(p)} if self.guard == "fallback" else state
 
     def _fell_back(self, loss: Any) -> bool:
         """Take in a loss; whether parameters have gone back to the last good snapshot."""
@@ -207,11 +205,10 @@ class LearnedOptimizer(EagerOptimizer):
             raise ValueError(f"loss must be one number; got shape {tuple(value.shape)}, use e.g. loss.mean()")
         first = self.param_groups[0]
         number = -float(value) if first["maximize"] else float(value)
-        for p in itertools.chain.from_iterable(group["params"] for group in self.param_groups):
-            shards = sharding.shards_of(p)
-            if shards is not None:
-                number = sharding.mesh_mean(number, shards)
-                break
+        params = itertools.chain.from_iterable(group["params"] for group in self.param_groups)
+        shards = next((found for found in map(sharding.shards_of, params) if found is not None), None)
+        if shards is not None:
+            number = sharding.mesh_mean(number, shards)
         states = [(p, own) for p, own in self.state.items() if "fallback" in own]
         was_adam, rate = self._fallback.rate is not None, float(first["lr"])
         gone_back = settle(self._fallback, number, states, lr=rate)

@@ -13,7 +13,9 @@ from l2l_opt.types import Params, RuleState
 
 
 class UpdateRule(nn.Module, abc.ABC):
-    """A function that reads gradients and writes updates: ``theta_{t+1} = theta_t + g_phi(grad_t, state_t, theta_t)``.
+    """Turn gradients into updates; subclass it to write a rule of one's own.
+
+        theta_{t+1} = theta_t + g_phi(grad_t, state_t, theta_t)
 
     A rule is written for one student and is pure: it changes none of its inputs, and the caller adds the updates.
     It is coordinatewise: the number of weights in phi (``dict(rule.named_parameters())``) does not depend on the
@@ -25,10 +27,10 @@ class UpdateRule(nn.Module, abc.ABC):
 
     registry_name: str = ""
     card: Mapping[str, Any] | None = None
-    """What the artefact that this rule was loaded from says of it; None for a rule made in this process."""
+    """The model card in the artefact that this rule was loaded from; None for a rule made in this process."""
     reads_whole_tensors: bool = True
-    """Whether an update may depend on other coordinates of its tensor (through ``features.tensor_sum``). A rule that
-    says False is run on parts of a tensor, one after the other."""
+    """Whether an update may depend on other coordinates of its tensor (through ``features.tensor_sum``). With
+    False, a rule is run on blocks of a tensor, one after the other."""
     recurrent_state: tuple[str, ...] = ("hidden", "cell")
     """State that may be kept in another dtype between steps (``LearnedOptimizer(state_dtype=...)``)."""
 
@@ -83,7 +85,7 @@ RuleClass = TypeVar("RuleClass", bound=type[UpdateRule])
 
 
 def register_rule(name: str) -> Callable[[RuleClass], RuleClass]:
-    """Class decorator that enters a rule in the registry under ``name``.
+    """Enter a rule in the registry under ``name``, so that options and artefacts can name it; a class decorator.
 
     Example:
         >>> @register_rule("my-rule")
@@ -109,7 +111,7 @@ def _is_rule_class(value: Any) -> bool:
 
 
 def make_rule(spec: str, **options: Any) -> UpdateRule:
-    """A fresh rule from ``name`` or ``name:option=value,...``; keyword options are added to those of the notation.
+    """Make a fresh rule from ``name`` or ``name:option=value,...``; keyword options are added to those of the notation.
 
     Raises:
         ValueError: unknown rule, unknown option or bad value.

@@ -93,7 +93,7 @@ def serialised(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, ki
         text = json.dumps(metadata, allow_nan=True, sort_keys=True)
     except (TypeError, RecursionError) as error:
         raise ValueError(
-            f"a card must hold plain JSON values; got {error}, use numbers, strings, lists and dicts"
+            f"a model card must hold plain JSON values; got {error}, use numbers, strings, lists and dicts"
         ) from error
     # The digest of the description itself guards the card and the tree, as the digest of tensors guards them.
     signed = {METADATA_KEY: text, DIGEST_KEY: hashlib.sha256(text.encode()).hexdigest()}

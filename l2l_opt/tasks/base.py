@@ -15,10 +15,10 @@ Split = Literal["train", "test"]
 
 @runtime_checkable
 class TaskFamily(Protocol):
-    """A distribution of tasks: static code for one architecture, written for one student.
+    """Draw tasks from a distribution; implement it for a kind of task of one's own.
 
-    What varies between students is data. All randomness comes from the (CPU) generator that is passed in; tensors are
-    returned on the family's own device.
+    It is static code for one architecture, written for one student; what varies between students is data. All
+    randomness comes from the (CPU) generator that is passed in; tensors are returned on the family's own device.
     """
 
     def sample(self, generator: torch.Generator) -> TaskData:
@@ -44,7 +44,7 @@ Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 
 def register_task(name: str) -> Callable[[Factory], Factory]:
-    """Decorator that enters a task family (a class, or a function that returns one) under ``name``.
+    """Enter a task family (a class, or a function that returns one) in the registry under ``name``; a decorator.
 
     Its keyword arguments become options of ``--task name:option=value``. If ``device`` and ``dtype`` are among them,
     the run's own are passed in.
@@ -67,7 +67,7 @@ def register_task(name: str) -> Callable[[Factory], Factory]:
 def make_task(
     spec: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, **options: Any
 ) -> TaskFamily:
-    """A task family from ``name`` or ``name:option=value,...``; keyword options are added to those of the notation.
+    """Make a task family from ``name`` or ``name:option=value,...``, to whose options keyword options are added.
 
     Raises:
         ValueError: unknown task, unknown option or bad value; a device or dtype that the task does not take.
