@@ -1,9 +1,10 @@
-"""What several commands share: options, plugins, and wrong usage told from other failures."""
+"""What several commands share: options, plugins, and wrong usage distinguished from other failures."""
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,69 +75,90 @@ def register_plugins(paths: tuple[Path, ...]) -> None:
 
 
 Command = Callable[..., Any]
+COUNT, FROM_ZERO = click.IntRange(min=1), click.IntRange(min=0)
 
 
-plugin_option = click.option(
-    "--plugin",
-    "plugins",
+class GroupedOption(click.Option):
+    """An option that --help lists under the heading of its group."""
+
+    def __init__(self, *names: Any, group: str, **attributes: Any):
+        super().__init__(*names, **attributes)
+        self.group = group
+
+
+class GroupedCommand(click.Command):
+    """A command of many options, which --help lists by group."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                groups.setdefault(getattr(parameter, "group", "Other"), []).append(record)
+        for group, records in groups.items():
+            with formatter.section(f"{group} options"):
+                formatter.write_dl(records)
+
+
+Declared = Callable[[str], Callable[[Command], Command]]
+
+
+def option(names: str, default: Any, text: str, **attributes: Any) -> Declared:
+    """Declare an option whose default --help shows, for an ``option_group`` or a group of its own: ``option(...)("")``.
+
+    Args:
+        names: the option, and after a blank the name of its parameter where that is another.
+        default: its type too, where no other is given.
+        text: of --help.
+        attributes: of ``click.option``, e.g. ``show_default`` where words say more than the default.
+    """
+    given = {"cls": GroupedOption, "default": default, "help": text, "show_default": True} | attributes
+    return lambda group: click.option(*names.split(), group=group, **given)
+
+
+def switch(names: str, text: str) -> Declared:
+    """Declare an option that is on or off."""
+    return option(names, False, text, is_flag=True, show_default="off")
+
+
+def option_group(title: str, *declared: Declared) -> Callable[[Command], Command]:
+    """Give a command some options, under a heading of --help where it is a ``GroupedCommand``."""
+
+    def decorate(command: Command) -> Command:
+        for declare in reversed(declared):
+            command = declare(title)(command)
+        return command
+
+    return decorate
+
+
+SEED = option("--seed", 0, "Of everything random.", type=FROM_ZERO)
+JSON = switch("--json as_json", "Print JSON, for a machine to read.")
+PLUGIN = option(
+    "--plugin plugins",
+    None,
+    "A Python file that registers rules, tasks and models; repeatable. [default: none]",
+    show_default=False,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
     is_eager=True,
     callback=load_plugins,
     expose_value=False,
-    help="A Python file that registers rules, tasks and models; repeatable. [default: none]",
 )
+plugin_option = PLUGIN("Machine")
 """--plugin."""
+device_options = option_group(
+    "Machine",
+    option("--device", "cpu", "cpu, cuda, cuda:1, ..."),
+    option("--threads", 1, "Threads of torch.", type=COUNT),
+    option("--dtype", "float32", "Of students and rule.", type=click.Choice(list(DTYPES))),
+    PLUGIN,
+)
+"""--device, --threads, --dtype, --plugin."""
 
 
-def run_options(command: Command) -> Command:
-    """--out, --resume, --allow-changed-options, --minutes, --checkpoint-every, --json: of a run to be gone on from."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, default=False, show_default="off", help="Print run.json."),
-        click.option(
-            "--checkpoint-every",
-            type=click.IntRange(min=1),
-            default=None,
-            show_default="3 minutes",
-            help="Outer steps.",
-        ),
-        click.option(
-            "--minutes",
-            type=click.FloatRange(min=0, min_open=True),
-            default=None,
-            show_default="no limit",
-            help="Stop after.",
-        ),
-        click.option("--allow-changed-options", is_flag=True, default=False, show_default="off", help="With --resume."),
-        click.option("--resume", is_flag=True, default=False, show_default="off", help="Go on from its checkpoint."),
-        click.option(
-            "--out",
-            type=click.Path(path_type=Path),
-            default="runs/meta-train",
-            show_default=True,
-            help="The run's folder.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def device_options(command: Command) -> Command:
-    """--device, --threads, --dtype, --plugin."""
-    for option in (
-        plugin_option,
-        click.option(
-            "--dtype",
-            type=click.Choice(list(DTYPES)),
-            default="float32",
-            show_default=True,
-            help="Of students and rule.",
-        ),
-        click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of torch."),
-        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ..."),
-    ):
-        command = option(command)
-    return command
+def fields_of(options_class: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those among the options of a command that are fields of a dataclass."""
+    return {field.name: options[field.name] for field in dataclasses.fields(options_class) if field.name in options}
 
 
 def read_device(name: str) -> torch.device:
@@ -169,10 +191,10 @@ def prepare(rule: str, task: str, folder: Path, *, device: str, threads: int, dt
     torch.set_num_threads(threads)
     with wrong_usage():
         place = read_device(device)
-    teacher = load_rule(rule).to(device=place, dtype=DTYPES[dtype])
+    loaded = load_rule(rule).to(device=place, dtype=DTYPES[dtype])
     family = read_tasks(task, device=place, dtype=dtype)
     make_writable_folder(folder)
-    return teacher, family
+    return loaded, family
 
 
 def read_rule(rule: str, *, seed: int) -> UpdateRule:

@@ -1,17 +1,74 @@
-"""An outer loop: steps on what is learned, validation on the way, the best kept; stopped and gone on from anywhere."""
+"""An outer loop: steps on what is learned, validation on the way, the best kept; stopped and continued anywhere."""
 
 import abc
+import contextlib
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from l2l_opt.meta_training.ranks import Ranks
+from l2l_opt.meta_training.ranks import ALONE, Ranks
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.types import Params
+
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OuterOptions:
+    """Options that every outer loop has.
+
+    Attributes:
+        outer_steps: planned outer steps, to which schedules refer.
+        meta_lr: AdamW's learning rate on what is learned.
+        meta_lr_schedule: ``"constant"`` or ``"cosine"`` over the planned outer steps.
+        meta_weight_decay: AdamW's weight decay on what is learned.
+        clip_norm: bound on the meta-gradient's Euclidean norm.
+        average_phi: decay, in [0, 1), of a moving average of what is learned over outer steps. Validation evaluates the
+            average and it is what is kept as the best, while meta-training goes on without it; 0 for no averaging.
+        validate_every: outer steps between validations, 0 for only one at the end.
+        seed: of everything random.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    POSITIVE: ClassVar[tuple[str, ...]] = ("outer_steps",)
+
+    outer_steps: int
+    meta_lr: float = 1e-3
+    meta_lr_schedule: str = "constant"
+    meta_weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    average_phi: float = 0.0
+    validate_every: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in self.POSITIVE:
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key} must be positive; got {getattr(self, key)}, use e.g. 100")
+        for key, value in {"meta_lr": self.meta_lr, "clip_norm": self.clip_norm}.items():
+            if not 0 < value < math.inf:
+                raise ValueError(f"{key} must be a positive number; got {value}, use e.g. 0.001")
+        if not 0 <= self.meta_weight_decay < math.inf:
+            raise ValueError(
+                f"meta_weight_decay must be a number and not negative; got {self.meta_weight_decay}, use 0 for none"
+            )
+        if not 0 <= self.average_phi < 1:
+            raise ValueError(f"average_phi must lie in [0, 1); got {self.average_phi}, use e.g. 0.99, or 0 for none")
+        if self.validate_every < 0:
+            raise ValueError(
+                f"validate_every must not be negative; got {self.validate_every}, use 0 for only at the end"
+            )
+        meta_learning_rate(self.meta_lr, 0, self.outer_steps, schedule=self.meta_lr_schedule)
+
+
+Options = TypeVar("Options", bound=OuterOptions)
 
 
 @dataclass(frozen=True)
@@ -23,7 +80,7 @@ class OuterStep:
         meta_loss: the objective.
         meta_gradient_norm: Euclidean norm before clipping.
         meta_lr: the meta-learning rate it took.
-        skipped: whether the meta-gradient was not finite, and phi left alone.
+        skipped: whether the meta-gradient was not finite, and nothing was changed.
         seconds: wall-clock seconds.
         coordinate_steps: updates of single coordinates of students, in this process.
         norms: weight name -> Euclidean norm of its part of the meta-gradient, before clipping.
@@ -60,63 +117,84 @@ class Validation:
     curve: Tensor
 
 
-class OuterLoop(abc.ABC):
-    """What ``MetaTrainer`` and ``few_shot.MetaLearner`` share.
+class OuterLoop(abc.ABC, Generic[Options]):
+    """What ``MetaTrainer`` and ``few_shot.MetaLearner`` share: AdamW on what is learned, and the best of it.
+
+    Args:
+        rule: the update rule; its weights are changed in place.
+        options: numbers of the loop.
+        weights: all tensors that make up what is meta-trained, in named sets (``"phi"``, ``"theta"``).
+        learned: those among them that the meta-gradient is of, by the names that events have.
+        ranks: the processes that share this work.
 
     Attributes:
-        rule: the teacher.
         outer_steps: planned outer steps.
         outer_steps_done: taken so far.
         num_skipped: those among them whose meta-gradient was not finite.
         seconds: that they took.
-        seed: of everything random.
-        validate_every: outer steps between validations, 0 for only one at the end.
         last_validated: outer steps done at the last validation.
-        best: the best validation so far.
-        ranks: the processes that share this work.
+        best: the best validation so far, None before the first.
+        best_weights: ``weights`` at that point, averaged.
         optimizer: of what is learned.
-        meta_lr: its learning rate, before the schedule.
-        meta_lr_schedule: ``"constant"`` or ``"cosine"`` over the planned outer steps.
-        clip_norm: bound on the meta-gradient's Euclidean norm.
     """
 
-    rule: UpdateRule
-    outer_steps: int
-    outer_steps_done: int
-    num_skipped: int
-    seconds: float
-    seed: int
-    validate_every: int
-    last_validated: int
-    best: Validation | None
-    ranks: Ranks
-    optimizer: torch.optim.Optimizer
-    meta_lr: float
-    meta_lr_schedule: str
-    clip_norm: float
+    def __init__(
+        self,
+        rule: UpdateRule,
+        options: Options,
+        *,
+        weights: dict[str, Params],
+        learned: Params,
+        ranks: Ranks = ALONE,
+    ):
+        self.rule, self.options, self.weights, self.learned, self.ranks = rule, options, weights, learned, ranks
+        self.outer_steps, self.seed = options.outer_steps, options.seed
+        self.optimizer = torch.optim.AdamW(learned.values(), lr=options.meta_lr, weight_decay=options.meta_weight_decay)
+        self.outer_steps_done = self.num_skipped = 0
+        self.seconds, self.last_validated = 0.0, -1
+        self.best: Validation | None = None
+        self.best_weights, self._averages = copy_weights(weights), copy_weights(weights)
+
+    @property
+    def kept_weights(self) -> dict[str, Params]:
+        """What validation evaluates and what is kept as the best: ``weights``, or their average."""
+        return self._averages if self.options.average_phi else self.weights
+
+    @property
+    def averaged_phi(self) -> Params:
+        """The average of the rule's weights so far."""
+        return self.kept_weights["phi"]
+
+    @property
+    def best_phi(self) -> Params:
+        """The rule's weights at the best validation."""
+        return self.best_weights["phi"]
 
     @abc.abstractmethod
+    def differentiate(self) -> tuple[float, int]:
+        """Write the meta-gradient into the ``grad`` of what is learned.
+
+        Returns:
+            The meta-loss, and the coordinate steps taken in this process.
+        """
+
+    @abc.abstractmethod
+    def evaluate(self) -> tuple[float, Tensor]:
+        """The figure and the curve of a validation, of the weights as they stand."""
+
     def outer_step(self) -> OuterStep:
-        """Take one outer step."""
+        """Take one outer step. A meta-gradient that is not finite is counted, and changes nothing."""
+        start = time.perf_counter()
+        meta_loss, coordinate_steps = self.differentiate()
+        norm, meta_lr, skipped, norms = self._descend()
+        self._average()
+        self.outer_steps_done += 1
+        seconds = time.perf_counter() - start
+        self.seconds += seconds
+        return OuterStep(self.outer_steps_done, meta_loss, norm, meta_lr, skipped, seconds, coordinate_steps, norms)
 
-    @abc.abstractmethod
-    def validate(self) -> Validation:
-        """Judge what is learned as it is; does not change the loop."""
-
-    @abc.abstractmethod
-    def consider(self, validation: Validation) -> None:
-        """Keep what is learned as the best if this validation of it beats the best so far."""
-
-    @abc.abstractmethod
-    def state_dict(self) -> dict[str, Any]:
-        """All that a killed run needs to go on bit for bit: tensors and plain values."""
-
-    @abc.abstractmethod
-    def load_state_dict(self, state: Mapping[str, Any], *, with_students: bool = True) -> None:
-        """Go on from what ``state_dict`` returned."""
-
-    def descend(self, weights: Params) -> tuple[float, float, bool, dict[str, float]]:
-        """Step along the gradients of ``weights``, clipped, and clear them; one that is not finite is counted instead.
+    def _descend(self) -> tuple[float, float, bool, dict[str, float]]:
+        """Step along the gradients of what is learned, clipped, and clear them.
 
         Returns:
             The gradient's Euclidean norm before clipping, the meta-learning rate, whether the step was skipped, and
@@ -126,13 +204,12 @@ class OuterLoop(abc.ABC):
             torch.zeros((), dtype=torch.float64)
             if weight.grad is None
             else torch.linalg.vector_norm(weight.grad).double().cpu()
-            for weight in weights.values()
+            for weight in self.learned.values()
         ]
-        by_weight = dict(zip(weights, torch.stack(norms).tolist(), strict=True))
-        norm = float(torch.nn.utils.clip_grad_norm_(weights.values(), self.clip_norm))
-        meta_lr = meta_learning_rate(
-            self.meta_lr, self.outer_steps_done, self.outer_steps, schedule=self.meta_lr_schedule
-        )
+        by_weight = dict(zip(self.learned, torch.stack(norms).tolist(), strict=True))
+        own = self.options
+        norm = float(torch.nn.utils.clip_grad_norm_(self.learned.values(), own.clip_norm))
+        meta_lr = meta_learning_rate(own.meta_lr, self.outer_steps_done, own.outer_steps, schedule=own.meta_lr_schedule)
         skipped = not math.isfinite(norm)
         if skipped:
             self.num_skipped += 1
@@ -141,6 +218,78 @@ class OuterLoop(abc.ABC):
             self.optimizer.step()
         self.optimizer.zero_grad()
         return norm, meta_lr, skipped, by_weight
+
+    def _average(self) -> None:
+        if not self.options.average_phi:
+            return
+        # A short memory at first, so that the average does not dwell on where the weights began.
+        decay = min(self.options.average_phi, (1 + self.outer_steps_done) / (10 + self.outer_steps_done))
+        for name, own in copy_weights(self.weights).items():
+            averages = self._averages[name]
+            self._averages[name] = {key: new + decay * (averages[key] - new) for key, new in own.items()}
+
+    def validate(self) -> Validation:
+        """Evaluate what is learned as it is, or its average; does not change the loop."""
+        with self._kept_in_place():
+            figure, curve = self.evaluate()
+        return Validation(self.outer_steps_done, figure if math.isfinite(figure) else math.inf, curve)
+
+    @contextlib.contextmanager
+    def _kept_in_place(self) -> Iterator[None]:
+        if not self.options.average_phi:
+            yield
+            return
+        current = copy_weights(self.weights)
+        self._write(self._averages)
+        try:
+            yield
+        finally:
+            self._write(current)
+
+    @torch.no_grad()
+    def _write(self, values: Mapping[str, Params]) -> None:
+        for name, own in self.weights.items():
+            for key, weight in own.items():
+                weight.copy_(values[name][key])
+
+    def consider(self, validation: Validation) -> None:
+        """Keep what is learned as the best if this validation of it beats the best so far."""
+        if self.best is None or validation.figure < self.best.figure:
+            self.best, self.best_weights = validation, copy_weights(self.kept_weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a killed run needs to go on bit for bit: tensors and plain values."""
+        sets = {"": self.weights, "best_": self.best_weights, "averaged_": self.kept_weights}
+        return {
+            "outer_steps_done": self.outer_steps_done,
+            "num_skipped": self.num_skipped,
+            "last_validated": self.last_validated,
+            "seconds": self.seconds,
+            "best": None if self.best is None else asdict(self.best),
+            "optimizer": self.optimizer.state_dict(),
+            **{prefix + name: own for prefix, each in sets.items() for name, own in copy_weights(each).items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], *, with_students: bool = True) -> None:
+        """Go on from a saved state.
+
+        Args:
+            state: as ``state_dict`` returned it.
+            with_students: whether students that outlive an outer step go on too.
+        """
+        self.outer_steps_done, self.num_skipped = state["outer_steps_done"], state["num_skipped"]
+        self.last_validated, self.seconds = state["last_validated"], state["seconds"]
+        self.best = None if state["best"] is None else Validation(**state["best"])
+        self._write({name: state[name] for name in self.weights})
+        device = next(iter(self.learned.values())).device
+        self.best_weights, self._averages = (
+            {
+                name: {key: value.to(device) for key, value in state.get(prefix + name, state[name]).items()}
+                for name in self.weights
+            }
+            for prefix in ("best_", "averaged_")
+        )
+        self.optimizer.load_state_dict(state["optimizer"])
 
     def run(
         self,
@@ -154,10 +303,11 @@ class OuterLoop(abc.ABC):
         Returns:
             Whether all planned outer steps are done.
         """
+        every = self.options.validate_every
         while not should_stop():
             done = self.outer_steps_done
             last = done == self.outer_steps
-            due = last or (self.validate_every > 0 and done % self.validate_every == 0)
+            due = last or (every > 0 and done % every == 0)
             if due and self.last_validated != done:
                 validation = self.validate()
                 self.consider(validation)
@@ -167,6 +317,11 @@ class OuterLoop(abc.ABC):
                 return True
             on_outer_step(self.outer_step())
         return False
+
+
+def copy_weights(weights: Mapping[str, Params]) -> dict[str, Params]:
+    """Sets of tensors by value."""
+    return {name: {key: weight.detach().clone() for key, weight in own.items()} for name, own in weights.items()}
 
 
 def meta_learning_rate(base: float, outer_step: int, outer_steps: int, *, schedule: str) -> float:

@@ -13,7 +13,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -82,25 +82,23 @@ def gibibytes(count: float) -> str:
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
-def plan_of_students(
-    rule: UpdateRule, tasks: Tasks, estimator: MetaGradientEstimator, *, num_students: int, device: torch.device
-) -> Plan:
-    """What the students' weights and states alone need, told from their shapes without making them.
+def plan_of_students(trainer: MetaTrainer) -> Plan:
+    """What the students' weights and states alone need, known from their shapes without making them.
 
     A lower bound of the peak: gradients that the unroll keeps, the students' own states, and the next.
     """
-    families = _largest(tasks)
+    rule, estimator, device = trainer.rule, trainer.estimator, _device(trainer)
+    families = _largest(trainer.family)
     bytes_of_student = max(_bytes_of_student(rule, family) for family in families)
     bytes_of_gradients = max(_num_bytes(_fresh_params(family)) for family in families)
-    particles = num_students * estimator.num_particles
-    checkpoint = 4 * _num_bytes(dict(rule.named_parameters())) + particles * bytes_of_student
+    particles = len(trainer.numbers) * estimator.num_particles
     return Plan(
-        student_parameters=_student_parameters(tasks),
+        student_parameters=_student_parameters(trainer.family),
         peak_bytes=_resident_bytes(device)
         + particles * (bytes_of_gradients * estimator.steps_in_graph + 2 * bytes_of_student),
         available_bytes=available_bytes(device),
         seconds_per_outer_step=None,
-        checkpoint_bytes=checkpoint,
+        checkpoint_bytes=4 * _num_bytes(trainer.weights) + particles * bytes_of_student,
     )
 
 
@@ -108,29 +106,24 @@ def plan(trainer: MetaTrainer, *, with_time: bool = True) -> Plan:
     """Predict what a run of this trainer needs; the trainer is not changed.
 
     Args:
-        trainer: freshly built, with the students of this process.
+        trainer: freshly built. Its students are started only where they have room, else the plan is that of the
+            students alone.
         with_time: also probe seconds, which takes a few outer steps' worth.
     """
-    families, device = _largest(trainer.family), next(trainer.rule.parameters()).device
-    available = available_bytes(device)
-    bound = plan_of_students(
-        trainer.rule, trainer.family, trainer.estimator, num_students=len(trainer.numbers), device=device
-    )
+    bound, size = plan_of_students(trainer), trainer.ranks.size
+    if not bound.fits(size):
+        return bound
+    available, families = bound.available_bytes, _largest(trainer.family)
+    checkpoint_bytes = _checkpoint_bytes(trainer)
     peak = max(_peak_of_outer_step(trainer, family, available) for family in families)
     if peak <= (available or math.inf):
         peak = max(peak, *(_peak_of_validation(trainer, family) for family in families))
-    fits = available is None or peak * trainer.ranks.size <= available
-    return Plan(
-        student_parameters=bound.student_parameters,
-        peak_bytes=int(max(peak, bound.peak_bytes)),
-        available_bytes=available,
-        seconds_per_outer_step=_seconds(trainer) if with_time and fits else None,
-        checkpoint_bytes=_checkpoint_bytes(trainer),
-    )
+    found = replace(bound, peak_bytes=int(max(peak, bound.peak_bytes)), checkpoint_bytes=checkpoint_bytes)
+    return replace(found, seconds_per_outer_step=_seconds(trainer)) if with_time and found.fits(size) else found
 
 
 def _peak_of_outer_step(trainer: MetaTrainer, family: TaskFamily, available: int | None) -> float:
-    device = next(trainer.rule.parameters()).device
+    device = _device(trainer)
 
     def peak_of(numbers: Sequence[int]) -> Callable[[int], float]:
         return lambda steps: _peak_bytes(device, _outer_step(trainer, family, steps, numbers=numbers))
@@ -159,7 +152,7 @@ def _students_in_one_batch(trainer: MetaTrainer) -> Sequence[int]:
 
 
 def _peak_of_validation(trainer: MetaTrainer, family: TaskFamily) -> float:
-    device = next(trainer.rule.parameters()).device
+    device = _device(trainer)
 
     def measure(steps: int) -> float:
         return _peak_bytes(
@@ -167,7 +160,7 @@ def _peak_of_validation(trainer: MetaTrainer, family: TaskFamily) -> float:
             lambda: training_losses(
                 trainer.rule,
                 family,
-                numbers=trainer.ranks.share(range(trainer.validation_students)),
+                numbers=trainer.ranks.share(range(trainer.options.validation_students)),
                 horizon=steps,
                 seed=0,
                 stream=Stream.VALIDATION,
@@ -191,7 +184,9 @@ def _outer_step(
     whole_episodes = isinstance(trainer.estimator, FullES)
     length = min(steps, trainer.estimator.truncation_length) if whole_episodes else steps
     estimator = _shorter(trainer.estimator, length)
-    students = estimator.init(trainer.rule, tasks, num_students=trainer.num_students, seed=seed, numbers=numbers)
+    students = estimator.init(
+        trainer.rule, tasks, num_students=trainer.options.num_students, seed=seed, numbers=numbers
+    )
     for student in students.members:
         student.lifetime = steps if whole_episodes else max(student.horizon, steps + 1)
     return lambda: estimator.estimate(trainer.rule, students)
@@ -244,6 +239,10 @@ def _mean_horizon(estimator: MetaGradientEstimator) -> float:
     return low if low == high else (high - low) / math.log(high / low)
 
 
+def _device(trainer: MetaTrainer) -> torch.device:
+    return next(trainer.rule.parameters()).device
+
+
 def _largest(tasks: Tasks) -> list[TaskFamily]:
     return tasks.largest() if isinstance(tasks, TaskMixture) else [tasks]
 
@@ -271,8 +270,8 @@ def _bytes_of_student(rule: UpdateRule, family: TaskFamily) -> int:
 
 def _checkpoint_bytes(trainer: MetaTrainer) -> int:
     """Of the tensors that a checkpoint holds: phi four times (itself, the best, two moments), and all students."""
-    students = _num_bytes(trainer.students.state_dict()) * trainer.num_students // len(trainer.numbers)
-    return 4 * _num_bytes(dict(trainer.rule.named_parameters())) + students
+    students = _num_bytes(trainer.students.state_dict()) * trainer.options.num_students // len(trainer.numbers)
+    return 4 * _num_bytes(trainer.weights) + students
 
 
 def _peak_bytes(device: torch.device, action: Callable[[], object]) -> int:

@@ -73,7 +73,10 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
         trainer: freshly built.
         options: plain JSON values that determine the result; a run is only gone on from with the same ones.
         card: what artefacts say besides (task, horizon).
-        say: told one-line messages.
+        say: takes one-line messages.
+
+    Attributes:
+        students_go_on: whether the trainer's students are those of a checkpoint.
 
     Raises:
         ValueError: the folder holds a run already (without ``resume``), or one of other options.
@@ -91,10 +94,10 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
         allow_changed_options: bool = False,
         say: Callable[[str], Any] = lambda message: None,
     ):
-        self.folder, self.trainer, self.card, self.say = folder, trainer, dict(card), say
-        self.options = dict(options)
+        self.folder, self.trainer, self.card, self.options = folder, trainer, dict(card), dict(options)
         self.ranks = trainer.ranks
-        self._has_checkpoint = False
+        self.say = say if self.ranks.is_first else lambda message: None
+        self.students_go_on = self._has_checkpoint = False
 
         def prepare_folder() -> None:
             refuse_unusable_folder(folder, resume=resume)
@@ -235,12 +238,12 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
                 f"a run must be resumed with the options it was started with; got others ({listed}), "
                 "use the old ones or --allow-changed-options"
             )
-        students_go_on = not changed.keys() & STUDENTS_DEPEND_ON
-        self.trainer.load_state_dict(tree["trainer"], with_students=students_go_on)
+        self.students_go_on = not changed.keys() & STUDENTS_DEPEND_ON
+        self.trainer.load_state_dict(tree["trainer"], with_students=self.students_go_on)
         self._has_checkpoint = True
         self.say(f"going on from outer step {self.trainer.outer_steps_done}")
         if changed:
-            self.say(f"with changed options ({listed})" + ("" if students_go_on else "; students start anew"))
+            self.say(f"with changed options ({listed})" + ("" if self.students_go_on else "; students start anew"))
 
     def _newest_good_checkpoint(self) -> dict[str, Any] | None:
         for path in reversed(self._checkpoint_paths()):

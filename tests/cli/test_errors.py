@@ -210,15 +210,15 @@ def test_a_full_disk_ends_in_a_sentence_and_leaves_the_checkpoint(tmp_path):
     """A file-size limit stands for the full disk: the first checkpoint fits, the limit comes later."""
     script = f"""
 import resource, signal, sys
-from l2l_opt.cli import meta_train
+from l2l_opt.cli.progress import MetaTrainingProgress
 from l2l_opt.cli.main import main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-usual = meta_train.MetaTrainingProgress.on_outer_step
+usual = MetaTrainingProgress.on_outer_step
 def limit(self, trainer, step):
     if step.number == 3:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
     usual(self, trainer, step)
-meta_train.MetaTrainingProgress.on_outer_step = limit
+MetaTrainingProgress.on_outer_step = limit
 main(["meta-train", "--rule", "rnnprop:hidden_size=4", "--task", "quadratics:dim=2", "--outer-steps", "6",
       "--checkpoint-every", "2", "--validate-every", "0", "--out", {str(tmp_path / "run")!r}])
 """

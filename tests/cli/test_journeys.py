@@ -243,7 +243,7 @@ LONG = [
         ["--estimator", "nres:sigma=0.02"],
         ["--estimator", "pes"],
         ["--estimator", "full-es", "--horizon", "10..20:growing"],
-        ["--estimator", "tbptt", "--gradient-checkpointing", "--judged-on", "test"],
+        ["--estimator", "tbptt", "--gradient-checkpointing", "--loss-on", "test"],
         ["--imitate", "adam:lr=0.01", "--imitation-steps", "7", "--meta-loss", "best-so-far"],
         [
             "--rule",
@@ -384,7 +384,8 @@ def test_lists():
 def test_help_shows_an_example_and_every_default(command):
     text = l2l_opt(command, "--help").stdout
     assert f"Example: l2l-opt {command}" in " ".join(text.split())
-    num_options = sum(line.strip().startswith("--") for line in text.partition("Options:")[2].splitlines())
+    listed = re.split(r"^\w.*ptions:$", text, maxsplit=1, flags=re.MULTILINE)[1]
+    num_options = sum(line.strip().startswith("--") for line in listed.splitlines())
     assert " ".join(text.split()).count("[default:") == num_options, text
 
 

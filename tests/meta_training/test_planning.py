@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from l2l_opt import NRES, FullES, MetaTrainer, TruncatedBackprop
 from l2l_opt.meta_training import planning
@@ -13,8 +12,6 @@ from l2l_opt.meta_training.planning import Plan, gibibytes, plan, plan_of_studen
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks.mixture import make_tasks
 from tests.conftest import small_rule
-
-CPU = torch.device("cpu")
 
 
 def trainer(task="digits-mlp", estimator=None, rule="rnnprop", **options):
@@ -52,14 +49,15 @@ def test_longer_windows_need_more_and_checkpointed_ones_less():
 
 
 def test_the_states_of_students_alone_bound_the_peak_from_below():
-    estimator = TruncatedBackprop(horizon=100, truncation_length=100)
-    tasks = make_tasks("digits-mlp:hidden=1000,layers=2")
-    bound = plan_of_students(make_rule("lstm"), tasks, estimator, num_students=8, device=CPU)
+    def bound_of(truncation_length):
+        estimator = TruncatedBackprop(horizon=100, truncation_length=truncation_length)
+        tasks = make_tasks("digits-mlp:hidden=1000,layers=2")
+        return plan_of_students(MetaTrainer(make_rule("lstm"), tasks, estimator, outer_steps=10, num_students=8))
+
+    bound, less = bound_of(100), bound_of(20)
     count = bound.student_parameters[0]
     assert bound.peak_bytes > 8 * count * 4 * (100 + 2 * 81)
     assert bound.seconds_per_outer_step is None
-    shorter = TruncatedBackprop(horizon=100, truncation_length=20)
-    less = plan_of_students(make_rule("lstm"), tasks, shorter, num_students=8, device=CPU)
     assert bound.peak_bytes - less.peak_bytes > 8 * count * 4 * 79
 
 
@@ -71,6 +69,15 @@ def test_what_cannot_fit_is_refused_with_both_numbers():
     Plan((1, 1), 2**50, None, 1.0, 0).refuse_what_cannot_fit()
 
 
+def test_students_without_room_are_never_started(monkeypatch):
+    large = trainer("digits-mlp:hidden=4000", rule="compact")
+    monkeypatch.setattr(planning, "available_bytes", planning._resident_bytes)
+    found = plan(large)
+    assert not found.fits()
+    assert found.student_parameters == (64 * 4000 + 4000 + 4000 * 10 + 10,) * 2
+    assert "students" not in vars(large)
+
+
 def test_large_students_are_probed_one_at_a_time(monkeypatch):
     seen = []
     original = planning._outer_step
@@ -80,9 +87,10 @@ def test_large_students_are_probed_one_at_a_time(monkeypatch):
         return original(trainer, tasks, steps, numbers=numbers, seed=seed)
 
     monkeypatch.setattr(planning, "_outer_step", record)
-    monkeypatch.setattr(planning, "available_bytes", lambda device: planning._resident_bytes(device) + 2**24)
-    estimator = TruncatedBackprop(horizon=2000, truncation_length=2000)
-    found = plan(trainer("digits-mlp:hidden=4000", estimator, rule="compact"))
+    large = trainer("digits-mlp:hidden=4000", TruncatedBackprop(), rule="compact")
+    just_their_states = plan_of_students(large).peak_bytes + 2**20
+    monkeypatch.setattr(planning, "available_bytes", lambda device: just_their_states)
+    found = plan(large)
     assert not found.fits()
     assert max(numbers for numbers, _ in seen) == 1
     assert max(steps for _, steps in seen) == 2

@@ -2,6 +2,7 @@
 
 import gc
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -209,7 +210,7 @@ def test_an_average_of_phi_is_validated_and_kept_and_phi_goes_on_alone():
     for key, weight in averaging.best_rule().named_parameters():
         assert torch.equal(weight, averaging.averaged_phi[key])
     averaged = averaging.best.figure
-    averaging.average_phi = 0.0
+    averaging.options = replace(averaging.options, average_phi=0.0)
     assert averaging.validate().figure != averaged
 
 

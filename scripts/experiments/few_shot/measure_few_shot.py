@@ -18,7 +18,7 @@ from typing import Any
 import click
 import torch
 
-from l2l_opt.cli.few_shot import make_learner, meta_train
+from l2l_opt.cli.few_shot_meta_train import make_learner, meta_train
 from l2l_opt.few_shot.evaluation import Scores, written
 from l2l_opt.few_shot.meta_learner import MetaLearner
 from scripts.experiments import records

@@ -1,0 +1,104 @@
+"""A resumable run from the command line: its options, what watches it, and what is said at its end."""
+
+import contextlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from l2l_opt.cli.common import COUNT, JSON, Declared, option, option_group, switch
+from l2l_opt.cli.progress import MetaTrainingProgress
+from l2l_opt.meta_training.outer_loop import SCHEDULES
+from l2l_opt.meta_training.run import Observer, ResumableRun
+
+OUTER_STEPS = option("--outer-steps", 1000, "Steps of the meta-optimizer.", type=COUNT)
+META_LR_SCHEDULE = option(
+    "--meta-lr-schedule", "constant", "Of the meta-learning rate, over outer steps.", type=click.Choice(SCHEDULES)
+)
+
+
+def run_options(*more: Declared) -> Callable[..., Any]:
+    """The options of ``RunOptions``, with others of the command."""
+    return option_group(
+        "Run",
+        option("--out", "runs/meta-train", "The run's folder.", type=click.Path(path_type=Path)),
+        *more,
+        option(
+            "--minutes",
+            None,
+            "Stop after that time, with a checkpoint.",
+            show_default="no limit",
+            type=click.FloatRange(min=0, min_open=True),
+        ),
+        switch("--resume", "Go on from the last checkpoint in --out, or start where there is none."),
+        switch("--allow-changed-options", "With --resume: go on with other options than the run was started with."),
+        option("--checkpoint-every", None, "Outer steps.", show_default="3 minutes", type=COUNT),
+        JSON,
+    )
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of a run that do not change its result."""
+
+    out: Path
+    minutes: float | None
+    resume: bool
+    allow_changed_options: bool
+    checkpoint_every: int | None
+    as_json: bool
+
+    @classmethod
+    def taken_from(cls, options: dict[str, Any]) -> "RunOptions":
+        """Take them out of the options of a command."""
+        return cls(**{field.name: options.pop(field.name) for field in fields(cls)})
+
+    def of_folder(self) -> dict[str, Any]:
+        """What a ``ResumableRun`` is made with."""
+        return {
+            "resume": self.resume,
+            "allow_changed_options": self.allow_changed_options,
+            "say": lambda message: click.echo(message, err=True),
+        }
+
+
+def follow(run: ResumableRun, options: RunOptions, *, artefact: str, watchers: Sequence[Callable[[], Any]]) -> None:
+    """Take a run to its end under a progress bar, and print how it ended and where what it made lies.
+
+    Args:
+        run: ready to go.
+        options: of the command.
+        artefact: the name of the file with the best of what was learned.
+        watchers: make observers that are closed at the end.
+
+    Raises:
+        click.ClickException: a signal ended it.
+    """
+    with contextlib.ExitStack() as stack:
+        observers: list[Observer] = []
+        if run.ranks.is_first:
+            observers = [stack.enter_context(MetaTrainingProgress(run.trainer, minutes=options.minutes))]
+            observers += [stack.enter_context(contextlib.closing(watcher())) for watcher in watchers]
+        ending = run.go(minutes=options.minutes, checkpoint_every=options.checkpoint_every, observers=observers)
+    if not run.ranks.is_first:
+        if ending.startswith("SIG"):
+            raise SystemExit(1)
+        return
+    record = json.loads((run.folder / "run.json").read_text())
+    if options.as_json:
+        click.echo(json.dumps(record, indent=2))
+    else:
+        figure, steps = record["figures"]["validation"], run.trainer.outer_steps
+        shown = "none yet" if figure is None or not math.isfinite(figure) else f"{figure:.4g}"
+        click.echo(f"{ending} after outer step {record['outer_step']} of {steps}, best validation figure {shown}")
+        click.echo(f"{artefact}: {run.folder / artefact}.safetensors")
+        click.echo(f"curves: tensorboard --logdir {run.folder / 'events'}")
+    if ending.startswith("SIG"):
+        raise click.ClickException(
+            f"a run must reach its last outer step to be done; got {ending} after {run.trainer.outer_steps_done}, "
+            "go on with --resume"
+        )
