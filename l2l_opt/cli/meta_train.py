@@ -133,6 +133,8 @@ def meta_train(context: click.Context, nproc: int, dry_run: bool, profile: bool,
     for bit. Exits with 1 if a signal ended it.
 
     Example: l2l-opt meta-train --rule rnnprop --task digits-mlp --outer-steps 300 --out runs/first
+
+    Example: l2l-opt meta-train --config default-1 --outer-steps 100 --out runs/second
     """
     torch.set_num_threads(options["threads"])
     if nproc > 1 and not dry_run and not under_launcher():

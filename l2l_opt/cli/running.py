@@ -12,6 +12,7 @@ import click
 
 from l2l_opt.cli.common import COUNT, JSON, Declared, option, option_group, switch
 from l2l_opt.cli.progress import MetaTrainingProgress
+from l2l_opt.cli.recipes import CONFIG
 from l2l_opt.meta_training.outer_loop import SCHEDULES
 from l2l_opt.meta_training.run import Observer, ResumableRun
 
@@ -22,9 +23,10 @@ META_LR_SCHEDULE = option(
 
 
 def run_options(*more: Declared) -> Callable[..., Any]:
-    """The options of ``RunOptions``, with others of the command."""
+    """The options of ``RunOptions`` and --config, with others of the command."""
     return option_group(
         "Run",
+        CONFIG,
         option("--out", "runs/meta-train", "The run's folder.", type=click.Path(path_type=Path)),
         *more,
         option(

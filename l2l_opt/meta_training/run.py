@@ -206,6 +206,7 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
             "licence": "Apache-2.0",
             "provenance": {
                 "command": shlex.join(["l2l-opt", *sys.argv[1:]]),
+                "options": self.options,
                 "seed": self.trainer.seed,
                 "outer_steps": self.trainer.outer_steps_done,
                 "minutes": round(self.trainer.seconds / 60, 2),
