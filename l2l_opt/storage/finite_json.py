@@ -3,17 +3,15 @@
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 
 def finite(value: Any) -> Any:
     """Replace numbers that are not finite by None, in nested dicts, lists and tuples; tuples become lists."""
     if isinstance(value, dict):
-        own: dict[Any, Any] = value
-        return {key: finite(item) for key, item in own.items()}
+        return {key: finite(item) for key, item in cast(dict[Any, Any], value).items()}
     if isinstance(value, (list, tuple)):
-        items: Sequence[Any] = value
-        return [finite(item) for item in items]
+        return [finite(item) for item in cast(Sequence[Any], value)]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
