@@ -1,13 +1,15 @@
 """The compiled kernels; all else is in setup.cfg. Optional: without GCC or Clang the package works on PyTorch alone."""
 
+from glob import glob
+
 from setuptools import Extension, setup
 
 setup(
     ext_modules=[
         Extension(
             "l2l_opt.kernels._native",
-            sources=["l2l_opt/kernels/native/lstm.cpp"],
-            depends=[f"l2l_opt/kernels/native/{name}.h" for name in ("simd", "lstm", "passes", "steps", "whiten")],
+            sources=sorted(glob("l2l_opt/kernels/native/*.cpp")),
+            depends=sorted(glob("l2l_opt/kernels/native/*.h")),
             language="c++",
             extra_compile_args=["-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-Wno-psabi", "-pthread"],
             optional=True,

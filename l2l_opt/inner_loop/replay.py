@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from l2l_opt.kernels import native, native_lstm
+from l2l_opt.kernels.operands import Operands
 from l2l_opt.rules.recurrent import GradientRule
 from l2l_opt.types import Batch, Params, RuleState
 
@@ -148,14 +149,9 @@ class _Window:
         into = (hidden, cell) if self.outputs else ([_like(h) for h in hidden], [_like(c) for c in cell])
         count = len(gradients)
         students = next(iter(gradients.values())).shape[0]
-        outputs = native_lstm.forward(
-            [inputs for inputs, _ in looks.values()],
-            hidden,
-            cell,
-            [biases.expand(students, -1)] * count,
-            weights,
-            into=into,
-        )[:count]
+        own_biases = [biases.expand(students, -1)] * count
+        operands = Operands([inputs for inputs, _ in looks.values()], hidden, cell, own_biases, weights)
+        outputs = native_lstm.forward(operands, into=into)[:count]
         self.outputs.append(dict(zip(gradients, outputs, strict=True)))
         state: RuleState = {}
         for index, (name, output) in enumerate(zip(gradients, outputs, strict=True)):
@@ -195,11 +191,12 @@ class _Window:
                 with torch.enable_grad():
                     inputs, answers = self._inputs(name, block), self.rule.answer(output)
                 (d_output,) = torch.autograd.grad(answers, output, d_answers)
+                hidden, cell = (_rows(self.first_state[name][key])[..., block] for key in RECURRENT)
+                own_biases = biases.detach().expand(inputs.shape[1], -1)
+                own_weights = [weight.detach() for weight in weights]
+                operands = Operands([inputs.detach()], [hidden], [cell], [own_biases], own_weights)
                 d_inputs, d_block_biases, d_block_weights = native_lstm.replay(
-                    [inputs.detach()],
-                    *([_rows(self.first_state[name][key])[..., block]] for key in RECURRENT),
-                    [biases.detach().expand(inputs.shape[1], -1)],
-                    [weight.detach() for weight in weights],
+                    operands,
                     [d_output],
                     [tuple(stride * d[..., block] for d in d_states)],
                     num_steps=len(self.gradients),

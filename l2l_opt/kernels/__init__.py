@@ -1,15 +1,9 @@
 """The computation that everything waits for: one recurrent step of every coordinate."""
 
+from l2l_opt.kernels.compiled_step import CompiledStep
 from l2l_opt.kernels.operator import fused_coordinatewise_lstm
 from l2l_opt.kernels.reference import LSTMWeights, ReadoutWeights, coordinatewise_lstm
-from l2l_opt.kernels.step import (
-    CompiledStep,
-    PreparedStep,
-    particles_step_,
-    recurrent_step_,
-    serves_in_place,
-    serves_particles,
-)
+from l2l_opt.kernels.step import PreparedStep, particles_step_, serves_in_place, serves_particles
 
 __all__ = [
     "CompiledStep",
@@ -19,7 +13,6 @@ __all__ = [
     "coordinatewise_lstm",
     "fused_coordinatewise_lstm",
     "particles_step_",
-    "recurrent_step_",
     "serves_in_place",
     "serves_particles",
 ]

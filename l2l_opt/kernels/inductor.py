@@ -12,13 +12,15 @@ from torch import Tensor
 from torch.utils._triton import has_triton
 
 from l2l_opt.kernels import portable
+from l2l_opt.kernels.operands import Operands
 
 BACKEND = "inductor"
 
 
-def serves(tensors: Sequence[Tensor]) -> bool:
+def serves(operands: Operands) -> bool:
     """Whether these lie on a GPU that Triton compiles for, outside of a graph that is being compiled already."""
-    return bool(tensors) and tensors[0].is_cuda and not torch.compiler.is_compiling() and has_triton()
+    inputs = operands.inputs
+    return bool(inputs) and inputs[0].is_cuda and not torch.compiler.is_compiling() and has_triton()
 
 
 @functools.cache
@@ -26,41 +28,21 @@ def _compiled(function: Callable[..., list[Tensor]]) -> Callable[..., Any]:
     return torch.compile(function, dynamic=True, fullgraph=True, backend=BACKEND)
 
 
-def forward(
-    inputs: Sequence[Tensor],
-    hidden: Sequence[Tensor],
-    cell: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    weights: Sequence[Tensor],
-) -> list[Tensor]:
+def forward(operands: Operands) -> list[Tensor]:
     """As ``portable.forward``."""
     run = _compiled(portable.forward)
-    results = [
-        run([x], [h], [c], [bias], list(weights)) for x, h, c, bias in zip(inputs, hidden, cell, biases, strict=True)
-    ]
+    results = [run(one) for one in operands.one_by_one()]
     return [tensor for kind in zip(*results, strict=True) for tensor in kind]
 
 
 def backward(
-    inputs: Sequence[Tensor],
-    hidden: Sequence[Tensor],
-    cell: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    next_hidden: Sequence[Tensor],
-    d_results: Sequence[Tensor | None],
+    operands: Operands, next_hidden: Sequence[Tensor], d_results: Sequence[Tensor | None], *, needs_d_inputs: bool
 ) -> list[Tensor]:
     """As ``portable.backward``."""
-    run, count = _compiled(portable.backward), len(inputs)
+    run, count = _compiled(portable.backward), len(next_hidden)
     results = [
-        run([x], [h], [c], [bias], list(weights), [h_new], [d_results[index + kind * count] for kind in range(3)])
-        for index, (x, h, c, bias, h_new) in enumerate(zip(inputs, hidden, cell, biases, next_hidden, strict=True))
+        run(one, [next_hidden[index]], d_results[index::count], needs_d_inputs=needs_d_inputs)
+        for index, one in enumerate(operands.one_by_one())
     ]
-    *of_tensors, d_weights = (list(kind) for kind in zip(*(_split(result) for result in results), strict=True))
-    totals = [torch.stack(list(kind)).sum(0) for kind in zip(*d_weights, strict=True)]
-    return [tensor for kind in of_tensors for tensor in kind] + totals
-
-
-def _split(result: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
-    d_input, d_hidden, d_cell, d_bias, *d_weights = result
-    return d_input, d_hidden, d_cell, d_bias, d_weights
+    kinds = list(zip(*results, strict=True))
+    return [tensor for kind in kinds[:4] for tensor in kind] + [torch.stack(kind).sum(0) for kind in kinds[4:]]

@@ -1,14 +1,22 @@
-"""The compiled kernels: found, described, and what their calls are made of."""
+"""The compiled kernels: found, described, and what their calls are made of.
+
+Kernels and callers hand one another tables whose entries have names. The library tells these, in order (layouts.h).
+"""
 
 import ctypes
 import importlib.machinery
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+T = TypeVar("T")
+Rows = tuple[int, int, int]
+"""Address and strides of ``[rows, P, N]``: of rows and of particles; those of coordinates are one."""
+NOWHERE: Rows = (0, 0, 0)
 TILE = 64
 """Coordinates that the kernels take at a time; as in lstm.h."""
 DISABLED_BY = "L2L_OPT_NO_NATIVE"
@@ -28,9 +36,10 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         if path.exists():
             try:
                 library = ctypes.CDLL(str(path))
-            except OSError as error:
+                library.l2l_opt_instructions.restype = ctypes.c_char_p
+                library.l2l_opt_layouts.restype = ctypes.c_char_p
+            except (OSError, AttributeError) as error:
                 return None, f"compiled kernels could not be loaded: {error}"
-            library.l2l_opt_instructions.restype = ctypes.c_char_p
             choose_instructions(library)
             return library, "compiled"
     return None, "compiled kernels were not built: no C++ compiler was found when l2l_opt was installed"
@@ -54,7 +63,15 @@ def choose_instructions(library: ctypes.CDLL) -> None:
     library.l2l_opt_choose_instructions(there.index(named))
 
 
+def _layouts() -> dict[str, tuple[str, ...]]:
+    lines = [] if library is None else library.l2l_opt_layouts().decode().splitlines()
+    pairs = (line.split(": ") for line in lines)
+    return {name: tuple(entries.split(", ")) if entries else () for name, entries in pairs}
+
+
 library, status = _load()
+layouts = _layouts()
+"""What the tables and structs of the kernels hold, in order; empty without kernels."""
 
 
 def describe() -> str:
@@ -75,11 +92,72 @@ def serves(tensors: Sequence[Tensor], *, states: Sequence[Tensor]) -> bool:
     )
 
 
-def table(numbers: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
+def in_order(layout: str, values: Mapping[str, T]) -> list[T]:
+    """Values in the order in which the kernels read them.
+
+    Raises:
+        RuntimeError: other names than those of the layout: the library was compiled from another source.
+    """
+    names = layouts[layout]
+    if values.keys() != set(names):
+        raise RuntimeError(
+            f"compiled kernels must be those of this l2l_opt; they read {', '.join(names)} as {layout} and were given "
+            f"{', '.join(values)}, install l2l_opt again"
+        )
+    return [values[name] for name in names]
+
+
+def integers(numbers: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
     """Whole numbers, addresses among them, as an array of C."""
     return (ctypes.c_int64 * len(numbers))(*numbers)
 
 
-def addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+def addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_int64]:
     """Where the first numbers of tensors lie."""
-    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+    return integers([tensor.data_ptr() for tensor in tensors])
+
+
+def tensor_table(layout: str, counts: Sequence[int], **columns: Iterable[Rows]) -> ctypes.Array[ctypes.c_int64]:
+    """What the kernels are told of tensors of so many coordinates: where of each all that the layout names lies."""
+    table: list[int] = []
+    for count, *entries in zip(counts, *in_order(layout, columns), strict=True):
+        table.append(count)
+        for rows in entries:
+            table += rows
+    return integers(table)
+
+
+def problem(
+    weights: Sequence[Tensor],
+    *,
+    particles: int,
+    tensors: int,
+    state_dtype: torch.dtype,
+    steps: int = 1,
+    options: int = 0,
+) -> ctypes.Array[ctypes.c_int64]:
+    """The sizes that a call of the kernels is about.
+
+    Args:
+        weights: as ``Operands`` has them.
+        particles: beside one another in every tensor.
+        tensors: how many there are.
+        state_dtype: of hidden and cell states, float32 or bfloat16.
+        steps: of a window that is replayed.
+        options: numbers that a rule's options take.
+    """
+    num_sets, num_outputs, units = weights[-1].shape
+    sizes = {
+        "inputs": weights[0].shape[2],
+        "hidden": units,
+        "layers": len(weights) // 2,
+        "outputs": num_outputs,
+        "particles": particles,
+        "weight_sets": num_sets,
+        "tensors": tensors,
+        "steps": steps,
+        "options": options,
+        "threads": torch.get_num_threads(),
+        "state_is_bfloat16": int(state_dtype == torch.bfloat16),
+    }
+    return integers(in_order("problem", sizes))

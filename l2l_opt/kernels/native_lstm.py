@@ -2,108 +2,65 @@
 
 import ctypes
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.profiler import record_function
 
 from l2l_opt.kernels import native
+from l2l_opt.kernels.operands import Operands, new_like, thirds
+
+T = TypeVar("T", Tensor, Tensor | None)
 
 
-def forward(
-    inputs: Sequence[Tensor],
-    hidden: Sequence[Tensor],
-    cell: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    into: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None,
-) -> list[Tensor]:
+def serves(operands: Operands) -> bool:
+    """Whether the compiled kernels can compute on these."""
+    inputs, hidden, cell, biases, weights = operands
+    return native.serves([*inputs, *biases, *weights], states=[*hidden, *cell])
+
+
+def forward(operands: Operands, into: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None) -> list[Tensor]:
     """``portable.forward`` by the compiled kernels, on ``torch.get_num_threads()`` threads.
 
     Args:
+        operands: in float32, states in float32 or bfloat16.
         into: where the next hidden and cell states go, perhaps where the old ones lie; new memory where None.
     """
-    assert native.library is not None
-    inputs, hidden, cell, biases = ([_dense(t) for t in kind] for kind in (inputs, hidden, cell, biases))
-    weights = [weight.contiguous() for weight in weights]
-    outputs = [x.new_empty(weights[-1].shape[1], *x.shape[1:]) for x in inputs]
-    next_hidden, next_cell = into or (
-        [torch.empty_like(t, memory_format=torch.contiguous_format) for t in kind] for kind in (hidden, cell)
-    )
-    tensors: list[int] = []
-    for x, h, c, bias, out, h_new, c_new in zip(
-        inputs, hidden, cell, biases, outputs, next_hidden, next_cell, strict=True
-    ):
-        tensors += (
-            x.shape[2],
-            *_rows(x),
-            *_rows(h),
-            *_rows(c),
-            *_bias(bias),
-            *_rows(out),
-            *_rows(h_new),
-            *_rows(c_new),
-        )
-    if inputs:
-        native.library.l2l_opt_lstm_forward(
-            _shape(inputs, weights),
-            native.addresses(weights),
-            native.table(tensors),
-            ctypes.c_int(torch.get_num_threads()),
-            ctypes.c_int(hidden[0].dtype == torch.bfloat16),
-        )
+    operands = _dense_operands(operands)
+    outputs = operands.new_outputs()
+    next_hidden, next_cell = into or (new_like(operands.hidden), new_like(operands.cell))
+    results = {"outputs": outputs, "next_hidden": next_hidden, "next_cell": next_cell}
+    _run("forward", operands, results)
     return [*outputs, *next_hidden, *next_cell]
 
 
 def backward(
-    inputs: Sequence[Tensor],
-    hidden: Sequence[Tensor],
-    cell: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    next_hidden: Sequence[Tensor],
-    d_results: Sequence[Tensor | None],
-    *,
-    needs_d_inputs: bool,
+    operands: Operands, next_hidden: Sequence[Tensor], d_results: Sequence[Tensor | None], *, needs_d_inputs: bool
 ) -> list[Tensor]:
-    """``portable.backward`` by the compiled kernels; without ``needs_d_inputs`` those derivatives are left unset."""
-    assert native.library is not None
-    inputs, hidden, cell, biases = ([_dense(t) for t in kind] for kind in (inputs, hidden, cell, biases))
-    next_hidden = [_dense(h) for h in next_hidden]
-    weights = [weight.contiguous() for weight in weights]
-    d_results = [None if d is None else _dense(d) for d in d_results]
-    d_inputs, d_hidden, d_cell = (
-        [torch.empty_like(t, memory_format=torch.contiguous_format) for t in kind] for kind in (inputs, hidden, cell)
-    )
-    d_biases = [torch.zeros_like(bias, memory_format=torch.contiguous_format) for bias in biases]
-    d_flat = _flat_weights(weights)
-    tensors: list[int] = []
-    for index, (x, h, c, bias, h_new, d_x, d_h, d_c, d_bias) in enumerate(
-        zip(inputs, hidden, cell, biases, next_hidden, d_inputs, d_hidden, d_cell, d_biases, strict=True)
-    ):
-        given = (d_results[index + kind * len(inputs)] for kind in range(3))
-        tensors += (x.shape[2], *_rows(x), *_rows(h), *_rows(c), *_bias(bias), *_rows(h_new))
-        tensors += (number for d in given for number in _rows(d))
-        tensors += (*_rows(d_x if needs_d_inputs else None), *_rows(d_h), *_rows(d_c), *_bias(d_bias))
-    if inputs:
-        native.library.l2l_opt_lstm_backward(
-            _shape(inputs, weights),
-            native.addresses(weights),
-            native.table(tensors),
-            ctypes.c_void_p(d_flat.data_ptr()),
-            ctypes.c_int(torch.get_num_threads()),
-            ctypes.c_int(hidden[0].dtype == torch.bfloat16),
-        )
-    return [*d_inputs, *d_hidden, *d_cell, *d_biases, *_weights_of(d_flat, weights)]
+    """``portable.backward`` by the compiled kernels."""
+    operands = _dense_operands(operands)
+    d_outputs, d_next_hidden, d_next_cell = thirds(_dense(d_results))
+    d_inputs, d_hidden, d_cell = map(new_like, operands[:3])
+    d_biases = [torch.zeros_like(bias, memory_format=torch.contiguous_format) for bias in operands.biases]
+    d_flat = _flat_weights(operands.weights)
+    others = {
+        "next_hidden": _dense(next_hidden),
+        "d_outputs": d_outputs,
+        "d_next_hidden": d_next_hidden,
+        "d_next_cell": d_next_cell,
+        "d_inputs": d_inputs if needs_d_inputs else [None] * len(d_inputs),
+        "d_hidden": d_hidden,
+        "d_cell": d_cell,
+        "d_bias": d_biases,
+    }
+    _run("backward", operands, others, d_flat)
+    return [*d_inputs, *d_hidden, *d_cell, *d_biases, *_weights_of(d_flat, operands.weights)]
 
 
 @record_function("l2l_opt::lstm_replay")
 def replay(
-    inputs: Sequence[Tensor],
-    hidden: Sequence[Tensor],
-    cell: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    weights: Sequence[Tensor],
+    operands: Operands,
     d_outputs: Sequence[Tensor],
     d_last: Sequence[tuple[Tensor | None, Tensor | None]],
     *,
@@ -115,11 +72,7 @@ def replay(
     Every tile of coordinates runs through all steps again from its first state, and back while all is in cache.
 
     Args:
-        inputs: of each tensor ``[K * num_inputs, P, N]``, one step after the other.
-        hidden: of each tensor ``[num_layers * hidden_size, P, N]``, before the first step.
-        cell: likewise.
-        biases: of each tensor ``[P, 4 * hidden_size * num_layers + num_outputs]``.
-        weights: as ``portable.forward`` takes them.
+        operands: of the first step, but inputs of each tensor ``[K * num_inputs, P, N]``, one step after the other.
         d_outputs: derivatives of the outputs of each tensor, ``[K * num_outputs, P, N]``.
         d_last: derivatives of hidden and cell state after the last step, float32; None for zeros.
         num_steps: K.
@@ -128,32 +81,45 @@ def replay(
     Returns:
         Derivatives of inputs (an empty list where not needed), of biases, and of weights.
     """
+    operands = _dense_operands(operands)
+    d_inputs = new_like(operands.inputs) if needs_d_inputs else []
+    d_biases = [bias.new_zeros(bias.shape) for bias in operands.biases]
+    d_flat = _flat_weights(operands.weights)
+    others = {
+        "d_outputs": _dense(d_outputs),
+        "d_last_hidden": _dense([d_hidden for d_hidden, _ in d_last]),
+        "d_last_cell": _dense([d_cell for _, d_cell in d_last]),
+        "d_inputs": d_inputs or [None] * len(d_biases),
+        "d_bias": d_biases,
+    }
+    _run("replay", operands, others, d_flat, steps=num_steps)
+    return d_inputs, d_biases, _weights_of(d_flat, operands.weights)
+
+
+def _run(
+    name: str,
+    operands: Operands,
+    others: dict[str, Sequence[Tensor | None]],
+    d_weights: Tensor | None = None,
+    *,
+    steps: int = 1,
+) -> None:
+    """Call a kernel on operands and all else that its layout names."""
     assert native.library is not None
-    inputs, hidden, cell, biases, d_outputs = (
-        [_dense(t) for t in kind] for kind in (inputs, hidden, cell, biases, d_outputs)
+    inputs, hidden, cell, biases, weights = operands
+    if not inputs:
+        return
+    columns = {"inputs": inputs, "hidden": hidden, "cell": cell, "bias": biases} | others
+    _, particles, _ = inputs[0].shape
+    arguments = (
+        native.problem(weights, particles=particles, tensors=len(inputs), state_dtype=hidden[0].dtype, steps=steps),
+        native.addresses(weights),
+        native.tensor_table(
+            name, [x.shape[2] for x in inputs], **{key: map(_rows, own) for key, own in columns.items()}
+        ),
     )
-    weights = [weight.contiguous() for weight in weights]
-    d_inputs = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs] if needs_d_inputs else []
-    d_biases = [bias.new_zeros(bias.shape) for bias in biases]
-    d_flat = _flat_weights(weights)
-    ends = [tuple(None if d is None else _dense(d) for d in pair) for pair in d_last]
-    tensors: list[int] = []
-    for index, (x, h, c, bias, d_out, (d_h, d_c), d_bias) in enumerate(
-        zip(inputs, hidden, cell, biases, d_outputs, ends, d_biases, strict=True)
-    ):
-        tensors += (x.shape[2], *_rows(x), *_rows(h), *_rows(c), *_bias(bias), *_rows(d_out), *_rows(d_h), *_rows(d_c))
-        tensors += (*_rows(d_inputs[index] if needs_d_inputs else None), *_bias(d_bias))
-    if inputs:
-        native.library.l2l_opt_lstm_replay(
-            _shape(inputs, weights, num_steps=num_steps),
-            native.addresses(weights),
-            native.table(tensors),
-            ctypes.c_int(num_steps),
-            ctypes.c_void_p(d_flat.data_ptr()),
-            ctypes.c_int(torch.get_num_threads()),
-            ctypes.c_int(hidden[0].dtype == torch.bfloat16),
-        )
-    return d_inputs, d_biases, _weights_of(d_flat, weights)
+    ends = () if d_weights is None else (ctypes.c_void_p(d_weights.data_ptr()),)
+    getattr(native.library, f"l2l_opt_lstm_{name}")(*arguments, *ends)
 
 
 def _flat_weights(weights: Sequence[Tensor]) -> Tensor:
@@ -177,22 +143,19 @@ def _widths(weights: Sequence[Tensor]) -> list[int]:
     return [weights[2 * layer].shape[2] + weights[-1].shape[2] for layer in range(len(weights) // 2)]
 
 
-def _dense(tensor: Tensor) -> Tensor:
-    """The tensor itself where its coordinates lie one after the other, otherwise a copy in which they do."""
-    return tensor if tensor.shape[-1] <= 1 or tensor.stride(-1) == 1 else tensor.contiguous()
+def _dense_operands(operands: Operands) -> Operands:
+    inputs, hidden, cell, biases = map(_dense, operands[:4])
+    return Operands(inputs, hidden, cell, biases, [weight.contiguous() for weight in operands.weights])
 
 
-def _rows(tensor: Tensor | None) -> tuple[int, int, int]:
-    """Address and strides of ``[rows, P, N]``."""
-    return (0, 0, 0) if tensor is None else (tensor.data_ptr(), tensor.stride(0), tensor.stride(1))
+def _dense(tensors: Sequence[T]) -> list[T]:
+    """Tensors themselves where their coordinates lie one after the other, otherwise copies in which they do."""
+    return [t if t is None or t.shape[-1] <= 1 or t.stride(-1) == 1 else t.contiguous() for t in tensors]
 
 
-def _bias(tensor: Tensor) -> tuple[int, int, int]:
-    """Address and strides of ``[P, biases]``."""
-    return tensor.data_ptr(), 0, tensor.stride(0)
-
-
-def _shape(inputs: Sequence[Tensor], weights: Sequence[Tensor], *, num_steps: int = 1) -> ctypes.Array[ctypes.c_int64]:
-    rows, particles, _ = inputs[0].shape
-    num_sets, num_outputs, units = weights[-1].shape
-    return native.table([rows // num_steps, units, len(weights) // 2, num_outputs, particles, num_sets, len(inputs)])
+def _rows(tensor: Tensor | None) -> native.Rows:
+    """Where ``[rows, P, N]`` lies, or ``[P, biases]``."""
+    if tensor is None:
+        return native.NOWHERE
+    *rows, particles, _ = tensor.stride()
+    return tensor.data_ptr(), sum(rows), particles

@@ -1,7 +1,7 @@
-"""A rule's whole step by the compiled kernels, in place."""
+"""One call of the compiled kernels that takes a rule's whole step, in place."""
 
 import ctypes
-import math
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,77 +9,103 @@ import torch
 from torch import Tensor
 
 from l2l_opt.kernels import native
+from l2l_opt.kernels.compiled_step import CompiledStep
 
-KINDS = ("log_sign", "ratios", "residual", "scale_free")
-"""Rules whose whole step is compiled: by what their network sees."""
-MOST_WHITENED = 128
-"""Rows or columns, whichever are fewer, of matrices that the kernels whiten themselves; as in whiten.h."""
-MOST_MEMORIES = 9
-"""Numbers that a kind may keep of a tensor; as in lstm.cpp."""
+MOVED, UNMOVED, PARTLY_MOVED, UNFINISHED = range(4)
+"""What became of a tensor, as in layouts.h; UNFINISHED: the caller is to make updates of its directions."""
 
 
-class PreparedStep:
-    """A step in place of tensors that stay where they are, but for their gradients.
+class PackedRule:
+    """A rule's weights and options where the kernels read them: one set, or one for each of P particles.
 
-    What is passed in is kept alive. Of P particles every tensor of a student has a leading axis of length P.
-
-    Args:
-        kind: of ``KINDS``.
-        params: the parameters.
-        hidden: ``[P, rows, *param.shape]``; the cell and moments likewise, these lists empty for a kind without any.
-        memories: each ``[P]``, all tensors' first memory first.
-        numbers: ``[tensors, P, numbers]``.
-        weights: of each layer input and hidden weights, then the read-out's, each ``[sets, ...]``.
-        biases: ``[sets, biases]``.
-        options: ``[sets, options]``.
-        whitening: as ``CompiledStep`` has it.
-        leaves_directions: whether updates are made of directions.
+    Attributes:
+        weights: each ``[sets, ...]``, in float32.
+        options: ``[sets, numbers]``, its options and arrays one after the other.
+        addresses: of these in each set.
     """
 
-    ROW, GRADIENT, DIRECTION = 18 + MOST_MEMORIES, 2, 17 + MOST_MEMORIES
+    def __init__(self, rule: CompiledStep):
+        weights = [weight.detach().float().contiguous() for weight in rule.weights]
+        self.weights = weights if weights[-1].dim() == 3 else [weight.unsqueeze(0) for weight in weights]
+        num_sets = self.weights[-1].shape[0]
+        options = native.in_order(f"{rule.kind}.options", rule.options)
+        parts = [
+            value.detach().float().reshape(num_sets, -1)
+            if isinstance(value, Tensor)
+            else torch.tensor(value, dtype=torch.float32).reshape(1, -1).expand(num_sets, -1)
+            for value in (options, *native.in_order(f"{rule.kind}.arrays", rule.arrays))
+        ]
+        self.options = torch.cat(parts, 1)
+        ends = itertools.accumulate(part.shape[1] for part in parts)
+        starts = [0, *ends][:-1]
+        rows = [self.options.data_ptr() + 4 * row * self.options.shape[1] for row in range(num_sets)]
+        self.addresses = native.integers([row + 4 * start for row in rows for start in starts])
+
+
+class NativeStep:
+    """A step in place of tensors that stay where they are, but for their gradients. What is passed in is kept alive.
+
+    Args:
+        rule: what to compute.
+        packed: the same.
+        params: the parameters, contiguous; of P particles ``[P, ...]``.
+        states: their states, likewise.
+        num_steps: planned steps; None where unknown; of P particles ``[P]``.
+        particles: P; None for parameters that have no such axis.
+    """
 
     def __init__(
         self,
-        kind: str,
+        rule: CompiledStep,
+        packed: PackedRule,
         params: Sequence[Tensor],
-        hidden: Sequence[Tensor],
-        cell: Sequence[Tensor],
-        averages: Sequence[Tensor],
-        squares: Sequence[Tensor],
-        memories: Sequence[Tensor],
-        numbers: Tensor,
-        weights: Sequence[Tensor],
-        biases: Tensor,
-        options: Tensor,
-        whitening: Tensor,
-        *,
-        leaves_directions: bool,
+        states: Sequence[dict[str, Tensor]],
+        num_steps: Any,
+        particles: int | None = None,
     ):
-        weights = [weight.contiguous() for weight in weights]
-        numbers, biases, options = numbers.contiguous(), biases.contiguous(), options.contiguous()
-        num_sets, num_outputs, units = weights[-1].shape
-        particles = numbers.shape[1]
-        table: list[int] = []
-        for index, (p, h, c) in enumerate(zip(params, hidden, cell, strict=True)):
-            count = p.numel() // particles
-            table += (count, p.data_ptr(), 0, *_whole(h, count, particles), *_whole(c, count, particles))
-            if averages:
-                table += (*_whole(averages[index], count, particles), *_whole(squares[index], count, particles))
-            else:
-                table += (0,) * 6
-            table += (numbers[index].data_ptr() if numbers.numel() else 0, numbers.shape[2])
-            kept = [memory.data_ptr() for memory in memories[index :: len(params)]]
-            table += (*kept, *[0] * (MOST_MEMORIES - len(kept)), 0)
-        self.table, self.addresses = native.table(table), native.addresses(weights)
-        self.shape = native.table(
-            [weights[0].shape[2], units, len(weights) // 2, num_outputs, particles, num_sets, len(params)]
+        self.kind, self.packed, self.num_particles = rule.kind.encode(), packed, particles or 1
+        self.given = _given(rule, states, num_steps, particles)
+        scalars = [[state[key].data_ptr() for key in rule.tensor_scalars] for state in states]
+        self.scalars = native.integers([address for own in scalars for address in own])
+        base, size = ctypes.addressof(self.scalars), 8 * len(rule.tensor_scalars)
+        counts = [param.numel() // self.num_particles for param in params]
+        nowhere = [native.NOWHERE] * len(params)
+        averages, squares = (
+            [self._rows([state[key] for state in states], counts) for key in rule.moments]
+            if rule.moments
+            else (nowhere, nowhere)
         )
-        self.kind, self.is_bfloat16 = KINDS.index(kind), bool(hidden) and hidden[0].dtype == torch.bfloat16
-        self.numbers, self.biases, self.options, self.whitening = numbers, biases, options, whitening
-        self.starts = [0]
-        for p in params:
-            self.starts.append(self.starts[-1] + (p.numel() if leaves_directions else 0))
-        self.kept = (list(params), list(hidden), list(cell), list(averages), list(squares), list(memories), weights)
+        self.table = native.tensor_table(
+            "step",
+            counts,
+            param=self._rows(params, counts),
+            gradient=[(0, 0, count) for count in counts],
+            hidden=self._rows([state["hidden"] for state in states], counts),
+            cell=self._rows([state["cell"] for state in states], counts),
+            averages=averages,
+            squares=squares,
+            given=[(given.data_ptr(), 0, given.shape[1]) for given in self.given],
+            scalars=[(base + index * size, 0, 0) for index in range(len(params))],
+            direction=[(0, 0, count) for count in counts],
+        )
+        self.problem = native.problem(
+            packed.weights,
+            particles=self.num_particles,
+            tensors=len(params),
+            state_dtype=states[0]["hidden"].dtype,
+            options=packed.options.shape[1],
+        )
+        self.weights = native.addresses(packed.weights)
+        sizes = [0 if rule.finish is None else param.numel() for param in params]
+        *self.starts, self.num_directions = [0, *itertools.accumulate(sizes)]
+        self.kept = (list(params), [list(state.values()) for state in states])
+
+    def _rows(self, tensors: Sequence[Tensor], counts: Sequence[int]) -> list[native.Rows]:
+        """Where contiguous ``[particles, rows, *param.shape]`` lie."""
+        return [
+            (tensor.data_ptr(), count, tensor.numel() // self.num_particles)
+            for tensor, count in zip(tensors, counts, strict=True)
+        ]
 
     def run(
         self, gradients: Sequence[int], *, lr: float, decay: float, sign: float, guarded: bool
@@ -88,66 +114,48 @@ class PreparedStep:
 
         Args:
             gradients: addresses, of contiguous float32 in the order of params.
-            lr: of the update; decay, sign and guarded as for ``recurrent_step_``.
+            lr: of the update.
+            decay: of the parameters, per step.
+            sign: of the gradients: -1 to climb.
+            guarded: as for ``PreparedStep``.
 
         Returns:
-            Flags ``[tensors]``, choices ``[tensors, P, 2]``, and all directions one after the other (see ``starts``).
+            Flags ``[tensors]``; of kinds that leave directions the size of every update and the share that is whitened,
+            ``[tensors, P, 2]``, and all directions one after the other.
         """
         assert native.library is not None
-        count = len(gradients)
-        flags = torch.zeros(count, dtype=torch.uint8)
-        choices = torch.zeros(count, self.numbers.shape[1], 2)
-        directions = torch.empty(self.starts[-1])
-        base = directions.data_ptr()
-        for index, address in enumerate(gradients):
-            row = index * self.ROW
-            self.table[row + self.GRADIENT] = address
-            if self.starts[-1]:
-                self.table[row + self.DIRECTION] = base + 4 * self.starts[index]
-        if count:
-            native.library.l2l_opt_step(
-                self.shape,
-                ctypes.c_int(self.kind),
-                self.addresses,
-                self.table,
-                ctypes.c_void_p(self.biases.data_ptr()),
-                ctypes.c_void_p(self.options.data_ptr()),
-                ctypes.c_int64(self.options.shape[1]),
-                (ctypes.c_float * 3)(lr, decay, sign),
-                ctypes.c_int(guarded),
-                ctypes.c_int(self.is_bfloat16),
-                ctypes.c_int(torch.get_num_threads()),
-                ctypes.c_void_p(flags.data_ptr()),
-                ctypes.c_void_p(choices.data_ptr()),
-                ctypes.c_void_p(self.whitening.data_ptr()),
-                ctypes.c_int64(self.whitening.numel() // 3),
-            )
-        return flags, choices, directions
+        flags = torch.zeros(len(gradients), dtype=torch.uint8)
+        heads = torch.zeros(len(gradients), self.num_particles, 2)
+        directions = torch.empty(self.num_directions)
+        self._point("gradient", gradients)
+        if self.num_directions:
+            self._point("direction", [directions.data_ptr() + 4 * start for start in self.starts])
+        self.problem[native.layouts["problem"].index("threads")] = torch.get_num_threads()
+        update = native.in_order("update", {"lr": lr, "decay": decay, "sign": sign, "guarded": guarded})
+        native.library.l2l_opt_step(
+            self.kind,
+            self.problem,
+            self.weights,
+            self.table,
+            self.packed.addresses,
+            (ctypes.c_float * len(update))(*update),
+            ctypes.c_void_p(flags.data_ptr()),
+            ctypes.c_void_p(heads.data_ptr()),
+        )
+        return flags, heads, directions
+
+    def _point(self, column: str, addresses: Sequence[int]) -> None:
+        """Say where a column of the table lies now."""
+        names = native.layouts["step"]
+        length, place = 1 + 3 * len(names), 1 + 3 * names.index(column)
+        for index, address in enumerate(addresses):
+            self.table[index * length + place] = address
 
 
-def step(
-    kind: str,
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    *state: Any,
-    leaves_directions: bool,
-    lr: float,
-    decay: float,
-    sign: float,
-    guarded: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``operator.recurrent_step_`` by the compiled kernels."""
-    prepared = PreparedStep(kind, params, *state, leaves_directions=leaves_directions)
-    addresses = [gradient.data_ptr() for gradient in grads]
-    return prepared.run(addresses, lr=lr, decay=decay, sign=sign, guarded=guarded)
-
-
-def finishes(shape: Sequence[int]) -> bool:
-    """Whether the kernels make updates of directions of this shape, or leave that to the caller."""
-    rows = shape[0] if len(shape) else 1
-    return min(rows, math.prod(shape) // max(rows, 1)) <= MOST_WHITENED
-
-
-def _whole(state: Tensor, count: int, particles: int) -> tuple[int, int, int]:
-    """Address and strides of a contiguous ``[particles, rows, *param.shape]`` of so many coordinates a particle."""
-    return state.data_ptr(), count, state.numel() // particles
+def _given(rule: CompiledStep, states: Sequence[dict[str, Tensor]], num_steps: Any, particles: int | None) -> Tensor:
+    """What the kind is told of each tensor, ``[tensors, P, numbers]``."""
+    rows = [native.in_order(f"{rule.kind}.given", rule.given(state, num_steps)) for state in states]
+    if particles is None:
+        return torch.tensor([[row] for row in rows], dtype=torch.float32)
+    wide = [[torch.as_tensor(value, dtype=torch.float32).expand(particles) for value in row] for row in rows]
+    return torch.stack([torch.stack(row, 1) for row in wide])

@@ -5,22 +5,22 @@ activations for the backward pass but recomputes them from the state, and under 
 particles.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from l2l_opt.kernels import inductor, native, native_lstm, portable
+from l2l_opt.kernels import inductor, native_lstm, portable
+from l2l_opt.kernels.operands import Operands, new_like, thirds
 from l2l_opt.kernels.reference import LSTMWeights, ReadoutWeights
 
 _library = torch.library.Library("l2l_opt", "DEF")
-# Of each tensor coordinates [rows, P, N] and biases [P, 4 * hidden_size * num_layers + num_outputs]; weights of each
-# layer [1 or P, 4 * hidden_size, num_inputs] and [1 or P, 4 * hidden_size, hidden_size], then those of the read-out.
-_ARGUMENTS = "Tensor[] inputs, Tensor[] hidden, Tensor[] cell, Tensor[] biases, Tensor[] weights"
-_library.define(f"coordinatewise_lstm({_ARGUMENTS}) -> Tensor[]")
+_OPERANDS = ", ".join(f"Tensor[] {name}" for name in Operands._fields)
+_library.define(f"coordinatewise_lstm({_OPERANDS}) -> Tensor[]")
 _library.define(
-    f"coordinatewise_lstm_backward({_ARGUMENTS}, Tensor[] next_hidden, Tensor?[] d_results, bool needs_d_inputs) "
+    f"coordinatewise_lstm_backward({_OPERANDS}, Tensor[] next_hidden, Tensor?[] d_results, bool needs_d_inputs) "
     "-> Tensor[]"
 )
 FORWARD, BACKWARD = "l2l_opt::coordinatewise_lstm", "l2l_opt::coordinatewise_lstm_backward"
@@ -56,79 +56,58 @@ def fused_coordinatewise_lstm(
         [bias.unsqueeze(0) for bias in biases],
         [weight.unsqueeze(0) for weight in weights],
     )
-    outputs, next_hidden, next_cell = _thirds([result.squeeze(1) for result in results])
-    return outputs, next_hidden, next_cell
+    return thirds([result.squeeze(1) for result in results])
 
 
-def _thirds(tensors: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
-    count = len(tensors) // 3
-    return list(tensors[:count]), list(tensors[count : 2 * count]), list(tensors[2 * count :])
+def _implementation(operands: Operands) -> Any:
+    """The module that computes fastest on these."""
+    return next((module for module in (native_lstm, inductor) if module.serves(operands)), portable)
 
 
 @torch.library.impl(_library, "coordinatewise_lstm", "CompositeExplicitAutograd")
-def _forward(
-    inputs: list[Tensor], hidden: list[Tensor], cell: list[Tensor], biases: list[Tensor], weights: list[Tensor]
-) -> list[Tensor]:
-    if native.serves([*inputs, *biases, *weights], states=[*hidden, *cell]):
-        return native_lstm.forward(inputs, hidden, cell, biases, weights)
-    where = inductor if inductor.serves(inputs) else portable
-    return where.forward(inputs, hidden, cell, biases, weights)
+def _forward(*parts: list[Tensor]) -> list[Tensor]:
+    operands = Operands(*parts)
+    return _implementation(operands).forward(operands)
 
 
 @torch.library.impl(_library, "coordinatewise_lstm_backward", "CompositeExplicitAutograd")
-def _backward(
-    inputs: list[Tensor],
-    hidden: list[Tensor],
-    cell: list[Tensor],
-    biases: list[Tensor],
-    weights: list[Tensor],
-    next_hidden: list[Tensor],
-    d_results: list[Tensor | None],
-    needs_d_inputs: bool,
-) -> list[Tensor]:
-    arguments = (inputs, hidden, cell, biases, weights, next_hidden, d_results)
-    if native.serves([*inputs, *biases, *weights], states=[*hidden, *cell]):
-        return native_lstm.backward(*arguments, needs_d_inputs=needs_d_inputs)
-    return (inductor if inductor.serves(inputs) else portable).backward(*arguments)
+def _backward(*arguments: Any) -> list[Tensor]:
+    *parts, next_hidden, d_results, needs_d_inputs = arguments
+    operands = Operands(*parts)
+    return _implementation(operands).backward(operands, next_hidden, d_results, needs_d_inputs=needs_d_inputs)
 
 
 @torch.library.register_fake(FORWARD)
-def _fake_forward(
-    inputs: list[Tensor], hidden: list[Tensor], cell: list[Tensor], _biases: list[Tensor], weights: list[Tensor]
-) -> list[Tensor]:
-    return [x.new_empty(weights[-1].shape[-2], *x.shape[1:]) for x in inputs] + [
-        torch.empty_like(state, memory_format=torch.contiguous_format) for state in (*hidden, *cell)
-    ]
+def _fake_forward(*parts: list[Tensor]) -> list[Tensor]:
+    operands = Operands(*parts)
+    return [*operands.new_outputs(), *new_like([*operands.hidden, *operands.cell])]
 
 
 @torch.library.register_fake(BACKWARD)
 def _fake_backward(*arguments: Any) -> list[Tensor]:
-    return [
-        torch.empty_like(tensor, memory_format=torch.contiguous_format) for part in arguments[:5] for tensor in part
-    ]
+    return new_like([tensor for part in arguments[:5] for tensor in part])
 
 
 def _setup_context(ctx: Any, inputs: tuple[list[Tensor], ...], output: list[Tensor]) -> None:
-    ctx.lengths = [len(part) for part in inputs]
+    _, next_hidden, _ = thirds(output)
+    parts = (*inputs, next_hidden)
+    ctx.lengths = [len(part) for part in parts]
     ctx.needs_d_inputs = any(x.requires_grad for x in inputs[0])
-    next_hidden = output[len(inputs[0]) : 2 * len(inputs[0])]
-    ctx.save_for_backward(*(tensor for part in inputs for tensor in part), *next_hidden)
+    ctx.save_for_backward(*itertools.chain(*parts))
 
 
 def _autograd(ctx: Any, d_results: list[Tensor | None]) -> tuple[list[Tensor | None], ...]:
-    saved = list(ctx.saved_tensors)
-    parts: list[list[Tensor]] = []
-    for length in (*ctx.lengths, ctx.lengths[0]):
-        parts.append(saved[:length])
-        saved = saved[length:]
+    parts = _parts(ctx.saved_tensors, ctx.lengths)
     found = torch.ops.l2l_opt.coordinatewise_lstm_backward(*parts, d_results, ctx.needs_d_inputs)
-    gradients: list[list[Tensor | None]] = []
-    for length in ctx.lengths:
-        gradients.append(list(found[:length]))
-        found = found[length:]
+    gradients = _parts(found, ctx.lengths[:5])
     if not ctx.needs_d_inputs:
         gradients[0] = [None] * ctx.lengths[0]
     return tuple(gradients)
+
+
+def _parts(tensors: Iterable[Any], lengths: list[int]) -> list[list[Any]]:
+    rest = iter(tensors)
+    return [list(itertools.islice(rest, length)) for length in lengths]
 
 
 torch.library.register_autograd(FORWARD, _autograd, setup_context=_setup_context)

@@ -9,22 +9,17 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from l2l_opt.kernels.operands import Operands, new_like
+
 BLOCK_LENGTH = 2048
 """Coordinates a block on a CPU: the gates of 20 units then take 650 kB, whatever the size of the student."""
 
 
-def forward(
-    inputs: Sequence[Tensor],
-    hidden: Sequence[Tensor],
-    cell: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    weights: Sequence[Tensor],
-) -> list[Tensor]:
+def forward(operands: Operands) -> list[Tensor]:
     """Outputs, next hidden and next cell states of each tensor, one list after the other."""
+    inputs, hidden, cell, biases, weights = operands
     *gate_weights, readout = weights
-    outputs = [x.new_empty(readout.shape[-2], *x.shape[1:]) for x in inputs]
-    next_hidden = [torch.empty_like(h, memory_format=torch.contiguous_format) for h in hidden]
-    next_cell = [torch.empty_like(c, memory_format=torch.contiguous_format) for c in cell]
+    outputs, next_hidden, next_cell = operands.new_outputs(), new_like(hidden), new_like(cell)
     num_layers, units = len(gate_weights) // 2, readout.shape[-1]
     for x, h, c, bias, out, h_new, c_new in zip(
         inputs, hidden, cell, biases, outputs, next_hidden, next_cell, strict=True
@@ -44,24 +39,20 @@ def forward(
 
 
 def backward(
-    inputs: Sequence[Tensor],
-    hidden: Sequence[Tensor],
-    cell: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    next_hidden: Sequence[Tensor],
-    d_results: Sequence[Tensor | None],
+    operands: Operands, next_hidden: Sequence[Tensor], d_results: Sequence[Tensor | None], *, needs_d_inputs: bool
 ) -> list[Tensor]:
     """Derivatives of inputs, hidden, cell, biases and weights, one list after the other.
 
     Args:
-        d_results: derivatives of what ``forward`` returned; None for zeros.
+        operands: of the step.
+        next_hidden: what ``forward`` returned of it.
+        d_results: derivatives of all that ``forward`` returned; None for zeros.
+        needs_d_inputs: without it those derivatives are left unset.
     """
+    inputs, hidden, cell, biases, weights = operands
     *gate_weights, readout = weights
-    num_layers, units, count = len(gate_weights) // 2, readout.shape[-1], len(inputs)
-    d_inputs, d_hidden, d_cell = (
-        [torch.empty_like(t, memory_format=torch.contiguous_format) for t in kind] for kind in (inputs, hidden, cell)
-    )
+    num_layers, units = len(gate_weights) // 2, readout.shape[-1]
+    d_inputs, d_hidden, d_cell = map(new_like, (inputs, hidden, cell))
     d_biases = [torch.zeros_like(bias) for bias in biases]
     d_weights = [torch.zeros_like(weight) for weight in weights]
     per_particle = readout.shape[0] > 1
@@ -71,7 +62,7 @@ def backward(
         total += product if per_particle else product.sum(0, keepdim=True)
 
     for index, (x, h, c, h_new, bias) in enumerate(zip(inputs, hidden, cell, next_hidden, biases, strict=True)):
-        d_out, d_h_new, d_c_new = (d_results[index + kind * count] for kind in range(3))
+        d_out, d_h_new, d_c_new = d_results[index :: len(inputs)]
         for block in _blocks(x):
 
             def part(value: Tensor, layer: int, block: slice = block, dtype: torch.dtype = x.dtype) -> Tensor:
@@ -113,8 +104,9 @@ def backward(
                 add(d_weights[2 * layer + 1], d_gates, h_old)
                 d_biases[index][:, 4 * layer * units : 4 * (layer + 1) * units] += d_gates.sum(2)
                 d_above = gate_weights[2 * layer].transpose(1, 2) @ d_gates
-            assert d_above is not None
-            d_inputs[index][..., block] = d_above.movedim(0, 1)
+            if needs_d_inputs:
+                assert d_above is not None
+                d_inputs[index][..., block] = d_above.movedim(0, 1)
     return [*d_inputs, *d_hidden, *d_cell, *d_biases, *d_weights]
 
 

@@ -70,7 +70,7 @@ class PreparedGroup:
         cls, rule: UpdateRule, compiled: CompiledStep | None, params: Sequence[LocalParameter], num_steps: int | None
     ) -> "PreparedGroup | None":
         """The group, where its kernel keeps the clock and parameters are what the kernels see; otherwise None."""
-        if compiled is None or "step" not in compiled.memories:
+        if compiled is None or not compiled.keeps_clock:
             return None
         plain = all(
             param.value.data_ptr() == param.whole.data_ptr()
@@ -86,7 +86,6 @@ class PreparedGroup:
         if gradients is None:
             return False
         flags = self.call(gradients, lr=options.lr, decay=options.decay, sign=options.sign, guarded=options.guarded)
-        torch.autograd.graph.increment_version([kept.param for kept in self.kept])
         for kept, flag in zip(self.kept, flags, strict=True):
             if flag:
                 kept.own["skipped"] += 1

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from l2l_opt.kernels import CompiledStep, recurrent_step_, serves_in_place
+from l2l_opt.kernels import CompiledStep, PreparedStep, serves_in_place
 from l2l_opt.optimizer.local_parameters import LocalParameter, finite_over_shards, is_finite, largest, widened
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.sharded_sums import Reduce, summed_by
@@ -129,18 +129,15 @@ def _versions(param: LocalParameter) -> tuple[tuple[int, int], ...]:
 
 def step_compiled(compiled: CompiledStep, params: Sequence[LocalParameter], options: Options) -> None:
     """One step of parameters that ``kernels.serves_in_place`` accepts, by one call of a compiled kernel."""
-    flags = recurrent_step_(
-        compiled,
-        [param.value for param in params],
+    values, states = [param.value for param in params], [param.state for param in params]
+    flags = PreparedStep(compiled, values, states, num_steps=options.num_steps)(
         [param.grad for param in params],
-        [param.state for param in params],
-        num_steps=options.num_steps,
         lr=options.lr,
         decay=options.decay,
         sign=options.sign,
         guarded=options.guarded,
     )
-    if "step" not in compiled.memories:
+    if not compiled.keeps_clock:
         moved = [param.state["step"] for param, flag in zip(params, flags, strict=True) if flag != 1]
         if moved:
             torch._foreach_add_(moved, 1)  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]

@@ -66,7 +66,7 @@ class UpdateRule(nn.Module, abc.ABC):
         """
 
     def compiled_step(self) -> CompiledStep | None:
-        """The same computation for ``kernels.recurrent_step_``, in place; None where it is not compiled."""
+        """The same computation for ``kernels.PreparedStep``, in place; None where it is not compiled."""
         return None
 
     def compiled_step_of(self, phi: Params) -> CompiledStep | None:

@@ -133,19 +133,29 @@ class CompactRule(UpdateRule):
 
     def compiled_step(self) -> CompiledStep:
         biases = torch.cat([self.layer.bias, self.readout.bias])
-        context_weights = torch.cat([self.context.weight, self.readout_context.weight])
-        own = [*BETAS, SQUARE_BETA, EPS, SMALLEST_RMS, self.output_scale, self.floor, self.growth]
-        options = torch.cat([torch.tensor(own), biases, context_weights.flatten()])
+        context_weight = torch.cat([self.context.weight, self.readout_context.weight])
+        betas = (*BETAS, SQUARE_BETA)
+        options = {
+            "eps": EPS,
+            "smallest_rms": SMALLEST_RMS,
+            "output_scale": self.output_scale,
+            "floor": self.floor,
+            "growth": self.growth,
+        }
+        arrays = {"biases": biases, "betas": betas, "context_weight": context_weight}
         weights = [self.layer.weight_input, self.layer.weight_hidden, self.readout.weight]
 
-        def numbers(state: dict[str, Tensor], num_steps: int | None) -> list[float]:
-            step, first_rms = float(state["step"]), float(state["first_rms"])
-            masses = [1 / (1 - beta ** (step + 1)) for beta in (*BETAS, SQUARE_BETA)]
-            fraction = 0.0 if num_steps is None else min(step / num_steps, 1.0)
-            shrinkage = (self.long_run / max(num_steps or step, self.long_run)) ** 0.5
-            return [*masses, fraction, step, first_rms, shrinkage]
+        def given(state: dict[str, Tensor], num_steps: int | None) -> dict[str, float]:
+            step = float(state["step"])
+            averages = ("over_brief", "over_middle", "over_slow", "over_square")
+            return {name: 1 / (1 - beta ** (step + 1)) for name, beta in zip(averages, betas, strict=True)} | {
+                "fraction": 0.0 if num_steps is None else min(step / num_steps, 1.0),
+                "step": step,
+                "first_rms": float(state["first_rms"]),
+                "shrinkage": (self.long_run / max(num_steps or step, self.long_run)) ** 0.5,
+            }
 
-        return CompiledStep("residual", ("averages", "square_average"), weights, biases, options, numbers)
+        return CompiledStep("residual", ("averages", "square_average"), weights, options, arrays, given)
 
     def _look(self, gradient: Tensor, state: dict[str, Tensor], param: Tensor, num_steps: Tensor | None) -> "_Look":
         """What the network sees of one tensor, and what its answer will be applied to."""

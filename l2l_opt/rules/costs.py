@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from l2l_opt.kernels import portable
+from l2l_opt.kernels.operands import Operands
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.composed import ComposedRule
 
@@ -63,7 +64,7 @@ class _OperationCounter(TorchDispatchMode):
         if func is torch.ops.l2l_opt.coordinatewise_lstm.default:
             # The kernels compute what their plain form spells out.
             with self:
-                return portable.forward(*args)
+                return portable.forward(Operands(*args))
         with self:
             # An operator that is made of others, matmul for one, is counted as these.
             made = func.decompose(*args, **(kwargs or {}))

@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor
 
 from l2l_opt.kernels import CompiledStep
@@ -59,5 +58,10 @@ class CoordinatewiseLSTM(GradientRule):
 
     def compiled_step(self) -> CompiledStep:
         weights, biases = self.body.compiled()
-        options = torch.tensor([self.p, math.exp(-self.p), math.exp(self.p), self.output_scale])
-        return CompiledStep("log_sign", None, weights, biases, options)
+        options = {
+            "p": self.p,
+            "exp_minus_p": math.exp(-self.p),
+            "exp_p": math.exp(self.p),
+            "output_scale": self.output_scale,
+        }
+        return CompiledStep("log_sign", None, weights, options, {"biases": biases})

@@ -85,10 +85,14 @@ class RNNProp(GradientRule):
 
     def compiled_step(self) -> CompiledStep:
         weights, biases = self.body.compiled()
-        own = torch.tensor([self.beta, self.eps**2, self.output_scale])
-        options = torch.cat([own, self.embedding.weight.flatten(), self.embedding.bias])
+        options = {"beta": self.beta, "eps_squared": self.eps**2, "output_scale": self.output_scale}
+        arrays = {
+            "biases": biases,
+            "embedding_weight": self.embedding.weight,
+            "embedding_bias": self.embedding.bias,
+        }
 
-        def numbers(state: dict[str, Tensor], _num_steps: int | None) -> list[float]:
-            return [1 / (1 - self.beta ** (float(state["step"]) + 1))]
+        def given(state: dict[str, Tensor], _num_steps: int | None) -> dict[str, float]:
+            return {"over_correction": 1 / (1 - self.beta ** (float(state["step"]) + 1))}
 
-        return CompiledStep("ratios", ("average", "square_average"), weights, biases, options, numbers)
+        return CompiledStep("ratios", ("average", "square_average"), weights, options, arrays, given)

@@ -5,6 +5,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from l2l_opt.kernels import inductor, native, portable
+from l2l_opt.kernels.operands import Operands
 from tests.kernels.test_operator import make_states, make_weights
 
 
@@ -30,21 +31,21 @@ def problem(sizes, device="cpu"):
     weights = [w.detach().unsqueeze(0).to(device) for layer in layers for w in layer[:2]]
     weights.append(readout.weight.detach().unsqueeze(0).to(device))
     bias = torch.cat([*(layer.bias for layer in layers), readout.bias]).detach().unsqueeze(0).to(device)
-    return inputs, hidden, cell, [bias] * len(sizes), weights
+    return Operands(inputs, hidden, cell, [bias] * len(sizes), weights)
 
 
-def both_passes(where, arguments, *, with_ends):
-    results = where.forward(*arguments)
-    count = len(arguments[0])
+def both_passes(where, operands, *, with_ends):
+    results = where.forward(operands)
+    count = len(operands.inputs)
     seeds = [torch.sin(torch.arange(t.numel(), dtype=t.dtype, device=t.device)).reshape(t.shape) for t in results]
     d_results = seeds if with_ends else [*seeds[:count], *[None] * (2 * count)]
-    return results, where.backward(*arguments, results[count : 2 * count], d_results)
+    return results, where.backward(operands, results[count : 2 * count], d_results, needs_d_inputs=True)
 
 
 @pytest.mark.parametrize("with_ends", [False, True])
 def test_traced_whole_and_once_for_all_sizes(counter, with_ends):
-    arguments = problem([7, 300, 64, 20])
-    ours, theirs = (both_passes(where, arguments, with_ends=with_ends) for where in (inductor, portable))
+    operands = problem([7, 300, 64, 20])
+    ours, theirs = (both_passes(where, operands, with_ends=with_ends) for where in (inductor, portable))
     for kind, expected in zip(ours, theirs, strict=True):
         assert len(kind) == len(expected)
         for a, b in zip(kind, expected, strict=True):
@@ -53,8 +54,8 @@ def test_traced_whole_and_once_for_all_sizes(counter, with_ends):
 
 
 def test_it_does_not_serve_the_cpu():
-    assert not inductor.serves([torch.zeros(2)])
-    assert not inductor.serves([])
+    assert not inductor.serves(problem([2]))
+    assert not inductor.serves(problem([]))
     assert not native.serves([torch.zeros(2, dtype=torch.float64)], states=[torch.zeros(2)])
 
 

@@ -153,8 +153,8 @@ def test_unrolls_equal_those_of_the_rule_and_change_nothing_they_were_given(monk
 
 def test_the_compiled_path_is_taken_only_without_a_graph_and_in_single_precision(monkeypatch):
     count = []
-    original = native_step.PreparedStep.run
-    monkeypatch.setattr(native_step.PreparedStep, "run", lambda *a, **k: count.append(1) or original(*a, **k))
+    original = native_step.NativeStep.run
+    monkeypatch.setattr(native_step.NativeStep, "run", lambda *a, **k: count.append(1) or original(*a, **k))
     for dtype, expected in ((torch.float32, 5), (torch.float64, 0)):
         rule, family = loud_rule().to(dtype), small_family(dtype)
         params = {name: value.unsqueeze(0) for name, value in family.init_params({}, torch.Generator()).items()}

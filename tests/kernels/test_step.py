@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map
 
 from l2l_opt import LearnedOptimizer
-from l2l_opt.kernels import native, native_step, serves_in_place
+from l2l_opt.kernels import PreparedStep, native, native_step, serves_in_place
 from tests.conftest import small_rule
 from tests.kernels.test_native import instructions
 
@@ -68,13 +69,13 @@ def assert_equal(ours, theirs, *, within=2e-5):
 def calls(monkeypatch):
     """How many times the compiled step ran."""
     count = []
-    original = native_step.PreparedStep.run
+    original = native_step.NativeStep.run
 
     def counted(*arguments, **options):
         count.append(1)
         return original(*arguments, **options)
 
-    monkeypatch.setattr(native_step.PreparedStep, "run", counted)
+    monkeypatch.setattr(native_step.NativeStep, "run", counted)
     return count
 
 
@@ -215,32 +216,40 @@ def test_state_and_parameters_stay_where_they_are():
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_opcheck(name):
-    """Its schema says what it changes, and its fake says what it returns."""
+def test_changes_what_it_says_and_nothing_else(name):
+    """Parameters, hidden, cell, moments and tensor scalars; and says of each tensor what became of it."""
     rule = make_rule(name, purely=False)
     params, grads = [torch.randn(30), torch.randn(5, 4)], [torch.randn(30), torch.randn(5, 4)]
     states = list(rule.init_state({"p": params[0], "q": params[1]}).values())
     compiled = rule.compiled_step()
-    moments = [[state[key] for state in states] for key in compiled.moments] if compiled.moments else [[], []]
-    arguments = (
-        params,
-        grads,
-        [state["hidden"] for state in states],
-        [state["cell"] for state in states],
-        *moments,
-        [state[key] for key in compiled.memories for state in states],
-        torch.tensor([[list(compiled.numbers(state, 10))] for state in states]),
-        [weight.detach().unsqueeze(0) for weight in compiled.weights],
-        compiled.biases.detach().unsqueeze(0),
-        compiled.options.detach().unsqueeze(0),
-        torch.tensor(compiled.whitening),
-        compiled.finish is not None,
-    )
-    torch.library.opcheck(
-        torch.ops.l2l_opt.recurrent_step_.default,
-        (compiled.kind, *arguments, 1.0, 0.0, 1.0, True),
-        test_utils=("test_schema", "test_faketensor"),
-    )
+    changed = {"hidden", "cell", *(compiled.moments or ()), *compiled.tensor_scalars} - {"first_rms"}
+    before = [tree_map(torch.clone, tensors) for tensors in (params, grads, states, list(rule.parameters()))]
+    flags = PreparedStep(compiled, params, states, num_steps=10)(grads, lr=1.0, decay=0.0, sign=1.0, guarded=True)
+    assert flags == [0, 0]
+    assert not any(torch.equal(a, b) for a, b in zip(params, before[0], strict=True))
+    for ours, theirs in ((grads, before[1]), (list(rule.parameters()), before[3])):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    for own, old in zip(states, before[2], strict=True):
+        assert {key for key, value in own.items() if not torch.equal(value, old[key])} <= changed
+        assert not torch.equal(own["hidden"], old["hidden"])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_and_the_kernels_name_the_same_things(name):
+    rule = make_rule(name, purely=False)
+    compiled = rule.compiled_step()
+    state = rule.init_state({"p": torch.randn(5)})["p"]
+    assert native.layouts[f"{compiled.kind}.options"] == tuple(compiled.options)
+    assert native.layouts[f"{compiled.kind}.arrays"] == tuple(compiled.arrays)
+    assert native.layouts[f"{compiled.kind}.given"] == tuple(compiled.given(state, 10))
+    assert set(compiled.tensor_scalars) <= state.keys()
+
+
+def test_names_of_other_kernels_are_refused():
+    compiled = make_rule("lstm", purely=False).compiled_step()
+    strange = compiled._replace(options={**compiled.options, "momentum": 0.9})
+    with pytest.raises(RuntimeError, match="compiled kernels must be those of this l2l_opt; they read p, .*momentum"):
+        PreparedStep(strange, [torch.randn(3)], [{}], num_steps=None)
 
 
 LARGE = [(140, 150), (5,), (300, 131), (20, 30), (6,)]

@@ -1,35 +1,40 @@
 // The coordinatewise LSTM on tiles of coordinates. A tile is rows of TILE floats, one row a feature.
 //
 // Weights of a unit lie together, [inputs][4 gates]; a unit's four gates stay in registers until they are its state.
+#pragma once
+
+#include "simd.h"
+#include "threads.h"
+
+namespace l2l_opt::ISA {
 
 constexpr int TILE = W * V;
 constexpr int WIDE = V < 4 ? 2 : 4;  // columns of products that fit into the registers beside four rows
 
-// Rows of n <= TILE coordinates into a tile and back; beyond n a tile is zero, and so is one from nowhere.
+// Rows from the first on into a tile and back; beyond its coordinates a tile is zero, and so is one from nowhere.
 template <typename T>
-TARGET static void gather(float* tile, const T* from, int64_t stride, int rows, int n) {
+TARGET static void gather(float* tile, const Rows& source, int64_t first, int rows, const Spot& spot) {
+    const T* from = source.at<T>(spot.particle, first, spot.at);
     if (from == nullptr) {
         std::memset(tile, 0, sizeof(float) * rows * TILE);
         return;
     }
-    for (int row = 0; row < rows; ++row, tile += TILE, from += stride) {
-        if (n == TILE) {
-            for (int v = 0; v < V; ++v) store(tile + v * W, load(from + v * W));
-        } else {
-            for (int at = 0; at < n; ++at) tile[at] = to_float(from[at]);
-            std::memset(tile + n, 0, sizeof(float) * (TILE - n));
-        }
+    T part[TILE] = {};
+    for (int row = 0; row < rows; ++row, tile += TILE, from += source.stride) {
+        if (spot.n < TILE) std::memcpy(part, from, sizeof(T) * spot.n);
+        const T* whole = spot.n < TILE ? part : from;
+        for (int v = 0; v < V; ++v) store(tile + v * W, load(whole + v * W));
     }
 }
 
 template <typename T>
-TARGET static void scatter(T* to, int64_t stride, const float* tile, int rows, int n) {
-    for (int row = 0; row < rows; ++row, tile += TILE, to += stride) {
-        if (n == TILE) {
-            for (int v = 0; v < V; ++v) store(to + v * W, load(tile + v * W));
-        } else {
-            for (int at = 0; at < n; ++at) from_float(to[at], tile[at]);
-        }
+TARGET static void scatter(const Rows& target, int64_t first, const float* tile, int rows, const Spot& spot) {
+    T* to = target.at<T>(spot.particle, first, spot.at);
+    T part[TILE];
+    for (int row = 0; row < rows; ++row, tile += TILE, to += target.stride) {
+        T* whole = spot.n < TILE ? part : to;
+        for (int v = 0; v < V; ++v) store(whole + v * W, load(tile + v * W));
+        if (spot.n < TILE) std::memcpy(to, part, sizeof(T) * spot.n);
     }
 }
 
@@ -100,26 +105,6 @@ INLINE vec unit_derivative(const Activated& a, vec cell, vec tanh_cell, vec d_hi
     return d_c * a.f;
 }
 
-// One layer backward, its gates made anew. On entry d_hidden and d_cell hold the derivatives of the next state; on
-// return d_cell holds that of the old, d_gates [4 * hidden rows, gate fastest] those before the nonlinearities.
-TARGET static void backward_layer(
-    const float* packed, const float* bias, int hidden, const float* in, int inputs, const float* cell,
-    const float* d_hidden, float* d_cell, float* d_gates, float* next_hidden
-) {
-    for (int j = 0; j < hidden; ++j) {
-        vec gates[4][V];
-        unit_gates(gates, packed + 4 * j * inputs, bias + j, hidden, in, inputs);
-        for (int v = 0; v < V; ++v) {
-            const int at = j * TILE + v * W;
-            Activated a = activated(gates[0][v], gates[1][v], gates[2][v], gates[3][v]);
-            vec c = load(cell + at), t = tanh(a.f * c + a.i * a.g);
-            float* d = d_gates + 4 * j * TILE + v * W;
-            store(d_cell + at, unit_derivative(a, c, t, load(d_hidden + at), load(d_cell + at), d));
-            store(next_hidden + at, a.o * t);
-        }
-    }
-}
-
 // One layer forward that keeps what its derivative needs: gates [4 * hidden rows, gate fastest] and tanh of the next cell.
 TARGET static void forward_layer_kept(
     const float* packed, const float* bias, int hidden, const float* in, int inputs, const float* cell, float* next_cell,
@@ -144,7 +129,8 @@ TARGET static void forward_layer_kept(
     }
 }
 
-// Its derivative: kept gates become derivatives before the nonlinearities; d_cell, of the next cell, that of the old.
+// Its derivative: kept gates become derivatives before the nonlinearities; d_cell, of the next cell, that of the old. d_hidden
+// is of the next state.
 TARGET static void backward_layer_kept(
     int hidden, const float* cell, const float* kept_tanh, const float* d_hidden, float* d_cell, float* kept_gates
 ) {
@@ -217,3 +203,5 @@ TARGET static void add_readout_gradient(
                     d_hidden + j * TILE + v, load(d_hidden + j * TILE + v) + weight[o * hidden + j] * load(d_out + o * TILE + v)
                 );
 }
+
+}  // namespace l2l_opt::ISA

@@ -1,4 +1,12 @@
 // Vectors of W floats and the few functions that an LSTM needs, for the instruction set named by ISA and TARGET.
+#pragma once
+
+#include <cstring>
+#include "layouts.h"
+
+namespace l2l_opt::ISA {
+
+#define INLINE static inline __attribute__((always_inline)) TARGET
 
 typedef float vec __attribute__((vector_size(4 * W)));
 typedef int32_t ivec __attribute__((vector_size(4 * W)));
@@ -33,20 +41,6 @@ INLINE void store(bfloat16* to, vec value) {
     rounded = value == value ? rounded : (bits | 0x400000);
     hvec halves = __builtin_convertvector((rounded >> 16) & 0xffff, hvec);
     std::memcpy(to, &halves, sizeof halves);
-}
-INLINE float to_float(float value) { return value; }
-INLINE float to_float(bfloat16 value) {
-    uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
-    float result;
-    std::memcpy(&result, &bits, sizeof result);
-    return result;
-}
-INLINE void from_float(float& to, float value) { to = value; }
-INLINE void from_float(bfloat16& to, float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    bits = value == value ? bits + 0x7fff + ((bits >> 16) & 1) : bits | 0x400000;
-    to.bits = static_cast<uint16_t>(bits >> 16);
 }
 
 INLINE vec all(float value) { return value - vec{}; }
@@ -121,3 +115,5 @@ INLINE vec root(vec x) {
     for (int lane = 0; lane < W; ++lane) result[lane] = __builtin_sqrtf(x[lane]);
     return result;
 }
+
+}  // namespace l2l_opt::ISA

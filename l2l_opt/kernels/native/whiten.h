@@ -1,4 +1,12 @@
-// Whitening of small matrices, and updates of directions: whitening.py and scale_free.py, for matrices that fit into a cache.
+// Whitening of small matrices: whitening.py, for matrices that fit into a cache.
+#pragma once
+
+#include <cmath>
+#include <memory>
+
+#include "simd.h"
+
+namespace l2l_opt::ISA {
 
 constexpr int64_t MOST_WHITENED = 128;  // rows or columns, whichever are fewer
 constexpr int64_t BLOCK = 512;
@@ -137,24 +145,4 @@ struct Whitening {
     }
 };
 
-// Whether the compiled kernels can whiten a tensor of so many rows (0: it is no matrix).
-static bool is_small(int64_t count, int64_t rows) {
-    return rows == 0 || std::min(rows, count / rows) <= MOST_WHITENED;
-}
-
-// Updates of what a kind has left in directions; what is too large to be whitened here is left to the caller.
-TARGET static void finish_tensor(const StepCall& call, const StepTensor& tensor, int64_t place, int64_t particle, Whitening& w) {
-    const int64_t rows = static_cast<int64_t>(tensor.number(particle)[1]);
-    const float size = call.choices[2 * place], share = call.choices[2 * place + 1];
-    const float* direction = tensor.direction + particle * tensor.count;
-    float* param = tensor.value(particle);
-    if (rows == 0) {
-        for (int64_t at = 0; at < tensor.count; ++at) param[at] += -call.lr * size * direction[at] - call.decay * param[at];
-        return;
-    }
-    const int64_t columns = tensor.count / rows;
-    const float scale = call.whitening[0] * std::sqrt(static_cast<float>(std::max(rows, columns)));
-    w.update(
-        param, direction, rows, columns, call.whitening + 1, call.whitening_steps, scale, call.lr, call.decay, size, share
-    );
-}
+}  // namespace l2l_opt::ISA

@@ -55,7 +55,7 @@ it is less since tasks are not pure noise (results/NOTEBOOK.md, entry 36)."""
 LEAST_GROWTH = 2.0
 """Of the first root mean square, up to which sizes follow any tensor; they follow none below it over this."""
 MOST_UNITS = 64
-"""Of the tensor's network, as in kernels/native/lstm.cpp."""
+"""Of the tensor's network, which runs once a tensor and step and is to cost next to nothing."""
 
 
 @register_rule("scale-free")
@@ -283,45 +283,62 @@ class ScaleFreeRule(UpdateRule):
         return self.compiled_step_of(dict(self.named_parameters()))
 
     def compiled_step_of(self, phi: Params) -> CompiledStep:
-        biases = torch.cat([phi["layer.bias"], phi["readout.bias"]], -1)
         scales = self.choice_scales
-        own = biases.new_tensor(
-            [
-                *(*BETAS, SQUARE_BETA, TINY, self.output_scale, RELATIVE_EPS, self.growth, self.usual_run),
-                *(*AGREEMENT_BETAS, GRADIENT_BETA, self.tensor_layer.out_features),
-                *(LEAST_ANNEALED, self.steepness, UNPLANNED_STEPS, UNPLANNED_POWER),
-                *(TRUST_RISE, TRUST_FALL, TRUST_MARGIN, LEAST_TRUST, MOST_TRUST),
-                *(SEEN_BETA, SEEN_STEPS, LEAST_SEEN, WALKED_VECTOR, WALKED_MATRIX, LEAST_GROWTH),
-            ]
-        )
-        parts = [
-            own.expand(*biases.shape[:-1], -1),
-            biases,
-            phi["tensor_layer.weight"].flatten(-2),
-            phi["tensor_layer.bias"],
-            torch.cat([phi["gates.weight"], phi["choices.weight"] * scales.unsqueeze(1)], -2).flatten(-2),
-            torch.cat([phi["gates.bias"], phi["choices.bias"] * scales], -1),
-        ]
-        weights = [phi["layer.weight_input"], phi["layer.weight_hidden"], phi["readout.weight"]]
+        options = {
+            "tiny": TINY,
+            "output_scale": self.output_scale,
+            "relative_eps": RELATIVE_EPS,
+            "growth": self.growth,
+            "usual_run": self.usual_run,
+            "fast_beta": AGREEMENT_BETAS[0],
+            "slow_beta": AGREEMENT_BETAS[1],
+            "gradient_beta": GRADIENT_BETA,
+            "units": self.tensor_layer.out_features,
+            "least_annealed": LEAST_ANNEALED,
+            "steepness": self.steepness,
+            "unplanned_steps": UNPLANNED_STEPS,
+            "unplanned_power": UNPLANNED_POWER,
+            "step_scale_rise": TRUST_RISE,
+            "step_scale_fall": TRUST_FALL,
+            "agreement_margin": TRUST_MARGIN,
+            "least_log_step_scale": LEAST_TRUST,
+            "most_log_step_scale": MOST_TRUST,
+            "touched_beta": SEEN_BETA,
+            "touched_steps": SEEN_STEPS,
+            "least_touched": LEAST_SEEN,
+            "random_walk_vector": WALKED_VECTOR,
+            "random_walk_matrix": WALKED_MATRIX,
+            "least_growth": LEAST_GROWTH,
+            "whitened_rms": WHITENED_RMS,
+            "whitening_steps": len(NEWTON_SCHULZ),
+        }
+        arrays = {
+            "biases": torch.cat([phi["layer.bias"], phi["readout.bias"]], -1),
+            "betas": (*BETAS, SQUARE_BETA),
+            "tensor_weight": phi["tensor_layer.weight"],
+            "tensor_bias": phi["tensor_layer.bias"],
+            "head_weight": torch.cat([phi["gates.weight"], phi["choices.weight"] * scales.unsqueeze(1)], -2),
+            "head_bias": torch.cat([phi["gates.bias"], phi["choices.bias"] * scales], -1),
+            "newton_schulz": NEWTON_SCHULZ,
+        }
 
-        def numbers(state: dict[str, Tensor], num_steps: Any) -> list[Any]:
-            step = state["step"]
-            shape = state["square_average"].shape[1 + step.dim() :]
-            known = -1.0 if num_steps is None else num_steps
-            own = [known, float(shape[0] if is_matrix(shape) else 0), self._natural(shape)]
-            return [torch.as_tensor(each).expand_as(step) for each in own] if step.dim() else own
+        def given(state: dict[str, Tensor], num_steps: Any) -> dict[str, Any]:
+            shape = state["square_average"].shape[1 + state["step"].dim() :]
+            return {
+                "num_steps": -1.0 if num_steps is None else num_steps,
+                "rows": shape[0] if is_matrix(shape) else 0,
+                "natural_size": self._natural(shape),
+            }
 
         return CompiledStep(
             "scale_free",
             ("averages", "square_average"),
-            weights,
-            biases,
-            torch.cat(parts, -1),
-            numbers,
-            ("first_rms", *MEMORIES, "step"),
+            [phi["layer.weight_input"], phi["layer.weight_hidden"], phi["readout.weight"]],
+            options,
+            arrays,
+            given,
             lambda directions, size, share: updates_of(directions, size, share, directions.shape[1:]),
             step_,
-            (WHITENED_RMS, *(number for step in NEWTON_SCHULZ for number in step)),
         )
 
     def _sizes(self, context: Context, shapes: Sequence[Sequence[int]]) -> Tensor:

@@ -1,0 +1,49 @@
+"""What a rule says of itself, so that kernels can take its whole step."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from l2l_opt.kernels import native
+
+Constants = Sequence[float] | Sequence[Sequence[float]]
+
+
+class CompiledStep(NamedTuple):
+    """A rule as the kernels take it; every name is one of its kind in native/layouts.h.
+
+    Attributes:
+        kind: of rule, by what its network sees.
+        moments: names of the averages of gradients and of their squares in a parameter's state; None without any.
+        weights: of each layer input and hidden weights, then the read-out's, as in ``reference``; of P particles that
+            have weights of their own, each ``[P, ...]``.
+        options: numbers of the rule.
+        arrays: its tensors, ``biases`` of all layers and the read-out among them, with an axis P where weights have
+            one; and constants.
+        given: ``given(state, num_steps)``, what the kind is told of one tensor: numbers, or for P particles ``[P]``.
+        finish: ``finish(directions, size, share)`` makes updates of the directions of P particles that the kind leaves
+            behind, ``[P, *param.shape]`` and ``[P]`` twice, where the kernels do not: for large matrices; None for a
+            kind that has no directions.
+        finish_: ``finish_(param, direction, size, share, lr, decay, guarded)`` adds lr times that to one parameter,
+            less decay times itself, without temporaries of its size; returns whether it moved, False only if guarded.
+    """
+
+    kind: str
+    moments: tuple[str, str] | None
+    weights: Sequence[Tensor]
+    options: Mapping[str, float]
+    arrays: Mapping[str, Tensor | Constants]
+    given: Callable[[dict[str, Tensor], Any], Mapping[str, Any]] = lambda state, num_steps: {}
+    finish: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    finish_: Callable[[Tensor, Tensor, float, float, float, float, bool], bool] | None = None
+
+    @property
+    def tensor_scalars(self) -> tuple[str, ...]:
+        """Names of 0-dim state that the kind brings up to date; none without kernels."""
+        return native.layouts.get(f"{self.kind}.scalars", ())
+
+    @property
+    def keeps_clock(self) -> bool:
+        """Whether the kind counts a tensor's steps itself."""
+        return "step" in self.tensor_scalars

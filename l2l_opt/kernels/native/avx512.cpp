@@ -1,0 +1,7 @@
+#if defined(__x86_64__)
+#define ISA avx512
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
+#define W 16
+#define V 4
+#include "instruction_set.h"
+#endif

@@ -1,0 +1,9 @@
+#define ISA baseline
+#define TARGET
+#define W 4
+#if defined(__x86_64__)
+#define V 2
+#else
+#define V 4
+#endif
+#include "instruction_set.h"

@@ -1,0 +1,30 @@
+// What is compiled once for each instruction set.
+#pragma once
+
+#include "layouts.h"
+#include "packed.h"
+
+namespace l2l_opt {
+
+struct StepCall {
+    const Problem& problem;
+    const Update& update;
+    const float* const* options;  // [sets]: addresses of Options, then of Arrays
+    Heads* heads;                 // [tensors, particles]
+    bool rule_is_finite;
+
+    int64_t place(int64_t tensor, int64_t particle) const { return tensor * problem.particles + particle; }
+};
+
+struct Kernels {
+    void (*forward)(const Problem&, const Packed&, const ForwardTensor*);
+    void (*backward)(const Problem&, const Packed&, const BackwardTensor*, float* d_weights);
+    void (*replay)(const Problem&, const Packed&, const ReplayTensor*, float* d_weights);
+    void (*step)(const char* kind, const StepCall&, const Packed&, const StepTensor*, Flag*);
+};
+
+namespace avx512 { extern const Kernels kernels; }
+namespace avx2 { extern const Kernels kernels; }
+namespace baseline { extern const Kernels kernels; }
+
+}  // namespace l2l_opt

@@ -1,0 +1,70 @@
+// What the compact and the scale-free rule have in common: averages of gradients over the root of an average of squares.
+#pragma once
+
+#include "step.h"
+
+namespace l2l_opt::ISA {
+
+template <typename Layout>
+struct Momenta : Told<Layout> {
+    static constexpr bool KEEPS_SQUARES = true, NEEDS_SUMS = true;
+    using Told<Layout>::arrays;
+    float over_correction[4] = {}, eps = 0;
+    alignas(64) float momenta[3 * TILE] = {}, log_root[TILE] = {};
+
+    using Told<Layout>::Told;
+
+    // Brings moments up to date and sums: p^2, r^2, (m_.9 / r)^2, (m_.99 / r)^2, (g / r)^2, (m_.9 before / r)^2, their
+    // product, g^2, one where g is not 0, one where v is not 0.
+    TARGET void prepare(const StepTensor& tensor, const vec* gradient, vec (&sums)[SUMS], const Spot& spot) {
+        const float* betas = arrays->betas;
+        alignas(64) float moments[4 * TILE], param[TILE];
+        gather<float>(moments, tensor.averages, 0, 3, spot);
+        gather<float>(moments + 3 * TILE, tensor.squares, 0, 1, spot);
+        gather<float>(param, tensor.param, 0, 1, spot);
+        for (int v = 0; v < V; ++v) {
+            vec g = gradient[v], past = load(moments + TILE + v * W);
+            float* here = moments + v * W;
+            for (int k = 0; k < 3; ++k)
+                store(here + k * TILE, load(here + k * TILE) * betas[k] + g * (1.0f - betas[k]));
+            store(here + 3 * TILE, load(here + 3 * TILE) * betas[3] + g * g * (1.0f - betas[3]));
+            vec r = root(load(here + 3 * TILE) * over_correction[3]) + eps, over_r = 1.0f / r;
+            vec middle = load(here + TILE) * over_correction[1] * over_r;
+            vec slow = load(here + 2 * TILE) * over_correction[2] * over_r;
+            vec p = load(param + v * W), ratio = g * over_r;
+            past *= over_r;
+            // What lies beyond the tensor has gradient and moments of zero, and adds eps to the sum of r alone.
+            vec one = all(1.0f), none = all(0.0f);
+            vec terms[SUMS] = {
+                p * p, r * r, middle * middle, slow * slow, ratio * ratio, past * past, ratio * past, g * g,
+                g != 0.0f ? one : none, load(here + 3 * TILE) > 0.0f ? one : none,
+            };
+            for (int k = 0; k < SUMS; ++k) sums[k] += terms[k];
+        }
+        scatter<float>(tensor.averages, 0, moments, 3, spot);
+        scatter<float>(tensor.squares, 0, moments + 3 * TILE, 1, spot);
+    }
+
+    TARGET void features(const StepTensor& tensor, const Shared& shared, const vec* gradient, float* in, const Spot& spot) {
+        alignas(64) float square[TILE];
+        gather<float>(in + TILE, tensor.averages, 0, 3, spot);
+        gather<float>(square, tensor.squares, 0, 1, spot);
+        gather<float>(in + 4 * TILE, tensor.param, 0, 1, spot);
+        for (int v = 0; v < V; ++v) {
+            float* x = in + v * W;
+            vec r = root(load(square + v * W) * over_correction[3]) + eps, over_r = 1.0f / r;
+            store(x, within(gradient[v] * over_r, 5.0f));
+            for (int k = 0; k < 3; ++k) {
+                vec ratio = load(x + (1 + k) * TILE) * over_correction[k] * over_r;
+                store(momenta + k * TILE + v * W, ratio);
+                store(x + (1 + k) * TILE, within(ratio, 5.0f));
+            }
+            store(x + 4 * TILE, within(load(x + 4 * TILE) * shared.over_rms, 5.0f));
+            vec relative = logarithm(r * shared.over_root_rms + 1e-3f);
+            store(x + 5 * TILE, relative);
+            store(log_root + v * W, relative);
+        }
+    }
+};
+
+}  // namespace l2l_opt::ISA

@@ -1,0 +1,42 @@
+// RNNProp (rnnprop.py).
+#pragma once
+
+#include "step.h"
+
+namespace l2l_opt::ISA {
+
+struct Ratios : Told<RatiosLayout> {
+    static constexpr bool KEEPS_SQUARES = true, NEEDS_SUMS = false, LEAVES_DIRECTIONS = false;
+    using Told::Told;
+
+    void begin() {}
+
+    TARGET void features(const StepTensor& tensor, const Shared&, const vec* gradient, float* in, const Spot& spot) {
+        const float beta = options->beta, over_correction = given->over_correction;
+        const float *weight = arrays->embedding_weight, *bias = arrays->embedding_bias;
+        alignas(64) float average[TILE], square[TILE];
+        gather<float>(average, tensor.averages, 0, 1, spot);
+        gather<float>(square, tensor.squares, 0, 1, spot);
+        for (int v = 0; v < V; ++v) {
+            vec g = gradient[v];
+            vec m = load(average + v * W) * beta + g * (1.0f - beta);
+            vec s = load(square + v * W) * beta + g * g * (1.0f - beta);
+            store(average + v * W, m);
+            store(square + v * W, s);
+            vec over_root = 1.0f / root(s * over_correction + options->eps_squared);
+            vec first = g * over_root, second = m * over_correction * over_root;
+            for (int64_t k = 0; k < problem.inputs; ++k) {
+                vec x = weight[2 * k] * first + weight[2 * k + 1] * second + bias[k];
+                store(in + k * TILE + v * W, x > 0.0f ? x : exponential(at_least(x, -80.0f)) - 1.0f);
+            }
+        }
+        scatter<float>(tensor.averages, 0, average, 1, spot);
+        scatter<float>(tensor.squares, 0, square, 1, spot);
+    }
+
+    TARGET void output(const Shared&, const float* out, vec* updates) {
+        for (int v = 0; v < V; ++v) updates[v] = -options->output_scale * tanh(load(out + v * W));
+    }
+};
+
+}  // namespace l2l_opt::ISA
