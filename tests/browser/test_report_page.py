@@ -8,6 +8,8 @@ from PIL import Image
 
 from tests.cli.test_journeys import SMALL, l2l_opt
 
+pytestmark = pytest.mark.slow
+
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 

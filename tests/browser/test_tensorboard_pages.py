@@ -15,6 +15,8 @@ from PIL import Image
 from l2l_opt.inspection.tensorboard.layout import meta_training_layout, unroll_layout
 from tests.cli.test_journeys import SMALL, l2l_opt
 
+pytestmark = pytest.mark.slow
+
 SIZE = {"width": 1400, "height": 4000}
 """Tall, since TensorBoard draws what is in view."""
 SECONDS = 60.0

@@ -16,7 +16,7 @@ from l2l_opt import load_rule
 from tests.cli.test_errors import error_line, run  # noqa: F401
 from tests.cli.test_journeys import digests, l2l_opt
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 SMALL = ["--episodes", "clusters:ways=2,shots=2,dim=8", "--model", "mlp:hidden=8", "--meta-batch", 4]
 SMALL += ["--validation-episodes", 20, "--validate-every", 20, "--meta-lr", 0.01]

@@ -19,7 +19,7 @@ from l2l_opt.rules import make_rule
 from l2l_opt.rules.costs import rule_costs
 from tests.command_line import run_python
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 SMALL = ["--rule", "rnnprop:hidden_size=4", "--task", "quadratics:dim=3", "--horizon", "20", "--truncation-length", "5"]
 
@@ -179,7 +179,6 @@ def uninterrupted(tmp_path_factory):
     return digests(folder / "run")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kills", [1, 3])
 def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(kills, uninterrupted, tmp_path):
     command = [sys.executable, "-m", "l2l_opt.cli", *RUN, "--out", str(tmp_path / "run"), "--resume"]
@@ -192,7 +191,6 @@ def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(kills, uninterr
     assert digests(tmp_path / "run") == uninterrupted
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_signal_writes_a_checkpoint_and_ends_cleanly(name, uninterrupted, tmp_path):
     command = [sys.executable, "-m", "l2l_opt.cli", *RUN, "--out", str(tmp_path / "run")]

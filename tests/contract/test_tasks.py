@@ -124,6 +124,7 @@ def test_vmap_over_students_equals_a_loop(name, make):
     torch.testing.assert_close(losses, alone, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_students_learn_with_adam(name, make):
     curves = training_losses(

@@ -20,6 +20,8 @@ from l2l_opt.evaluation.task import SuiteConfig, TaskEvaluator
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks import make_task
 
+pytestmark = pytest.mark.slow
+
 SUITE = Suite("two", ("digits-mlp:hidden=8,layers=2,activation=relu,batch_size=32", "quadratics:dim=3"))
 RULE = {"rule": "x"}
 NO_TIMES = {"learned": 2.0, "adamw": 1.0, "adamw_kind": "fused"}

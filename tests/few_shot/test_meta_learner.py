@@ -13,6 +13,8 @@ from l2l_opt.randomness import Stream
 from l2l_opt.storage.safetensors_file import FileFormatError
 from tests.few_shot.conftest import small_task
 
+pytestmark = pytest.mark.slow
+
 
 def make_learner(name="maml", outer_steps=30, **options):
     task = small_task()

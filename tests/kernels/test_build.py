@@ -6,6 +6,8 @@ import pytest
 
 from l2l_opt.kernels import native
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_kernels_are_built_where_there_is_a_compiler():

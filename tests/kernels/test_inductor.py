@@ -8,6 +8,8 @@ from l2l_opt.kernels import inductor, native, portable
 from l2l_opt.kernels.operands import Operands
 from tests.kernels.test_operator import make_states, make_weights
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def counter(monkeypatch):

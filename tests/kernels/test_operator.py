@@ -7,6 +7,8 @@ from torch import Tensor
 from l2l_opt.kernels import LSTMWeights, ReadoutWeights, coordinatewise_lstm, fused_coordinatewise_lstm
 from l2l_opt.kernels.portable import BLOCK_LENGTH
 
+pytestmark = pytest.mark.slow
+
 NUM_INPUTS = 3
 
 

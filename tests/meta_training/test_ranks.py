@@ -14,6 +14,8 @@ import torch
 from l2l_opt import load_rule
 from l2l_opt.meta_training.ranks import ALONE, Ranks, local_device
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "meta-train", "--rule", "rnnprop:hidden_size=4", "--task", "quadratics:dim=3", "--horizon", "20",
     "--truncation-length", "5", "--students", "5", "--dtype", "float64", "--validate-every", "4",
@@ -54,7 +56,6 @@ def test_alone_nothing_is_sent():
     assert local_device(torch.device("cpu")) == torch.device("cpu")
 
 
-@pytest.mark.slow
 def test_two_ranks_are_one_and_a_run_may_change_their_number(tmp_path):
     """Once with --nproc, once with torchrun; the second half of each on another number of ranks."""
     run(*SMALL, "--outer-steps", 12, "--out", tmp_path / "one")
@@ -89,7 +90,6 @@ def ranks_of(parent):
     }
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_death_of_a_rank_ends_the_job_with_a_good_checkpoint(rank, tmp_path):
@@ -112,7 +112,6 @@ def test_the_death_of_a_rank_ends_the_job_with_a_good_checkpoint(rank, tmp_path)
     assert f"going on from outer step {done}" in result.stderr or record(tmp_path / "run")["outer_step"] >= done
 
 
-@pytest.mark.slow
 def test_bad_options_are_said_once_and_end_all_ranks(tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "run.json").write_text("{}")

@@ -11,6 +11,8 @@ from l2l_opt.storage.checkpoint_file import load_tree
 from l2l_opt.storage.safetensors_file import digest
 from tests.conftest import small_family, small_rule
 
+pytestmark = pytest.mark.slow
+
 
 def make_trainer(outer_steps=6, validate_every=2):
     torch.manual_seed(0)

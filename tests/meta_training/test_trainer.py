@@ -17,6 +17,8 @@ from l2l_opt.storage.checkpoint_file import load_tree, save_tree
 from l2l_opt.tasks import make_task
 from tests.conftest import small_family, small_rule
 
+pytestmark = pytest.mark.slow
+
 
 def make(rule=None, family=None, *, horizon=8, truncation_length=4, meta_loss=None, **options):
     torch.manual_seed(0)
@@ -172,7 +174,6 @@ def resident_bytes():
         return int(file.read().split()[1]) * 4096
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_memory_is_flat_over_200_truncation_windows():
     trainer = make(

@@ -13,6 +13,8 @@ from l2l_opt import LearnedOptimizer
 from l2l_opt.optimizer.fallback import PATIENCE, RATE_WITHOUT_GOOD_STEPS, Fallback
 from tests.conftest import small_rule
 
+pytestmark = pytest.mark.slow
+
 
 def make(params, *, lr=1.0, rule="sgd:lr=0.1", **options):
     name, _, rest = rule.partition(":lr=")

@@ -17,6 +17,8 @@ from l2l_opt.tasks.images.datasets import load_fashion_subset
 from scripts.examples.industry.merchants import generate_merchant
 from scripts.examples.industry.placeholders import as_in_a_shop, render_placeholders
 
+pytestmark = pytest.mark.slow
+
 
 def example(name):
     return importlib.import_module(f"scripts.examples.{name}")

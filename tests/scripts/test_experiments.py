@@ -15,6 +15,8 @@ from scripts.experiments.default import ship_rule
 from scripts.experiments.few_shot import page as few_shot
 from scripts.experiments.paper import figures, recipes, reproduce_paper
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -52,7 +54,7 @@ def test_the_papers_quadratics_come_out_again_from_what_is_committed(tmp_path):
     for row, curve in curves.items():
         assert curve[:30] == pytest.approx(curves_again[row][:30], rel=1e-4)
     assert "| Quadratics | quadratics-lstm |" in (tmp_path / "README.md").read_text()
-    assert (tmp_path / "quadratics" / "curves.svg").stat().st_size > 10_000
+    assert "</svg>" in (tmp_path / "quadratics" / "curves.svg").read_text()
 
 
 def test_the_page_on_the_papers_figures_is_what_its_script_writes_from_the_results():
@@ -174,7 +176,7 @@ def test_quality_is_drawn_against_meta_training_time(small_default, tmp_path):
         assert curve["outer_steps"][-1] == about["outer_step"]
         assert curve["hours"][-1] == pytest.approx(about["minutes"] / 60, abs=1e-3)
         assert min(curve["validation"]) == pytest.approx(about["figures"]["validation"], abs=1e-4)
-    assert (tmp_path / "meta-training.png").stat().st_size > 5_000
+    assert (tmp_path / "meta-training.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_shipped_rules_card_tells_all_its_stages(small_default, monkeypatch, tmp_path):

@@ -14,6 +14,8 @@ from l2l_opt.tasks.images.datasets import load_fashion_subset
 from scripts.examples.industry.placeholders import STYLES, as_in_a_shop, render_placeholder, render_placeholders
 from scripts.examples.industry.shops import CAPTIONS, generate_shop, other_shops, predictions_of_shop
 
+pytestmark = pytest.mark.slow
+
 OLD = list(STYLES)[:6]
 
 

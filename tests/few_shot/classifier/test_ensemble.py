@@ -14,6 +14,8 @@ from l2l_opt.few_shot.classifier.cross_validation import (
 )
 from l2l_opt.few_shot.classifier.ensemble import Settings, adapt_ensemble
 
+pytestmark = pytest.mark.slow
+
 SMALL = Settings(model="mlp:hidden=8", members=4, steps=30)
 
 

@@ -27,7 +27,7 @@ from l2l_opt.inspection.report.sections import (
 from l2l_opt.inspection.report.vector_graphics import COLOURS, inline_svg
 from tests.conftest import small_family, small_rule
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 HOSTILE = "<script>alert('x')</script> & \"quoted\""
 
 

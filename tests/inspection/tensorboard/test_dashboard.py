@@ -11,7 +11,7 @@ from l2l_opt.inspection.tensorboard.dashboard import inspect_rule
 from l2l_opt.randomness import Stream, make_generator
 from tests.conftest import small_family, small_rule
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 HORIZON = 12
 
 

@@ -12,7 +12,7 @@ from l2l_opt.inspection import UnrollMonitor
 from l2l_opt.inspection.tensorboard.meta_training import MetaTrainingLog
 from tests.conftest import small_family, small_rule
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 INPUTS = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
 

@@ -8,6 +8,8 @@ from l2l_opt.meta_training.estimators.imitation import Imitation
 from l2l_opt.rules import make_rule
 from tests.conftest import small_family, small_rule
 
+pytestmark = pytest.mark.slow
+
 
 def estimate(rule, model, *, outer_steps=1):
     imitation = Imitation(model, horizon=8, truncation_length=4)

@@ -14,6 +14,8 @@ from l2l_opt.rules import make_rule
 from l2l_opt.tasks import make_task
 from l2l_opt.tasks.policies.cartpole import STANDARD
 
+pytestmark = pytest.mark.slow
+
 
 def draw(family, seed=0):
     generator = torch.Generator().manual_seed(seed)
