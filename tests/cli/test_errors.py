@@ -184,6 +184,7 @@ def test_a_report_that_cannot_be_written_or_made_is_named_before_any_work(run, t
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_holds_a_run_is_refused_without_resume(run, tmp_path):
     code, _, err = run(*META_TRAIN, "--out", tmp_path / "run")
     assert code == 0, err
@@ -206,6 +207,7 @@ def test_debug_shows_the_traceback(run):
         main(["--debug", "show", "nothing-there"])
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_in_a_sentence_and_leaves_the_checkpoint(tmp_path):
     """A file-size limit stands for the full disk: the first checkpoint fits, the limit comes later."""
     script = f"""

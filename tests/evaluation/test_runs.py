@@ -113,6 +113,7 @@ def test_the_test_loss_is_of_the_students_own_batches():
     assert TEST_BATCHES >= 10
 
 
+@pytest.mark.slow
 def test_long_curves_begin_as_runs_at_their_rates_do():
     family = small_family()
     curves = long_curves(ADAMW_CONSTANT.make, [0.003, 0.03], family, steps=240, num_seeds=3, seed=0)

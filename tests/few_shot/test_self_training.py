@@ -52,6 +52,7 @@ def test_labelled_and_self_made_examples_say_as_much():
     assert weights.sum((0, 1)).tolist() == [8, 8]
 
 
+@pytest.mark.slow
 def test_learning_uses_the_pool(learners):
     inputs, targets, pool = drawn()
     trained = learners.learn(inputs, targets, pool, judged=False)

@@ -38,6 +38,7 @@ def top():
     return meta_learn(*sources, num_models=3, outer_steps=40, meta_lr=0.05)
 
 
+@pytest.mark.slow
 def test_trust_goes_to_the_model_that_is_right(top):
     for good in range(3):
         task = world(good=good, seed=100 + good)
