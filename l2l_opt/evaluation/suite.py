@@ -1,7 +1,7 @@
 """A rule on a whole suite: task by task, in several processes where asked, then timed in this one."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from multiprocessing import get_context
@@ -50,34 +50,41 @@ def evaluate_suite(
     """
     # Wrong names fail here, before any work.
     evaluators = [TaskEvaluator(task, config, say=say) for task in suite.tasks]
+    if min(num_processes, len(evaluators)) == 1:
+        run = ((own.task, _at_all_horizons(own, rule, settings)) for own in evaluators)
+    else:
+        run = _in_processes(rule, suite, config, settings, num_processes, (initializer, initargs))
     found: dict[str, list[TaskEvaluation]] = {}
-
-    def keep(task: str, evaluations: list[TaskEvaluation]) -> None:
+    for task, evaluations in run:
         found[task] = evaluations
         say(f"{len(found)} of {len(evaluators)} tasks: {task} done")
-
-    if min(num_processes, len(evaluators)) == 1:
-        for own in evaluators:
-            keep(own.task, [own.evaluate(rule, horizon, settings) for horizon in config.horizons])
-    else:
-        RULES.factory(rule.registry_name)
-        phi = {name: weight.detach().cpu() for name, weight in rule.named_parameters()}
-        parts = (rule.registry_name, rule.config, phi)
-        spawn, begin = get_context("spawn"), (initializer, initargs)
-        with ProcessPoolExecutor(min(num_processes, len(evaluators)), spawn, _begin, begin) as pool:
-            waiting = {pool.submit(_evaluate, parts, task, config, dict(settings)): task for task in suite.tasks}
-            try:
-                for done in as_completed(waiting):
-                    keep(waiting[done], done.result())
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
     evaluations = []
     for own in evaluators:
         # Timed when no other process of ours runs.
         times = own.timed(rule) if found[own.task][0].speed_ups else {}
         evaluations += [replace(evaluation, seconds_per_step=times) for evaluation in found[own.task]]
     return evaluations
+
+
+def _at_all_horizons(own: TaskEvaluator, rule: UpdateRule, settings: Mapping[str, Any]) -> list[TaskEvaluation]:
+    return [own.evaluate(rule, horizon, settings) for horizon in own.config.horizons]
+
+
+def _in_processes(
+    rule: UpdateRule, suite: Suite, config: SuiteConfig, settings: Mapping[str, Any], count: int, begin: tuple[Any, ...]
+) -> Iterator[tuple[str, list[TaskEvaluation]]]:
+    """Tasks and their evaluations, as they are done."""
+    RULES.factory(rule.registry_name)
+    phi = {name: weight.detach().cpu() for name, weight in rule.named_parameters()}
+    parts = (rule.registry_name, rule.config, phi)
+    with ProcessPoolExecutor(min(count, len(suite.tasks)), get_context("spawn"), _begin, begin) as pool:
+        waiting = {pool.submit(_evaluate, parts, task, config, dict(settings)): task for task in suite.tasks}
+        try:
+            for done in as_completed(waiting):
+                yield waiting[done], done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _begin(initializer: Callable[..., Any] | None, initargs: tuple[Any, ...]) -> None:
@@ -94,4 +101,4 @@ def _evaluate(
     for key, weight in rule.named_parameters():
         weight.data = phi[key].to(config.device)
     own = TaskEvaluator(task, config, say=lambda message: print(message, file=sys.stderr, flush=True))
-    return [own.evaluate(rule, horizon, settings) for horizon in config.horizons]
+    return _at_all_horizons(own, rule, settings)
