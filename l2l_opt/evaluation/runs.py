@@ -59,7 +59,7 @@ def run_rule(
         horizon: inner steps.
         num_seeds: students.
         seed: of all students.
-        planned_steps: the number of steps that the rule is told: the horizon, another (wrong) number, or None for an
+        planned_steps: the number of steps that the rule is given: the horizon, another (wrong) number, or None for an
             unknown one.
     """
     start = time.perf_counter()

@@ -31,7 +31,7 @@ def seconds_per_step(
     Args:
         rule: run by ``LearnedOptimizer``.
         tasks: where the student comes from.
-        horizon: planned steps, told to the rule.
+        horizon: planned steps, given to the rule.
         seed: of the student.
         blocks: timed blocks of each loop, of ``BLOCK_SECONDS`` at least.
 

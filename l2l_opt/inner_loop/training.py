@@ -27,7 +27,7 @@ def train(
     Args:
         students: of one horizon.
         phi: their rule's weights, shared or one set a student; the rule's own where None.
-        planned_steps: the number of steps that the rule is told; None tells it that the number is unknown.
+        planned_steps: the number of steps that the rule is given; None means that the number is unknown.
         window_length: inner steps whose batches are held in memory at once.
 
     Returns:
@@ -46,11 +46,13 @@ def train(
                     name: weight if weight.shape == shapes[name] else weight[window.indices]
                     for name, weight in phi.items()
                 }
-                known = told = window.inner.num_steps
+                known = planned = window.inner.num_steps
                 if planned_steps != "horizon":
                     count = len(window.indices)
-                    told = None if planned_steps is None else torch.full((count,), float(planned_steps), device=device)
-                inner = replace(window.inner, num_steps=told)
+                    planned = (
+                        None if planned_steps is None else torch.full((count,), float(planned_steps), device=device)
+                    )
+                inner = replace(window.inner, num_steps=planned)
                 inner, losses = unroll(rule, window.family, window.data, inner, window.batches, phi=own_phi)
                 students.advance(window, replace(inner, num_steps=known), losses)
                 curves[start : start + losses.shape[0] - 1, window.indices] = losses[:-1].cpu()
@@ -72,7 +74,7 @@ def training_losses(
     """Train students through one whole episode, without a graph.
 
     Args:
-        rule: the teacher.
+        rule: that updates students.
         tasks: where the students come from.
         numbers: the students' numbers; a number may come twice, for two rules on the very same student and batches.
         horizon: inner steps.

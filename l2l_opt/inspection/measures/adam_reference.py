@@ -14,8 +14,8 @@ class AdamReference:
 
         m = .9 m + .1 g;   v = .999 v + .001 g^2;   direction = -m_hat / (sqrt(v_hat) + 1e-8)
 
-    Told of every gradient, this is Adam exactly. Told of some stretches alone, with ``begin_stretch`` before each, m is
-    that of the last stretch, corrected for its shortness, and v that of all gradients told of.
+    Given every gradient, this is Adam exactly. Given some stretches alone, with ``begin_stretch`` before each, m is
+    that of the last stretch, corrected for its shortness, and v that of all gradients observed.
 
     Args:
         params: name -> parameter.

@@ -72,7 +72,7 @@ def gates_of(
         gradient: ``[*shape]``.
         state: of the rule, of this tensor, before the step; it is not changed.
         param: ``[*shape]``, before the step.
-        num_steps: as the rule is told.
+        num_steps: as the rule is given it.
     """
     with GateObserver() as observer:
         rule({name: gradient}, {name: state}, {name: param}, num_steps=num_steps)

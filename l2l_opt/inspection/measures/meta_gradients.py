@@ -30,10 +30,10 @@ def meta_gradient_by_position(
     steps show what a window's length makes of the meta-gradient.
 
     Args:
-        rule: the teacher.
+        rule: that updates students.
         tasks: where students come from.
         length: K, inner steps of the window.
-        horizon: of the students, of which the rule is told.
+        horizon: of the students, which the rule is given.
         seed: of the students; they are fresh.
         meta_loss: the objective; the plain sum where None.
         num_students: of one architecture.

@@ -54,7 +54,7 @@ def response_surface(
         history: gradients before the one that is answered.
         reach: largest magnitude of past and present gradients, in the gradient's own unit.
         points: of the grid, along each axis; an odd number has nothing in its middle.
-        planned_steps: the number of steps that the rule is told; twice the history where None.
+        planned_steps: the number of steps that the rule is given; twice the history where None.
         param: value of every coordinate.
         seed: of the noise.
 
@@ -69,10 +69,10 @@ def response_surface(
     axis = torch.linspace(-reach, reach, points, dtype=weight.dtype, device=weight.device)
     past, present = (grid.flatten() for grid in torch.meshgrid(axis, axis, indexing="ij"))
     params = {"grid": torch.full_like(past, param)}
-    told = torch.tensor(float(2 * history if planned_steps is None else planned_steps), device=weight.device)
+    planned = torch.tensor(float(2 * history if planned_steps is None else planned_steps), device=weight.device)
     draws = torch.randn(history, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
     state = rule.init_state(params)
     for draw in draws:
-        _, state = rule({"grid": past + noise * draw}, state, params, num_steps=told)
-    updates, _ = rule({"grid": present}, state, params, num_steps=told)
+        _, state = rule({"grid": past + noise * draw}, state, params, num_steps=planned)
+    updates, _ = rule({"grid": present}, state, params, num_steps=planned)
     return ResponseSurface(axis.cpu(), axis.cpu(), updates["grid"].reshape(points, points).cpu(), noise, history)

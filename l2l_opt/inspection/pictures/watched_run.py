@@ -54,7 +54,7 @@ def watch(
         name: of the optimizer, for charts.
         rule: learned or hand-designed.
         tasks: where the student comes from.
-        horizon: steps, of which the rule is told.
+        horizon: steps, which the rule is given.
         seed: of the student.
         writer: for an ``UnrollMonitor``; None where no events are wanted.
         every: steps between its points.

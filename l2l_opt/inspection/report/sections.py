@@ -21,7 +21,7 @@ TRAJECTORIES = 3
 """Tensors of which a coordinate's way is drawn."""
 HISTORY = {
     "Meta-loss": (("meta/loss",), "meta-loss", False),
-    "Validation": (("validation/figure",), "validation figure, lower is better", False),
+    "Validation": (("validation/figure",), "validation metric, lower is better", False),
     "Norm of the meta-gradient": (("meta/gradient_norm",), "norm before clipping", True),
     "Horizon and age of students": (("students/horizon_mean", "students/age_mean"), "inner steps", False),
     "Skipped outer steps": (("meta/skipped",), "outer steps so far", False),

@@ -36,7 +36,7 @@ def meta_training_layout() -> Layout:
     return {
         "Meta-training": {
             "meta-loss": _lines("meta/loss"),
-            "validation figure": _lines("validation/figure"),
+            "validation metric": _lines("validation/figure"),
             "student's loss at each validation": _lines("student/loss"),
         },
         "Meta-gradient": {

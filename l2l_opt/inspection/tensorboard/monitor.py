@@ -43,7 +43,7 @@ class UnrollMonitor:
     Charts, T being a tensor's name (``group.index`` for unnamed parameters):
 
     ==============================  ==============================================================================
-    ``loss/student``                what ``log_loss`` was told
+    ``loss/student``                what ``log_loss`` was given
     ``gradient_rms/T``              root mean square of the gradient
     ``update_rms/T``                of the update
     ``update_over_parameter/T``     rms(update) / rms(parameter)
