@@ -61,19 +61,15 @@ class Ranks:
         """Each tensor summed over ranks; the tensors may differ in dtype and shape, and lie on one device."""
         if self.size == 1:
             return list(tensors)
-        totals = []
+        results = list(tensors)
         with _peers():
             for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
-                flat = torch.cat([tensor.reshape(-1) for tensor in tensors if tensor.dtype == dtype])
+                places = [place for place, tensor in enumerate(tensors) if tensor.dtype == dtype]
+                flat = torch.cat([tensors[place].reshape(-1) for place in places])
                 dist.all_reduce(flat)
-                totals.append((dtype, flat))
-        offsets = dict.fromkeys((dtype for dtype, _ in totals), 0)
-        flats = dict(totals)
-        results = []
-        for tensor in tensors:
-            start = offsets[tensor.dtype]
-            offsets[tensor.dtype] = start + tensor.numel()
-            results.append(flats[tensor.dtype][start : start + tensor.numel()].reshape(tensor.shape))
+                parts = flat.split([tensors[place].numel() for place in places])
+                for place, part in zip(places, parts, strict=True):
+                    results[place] = part.reshape(tensors[place].shape)
         return results
 
     def any(self, flags: Sequence[bool]) -> list[bool]:
@@ -162,8 +158,12 @@ def launch(arguments: Sequence[str], num_processes: int) -> None:
     try:
         elastic_launch(config, sys.executable)("-m", "l2l_opt.cli", *arguments)
     except ChildFailedError as error:
-        # A rank that was killed goes first: the others end because of it, and may have been seen before.
-        rank, failure = min(error.failures.items(), key=lambda own: (own[1].exitcode >= 0, own[1].timestamp))
+        # A rank that was killed goes first: the others end because of it, and may have been seen before. The launcher
+        # itself ends by SIGTERM those that are left.
+        rank, failure = min(
+            error.failures.items(),
+            key=lambda own: (own[1].exitcode == -signal.SIGTERM, own[1].exitcode >= 0, own[1].timestamp),
+        )
         if failure.exitcode > 0:
             raise SystemExit(failure.exitcode) from error
         name = signal.Signals(-failure.exitcode).name
