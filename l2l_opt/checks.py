@@ -1,25 +1,32 @@
-"""Options of tasks: whether a value can be used, and the sentence that says why not."""
+"""Whether a value can be used, and the sentence that says why not."""
 
-from collections.abc import Collection
-from typing import Any
+import inspect
+import math
+from collections.abc import Callable, Collection
+from functools import partial
+from types import UnionType
+from typing import Annotated, Any, get_args, get_origin
+
+import torch
+from torch import Tensor
 
 
-def check_positive_integers(**values: Any) -> None:
-    """Sizes.
+def check_positive_integers(example: int = 2, /, **values: Any) -> None:
+    """Refuse sizes that are not whole numbers above zero; ``example`` is what the message suggests.
 
     Raises:
-        ValueError: one that is not a whole number above zero.
+        ValueError: one that is not.
     """
     for key, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{key} must be a positive integer; got {value!r}, use e.g. {key}=2")
+            raise ValueError(f"{key} must be a positive integer; got {value!r}, use e.g. {key}={example}")
 
 
-def check_choices(choices: Collection[str], **values: Any) -> None:
-    """Words.
+def check_choices(choices: Collection[str], /, **values: Any) -> None:
+    """Refuse words that are not among the choices.
 
     Raises:
-        ValueError: one that is not among the choices.
+        ValueError: one that is not.
     """
     for key, value in values.items():
         if value not in choices:
@@ -27,14 +34,76 @@ def check_choices(choices: Collection[str], **values: Any) -> None:
             raise ValueError(f"{key} must be one of {', '.join(names)}; got {value!r}, use e.g. {key}={names[0]}")
 
 
-def check_numbers(low: float, *, exclusive: bool = False, **values: Any) -> None:
-    """Numbers with a lower bound.
+def check_numbers(low: float, /, **values: Any) -> None:
+    """Refuse what is not a finite number, or too small.
 
     Raises:
-        ValueError: one that is not a finite number, or too small.
+        ValueError: one that is not a number of ``low`` or more.
     """
     for key, value in values.items():
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not (low < value if exclusive else low <= value) or value == float("inf"):
-            bound = f"above {low:g}" if exclusive else f"of {low:g} or more"
-            raise ValueError(f"{key} must be a number {bound}; got {value!r}, use e.g. {key}={low + 1:g}")
+        if not (_is_finite(value) and low <= value):
+            raise ValueError(f"{key} must be a number of {low:g} or more; got {value!r}, use e.g. {key}={low + 1:g}")
+
+
+def check_positive_numbers(example: float = 1, /, **values: Any) -> None:
+    """Refuse what is not a finite number above zero; ``example`` is what the message suggests.
+
+    Raises:
+        ValueError: one that is not.
+    """
+    for key, value in values.items():
+        if not (_is_finite(value) and value > 0):
+            raise ValueError(f"{key} must be a positive number; got {value!r}, use e.g. {key}={example:g}")
+
+
+def check_fractions(example: float, /, **values: Any) -> None:
+    """Refuse what is not a number from 0 to below 1; ``example`` is what the message suggests.
+
+    Raises:
+        ValueError: one that is not.
+    """
+    for key, value in values.items():
+        if not (_is_finite(value) and 0 <= value < 1):
+            raise ValueError(f"{key} must lie in [0, 1); got {value!r}, use e.g. {example:g}")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf
+
+
+def check_finite(**tensors: Tensor) -> None:
+    """Refuse data with gaps, of which every loss would be NaN.
+
+    Raises:
+        ValueError: NaN or infinity in a row; the message counts such rows and names the first.
+    """
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            rows = (~torch.isfinite(tensor)).reshape(len(tensor), -1).any(1).nonzero().flatten()
+            raise ValueError(
+                f"{key} must be finite; got NaN or infinity in {len(rows)} of {len(tensor)} rows, the first being "
+                f"row {int(rows[0])}, remove these rows or fill them in"
+            )
+
+
+Positive = Annotated[float, check_positive_numbers]
+"""Of an option: a number above zero."""
+
+NotNegative = Annotated[float, partial(check_numbers, 0)]
+"""Of an option: a number of zero or more."""
+
+
+def check_options(function: Callable[..., Any], **options: Any) -> None:
+    """Check options by a function's annotations: int is a positive integer, ``Annotated[type, check]`` what passes it.
+
+    Raises:
+        ValueError: an option that a check refuses.
+    """
+    for key, value in options.items():
+        kind = inspect.signature(function).parameters[key].annotation
+        if get_origin(kind) is UnionType and value is None:
+            continue
+        if kind is int or int in get_args(kind):
+            check_positive_integers(**{key: value})
+        for check in getattr(kind, "__metadata__", ()):
+            check(**{key: value})

@@ -1,5 +1,6 @@
 """The contract of a task family, and the registry of tasks."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -7,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
+from l2l_opt.checks import check_options
 from l2l_opt.registry import Registry, parse_spec
 from l2l_opt.types import Batch, Params, TaskData
 
@@ -60,6 +62,51 @@ def register_task(name: str) -> Callable[[Factory], Factory]:
     def enter(factory: Factory) -> Factory:
         TASKS.register(name, factory)
         return factory
+
+    return enter
+
+
+Build = TypeVar("Build", bound=Callable[..., Callable[..., TaskFamily]])
+
+
+def register_module_task(
+    name: str, *bound: Any, batch_size: int, summary: str | None = None, **defaults: Any
+) -> Callable[[Build], Build]:
+    """Decorator that enters a function of options under ``name``; batch_size, device and dtype become options of it.
+
+    The function returns a family that lacks these three, e.g. ``partial(ModuleTask, module, loss_fn, examples)``.
+    Options are checked by their annotations (``checks.check_options``) before it is called. It may be entered under
+    several names.
+
+    Args:
+        name: in the registry.
+        bound: the function's positional arguments, which are no options.
+        batch_size: its default.
+        summary: the line that ``l2l-opt list tasks`` shows; the function's own where None.
+        defaults: of options, where they differ from the function's.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def enter(build: Build) -> Build:
+        def factory(
+            *,
+            batch_size: int = batch_size,
+            device: torch.device | str = "cpu",
+            dtype: torch.dtype = torch.float32,
+            **options: Any,
+        ) -> TaskFamily:
+            check_options(build, **options)
+            return own(**options)(batch_size=batch_size, device=device, dtype=dtype)
+
+        own = functools.partial(build, *bound, **defaults)
+        shared = [each for each in inspect.signature(factory).parameters.values() if each.kind is each.KEYWORD_ONLY]
+        functools.update_wrapper(factory, build)
+        factory.__doc__ = summary or build.__doc__
+        factory.__signature__ = inspect.Signature([*inspect.signature(own).parameters.values(), *shared])  # pyright: ignore[reportFunctionMemberAccess]
+        TASKS.register(name, factory)
+        return build
 
     return enter
 

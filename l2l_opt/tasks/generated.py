@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from l2l_opt.checks import check_positive_integers
+from l2l_opt.tasks.examples import place
 from l2l_opt.tasks.module_task import ModuleTask
-from l2l_opt.types import Batch, Params, TaskData
+from l2l_opt.types import Batch, TaskData
 
 Generate = Callable[[torch.Generator, int], tuple[Tensor, Tensor]]
 
@@ -23,9 +24,7 @@ class GeneratedTask(ModuleTask):
             dtype, on the CPU.
         examples: in the training split; a quarter as many more are the test split.
         batch_size: examples a batch, drawn with replacement.
-        init_fn: draws fresh weights, as ``ModuleTask`` takes it.
-        device: where tensors live.
-        dtype: of the weights and of floating-point inputs and targets.
+        options: as ``ModuleTask`` takes them: init_fn, device, dtype.
 
     Raises:
         ValueError: examples that are not a positive integer; what ``ModuleTask`` refuses.
@@ -39,32 +38,22 @@ class GeneratedTask(ModuleTask):
         *,
         examples: int = 512,
         batch_size: int = 32,
-        init_fn: Callable[[nn.Module], Any] | None = None,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        **options: Any,
     ):
         check_positive_integers(examples=examples)
         self.generate, self.num_examples = generate, examples + (examples + 3) // 4
-        like = generate(torch.Generator().manual_seed(0), self.num_examples)
-        super().__init__(
-            module,
-            loss_fn,
-            (like[0][:examples], like[1][:examples]),
-            test_dataset=(like[0][examples:], like[1][examples:]),
-            batch_size=batch_size,
-            init_fn=init_fn,
-            device=device,
-            dtype=dtype,
-        )
+        inputs, targets = generate(torch.Generator().manual_seed(0), self.num_examples)
+        test = inputs[examples:], targets[examples:]
+        train = inputs[:examples], targets[:examples]
+        super().__init__(module, loss_fn, train, test_dataset=test, batch_size=batch_size, **options)
 
     def sample(self, generator: torch.Generator) -> TaskData:
         """``inputs`` and ``targets``, the training examples first."""
         inputs, targets = self.generate(generator, self.num_examples)
-        return {"inputs": self._place(inputs), "targets": self._place(targets)}
+        return {key: place(x, self.device, self.dtype) for key, x in {"inputs": inputs, "targets": targets}.items()}
 
-    def loss(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
+    def select(self, data: TaskData, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor]:
         # Without data, as when the module is checked, an example of what is generated.
-        source = data or {"inputs": self.examples.inputs, "targets": self.examples.targets}
-        index = batch["index"]
-        outputs = torch.func.functional_call(self.module, (params, self.buffers), (source["inputs"][index],))
-        return self.loss_fn(outputs, source["targets"][index])
+        if not data:
+            return super().select(data, batch)
+        return (data["inputs"][batch["index"]],), data["targets"][batch["index"]]

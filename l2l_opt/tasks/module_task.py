@@ -1,46 +1,17 @@
 """Any nn.Module as a task family."""
 
 import copy
-from collections.abc import Callable, Sized
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset
 
+from l2l_opt.checks import check_positive_integers
 from l2l_opt.tasks.base import Split
+from l2l_opt.tasks.examples import Examples, read_dataset
 from l2l_opt.types import Batch, Params, TaskData
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Training and test examples in one pair of tensors, so that a batch is indices whatever its split.
-
-    Attributes:
-        inputs: ``[num_train + num_test, ...]``.
-        targets: ``[num_train + num_test, ...]``.
-        ranges: split -> its first index and the one after its last.
-    """
-
-    inputs: Tensor
-    targets: Tensor
-    ranges: dict[str, tuple[int, int]]
-
-    @classmethod
-    def join(cls, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor] | None) -> "Examples":
-        """One pair of tensors of two splits; the test split is the training data where there is none."""
-        num_train = train[0].shape[0]
-        if test is None:
-            return cls(*train, {"train": (0, num_train), "test": (0, num_train)})
-        inputs, targets = (torch.cat(pair) for pair in zip(train, test, strict=True))
-        return cls(inputs, targets, {"train": (0, num_train), "test": (num_train, inputs.shape[0])})
-
-    @classmethod
-    def parted(cls, inputs: Tensor, targets: Tensor) -> "Examples":
-        """The last fifth is the test split."""
-        border = len(inputs) * 4 // 5
-        return cls(inputs, targets, {"train": (0, border), "test": (border, len(inputs))})
 
 
 class ModuleTask:
@@ -84,17 +55,15 @@ class ModuleTask:
     ):
         if not isinstance(module, nn.Module):
             raise TypeError(f"module must be an nn.Module; got {type(module).__name__}, use e.g. nn.Linear(10, 2)")
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size must be a positive integer; got {batch_size!r}, use e.g. 128")
+        check_positive_integers(128, batch_size=batch_size)
         self.device, self.dtype = torch.device(device), dtype
         self.module = copy.deepcopy(module).to(device=self.device, dtype=dtype)
         self.loss_fn, self.batch_size = loss_fn, batch_size
         self.init_fn = init_fn if init_fn is not None else reset_parameters
-        if isinstance(dataset, Examples):
-            self.examples = dataset
-        else:
-            test = None if test_dataset is None else self._tensors(test_dataset)
-            self.examples = Examples.join(self._tensors(dataset), test)
+        if not isinstance(dataset, Examples):
+            test = None if test_dataset is None else read_dataset(test_dataset)
+            dataset = Examples.join(read_dataset(dataset), test)
+        self.examples = dataset.to(self.device, self.dtype)
         self.buffers = dict(self.module.named_buffers())
         self._refuse_what_unroll_cannot_run()
 
@@ -111,36 +80,12 @@ class ModuleTask:
         return {"index": index.to(self.device)}
 
     def loss(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
-        index = batch["index"]
-        outputs = torch.func.functional_call(self.module, (params, self.buffers), (self.examples.inputs[index],))
-        return self.loss_fn(outputs, self.examples.targets[index])
+        inputs, targets = self.select(data, batch)
+        return self.loss_fn(torch.func.functional_call(self.module, (params, self.buffers), inputs), targets)
 
-    def _tensors(self, dataset: tuple[Tensor, Tensor] | Dataset[Any]) -> tuple[Tensor, Tensor]:
-        if isinstance(dataset, TensorDataset):
-            dataset = dataset.tensors  # type: ignore[assignment]
-        elif isinstance(dataset, Dataset) and isinstance(dataset, Sized):
-            examples: Any = dataset
-            pairs = [examples[index] for index in range(len(dataset))]
-            inputs, targets = zip(*pairs, strict=True) if pairs else ((), ())
-            dataset = (
-                torch.stack([torch.as_tensor(x) for x in inputs]),
-                torch.stack([torch.as_tensor(y) for y in targets]),
-            )
-        if not (isinstance(dataset, (tuple, list)) and len(dataset) == 2 and all(torch.is_tensor(x) for x in dataset)):
-            raise TypeError(
-                f"dataset must be (inputs, targets) tensors or a map-style Dataset of such pairs; "
-                f"got {type(dataset).__name__}, use e.g. TensorDataset(inputs, targets)"
-            )
-        inputs, targets = dataset
-        if inputs.shape[0] != targets.shape[0] or inputs.shape[0] == 0:
-            raise ValueError(
-                f"inputs and targets must have the same number of examples, at least one; "
-                f"got {inputs.shape[0]} and {targets.shape[0]}"
-            )
-        return self._place(inputs), self._place(targets)
-
-    def _place(self, tensor: Tensor) -> Tensor:
-        return tensor.to(device=self.device, dtype=self.dtype if tensor.is_floating_point() else tensor.dtype)
+    def select(self, data: TaskData, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor]:
+        """What a batch is of: the module's arguments, and the targets."""
+        return (self.examples.inputs[batch["index"]],), self.examples.targets[batch["index"]]
 
     def _refuse_what_unroll_cannot_run(self) -> None:
         generator = torch.Generator().manual_seed(0)

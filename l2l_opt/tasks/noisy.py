@@ -1,14 +1,13 @@
 """A task family of any nn.Module whose loss needs noise, which comes with the batch."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from l2l_opt.tasks.base import Split
-from l2l_opt.tasks.module_task import Examples, ModuleTask
-from l2l_opt.types import Batch, Params, TaskData
+from l2l_opt.tasks.module_task import ModuleTask
+from l2l_opt.types import Batch, TaskData
 
 
 class NoisyTask(ModuleTask):
@@ -17,28 +16,14 @@ class NoisyTask(ModuleTask):
     Given a batch the loss is deterministic, as it must be.
 
     Args:
-        module: the student, called with inputs and noise.
-        loss_fn: ``loss_fn(outputs, targets) -> scalar``.
-        examples: inputs and targets.
+        arguments: as ``ModuleTask`` takes them: module, called with inputs and noise; loss_fn; dataset.
         noise_shape: of an example's noise.
-        batch_size: examples a batch, drawn with replacement.
-        device: where tensors live.
-        dtype: of weights and noise.
+        options: likewise: batch_size, device, dtype.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        loss_fn: Callable[[Any, Tensor], Tensor],
-        examples: Examples,
-        *,
-        noise_shape: tuple[int, ...],
-        batch_size: int,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ):
+    def __init__(self, *arguments: Any, noise_shape: tuple[int, ...], **options: Any):
         self.noise_shape = noise_shape
-        super().__init__(module, loss_fn, examples, batch_size=batch_size, device=device, dtype=dtype)
+        super().__init__(*arguments, **options)
 
     def sample_batch(self, data: TaskData, generator: torch.Generator, split: Split = "train") -> Batch:
         """``index [batch_size]`` of examples and ``noise [batch_size, *noise_shape]``."""
@@ -46,8 +31,6 @@ class NoisyTask(ModuleTask):
         noise = torch.randn(self.batch_size, *self.noise_shape, generator=generator, dtype=self.dtype)
         return {**batch, "noise": noise.to(self.device)}
 
-    def loss(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
-        index = batch["index"]
-        inputs = self.examples.inputs[index], batch["noise"]
-        outputs = torch.func.functional_call(self.module, (params, self.buffers), inputs)
-        return self.loss_fn(outputs, self.examples.targets[index])
+    def select(self, data: TaskData, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor]:
+        inputs, targets = super().select(data, batch)
+        return (*inputs, batch["noise"]), targets

@@ -9,8 +9,6 @@ from l2l_opt.tasks.synthetic.sets import set_examples
 from l2l_opt.tasks.synthetic.signals import signal_examples
 from l2l_opt.tasks.tables.ratings import rating_examples
 
-CPU = torch.device("cpu")
-
 
 def sample(family, seed):
     return family.sample(torch.Generator().manual_seed(seed))
@@ -55,15 +53,15 @@ def test_least_squares_have_their_condition_and_a_solution(condition):
 
 
 def test_signals_are_of_ten_patterns_that_can_be_told_apart():
-    examples = signal_examples(CPU, torch.float64)
+    examples = signal_examples()
     assert examples.inputs.shape == (4000, 40)
     assert torch.bincount(examples.targets).tolist() == [400] * 10
     assert float(examples.inputs[:3200].std()) == pytest.approx(1)
-    assert signal_examples(CPU, torch.float64) is examples
+    assert signal_examples() is examples
 
 
 def test_ratings_are_mostly_of_few_works():
-    examples = rating_examples(CPU, torch.float64)
+    examples = rating_examples()
     counts = torch.bincount(examples.inputs[:, 1], minlength=150).sort(descending=True).values
     assert counts[:15].sum() > 0.3 * len(examples.inputs)
     assert float(examples.targets.std()) == pytest.approx(1)
@@ -80,7 +78,7 @@ def test_the_graph_has_denser_communities():
 
 
 def test_sets_are_of_one_to_four_clouds():
-    examples = set_examples(CPU, torch.float64)
+    examples = set_examples()
     assert examples.targets.unique().tolist() == [0, 1, 2, 3]
     of_one = examples.inputs[examples.targets == 0]
     assert float(of_one.std(1).mean()) == pytest.approx(0.15, rel=0.1)

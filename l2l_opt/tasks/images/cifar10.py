@@ -1,38 +1,33 @@
 """Convolutional networks on colour images: the original paper's third task."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.tasks.base import register_task
+from l2l_opt.tasks.base import register_module_task
+from l2l_opt.tasks.examples import Examples
 from l2l_opt.tasks.images.datasets import load_cifar10
-from l2l_opt.tasks.module_task import Examples, ModuleTask
+from l2l_opt.tasks.module_task import ModuleTask
 
 LAYERS, KERNEL = 3, 5
 
 
 class Scaled(nn.Module):
-    """Bytes as numbers from -1 to 1."""
+    """Bytes as numbers from -1 to 1, in the dtype that the module is in."""
 
-    def __init__(self, dtype: torch.dtype):
+    middle: Tensor
+
+    def __init__(self):
         super().__init__()
-        self.dtype = dtype
+        self.register_buffer("middle", torch.tensor(127.5))
 
     def forward(self, images: Tensor) -> Tensor:
-        return images.to(self.dtype) / 127.5 - 1
+        return images / self.middle - 1
 
 
-@register_task("cifar10-conv")
-def cifar10_conv(
-    *,
-    channels: int = 16,
-    dense: int = 32,
-    batch_size: int = 128,
-    root: str | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> ModuleTask:
+@register_module_task("cifar10-conv", batch_size=128)
+def cifar10_conv(*, channels: int = 16, dense: int = 32, root: str | None = None) -> partial[ModuleTask]:
     """A small convolutional network on CIFAR-10, found on disk: three 5 x 5 convolutions with batch norm, and a layer.
 
     Each convolution is followed by batch norm (statistics of the batch at hand, of each student and step), ReLU and
@@ -41,10 +36,7 @@ def cifar10_conv(
     Args:
         channels: of each convolution.
         dense: units of the dense layer.
-        batch_size: examples a batch.
         root: a folder to look for the images in first.
-        device: where tensors live.
-        dtype: of weights and activations.
 
     Raises:
         ValueError: a size that is not a positive integer.
@@ -52,10 +44,7 @@ def cifar10_conv(
 
     Source: arXiv 1606.04474, section 3.3.
     """
-    for key, value in {"channels": channels, "dense": dense}.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{key} must be a positive integer; got {value!r}, use e.g. {key}=16")
-    modules: list[nn.Module] = [Scaled(dtype)]
+    modules: list[nn.Module] = [Scaled()]
     for layer in range(LAYERS):
         modules += [
             nn.Conv2d(channels if layer else 3, channels, KERNEL, padding=KERNEL // 2),
@@ -65,22 +54,11 @@ def cifar10_conv(
         ]
     flat = channels * (32 // 2**LAYERS) ** 2
     modules += [nn.Flatten(), nn.Linear(flat, dense), nn.ReLU(), nn.Linear(dense, 10)]
-    examples = _examples(root, torch.device(device))
-    return ModuleTask(
-        nn.Sequential(*modules),
-        nn.functional.cross_entropy,
-        examples,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-    )
+    return partial(ModuleTask, nn.Sequential(*modules), nn.functional.cross_entropy, _examples(root))
 
 
 @lru_cache(2)
-def _examples(root: str | None, device: torch.device) -> Examples:
+def _examples(root: str | None) -> Examples:
     """The images as bytes, once in memory for all families on them."""
     images = load_cifar10(root=root)
-    return Examples.join(
-        (images.train_images.to(device), images.train_labels.to(device)),
-        (images.test_images.to(device), images.test_labels.to(device)),
-    )
+    return Examples.join((images.train_images, images.train_labels), (images.test_images, images.test_labels))

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Annotated
 
-import torch
 from torch import nn
 
-from l2l_opt.checks import check_choices, check_positive_integers
-from l2l_opt.tasks.base import register_task
+from l2l_opt.checks import check_choices
+from l2l_opt.tasks.base import register_module_task
 from l2l_opt.tasks.images.datasets import ImageData
 from l2l_opt.tasks.images.examples import SHIPPED, image_examples
-from l2l_opt.tasks.layers.basic import ACTIVATIONS, CLASS_LOSSES, INITS
+from l2l_opt.tasks.layers.basic import ACTIVATIONS, CLASS_LOSSES, INITS, Activation, ClassLoss, Init
 from l2l_opt.tasks.module_task import ModuleTask
 
 NORMS: dict[str, Callable[[int], nn.Module] | None] = {
@@ -26,15 +26,12 @@ def image_conv(
     channels: int = 8,
     layers: int = 2,
     dense: int = 16,
-    activation: str = "relu",
-    norm: str = "none",
-    init: str = "default",
-    loss: str = "cross-entropy",
-    batch_size: int = 32,
+    activation: Activation = "relu",
+    norm: Annotated[str, partial(check_choices, NORMS)] = "none",
+    init: Init = "default",
+    loss: ClassLoss = "cross-entropy",
     side: int = 8,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> ModuleTask:
+) -> partial[ModuleTask]:
     """Classification of images by 3 x 3 convolutions of stride 2, each with norm and activation, and a dense head.
 
     Args:
@@ -46,20 +43,12 @@ def image_conv(
         norm: none, batch (statistics of the batch at hand) or group (two groups).
         init: how first weights are drawn: default (PyTorch's way), zero-bias, xavier, he or orthogonal.
         loss: cross-entropy, smoothed (a tenth spread over all classes) or squared (to one-hot classes).
-        batch_size: examples a batch.
         side: images are averaged down to side x side.
-        device: where tensors live.
-        dtype: of weights and images.
 
     Raises:
         ValueError: a size that is not a positive integer, an unknown word.
     """
-    check_positive_integers(channels=channels, layers=layers, dense=dense, side=side)
-    check_choices(ACTIVATIONS, activation=activation)
-    check_choices(NORMS, norm=norm)
-    check_choices(INITS, init=init)
-    check_choices(CLASS_LOSSES, loss=loss)
-    examples, num_classes = image_examples(load, None, side, torch.device(device), dtype)
+    examples, num_classes = image_examples(load, None, side)
     normalise, activate = NORMS[norm], ACTIVATIONS[activation]
     modules: list[nn.Module] = [nn.Unflatten(1, (1, side))]
     for layer in range(layers):
@@ -67,24 +56,11 @@ def image_conv(
         modules += ([] if normalise is None else [normalise(channels)]) + [activate()]
         side = (side + 1) // 2
     modules += [nn.Flatten(), nn.Linear(channels * side**2, dense), activate(), nn.Linear(dense, num_classes)]
-    return ModuleTask(
-        nn.Sequential(*modules),
-        CLASS_LOSSES[loss],
-        examples,
-        batch_size=batch_size,
-        init_fn=INITS[init],
-        device=device,
-        dtype=dtype,
-    )
+    return partial(ModuleTask, nn.Sequential(*modules), CLASS_LOSSES[loss], examples, init_fn=INITS[init])
 
 
-def _register(name: str, load: Callable[[str | None], ImageData], summary: str, **defaults: int) -> None:
-    factory = partial(image_conv, load, **defaults)
-    factory.__doc__ = summary
-    register_task(name)(factory)
-
-
-_register("digits-conv", SHIPPED["digits"], "Small convolutional network on scikit-learn's 8 x 8 handwritten digits.")
-_register(
-    "fashion-conv", SHIPPED["fashion"], "Small convolutional network on the shipped Fashion-MNIST images.", side=14
-)
+for _name, _summary, _side in (
+    ("digits", "Small convolutional network on scikit-learn's 8 x 8 handwritten digits.", 8),
+    ("fashion", "Small convolutional network on the shipped Fashion-MNIST images.", 14),
+):
+    register_module_task(f"{_name}-conv", SHIPPED[_name], batch_size=32, summary=_summary, side=_side)(image_conv)

@@ -109,6 +109,14 @@ def load_idx(name: str, *, root: str | os.PathLike[str] | None = None) -> ImageD
     )
 
 
+def load_mnist(root: str | os.PathLike[str] | None) -> ImageData:
+    return load_idx("mnist", root=root)
+
+
+def load_fashion(root: str | os.PathLike[str] | None) -> ImageData:
+    return load_idx("fashion-mnist", root=root)
+
+
 def load_cifar10(*, root: str | os.PathLike[str] | None = None) -> ImageData:
     """CIFAR-10, 32 x 32 in colour, as bytes ``[3, 32, 32]``: the binary version, or one image a row of PNG files.
 

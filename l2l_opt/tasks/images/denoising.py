@@ -1,10 +1,12 @@
 """A U-shaped convolutional network that takes noise out of pictures; held out."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.checks import check_numbers, check_positive_integers
-from l2l_opt.tasks.base import register_task
+from l2l_opt.checks import Positive
+from l2l_opt.tasks.base import register_module_task
 from l2l_opt.tasks.images.photographs import grey_tiles
 from l2l_opt.tasks.noisy import NoisyTask
 
@@ -40,38 +42,18 @@ class Denoiser(nn.Module):
         return (seen - self.leave(torch.cat([fine, back], 1))).squeeze(1)
 
 
-@register_task("picture-denoising")
-def picture_denoising(
-    *,
-    channels: int = 8,
-    deviation: float = 0.2,
-    batch_size: int = 16,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> NoisyTask:
+@register_module_task("picture-denoising", batch_size=16)
+def picture_denoising(*, channels: int = 8, deviation: Positive = 0.2) -> partial[NoisyTask]:
     """U-shaped convolutional network that takes noise out of 16 x 16 grey pieces of two photographs; squared error.
 
     Args:
         channels: at full resolution; twice as many at half of it.
         deviation: of the noise, where grey values are from 0 to 1.
-        batch_size: pieces a batch.
-        device: where tensors live.
-        dtype: of weights and pieces.
 
     Raises:
         ValueError: a size that is not a positive integer, a deviation that is not positive.
     """
-    check_positive_integers(channels=channels)
-    check_numbers(0, exclusive=True, deviation=deviation)
-    return NoisyTask(
-        Denoiser(channels, deviation),
-        squared_error,
-        grey_tiles(SIDE, torch.device(device), dtype),
-        noise_shape=(SIDE, SIDE),
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-    )
+    return partial(NoisyTask, Denoiser(channels, deviation), squared_error, grey_tiles(SIDE), noise_shape=(SIDE, SIDE))
 
 
 def squared_error(outputs: Tensor, images: Tensor) -> Tensor:

@@ -3,14 +3,12 @@
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import nn
 
-from l2l_opt.checks import check_choices, check_positive_integers
-from l2l_opt.tasks.base import register_task
-from l2l_opt.tasks.images.datasets import ImageData, load_idx
+from l2l_opt.tasks.base import register_module_task
+from l2l_opt.tasks.images.datasets import ImageData, load_fashion, load_mnist
 from l2l_opt.tasks.images.examples import SHIPPED, image_examples
-from l2l_opt.tasks.layers.basic import ACTIVATIONS, CLASS_LOSSES, INITS, perceptron
+from l2l_opt.tasks.layers.basic import CLASS_LOSSES, INITS, Activation, ClassLoss, Init, perceptron
 from l2l_opt.tasks.module_task import ModuleTask
 
 
@@ -19,16 +17,13 @@ def image_mlp(
     *,
     hidden: int = 20,
     layers: int = 1,
-    activation: str = "sigmoid",
+    activation: Activation = "sigmoid",
     norm: str = "none",
-    init: str = "default",
-    loss: str = "cross-entropy",
-    batch_size: int = 128,
+    init: Init = "default",
+    loss: ClassLoss = "cross-entropy",
     side: int | None = None,
     root: str | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> ModuleTask:
+) -> partial[ModuleTask]:
     """Classification of images by a multilayer perceptron.
 
     Args:
@@ -39,11 +34,8 @@ def image_mlp(
         norm: before each activation: none, layer, batch (statistics of the batch at hand) or rms.
         init: how first weights are drawn: default (PyTorch's way), zero-bias, xavier, he or orthogonal.
         loss: cross-entropy, smoothed (a tenth spread over all classes) or squared (to one-hot classes).
-        batch_size: examples a batch.
         side: images are averaged down to side x side; left as they are where None.
         root: a folder to look for the images in first.
-        device: where tensors live.
-        dtype: of weights and images.
 
     Raises:
         ValueError: a size that is not a positive integer, an unknown word, a root for data that ship.
@@ -51,34 +43,21 @@ def image_mlp(
 
     Source: arXiv 1606.04474, section 3.2 (the defaults on MNIST).
     """
-    check_positive_integers(hidden=hidden, layers=layers)
-    check_choices(ACTIVATIONS, activation=activation)
-    check_choices(INITS, init=init)
-    check_choices(CLASS_LOSSES, loss=loss)
-    examples, num_classes = image_examples(load, root, side, torch.device(device), dtype)
+    examples, num_classes = image_examples(load, root, side)
     widths = [examples.inputs[0].numel(), *[hidden] * layers, num_classes]
-    return ModuleTask(
+    return partial(
+        ModuleTask,
         nn.Sequential(nn.Flatten(), *perceptron(widths, activation=activation, norm=norm)),
         CLASS_LOSSES[loss],
         examples,
-        batch_size=batch_size,
         init_fn=INITS[init],
-        device=device,
-        dtype=dtype,
     )
 
 
-def _register(name: str, load: Callable[[str | None], ImageData], summary: str) -> None:
-    factory = partial(image_mlp, load)
-    factory.__doc__ = summary
-    register_task(name)(factory)
-
-
-_register("digits-mlp", SHIPPED["digits"], "MLP (64-20-10 sigmoid) on scikit-learn's 8 x 8 handwritten digits.")
-_register("fashion-mlp", SHIPPED["fashion"], "MLP (784-20-10 sigmoid) on the 4,000 shipped Fashion-MNIST images.")
-_register(
-    "fashion-full-mlp",
-    lambda root: load_idx("fashion-mnist", root=root),
-    "MLP (784-20-10 sigmoid) on the whole Fashion-MNIST, found on disk.",
-)
-_register("mnist-mlp", lambda root: load_idx("mnist", root=root), "MLP (784-20-10 sigmoid) on MNIST, found on disk.")
+for _name, _load, _summary in (
+    ("digits-mlp", SHIPPED["digits"], "MLP (64-20-10 sigmoid) on scikit-learn's 8 x 8 handwritten digits."),
+    ("fashion-mlp", SHIPPED["fashion"], "MLP (784-20-10 sigmoid) on the 4,000 shipped Fashion-MNIST images."),
+    ("fashion-full-mlp", load_fashion, "MLP (784-20-10 sigmoid) on the whole Fashion-MNIST, found on disk."),
+    ("mnist-mlp", load_mnist, "MLP (784-20-10 sigmoid) on MNIST, found on disk."),
+):
+    register_module_task(_name, _load, batch_size=128, summary=_summary)(image_mlp)

@@ -5,7 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from l2l_opt.tasks.module_task import Examples
+from l2l_opt.tasks.examples import Examples
 
 
 @lru_cache(1)
@@ -40,7 +40,7 @@ def tiles(pictures: Tensor, side: int) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(4)
-def grey_tiles(side: int, device: torch.device, dtype: torch.dtype) -> Examples:
+def grey_tiles(side: int) -> Examples:
     """Grey pieces of both pictures, ``[pieces, side, side]``, as inputs and as targets."""
-    pieces = tiles(load_pictures().mean(1, keepdim=True), side)[0].squeeze(1).to(device, dtype)
+    pieces = tiles(load_pictures().mean(1, keepdim=True), side)[0].squeeze(1)
     return Examples.parted(pieces, pieces)

@@ -1,10 +1,11 @@
 """A variational autoencoder; held out."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.checks import check_positive_integers
-from l2l_opt.tasks.base import register_task
+from l2l_opt.tasks.base import register_module_task
 from l2l_opt.tasks.images.photographs import grey_tiles
 from l2l_opt.tasks.layers.basic import perceptron
 from l2l_opt.tasks.noisy import NoisyTask
@@ -42,36 +43,19 @@ def evidence_loss(outputs: tuple[Tensor, Tensor, Tensor], images: Tensor) -> Ten
     return (misfit + divergence).mean() / SIDE**2
 
 
-@register_task("picture-vae")
-def picture_vae(
-    *,
-    hidden: int = 48,
-    latent: int = 8,
-    batch_size: int = 64,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> NoisyTask:
+@register_module_task("picture-vae", batch_size=64)
+def picture_vae(*, hidden: int = 48, latent: int = 8) -> partial[NoisyTask]:
     """Variational autoencoder of 8 x 8 grey pieces of two photographs.
 
     Args:
         hidden: units of the hidden layer on each side.
         latent: variables.
-        batch_size: pieces a batch.
-        device: where tensors live.
-        dtype: of weights and pieces.
 
     Raises:
         ValueError: a size that is not a positive integer.
 
     Source: arXiv 1312.6114.
     """
-    check_positive_integers(hidden=hidden, latent=latent)
-    return NoisyTask(
-        VariationalAutoencoder(hidden, latent),
-        evidence_loss,
-        grey_tiles(SIDE, torch.device(device), dtype),
-        noise_shape=(latent,),
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
+    return partial(
+        NoisyTask, VariationalAutoencoder(hidden, latent), evidence_loss, grey_tiles(SIDE), noise_shape=(latent,)
     )

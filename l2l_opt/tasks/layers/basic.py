@@ -1,7 +1,9 @@
 """What students are built of: activations, normalisations, ways to draw first weights, stacks of layers."""
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
     "silu": nn.SiLU,
 }
+Activation = Annotated[str, partial(check_choices, ACTIVATIONS)]
+"""Of an option: one of these, as of the annotations below."""
 
 NORMS: dict[str, Callable[[int], nn.Module] | None] = {
     "none": None,
@@ -93,6 +97,7 @@ INITS: dict[str, Callable[[nn.Module], None]] = {
     "orthogonal": _of_weights(lambda weight: nn.init.orthogonal_(weight, gain=2**0.5)),
     "small": _of_weights(lambda weight: nn.init.trunc_normal_(weight, std=0.01, a=-0.02, b=0.02)),
 }
+Init = Annotated[str, partial(check_choices, INITS)]
 """How first weights are drawn: PyTorch's own way, that with zero biases, or a scheme with zero biases.
 
 Source: xavier: Glorot and Bengio, 2010; he: arXiv 1502.01852; orthogonal: arXiv 1312.6120; small: the code of arXiv
@@ -116,3 +121,4 @@ CLASS_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "smoothed": smoothed_cross_entropy,
     "squared": squared_error_of_classes,
 }
+ClassLoss = Annotated[str, partial(check_choices, CLASS_LOSSES)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.checks import check_numbers, check_positive_integers
+from l2l_opt.checks import check_positive_integers, check_positive_numbers
 from l2l_opt.tasks.layers.basic import perceptron
 
 
@@ -81,7 +81,7 @@ class GaussianPolicy(Policy):
         activation: str = "tanh",
     ):
         super().__init__(num_observations, num_actions, hidden=hidden, layers=layers, activation=activation)
-        check_numbers(0, exclusive=True, deviation=deviation)
+        check_positive_numbers(deviation=deviation)
         self.noise_shape, self.first_deviation = (num_actions,), deviation
         self.log_deviation = nn.Parameter(torch.empty(num_actions))
         self.reset_parameters()

@@ -1,28 +1,28 @@
 """A normalising flow; held out."""
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.checks import check_positive_integers
-from l2l_opt.tasks.base import register_task
+from l2l_opt.tasks.base import register_module_task
+from l2l_opt.tasks.examples import Examples
 from l2l_opt.tasks.layers.basic import perceptron
-from l2l_opt.tasks.module_task import Examples, ModuleTask
+from l2l_opt.tasks.module_task import ModuleTask
 
 NUMBER = 4000
 
 
-@lru_cache(4)
-def spiral_points(device: torch.device, dtype: torch.dtype) -> Examples:
+@lru_cache(1)
+def spiral_points() -> Examples:
     """Points of two spirals in the plane, ``[points, 2]``."""
     generator = torch.Generator().manual_seed(0)
     turn = 3 * math.pi * torch.rand(NUMBER, generator=generator, dtype=torch.float64).sqrt()
     side = torch.randint(2, (NUMBER,), generator=generator) * 2 - 1
     points = (side * turn / 5)[:, None] * torch.stack([turn.cos(), turn.sin()], -1)
     points = points + 0.08 * torch.randn(NUMBER, 2, generator=generator, dtype=torch.float64)
-    points = points.to(device, dtype)
+    points = points
     return Examples.parted(points, points)
 
 
@@ -58,35 +58,17 @@ def negative_mean(log_density: Tensor, _: Tensor) -> Tensor:
     return -log_density.mean()
 
 
-@register_task("spirals-flow")
-def spirals_flow(
-    *,
-    couplings: int = 8,
-    hidden: int = 24,
-    batch_size: int = 128,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> ModuleTask:
+@register_module_task("spirals-flow", batch_size=128)
+def spirals_flow(*, couplings: int = 8, hidden: int = 24) -> partial[ModuleTask]:
     """Normalising flow, affine couplings, that learns the density of two spirals by maximum likelihood.
 
     Args:
         couplings: how many.
         hidden: units of the hidden layer of each.
-        batch_size: points a batch.
-        device: where tensors live.
-        dtype: of weights and points.
 
     Raises:
         ValueError: a size that is not a positive integer.
 
     Source: arXiv 1605.08803.
     """
-    check_positive_integers(couplings=couplings, hidden=hidden)
-    return ModuleTask(
-        Flow(couplings, hidden),
-        negative_mean,
-        spiral_points(torch.device(device), dtype),
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-    )
+    return partial(ModuleTask, Flow(couplings, hidden), negative_mean, spiral_points())

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from l2l_opt.checks import check_choices, check_positive_integers
-from l2l_opt.tasks.base import Split, register_task
+from l2l_opt.tasks.base import Split, register_module_task
 from l2l_opt.tasks.layers.basic import perceptron
 from l2l_opt.tasks.module_task import fresh_parameters, reset_parameters
 from l2l_opt.types import Batch, Params, TaskData
@@ -255,18 +256,10 @@ class FlowSampler:
         return torch.randn(number, self.target.dim, generator=generator, dtype=self.dtype).to(self.device)
 
 
-@register_task("flow-sampler")
+@register_module_task("flow-sampler", batch_size=128)
 def flow_sampler(
-    *,
-    dim: int = 2,
-    modes: int = 3,
-    couplings: int = 6,
-    hidden: int = 32,
-    loss: str = "importance-weighted",
-    batch_size: int = 128,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> FlowSampler:
+    *, dim: int = 2, modes: int = 3, couplings: int = 6, hidden: int = 32, loss: str = "importance-weighted"
+) -> partial[FlowSampler]:
     """Normalising flow for importance sampling of a mixture of Gaussians, one for each student.
 
     Args:
@@ -276,9 +269,6 @@ def flow_sampler(
         hidden: units of the hidden layer of each.
         loss: of the importance weights: importance-weighted, reverse-kl or chi-square (minus the log of their effective
             sample size).
-        batch_size: points a batch, a multiple of four.
-        device: where tensors live.
-        dtype: of all tensors.
 
     Raises:
         ValueError: a size that is not a positive integer, a single coordinate, batches that are not of whole groups, an
@@ -286,13 +276,4 @@ def flow_sampler(
 
     Source: arXiv 1808.03856.
     """
-    check_positive_integers(dim=dim, modes=modes)
-    return FlowSampler(
-        GaussianMixture(dim, modes),
-        couplings=couplings,
-        hidden=hidden,
-        loss=loss,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-    )
+    return partial(FlowSampler, GaussianMixture(dim, modes), couplings=couplings, hidden=hidden, loss=loss)

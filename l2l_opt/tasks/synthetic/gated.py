@@ -1,13 +1,14 @@
 """Gated perceptrons on rings; for validation."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.checks import check_numbers, check_positive_integers
-from l2l_opt.tasks.base import register_task
+from l2l_opt.checks import NotNegative
+from l2l_opt.tasks.base import register_module_task
 from l2l_opt.tasks.generated import GeneratedTask
 
 
@@ -25,18 +26,10 @@ class Gated(nn.Module):
         return self.value(x) * torch.sigmoid(self.gate(x))
 
 
-@register_task("rings-gated")
+@register_module_task("rings-gated", batch_size=64)
 def rings_gated(
-    *,
-    hidden: int = 24,
-    layers: int = 2,
-    rings: int = 4,
-    noise: float = 0.1,
-    examples: int = 1024,
-    batch_size: int = 64,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> GeneratedTask:
+    *, hidden: int = 24, layers: int = 2, rings: int = 4, noise: NotNegative = 0.1, examples: int = 1024
+) -> partial[GeneratedTask]:
     """Gated perceptron that tells rings around a point apart; each student has ellipses of its own.
 
     Args:
@@ -45,15 +38,10 @@ def rings_gated(
         rings: classes.
         noise: standard deviation of a point's radius, where rings are 0.5 apart.
         examples: in the training split of each student.
-        batch_size: examples a batch.
-        device: where tensors live.
-        dtype: of weights and points.
 
     Raises:
         ValueError: a size that is not a positive integer, a negative noise.
     """
-    check_positive_integers(hidden=hidden, layers=layers, rings=rings)
-    check_numbers(0, noise=noise)
 
     def generate(generator: torch.Generator, number: int) -> tuple[Tensor, Tensor]:
         ring = torch.randint(rings, (number,), generator=generator)
@@ -65,12 +53,10 @@ def rings_gated(
 
     widths = [2] + [hidden] * layers
     modules = [Gated(num_inputs, units) for num_inputs, units in pairwise(widths)]
-    return GeneratedTask(
+    return partial(
+        GeneratedTask,
         nn.Sequential(*modules, nn.Linear(hidden, rings)),
         nn.functional.cross_entropy,
         generate,
         examples=examples,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
     )

@@ -1,12 +1,11 @@
 """A graph convolutional network; held out."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.checks import check_positive_integers
-from l2l_opt.tasks.base import register_task
+from l2l_opt.tasks.base import register_module_task
 from l2l_opt.tasks.module_task import ModuleTask
 
 NODES, COMMUNITIES, FEATURES = 400, 4, 8
@@ -54,34 +53,22 @@ class GraphConvolution(nn.Module):
         return self.second(self.edges[nodes] @ hidden)
 
 
-@register_task("graph-convolution")
-def graph_convolution(
-    *,
-    hidden: int = 16,
-    batch_size: int = 32,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> ModuleTask:
+@register_module_task("graph-convolution", batch_size=32)
+def graph_convolution(*, hidden: int = 16) -> partial[ModuleTask]:
     """Graph convolutional network that tells four communities of a generated graph of 400 nodes apart.
 
     Args:
         hidden: units between the two layers.
-        batch_size: nodes a batch, of the half that is for training.
-        device: where tensors live.
-        dtype: of weights, edges and features.
 
     Raises:
         ValueError: a size that is not a positive integer.
     """
-    check_positive_integers(hidden=hidden)
     nodes, community = torch.arange(NODES), stochastic_block_model()[2]
     half = NODES // 2
-    return ModuleTask(
+    return partial(
+        ModuleTask,
         GraphConvolution(hidden),
         nn.functional.cross_entropy,
         (nodes[:half], community[:half]),
         test_dataset=(nodes[half:], community[half:]),
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
     )

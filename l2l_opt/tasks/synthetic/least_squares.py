@@ -42,9 +42,7 @@ class LeastSquares:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
-        check_positive_integers(
-            dim=dim, examples=examples, **({} if batch_size is None else {"batch_size": batch_size})
-        )
+        check_positive_integers(dim=dim, examples=examples, batch_size=1 if batch_size is None else batch_size)
         check_numbers(1, condition=condition)
         check_numbers(0, noise=noise, init_scale=init_scale)
         self.dim, self.condition, self.noise, self.init_scale = dim, condition, noise, init_scale

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from l2l_opt.checks import check_numbers, check_positive_integers
 from l2l_opt.tasks.base import Split, register_task
 from l2l_opt.types import Batch, Params, TaskData
 
@@ -29,10 +30,8 @@ class Quadratics:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
-        if not isinstance(dim, int) or dim < 1:
-            raise ValueError(f"dim must be a positive integer; got {dim!r}, use e.g. 10")
-        if not isinstance(init_scale, (int, float)) or init_scale < 0:
-            raise ValueError(f"init_scale must be a number and not negative; got {init_scale!r}, use e.g. 0.01")
+        check_positive_integers(10, dim=dim)
+        check_numbers(0, init_scale=init_scale)
         self.dim, self.init_scale, self.device, self.dtype = dim, init_scale, torch.device(device), dtype
 
     def _normal(self, *shape: int, generator: torch.Generator) -> Tensor:

@@ -1,21 +1,21 @@
 """Attention over sets; held out."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import nn
 
-from l2l_opt.checks import check_positive_integers
-from l2l_opt.tasks.base import register_task
+from l2l_opt.tasks.base import register_module_task
+from l2l_opt.tasks.examples import Examples
 from l2l_opt.tasks.layers.attention import attention_blocks
 from l2l_opt.tasks.layers.basic import Averaged
-from l2l_opt.tasks.module_task import Examples, ModuleTask
+from l2l_opt.tasks.module_task import ModuleTask
 
 POINTS, MOST, NUMBER = 16, 4, 4000
 
 
-@lru_cache(4)
-def set_examples(device: torch.device, dtype: torch.dtype) -> Examples:
+@lru_cache(1)
+def set_examples() -> Examples:
     """Sets of 16 points of the plane, ``[sets, 16, 2]``, and of how many clouds they are, one to four, less one."""
     generator = torch.Generator().manual_seed(0)
     clouds = torch.randint(MOST, (NUMBER,), generator=generator)
@@ -24,36 +24,25 @@ def set_examples(device: torch.device, dtype: torch.dtype) -> Examples:
     of_point = torch.arange(POINTS) % (clouds[:, None] + 1)
     spread = torch.randn(NUMBER, POINTS, 2, generator=generator, dtype=torch.float64)
     points = centres.gather(1, of_point.unsqueeze(-1).expand(-1, -1, 2)) + 0.15 * spread
-    return Examples.parted(points.to(device, dtype), clouds.to(device))
+    return Examples.parted(points, clouds)
 
 
-@register_task("sets-attention")
-def sets_attention(
-    *,
-    width: int = 24,
-    blocks: int = 1,
-    heads: int = 2,
-    batch_size: int = 32,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> ModuleTask:
+@register_module_task("sets-attention", batch_size=32)
+def sets_attention(*, width: int = 24, blocks: int = 1, heads: int = 2) -> partial[ModuleTask]:
     """Attention network over sets of 16 points that counts the clouds they form, one to four.
 
     Args:
         width: features of a point.
         blocks: attention and perceptron, each.
         heads: of attention.
-        batch_size: sets a batch.
-        device: where tensors live.
-        dtype: of weights and points.
 
     Raises:
         ValueError: a size that is not a positive integer; heads that do not divide the width.
 
     Source: arXiv 1810.00825, for the kind of network.
     """
-    check_positive_integers(width=width, blocks=blocks, heads=heads)
-    return ModuleTask(
+    return partial(
+        ModuleTask,
         nn.Sequential(
             nn.Linear(2, width),
             *attention_blocks(blocks, width, heads=heads, causal=False),
@@ -63,8 +52,5 @@ def sets_attention(
             nn.Linear(width, MOST),
         ),
         nn.functional.cross_entropy,
-        set_examples(torch.device(device), dtype),
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
+        set_examples(),
     )

@@ -1,21 +1,21 @@
 """A convolutional network on signals; held out."""
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.checks import check_positive_integers
-from l2l_opt.tasks.base import register_task
-from l2l_opt.tasks.module_task import Examples, ModuleTask
+from l2l_opt.tasks.base import register_module_task
+from l2l_opt.tasks.examples import Examples
+from l2l_opt.tasks.module_task import ModuleTask
 
 CLASSES, KNOTS, LENGTH = 10, 12, 40
 NUM_TRAIN, NUM_TEST = 3200, 800
 
 
-@lru_cache(4)
-def signal_examples(device: torch.device, dtype: torch.dtype) -> Examples:
+@lru_cache(1)
+def signal_examples() -> Examples:
     """Ten patterns, each seen stretched, shifted, sheared and in noise: ``[examples, 40]``.
 
     Source: arXiv 2011.14439, section 2, for the kind of data.
@@ -45,19 +45,12 @@ def signal_examples(device: torch.device, dtype: torch.dtype) -> Examples:
     signals += uniform(-1, 1) * (times - 0.5)
     wander = normal(number, LENGTH + 6).unfold(1, 7, 1).mean(-1)
     signals += wander + 0.2 * normal(number, LENGTH)
-    signals = (signals / signals[:NUM_TRAIN].std()).to(device, dtype)
-    return Examples(signals, classes.to(device), {"train": (0, NUM_TRAIN), "test": (NUM_TRAIN, number)})
+    signals = signals / signals[:NUM_TRAIN].std()
+    return Examples(signals, classes, {"train": (0, NUM_TRAIN), "test": (NUM_TRAIN, number)})
 
 
-@register_task("signals-conv")
-def signals_conv(
-    *,
-    channels: int = 16,
-    layers: int = 3,
-    batch_size: int = 32,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> ModuleTask:
+@register_module_task("signals-conv", batch_size=32)
+def signals_conv(*, channels: int = 16, layers: int = 3) -> partial[ModuleTask]:
     """Convolutional network over time on generated signals: ten patterns, stretched, shifted and in noise.
 
     Convolutions of length 5 and stride 2 with ReLU; then a linear layer.
@@ -65,25 +58,14 @@ def signals_conv(
     Args:
         channels: of each convolution.
         layers: convolutions; each halves the length of 40.
-        batch_size: signals a batch.
-        device: where tensors live.
-        dtype: of weights and signals.
 
     Raises:
         ValueError: a size that is not a positive integer.
     """
-    check_positive_integers(channels=channels, layers=layers)
     modules: list[nn.Module] = [nn.Unflatten(1, (1, LENGTH))]
     length = LENGTH
     for layer in range(layers):
         modules += [nn.Conv1d(channels if layer else 1, channels, 5, stride=2, padding=2), nn.ReLU()]
         length = (length + 1) // 2
     modules += [nn.Flatten(), nn.Linear(channels * length, CLASSES)]
-    return ModuleTask(
-        nn.Sequential(*modules),
-        nn.functional.cross_entropy,
-        signal_examples(torch.device(device), dtype),
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-    )
+    return partial(ModuleTask, nn.Sequential(*modules), nn.functional.cross_entropy, signal_examples())

@@ -1,19 +1,19 @@
 """Matrix factorisation; held out."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.checks import check_positive_integers
-from l2l_opt.tasks.base import register_task
-from l2l_opt.tasks.module_task import Examples, ModuleTask
+from l2l_opt.tasks.base import register_module_task
+from l2l_opt.tasks.examples import Examples
+from l2l_opt.tasks.module_task import ModuleTask
 
 PEOPLE, WORKS, TASTES, NUMBER = 200, 150, 4, 10_000
 
 
-@lru_cache(4)
-def rating_examples(device: torch.device, dtype: torch.dtype) -> Examples:
+@lru_cache(1)
+def rating_examples() -> Examples:
     """Who rated what, ``[ratings, 2]``, and how: four tastes, leanings of people and works, noise; deviation 1.
 
     Some works are rated far more often than others.
@@ -30,7 +30,7 @@ def rating_examples(device: torch.device, dtype: torch.dtype) -> Examples:
     ratings = taste + 0.5 * normal(PEOPLE)[person] + 0.5 * normal(WORKS)[work] + 0.3 * normal(NUMBER)
     ratings = (ratings - ratings.mean()) / ratings.std()
     pairs = torch.stack([person, work], -1)
-    return Examples.parted(pairs.to(device), ratings.to(device, dtype))
+    return Examples.parted(pairs, ratings)
 
 
 class Table(nn.Embedding):
@@ -62,31 +62,14 @@ class Factorisation(nn.Module):
         return tastes + person[:, self.rank] + work[:, self.rank]
 
 
-@register_task("ratings-factorisation")
-def ratings_factorisation(
-    *,
-    rank: int = 8,
-    batch_size: int = 128,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> ModuleTask:
+@register_module_task("ratings-factorisation", batch_size=128)
+def ratings_factorisation(*, rank: int = 8) -> partial[ModuleTask]:
     """Matrix factorisation, by embeddings, of generated ratings by 200 people of 150 works; squared error.
 
     Args:
         rank: features of a person and of a work.
-        batch_size: ratings a batch.
-        device: where tensors live.
-        dtype: of weights and ratings.
 
     Raises:
         ValueError: a size that is not a positive integer.
     """
-    check_positive_integers(rank=rank)
-    return ModuleTask(
-        Factorisation(rank),
-        nn.functional.mse_loss,
-        rating_examples(torch.device(device), dtype),
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-    )
+    return partial(ModuleTask, Factorisation(rank), nn.functional.mse_loss, rating_examples())

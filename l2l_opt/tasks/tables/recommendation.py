@@ -5,16 +5,17 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.checks import check_numbers, check_positive_integers
-from l2l_opt.tasks.base import Split, register_task
+from l2l_opt.checks import NotNegative
+from l2l_opt.tasks.base import Split, register_module_task
+from l2l_opt.tasks.examples import Examples
 from l2l_opt.tasks.generated import GeneratedTask
-from l2l_opt.tasks.module_task import Examples, ModuleTask
+from l2l_opt.tasks.module_task import ModuleTask
 from l2l_opt.tasks.tables.ratings import Factorisation
 from l2l_opt.types import Params, TaskData
 
@@ -197,7 +198,7 @@ class Recommender(nn.Module):
         return self.factorisation(pairs), user.square().sum(-1) + item.square().sum(-1)
 
 
-@register_task("recommendation")
+@register_module_task("recommendation", batch_size=128)
 def recommendation(
     *,
     file: str | os.PathLike[str] | None = None,
@@ -205,12 +206,9 @@ def recommendation(
     item: str = "item",
     rating: str = "rating",
     rank: int = 8,
-    penalty: float = 0.03,
+    penalty: NotNegative = 0.03,
     examples: int = 6000,
-    batch_size: int = 128,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> ModuleTask:
+) -> partial[ModuleTask]:
     """Matrix factorisation of a CSV file of user,item,rating, or of ratings generated for each student.
 
     The loss is ``mean (r_ij - u_i v_j - a_i - b_j)^2 + penalty (|u_i|^2 + |v_j|^2 + a_i^2 + b_j^2)`` over a batch of
@@ -224,9 +222,6 @@ def recommendation(
         rank: features of a user and of an item.
         penalty: on squared weights, a rating.
         examples: generated ratings in the training split of each student.
-        batch_size: ratings a batch.
-        device: where tensors live.
-        dtype: of weights and ratings.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -234,8 +229,6 @@ def recommendation(
 
     Source: Koren, Bell and Volinsky, "Matrix factorization techniques for recommender systems", 2009, equation 5.
     """
-    check_positive_integers(rank=rank, examples=examples)
-    check_numbers(0, penalty=penalty)
 
     def penalised_error(outputs: tuple[Tensor, Tensor], ratings: Tensor) -> Tensor:
         predictions, size = outputs
@@ -247,23 +240,19 @@ def recommendation(
         return pairs, (stars - known.mean()) / known.std().clamp(min=1e-6)
 
     if file is None:
-        return GeneratedTask(
+        return partial(
+            GeneratedTask,
             Recommender(rank, USERS, ITEMS),
             penalised_error,
             generate,
             examples=examples,
-            batch_size=batch_size,
-            device=device,
-            dtype=dtype,
         )
     ratings = read_ratings(str(file), user=str(user), item=str(item), rating=str(rating))
-    return ModuleTask(
+    return partial(
+        ModuleTask,
         Recommender(rank, len(ratings.users), len(ratings.items)),
         penalised_error,
-        Examples.parted(ratings.pairs.to(device), ratings.values.to(device, dtype)),
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
+        Examples.parted(ratings.pairs, ratings.values),
     )
 
 

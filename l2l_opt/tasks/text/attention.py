@@ -1,94 +1,43 @@
 """Character models with causal self-attention."""
 
-import torch
+from functools import partial
+from typing import Annotated
+
 from torch import nn
 
-from l2l_opt.checks import check_choices, check_positive_integers
-from l2l_opt.tasks.base import register_task
+from l2l_opt.checks import check_choices
+from l2l_opt.tasks.base import register_module_task
 from l2l_opt.tasks.layers.attention import Places, attention_blocks
 from l2l_opt.tasks.module_task import ModuleTask
-from l2l_opt.tasks.text.corpus import ALPHABET, NOVEL, VERSE, CharacterEmbedding, next_character_loss, text_examples
+from l2l_opt.tasks.text.corpus import NOVEL, VERSE, text_task
 
 
-def attention_text(
-    text: str,
-    *,
-    width: int,
-    blocks: int,
-    heads: int,
-    norm: str,
-    length: int,
-    batch_size: int,
-    device: torch.device | str,
-    dtype: torch.dtype,
-) -> ModuleTask:
+def attention_text(text: str, *, width: int, blocks: int, heads: int, norm: str, length: int) -> partial[ModuleTask]:
     """Next-character prediction by embeddings of characters and places, attention blocks and a linear layer."""
-    check_positive_integers(width=width, blocks=blocks, heads=heads, length=length)
-    check_choices(("none", "layer"), norm=norm)
-    module = nn.Sequential(
-        CharacterEmbedding(width),
-        Places(length, width),
-        *attention_blocks(blocks, width, heads=heads, norm=norm),
-        *([nn.LayerNorm(width)] if norm == "layer" else []),
-        nn.Linear(width, len(ALPHABET)),
-    )
-    return ModuleTask(
-        module,
-        next_character_loss,
-        text_examples(text, length, torch.device(device)),
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-    )
+    blocks_of_layers = attention_blocks(blocks, width, heads=heads, norm=norm)
+    last = [nn.LayerNorm(width)] if norm == "layer" else []
+    return text_task(text, length, width, Places(length, width), *blocks_of_layers, *last, num_features=width)
 
 
-@register_task("novel-attention")
+@register_module_task("novel-attention", batch_size=32)
 def novel_attention(
-    *,
-    width: int = 24,
-    norm: str = "layer",
-    length: int = 16,
-    batch_size: int = 32,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> ModuleTask:
+    *, width: int = 24, norm: Annotated[str, partial(check_choices, ("none", "layer"))] = "layer", length: int = 16
+) -> partial[ModuleTask]:
     """Character model of a novel, Northanger Abbey: one block of causal attention with a single head.
 
     Args:
         width: features of a character.
         norm: before attention, perceptron and outputs: none or layer.
         length: characters read, and predicted, at a stretch.
-        batch_size: stretches a batch.
-        device: where tensors live.
-        dtype: of the weights.
 
     Raises:
         ValueError: a size that is not a positive integer, an unknown norm.
     """
-    return attention_text(
-        NOVEL,
-        width=width,
-        blocks=1,
-        heads=1,
-        norm=norm,
-        length=length,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-    )
+    return attention_text(NOVEL, width=width, blocks=1, heads=1, norm=norm, length=length)
 
 
-@register_task("verse-transformer")
-def verse_transformer(
-    *,
-    width: int = 32,
-    blocks: int = 2,
-    heads: int = 2,
-    length: int = 24,
-    batch_size: int = 16,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> ModuleTask:
+@register_module_task("verse-transformer", batch_size=16)
+def verse_transformer(*, width: int = 32, blocks: int = 2, heads: int = 2, length: int = 24) -> partial[ModuleTask]:
     """Transformer character model of the Psalms: two blocks of causal attention with two heads and layer norm.
 
     Args:
@@ -96,21 +45,8 @@ def verse_transformer(
         blocks: attention and perceptron, each.
         heads: of attention.
         length: characters read, and predicted, at a stretch.
-        batch_size: stretches a batch.
-        device: where tensors live.
-        dtype: of the weights.
 
     Raises:
         ValueError: a size that is not a positive integer; heads that do not divide the width.
     """
-    return attention_text(
-        VERSE,
-        width=width,
-        blocks=blocks,
-        heads=heads,
-        norm="layer",
-        length=length,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-    )
+    return attention_text(VERSE, width=width, blocks=blocks, heads=heads, norm="layer", length=length)

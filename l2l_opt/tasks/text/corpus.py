@@ -1,13 +1,14 @@
 """Texts that ship, and next-character prediction on them."""
 
 import gzip
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import resources
 
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.tasks.module_task import Examples
+from l2l_opt.tasks.examples import Examples
+from l2l_opt.tasks.module_task import ModuleTask
 
 ALPHABET = "\n abcdefghijklmnopqrstuvwxyz.,;:!?'\"-()"
 """Symbols of every text, after it is put into lower case; other characters are left out."""
@@ -31,7 +32,7 @@ def load_text(name: str) -> Tensor:
 
 
 @lru_cache(16)
-def text_examples(name: str, length: int, device: torch.device) -> Examples:
+def text_examples(name: str, length: int) -> Examples:
     """Every stretch of a text, and the same one character further: views of one tensor, ``[places, length]``.
 
     The last tenth of the text is the test split; no stretch reaches from one split into the other.
@@ -39,7 +40,7 @@ def text_examples(name: str, length: int, device: torch.device) -> Examples:
     Raises:
         ValueError: stretches of a twentieth of the text or more.
     """
-    text = load_text(name).to(device)
+    text = load_text(name)
     if length >= len(text) // 20:
         raise ValueError(
             f"length must leave many stretches in a text of {len(text)} characters; got {length}, use e.g. length=16"
@@ -66,3 +67,9 @@ class CharacterEmbedding(nn.Embedding):
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input.long())
+
+
+def text_task(text: str, length: int, width: int, *layers: nn.Module, num_features: int) -> partial[ModuleTask]:
+    """Next-character prediction: characters as vectors of a width, some layers, and a linear one of their features."""
+    module = nn.Sequential(CharacterEmbedding(width), *layers, nn.Linear(num_features, len(ALPHABET)))
+    return partial(ModuleTask, module, next_character_loss, text_examples(text, length))

@@ -1,12 +1,15 @@
 """Recurrent character models."""
 
+from functools import partial
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.checks import check_choices, check_positive_integers
-from l2l_opt.tasks.base import register_task
+from l2l_opt.checks import check_choices
+from l2l_opt.tasks.base import register_module_task
 from l2l_opt.tasks.module_task import ModuleTask
-from l2l_opt.tasks.text.corpus import ALPHABET, NOVEL, VERSE, CharacterEmbedding, next_character_loss, text_examples
+from l2l_opt.tasks.text.corpus import NOVEL, VERSE, text_task
 
 GATES = {"elman": 1, "gru": 3, "lstm": 4}
 """Vectors of the hidden size that a cell computes."""
@@ -61,45 +64,14 @@ class Recurrence(nn.Module):
         return read * torch.tanh(c), c
 
 
-def recurrent_text(
-    text: str,
-    *,
-    hidden: int,
-    cell: str,
-    embedding: int,
-    length: int,
-    batch_size: int,
-    device: torch.device | str,
-    dtype: torch.dtype,
-) -> ModuleTask:
-    """Next-character prediction by an embedding, a recurrent layer and a linear layer."""
-    check_positive_integers(hidden=hidden, embedding=embedding, length=length)
-    modules: list[nn.Module] = [
-        CharacterEmbedding(embedding),
-        Recurrence(cell, embedding, hidden),
-        nn.Linear(hidden, len(ALPHABET)),
-    ]
-    return ModuleTask(
-        nn.Sequential(*modules),
-        next_character_loss,
-        text_examples(text, length, torch.device(device)),
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-    )
-
-
-@register_task("novel-rnn")
+@register_module_task("novel-rnn", batch_size=32)
 def novel_rnn(
     *,
     hidden: int = 32,
-    cell: str = "gru",
+    cell: Annotated[str, partial(check_choices, ("gru", "elman"))] = "gru",
     embedding: int = 16,
     length: int = 12,
-    batch_size: int = 32,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> ModuleTask:
+) -> partial[ModuleTask]:
     """Recurrent character model (GRU or Elman) of a novel, Northanger Abbey.
 
     Args:
@@ -107,56 +79,23 @@ def novel_rnn(
         cell: gru or elman.
         embedding: features of a character.
         length: characters read, and predicted, at a stretch.
-        batch_size: stretches a batch.
-        device: where tensors live.
-        dtype: of the weights.
 
     Raises:
         ValueError: a size that is not a positive integer, an unknown cell.
     """
-    check_choices(("gru", "elman"), cell=cell)
-    return recurrent_text(
-        NOVEL,
-        hidden=hidden,
-        cell=cell,
-        embedding=embedding,
-        length=length,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-    )
+    return text_task(NOVEL, length, embedding, Recurrence(cell, embedding, hidden), num_features=hidden)
 
 
-@register_task("verse-lstm")
-def verse_lstm(
-    *,
-    hidden: int = 32,
-    embedding: int = 16,
-    length: int = 16,
-    batch_size: int = 32,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> ModuleTask:
+@register_module_task("verse-lstm", batch_size=32)
+def verse_lstm(*, hidden: int = 32, embedding: int = 16, length: int = 16) -> partial[ModuleTask]:
     """LSTM character model of the Psalms.
 
     Args:
         hidden: units of the recurrent layer.
         embedding: features of a character.
         length: characters read, and predicted, at a stretch.
-        batch_size: stretches a batch.
-        device: where tensors live.
-        dtype: of the weights.
 
     Raises:
         ValueError: a size that is not a positive integer.
     """
-    return recurrent_text(
-        VERSE,
-        hidden=hidden,
-        cell="lstm",
-        embedding=embedding,
-        length=length,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-    )
+    return text_task(VERSE, length, embedding, Recurrence("lstm", embedding, hidden), num_features=hidden)

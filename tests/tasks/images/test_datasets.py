@@ -132,7 +132,7 @@ def test_a_quadratic_is_the_papers():
         ("digits-mlp:root=/x", "root is for data found on disk"),
         ("digits-mlp:width=3", "an option of task 'digits-mlp' must be one it has; got 'width'"),
         ("quadratics:dim=-1", "dim must be a positive integer; got -1"),
-        ("quadratics:init_scale=-1", "init_scale must be a number and not negative"),
+        ("quadratics:init_scale=-1", "init_scale must be a number of 0 or more"),
         ("digit-mlp", "did you mean 'digits-mlp'"),
     ],
 )

@@ -9,8 +9,6 @@ from l2l_opt.tasks.images.siren import pixels
 from l2l_opt.tasks.images.variational import evidence_loss
 from l2l_opt.tasks.tables.small_tables import table_examples
 
-CPU = torch.device("cpu")
-
 
 def test_tiles_cover_the_pictures_once():
     pictures = torch.arange(2 * 2 * 4 * 6.0).reshape(2, 2, 4, 6)
@@ -30,7 +28,7 @@ def test_pictures_are_photographs():
 
 
 def test_pixels_are_places_and_colours_of_one_picture():
-    examples = pixels(CPU, torch.float64)
+    examples = pixels()
     assert examples.inputs.shape == (64 * 96, 2)
     assert examples.targets.shape == (64 * 96, 3)
     assert examples.inputs.abs().max() == 1
@@ -79,7 +77,7 @@ def test_a_sine_network_starts_with_spread_outputs():
     [("iris", 150, 4, 3), ("wine", 178, 13, 3), ("breast_cancer", 569, 30, 2), ("diabetes", 442, 10, 0)],
 )
 def test_tables_are_standardised_and_split(name, rows, columns, classes):
-    examples, num_classes = table_examples(name, CPU, torch.float64)
+    examples, num_classes = table_examples(name)
     known = examples.inputs[: examples.ranges["train"][1]]
     assert examples.inputs.shape == (rows, columns)
     assert num_classes == classes

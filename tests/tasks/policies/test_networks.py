@@ -49,5 +49,5 @@ def test_a_fresh_policy_prefers_no_action_much_and_has_its_first_deviation():
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="hidden must be a positive integer; got 0"):
         CategoricalPolicy(1, 2, hidden=0)
-    with pytest.raises(ValueError, match="deviation must be a number above 0; got 0"):
+    with pytest.raises(ValueError, match="deviation must be a positive number; got 0"):
         GaussianPolicy(1, 2, deviation=0, hidden=3)

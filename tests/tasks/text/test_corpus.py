@@ -30,7 +30,7 @@ def test_texts_ship_in_a_small_alphabet(name, length, words):
 
 
 def test_targets_are_one_character_further_and_splits_do_not_overlap():
-    examples = text_examples(VERSE, 10, torch.device("cpu"))
+    examples = text_examples(VERSE, 10)
     assert spell(examples.inputs[0]) == "blessed is"
     assert spell(examples.targets[0]) == "lessed is "
     (first, border), (start, end) = examples.ranges["train"], examples.ranges["test"]
