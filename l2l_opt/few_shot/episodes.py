@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from l2l_opt.checks import check_positive_integers
 from l2l_opt.types import TaskData
 
 PHASES = ("meta-train", "validation", "test")
@@ -158,9 +159,7 @@ class SinusoidEpisodes:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
-        for name, value in {"shots": shots, "queries": queries}.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer; got {value!r}, use e.g. 10")
+        check_positive_integers(10, shots=shots, queries=queries)
         self.shots, self.queries, self.device, self.dtype = shots, queries, torch.device(device), dtype
         self.num_support = shots
 

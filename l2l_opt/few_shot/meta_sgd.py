@@ -1,11 +1,11 @@
 """A learning rate of its own for every weight of one student."""
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_positive_numbers
 from l2l_opt.rules.base import UpdateRule, initial_step
 from l2l_opt.types import Params, RuleState
 
@@ -29,8 +29,7 @@ class MetaSGD(UpdateRule):
 
     def __init__(self, params: Mapping[str, Tensor], *, lr: float = 0.01):
         super().__init__(lr=lr)
-        if not (isinstance(lr, (int, float)) and 0 < lr < math.inf):
-            raise ValueError(f"lr must be a positive number; got {lr!r}, use e.g. 0.01")
+        check_positive_numbers(0.01, lr=lr)
         self.names = list(params)
         self.rates = nn.ParameterList(torch.full_like(p.detach(), lr) for p in params.values())
 

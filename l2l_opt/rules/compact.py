@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_positive_integers, check_positive_numbers
 from l2l_opt.kernels import CompiledStep, ReadoutWeights, fused_coordinatewise_lstm
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
 from l2l_opt.rules.features import bias_correction, progress, safe_sqrt
@@ -77,11 +78,8 @@ class CompactRule(UpdateRule):
     ):
         bounds = {"output_scale": output_scale, "floor": floor, "growth": growth, "long_run": long_run}
         super().__init__(hidden_size=hidden_size, **bounds)
-        if not isinstance(hidden_size, int) or hidden_size < 1:
-            raise ValueError(f"hidden_size must be a positive integer; got {hidden_size!r}, use e.g. 8")
-        for key, value in bounds.items():
-            if not (isinstance(value, (int, float)) and 0 < value < math.inf):
-                raise ValueError(f"{key} must be a positive number; got {value!r}, use e.g. 0.05")
+        check_positive_integers(8, hidden_size=hidden_size)
+        check_positive_numbers(0.05, **bounds)
         self.hidden_size, self.output_scale = hidden_size, float(output_scale)
         self.floor, self.growth, self.long_run = float(floor), float(growth), float(long_run)
         self.layer = LSTMLayer(NUM_INPUTS, hidden_size)

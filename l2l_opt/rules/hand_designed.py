@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_fractions, check_positive_numbers
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
 from l2l_opt.rules.features import bias_correction, moving_average, progress, safe_sqrt
 from l2l_opt.types import Params, RuleState
@@ -31,13 +32,10 @@ class HandDesignedRule(UpdateRule):
 
     def __init__(self, *, lr: float, schedule: str, **config: Any):
         super().__init__(lr=lr, schedule=schedule, **config)
-        if not (isinstance(lr, (int, float)) and 0 < lr < math.inf):
-            raise ValueError(f"lr must be a positive number; got {lr!r}, use e.g. 0.01")
+        check_positive_numbers(0.01, lr=lr)
         if schedule not in ("constant", "cosine"):
             raise ValueError(f"schedule must be 'constant' or 'cosine'; got {schedule!r}, use one of these")
-        for key, value in config.items():
-            if key != "nesterov" and not (isinstance(value, (int, float)) and 0 <= value < 1):
-                raise ValueError(f"{key} must lie in [0, 1); got {value!r}, use e.g. 0.9")
+        check_fractions(0.9, **{key: value for key, value in config.items() if key != "nesterov"})
         # 0-dim float64 keeps the rate exact and does not promote float32 updates.
         self.log_lr = nn.Parameter(torch.tensor(math.log(lr), dtype=torch.float64))
 

@@ -4,6 +4,7 @@ import math
 
 from torch import Tensor
 
+from l2l_opt.checks import check_positive_numbers
 from l2l_opt.kernels import CompiledStep
 from l2l_opt.rules.base import initial_step, register_rule
 from l2l_opt.rules.features import log_sign
@@ -37,11 +38,8 @@ class CoordinatewiseLSTM(GradientRule):
 
     def __init__(self, *, hidden_size: int = 20, num_layers: int = 2, p: float = 10.0, output_scale: float = 0.1):
         super().__init__(hidden_size=hidden_size, num_layers=num_layers, p=p, output_scale=output_scale)
-        for key, value in {"p": p, "output_scale": output_scale}.items():
-            if not (isinstance(value, (int, float)) and 0 < value < math.inf):
-                raise ValueError(
-                    f"{key} must be a positive number; got {value!r}, use e.g. {10.0 if key == 'p' else 0.1}"
-                )
+        check_positive_numbers(10, p=p)
+        check_positive_numbers(0.1, output_scale=output_scale)
         if p > LARGEST_P:
             raise ValueError(f"p must be at most {LARGEST_P}, so that e^p is a float32; got {p!r}, use e.g. 10.0")
         self.p, self.output_scale = float(p), float(output_scale)

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_positive_numbers
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
 from l2l_opt.rules.features import log_sign
 from l2l_opt.rules.recurrent import RecurrentBody
@@ -41,8 +42,7 @@ class MetaLSTM(UpdateRule):
         for key, value in {"lr": lr, "decay": decay}.items():
             if not (isinstance(value, (int, float)) and 0 < value < 1):
                 raise ValueError(f"{key} must lie between 0 and 1; got {value!r}, use e.g. 0.01")
-        if not (isinstance(p, (int, float)) and 0 < p < math.inf):
-            raise ValueError(f"p must be a positive number; got {p!r}, use e.g. 10")
+        check_positive_numbers(10, p=p)
         self.p = p
         self.body = RecurrentBody(num_inputs=2, hidden_size=hidden_size, num_layers=1)
         self.forget = nn.Linear(hidden_size, 1)

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_positive_integers
 from l2l_opt.kernels import LSTMWeights, ReadoutWeights, fused_coordinatewise_lstm
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.types import Params, RuleState
@@ -27,9 +28,8 @@ class RecurrentBody(nn.Module):
 
     def __init__(self, *, num_inputs: int, hidden_size: int, num_layers: int):
         super().__init__()
-        for key, value in {"hidden_size": hidden_size, "num_layers": num_layers}.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{key} must be a positive integer; got {value!r}, use e.g. 20")
+        check_positive_integers(20, hidden_size=hidden_size)
+        check_positive_integers(2, num_layers=num_layers)
         self.num_inputs, self.hidden_size, self.num_layers = num_inputs, hidden_size, num_layers
         self.layers = nn.ModuleList(
             LSTMLayer(num_inputs if layer == 0 else hidden_size, hidden_size) for layer in range(num_layers)

@@ -1,10 +1,9 @@
 """RNNProp: an LSTM that sees the two ratios Adam and RMSprop are made of, and answers with a bounded update."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_fractions, check_positive_numbers
 from l2l_opt.kernels import CompiledStep
 from l2l_opt.rules.base import initial_step, register_rule
 from l2l_opt.rules.features import bias_correction, moving_average
@@ -48,13 +47,9 @@ class RNNProp(GradientRule):
         eps: float = 1e-8,
     ):
         super().__init__(hidden_size=hidden_size, num_layers=num_layers, beta=beta, output_scale=output_scale, eps=eps)
-        if not (isinstance(beta, (int, float)) and 0 <= beta < 1):
-            raise ValueError(f"beta must lie in [0, 1); got {beta!r}, use e.g. 0.95")
-        for key, value in {"output_scale": output_scale, "eps": eps}.items():
-            if not (isinstance(value, (int, float)) and 0 < value < math.inf):
-                raise ValueError(
-                    f"{key} must be a positive number; got {value!r}, use e.g. {0.1 if key[0] == 'o' else 1e-8}"
-                )
+        check_fractions(0.95, beta=beta)
+        check_positive_numbers(0.1, output_scale=output_scale)
+        check_positive_numbers(1e-8, eps=eps)
         if eps > LARGEST_EPS:
             raise ValueError(f"eps must be at most {LARGEST_EPS:g}, so that eps^2 is a float32; got {eps!r}, use 1e-8")
         self.beta, self.output_scale, self.eps = float(beta), float(output_scale), float(eps)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.checks import check_positive_integers, check_positive_numbers
 from l2l_opt.kernels import CompiledStep, ReadoutWeights, fused_coordinatewise_lstm
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
 from l2l_opt.rules.features import safe_sqrt
@@ -181,14 +182,10 @@ class ScaleFreeRule(UpdateRule):
         bounds = {"output_scale": output_scale, "zero_scale": zero_scale, "growth": growth, "usual_run": usual_run}
         bounds |= {"steepness": steepness}
         super().__init__(hidden_size=hidden_size, tensor_size=tensor_size, **bounds, caution=caution)
-        for key, value in {"hidden_size": hidden_size, "tensor_size": tensor_size}.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{key} must be a positive integer; got {value!r}, use e.g. 8")
+        check_positive_integers(8, hidden_size=hidden_size, tensor_size=tensor_size)
         if tensor_size > MOST_UNITS:
             raise ValueError(f"tensor_size must be at most {MOST_UNITS}; got {tensor_size}, use e.g. 16")
-        for key, value in bounds.items():
-            if not (isinstance(value, (int, float)) and 0 < value < math.inf):
-                raise ValueError(f"{key} must be a positive number; got {value!r}, use e.g. 0.05")
+        check_positive_numbers(0.05, **bounds)
         if not (isinstance(caution, (int, float)) and 0 <= caution <= -LEAST_TRUST):
             raise ValueError(f"caution must be from 0 to {-LEAST_TRUST:g}; got {caution!r}, use e.g. 4")
         self.hidden_size, self.output_scale, self.zero_scale = hidden_size, float(output_scale), float(zero_scale)
