@@ -107,3 +107,7 @@ def check_options(function: Callable[..., Any], **options: Any) -> None:
             check_positive_integers(**{key: value})
         for check in getattr(kind, "__metadata__", ()):
             check(**{key: value})
+
+
+class DataNote(UserWarning):
+    """Tell users what was done with data of theirs that they may want done otherwise: a warning in a sentence."""

@@ -1,9 +1,7 @@
 """Recommendation: matrix factorisation of a user's own file of ratings, or of ratings generated for each student."""
 
-import csv
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,6 +14,8 @@ from l2l_opt.tasks.base import Split, register_module_task
 from l2l_opt.tasks.examples import Examples
 from l2l_opt.tasks.generated import GeneratedTask
 from l2l_opt.tasks.module_task import ModuleTask
+from l2l_opt.tasks.tables.columns import Notation, notation_of, read_number, texts
+from l2l_opt.tasks.tables.csv_file import read_csv
 from l2l_opt.tasks.tables.ratings import Factorisation
 from l2l_opt.types import Params, TaskData
 
@@ -54,10 +54,10 @@ def read_ratings(
     alone have keeps its first weights, so that little more than the mean is predicted.
 
     Args:
-        file: the path, UTF-8.
+        file: the path, as ``read_csv`` takes it.
         user: name of the column of users.
         item: name of the column of items.
-        rating: name of the column of ratings, finite numbers.
+        rating: name of the column of ratings, finite numbers in one notation, a decimal comma included.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -75,12 +75,24 @@ def read_ratings(
 @lru_cache(4)
 def _read(path: Path, columns: tuple[str, str, str], stamp: int) -> Ratings:
     del stamp  # a file that has changed is read again
-    users: dict[str, int] = {}
-    items: dict[str, int] = {}
-    pairs, numbers = [], []
-    for user, item, number in _rows(path, columns):
-        pairs.append((users.setdefault(user, len(users)), items.setdefault(item, len(items))))
-        numbers.append(number)
+    rows = read_csv(path)
+    for column in columns:
+        if column not in rows.columns:
+            raise ValueError(
+                f"the first line of a ratings file must name the columns {', '.join(columns)}; got no "
+                f"{column!r} among {', '.join(rows.columns[:10]) or 'none'} in {str(path)!r}, add the line or "
+                "name your own columns with user=, item= and rating="
+            )
+    cells = {column: texts(rows[column]) for column in columns}
+    for column, own in cells.items():
+        if "" in own:
+            raise ValueError(
+                f"every line of a ratings file must have {', '.join(columns)}; got no {column} on line "
+                f"{rows.index[own.index('')]} of {str(path)!r}, fill it in or remove the line"
+            )
+    users, items = ({name: row for row, name in enumerate(dict.fromkeys(cells[column]))} for column in columns[:2])
+    pairs = [(users[user], items[item]) for user, item in zip(cells[columns[0]], cells[columns[1]], strict=True)]
+    numbers = _numbers(cells[columns[2]], columns[2], rows.index.tolist(), path)
     if len(pairs) < FEWEST_RATINGS:
         raise ValueError(
             f"a ratings file must have at least {FEWEST_RATINGS} ratings; got {len(pairs)} in {str(path)!r}, add more"
@@ -103,46 +115,16 @@ def _read(path: Path, columns: tuple[str, str, str], stamp: int) -> Ratings:
     return Ratings(torch.tensor(pairs)[order], (ratings - mean) / deviation, users, items, mean, deviation)
 
 
-def _rows(path: Path, columns: tuple[str, str, str]) -> Iterator[tuple[str, str, float]]:
-    """User, item and rating of every line that is not empty."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        try:
-            header = [name.strip() for name in next(reader, [])]
-            for column in columns:
-                if column not in header:
-                    raise ValueError(
-                        f"the first line of a ratings file must name the columns {', '.join(columns)}; got no "
-                        f"{column!r} among {', '.join(header[:10]) or 'none'} in {str(path)!r}, add the line or "
-                        "name your own columns with user=, item= and rating="
-                    )
-            places = [header.index(column) for column in columns]
-            for row in filter(None, reader):
-                where = f"line {reader.line_num} of {str(path)!r}"
-                values = [row[place].strip() if place < len(row) else "" for place in places]
-                for column, value in zip(columns, values, strict=True):
-                    if not value:
-                        raise ValueError(
-                            f"every line of a ratings file must have {', '.join(columns)}; got no {column} on {where}, "
-                            "fill it in or remove the line"
-                        )
-                yield values[0], values[1], _number(values[2], columns[2], where)
-        except (UnicodeDecodeError, csv.Error) as error:
+def _numbers(cells: list[str], column: str, lines: list[int], path: Path) -> list[float]:
+    notation = notation_of(cells) or Notation()
+    numbers = [read_number(cell, notation) for cell in cells]
+    for cell, number, line in zip(cells, numbers, lines, strict=True):
+        if not math.isfinite(number):
             raise ValueError(
-                f"a ratings file must be CSV in UTF-8; got {str(path)!r} ({error}), save it as such"
-            ) from error
-
-
-def _number(text: str, column: str, where: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(
-            f"a rating must be a finite number; got {text!r} in column {column} on {where}, mend it or remove the line"
-        )
-    return number
+                f"a rating must be a finite number; got {cell!r} in column {column} on line {line} of {str(path)!r}, "
+                "mend it or remove the line"
+            )
+    return numbers
 
 
 def write_ratings(file: str | os.PathLike[str], pairs: Tensor, ratings: Tensor) -> None:
@@ -153,10 +135,10 @@ def write_ratings(file: str | os.PathLike[str], pairs: Tensor, ratings: Tensor) 
         pairs: ``[ratings, 2]``, numbers of user and item.
         ratings: ``[ratings]``.
     """
-    with Path(file).open("w", encoding="utf-8", newline="") as out:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["user", "item", "rating"])
-        writer.writerows([*pair, rating] for pair, rating in zip(pairs.tolist(), ratings.tolist(), strict=True))
+    import pandas
+
+    columns = {"user": pairs[:, 0].numpy(), "item": pairs[:, 1].numpy(), "rating": ratings.numpy()}
+    pandas.DataFrame(columns).to_csv(file, index=False)
 
 
 def generate_ratings(

@@ -1,9 +1,12 @@
 """Ratings from a file or generated, and their factorisation."""
 
+import gzip
+
 import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
+from l2l_opt.checks import DataNote
 from l2l_opt.tasks import make_task
 from l2l_opt.tasks.generated import GeneratedTask
 from l2l_opt.tasks.tables.recommendation import generate_ratings, rating_error, read_ratings, write_ratings
@@ -97,9 +100,20 @@ def test_a_file_that_is_missing_or_not_text_is_named(tmp_path):
     for path in (tmp_path / "none.csv", tmp_path):
         with pytest.raises(FileNotFoundError, match=r"a ratings file must exist; got '.*', use the path of a CSV file"):
             read_ratings(path)
-    (tmp_path / "latin.csv").write_bytes(b"user,item,rating\nJos\xe9,1,2\n")
-    with pytest.raises(ValueError, match=r"must be CSV in UTF-8; got '.*latin.csv' .* save it as such"):
-        read_ratings(tmp_path / "latin.csv")
+    (tmp_path / "bytes.csv").write_bytes(b"user,item,rating\nJos\x00,1,2\n")
+    with pytest.raises(ValueError, match=r"must be CSV text; got other bytes in '.*bytes.csv', save it as CSV"):
+        read_ratings(tmp_path / "bytes.csv")
+
+
+def test_a_file_of_another_country_is_the_same_file(tmp_path):
+    expected = read_ratings(write(tmp_path, "user,item,rating", *[f"José {k % 3},{k % 4},{k / 2}" for k in range(12)]))
+    rows = "".join(f"José {k % 3};{k % 4};{k / 2}\n".replace(".", ",") for k in range(12))
+    path = tmp_path / "ratings.csv.gz"
+    path.write_bytes(gzip.compress(("user;item;rating\n" + rows).encode("latin-1")))
+    with pytest.warns(DataNote, match="is not UTF-8 and was read as cp1252"):
+        ratings = read_ratings(path)
+    assert torch.equal(ratings.values, expected.values)
+    assert (ratings.users, ratings.items) == (expected.users, expected.items)
 
 
 @pytest.mark.parametrize(
