@@ -14,6 +14,9 @@ from l2l_opt.rules import UpdateRule
 from l2l_opt.tasks.module_task import fresh_parameters, reset_parameters
 from l2l_opt.types import Batch, Params, TaskData
 
+LARGEST_BATCH = 4000
+"""Examples; of more, each step sees some."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -21,7 +24,7 @@ class Settings:
 
     Attributes:
         model: of each student, ``name:option=value,...`` of ``few_shot.models``.
-        steps: updates by all examples at once.
+        steps: updates, each by all examples or 4,000 of them.
         members: students.
         decay: of squared weights in the loss.
         hidden_inputs: the share of inputs that each student never sees, so that students differ.
@@ -88,6 +91,23 @@ class Ensemble:
         return outputs.double().softmax(-1).mean(0)
 
 
+def _batches(examples: Batch, settings: Settings) -> list[Batch]:
+    """Of each step, for all students: all examples, or so many of them in an order drawn once, in turn."""
+    count = len(examples["targets"])
+    size = min(count, LARGEST_BATCH)
+    if size < count:
+        order = torch.randperm(count, generator=make_generator(settings.seed, Stream.META_TRAINING, settings.members))
+        examples = {key: value[order] for key, value in examples.items()}
+    starts = [step * size % (count - size + 1) for step in range(settings.steps)]
+    return [
+        {
+            key: value[start : start + size].expand(settings.members, size, *value.shape[1:])
+            for key, value in examples.items()
+        }
+        for start in starts
+    ]
+
+
 def adapt_ensemble(
     rule: UpdateRule, inputs: Tensor, targets: Tensor, *, num_classes: int, settings: Settings
 ) -> Ensemble:
@@ -112,8 +132,8 @@ def adapt_ensemble(
         seen.append(keep if len(shape) == 1 and bool(keep.any()) else torch.ones(shape, dtype=torch.bool))
     data = {"seen": torch.stack(seen).to(inputs.dtype)}
     fresh = {name: torch.stack([own[name] for own in params]) for name in params[0]}
-    batch = {key: value.expand(settings.members, *value.shape) for key, value in students.examples.items()}
+    batches = _batches(students.examples, settings)
     method = Method(rule, learns_initialisation=False, second_derivatives=False)
     with torch.no_grad():
-        adapted = adapt(method, students, fresh, Drawn(data, [batch] * settings.steps, batch, fresh))
+        adapted = adapt(method, students, fresh, Drawn(data, batches, batches[-1], fresh))
     return Ensemble(settings, shape, num_classes, adapted.params, data["seen"])
