@@ -23,12 +23,14 @@ _HOMES = {
     "list_pretrained": "l2l_opt.pretrained",
     "register_rule": "l2l_opt.rules.base",
     "register_task": "l2l_opt.tasks.base",
+    "FewShotClassifier": "l2l_opt.few_shot.classifier.model",
 }
 
 __all__ = [
     "NRES",
     "PES",
     "CoordinatewiseLSTM",
+    "FewShotClassifier",
     "FullES",
     "LearnedOptimizer",
     "MetaTrainer",
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from l2l_opt.few_shot.classifier.model import FewShotClassifier
     from l2l_opt.meta_training.estimators.evolution_strategies import NRES, PES, FullES
     from l2l_opt.meta_training.estimators.truncated_backprop import TruncatedBackprop
     from l2l_opt.meta_training.trainer import MetaTrainer

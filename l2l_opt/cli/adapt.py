@@ -1,27 +1,57 @@
 """l2l-opt few-shot adapt and predict: a model of one's own examples."""
 
-import csv
-import io
+import contextlib
 import json
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
+from l2l_opt.checks import DataNote
 from l2l_opt.cli.common import plugin_option, read_rule, wrong_usage
-from l2l_opt.few_shot.classifier.cross_validation import check_examples, cross_validate
-from l2l_opt.few_shot.classifier.ensemble import Settings, adapt_ensemble
-from l2l_opt.few_shot.classifier.model import FILE, AdaptedModel, Pixels, load_adapted_model, read_examples
+from l2l_opt.few_shot.classifier.cross_validation import BUDGET, check_examples, cross_validate, plan
+from l2l_opt.few_shot.classifier.image_folder import read_image_folder, read_images
+from l2l_opt.few_shot.classifier.model import (
+    FILE,
+    OF_IMAGES,
+    OF_TABLES,
+    RULE,
+    FewShotClassifier,
+    Pixels,
+    load_few_shot_classifier,
+)
+from l2l_opt.few_shot.classifier.table import read_table
 from l2l_opt.storage.files import make_writable_folder, write_atomically
 from l2l_opt.version import __version__
 
-OF_TABLES = Settings()
-OF_IMAGES = Settings(model="mlp:hidden=64x64", members=8)
 MANY = 1000
 """Examples for which a student trained by minibatches is the better choice."""
+
+
+@contextlib.contextmanager
+def notes_said() -> Iterator[list[str]]:
+    """Say what readers and encoders note of a user's data, each once; gives the list that they are added to."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataNote)
+        try:
+            yield notes
+        finally:
+            notes += dict.fromkeys(str(each.message) for each in caught if each.category is DataNote)
+            for note in notes:
+                click.echo(f"note: {note}", err=True)
+
+
+def column_option(name: str, about: str) -> Any:
+    """A repeatable option that names columns."""
+    return click.option(f"--{name}", multiple=True, metavar="COLUMN", show_default="none", help=about)
 
 
 @click.command()
@@ -29,9 +59,13 @@ MANY = 1000
     "--data", type=click.Path(path_type=Path), required=True, help="A CSV file, or a folder of images by class."
 )
 @click.option("--label", default=None, show_default="none", help="The CSV file's column of classes.")
+@column_option("ignore", "Leave this column out; repeatable.")
+@column_option("id", "This column names the rows: left out, and copied to predictions; repeatable.")
+@column_option("numbers", "Read this column as numbers, where it would be left out or words; repeatable.")
+@column_option("words", "Read this column as words, where it would be left out or numbers; repeatable.")
 @click.option("--positive", default=None, show_default="the rarer", help="Of two classes the one to be found.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the model, made anew.")
-@click.option("--rule", default="default-2", show_default=True, help="The teacher: a shipped name, or an artefact.")
+@click.option("--rule", default=RULE, show_default=True, help="The teacher: a shipped name, or an artefact.")
 @click.option(
     "--model",
     default=None,
@@ -58,6 +92,13 @@ MANY = 1000
 )
 @click.option("--side", type=click.IntRange(min=4), default=28, show_default=True, help="Pixels that images are made.")
 @click.option("--colour/--grey", default=True, show_default=True, help="Whether images keep their colours.")
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0, min_open=True),
+    default=BUDGET,
+    show_default=True,
+    help="Seconds or so of cross-validation, reckoned beforehand; more are not spent on intervals.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of torch.")
 @click.option("--json", "as_json", is_flag=True, default=False, show_default="off", help="Print report.json.")
@@ -68,16 +109,12 @@ def adapt(
     positive: str | None,
     out: Path,
     rule: str,
-    model: str | None,
-    steps: int,
-    members: int | None,
-    decay: float,
-    hidden_inputs: float,
     side: int,
     colour: bool,
-    seed: int,
+    budget: float,
     threads: int,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Make a model of 10 to 100 labelled rows or images, and say how good it is.
 
@@ -92,29 +129,43 @@ def adapt(
         raise click.UsageError(
             f"--out must not hold a model already; got {str(out)!r}, use another folder or remove it"
         )
-    with wrong_usage():
-        teacher = read_rule(rule, seed=seed)
-        examples = read_examples(data, label=label, pixels=Pixels(side, colour))
-        check_examples(examples.targets, examples.classes)
-        found = _positive(examples.classes, examples.targets, positive)
-    usual = OF_IMAGES if isinstance(examples.encoder, Pixels) else OF_TABLES
-    with wrong_usage():
-        settings = Settings(model or usual.model, steps, members or usual.members, decay, hidden_inputs, seed)
-        own: dict[str, Any] = {"num_classes": len(examples.classes), "settings": settings}
-        results = cross_validate(teacher, examples.inputs, examples.targets, positive=found, **own)
-    ensemble = adapt_ensemble(teacher, examples.inputs, examples.targets, **own)
-    counts = torch.bincount(examples.targets, minlength=len(examples.classes)).tolist()
+    roles = {name: role for role in ("ignore", "id", "numbers", "words") for name in options.pop(role)}
+    with notes_said() as notes, wrong_usage():
+        teacher = read_rule(rule, seed=options["seed"])
+        inputs, labels = _read_examples(data, label=label, roles=roles, pixels=Pixels(side, colour))
+        classes, targets = np.unique(labels, return_inverse=True)
+        names, targets = [str(name) for name in classes], torch.from_numpy(targets)
+        check_examples(targets, names)
+        found = _positive(names, targets, positive)
+        if len(targets) > MANY:
+            click.echo(f"more than {MANY} examples: a model trained by LearnedOptimizer on batches may be better")
+        classifier = FewShotClassifier(teacher, columns=roles, **options).fit(inputs, labels)
+        encoded, own = classifier.encode(inputs), classifier.settings()
+        less = plan(tuple(encoded.shape), len(names), own, budget=budget).less(len(targets), own)
+        if less:
+            warnings.warn(f"--budget {budget:g}: cross-validation with {', '.join(less)}", DataNote, stacklevel=1)
+    results = cross_validate(
+        teacher,
+        encoded,
+        targets,
+        num_classes=len(names),
+        positive=found,
+        settings=own,
+        budget=budget,
+        watch=_progress,
+    )
     report = {
         "data": str(data),
-        "examples": dict(zip(examples.classes, counts, strict=True)),
-        "positive": None if found is None else examples.classes[found],
+        "examples": dict(zip(names, torch.bincount(targets).tolist(), strict=True)),
+        "positive": None if found is None else names[found],
         "rule": rule,
         "transferred": "the rule alone; students start from fresh weights",
+        "notes": notes,
         "cross_validation": results,
         "version": __version__,
     }
     make_writable_folder(out)
-    AdaptedModel(examples.encoder, examples.classes, ensemble, {"rule": rule, "data": str(data)}).save(out)
+    classifier.save(out, {"rule": rule, "data": str(data)})
     content = json.dumps(report, indent=2) + "\n"
     write_atomically(out / "report.json", content.encode())
     if as_json:
@@ -122,6 +173,26 @@ def adapt(
         return
     _print(report)
     click.echo(f"model: {out}")
+
+
+def _read_examples(data: Path, *, label: str | None, roles: dict[str, str], pixels: Pixels) -> tuple[Any, np.ndarray]:
+    """Rows of a CSV file, or images of a folder with a folder for each class, and the class of each."""
+    if data.is_dir():
+        if label is not None or roles:
+            given = "label" if label is not None else next(iter(roles.values()))
+            raise ValueError(f"images are labelled by their folders and have no columns; got --{given}, leave it out")
+        images = read_image_folder(data, side=pixels.side, colour=pixels.colour)
+        return images.images, np.array(images.classes)[images.labels]
+    if label is None:
+        raise ValueError(f"a table needs the name of its label's column; got none for {str(data)!r}, use --label NAME")
+    table = read_table(data, label=label)
+    assert table.labels is not None
+    return table.columns, table.labels
+
+
+def _progress(parts: list[Any]) -> Iterator[Any]:
+    console = Console(stderr=True)
+    yield from track(parts, "cross-validation", console=console, transient=True, disable=not console.is_terminal)
 
 
 def _positive(classes: list[str], targets: torch.Tensor, wanted: str | None) -> int | None:
@@ -140,8 +211,6 @@ def _positive(classes: list[str], targets: torch.Tensor, wanted: str | None) -> 
 def _print(report: dict[str, Any]) -> None:
     counts = ", ".join(f"{count} {name}" for name, count in report["examples"].items())
     click.echo(f"{counts}; of what is known elsewhere the rule {report['rule']} transfers, no weights do")
-    if sum(report["examples"].values()) > MANY:
-        click.echo(f"more than {MANY} examples: a model trained by LearnedOptimizer on batches may be better")
     wanted = report["positive"]
     table = Table(title="cross-validated" + ("" if wanted is None else f", to find {wanted!r}"))
     for heading in ("", "PR-AUC", "95 % interval", "ROC-AUC", "calibration error"):
@@ -160,24 +229,45 @@ def _print(report: dict[str, Any]) -> None:
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV file of predictions.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of torch.")
+@column_option("id", "Copy this column of the file to the predictions; repeatable. [default: ids that adapt found]")
 @plugin_option
-def predict(model: Path, data: Path, out: Path, threads: int) -> None:
+def predict(model: Path, data: Path, out: Path, threads: int, **options: Any) -> None:
     """Say what new rows or images are.
 
-    Writes a CSV file: the row's number or the image's file, the likeliest class, and the probability of each class.
+    Writes a CSV file: the row's number or the image's file, the row's ids, the likeliest class, and the probability of
+    each class.
 
     Example: l2l-opt few-shot predict --model model --data new.csv --out predictions.csv
     """
+    import pandas
+
     torch.set_num_threads(threads)
-    adapted = load_adapted_model(model)
-    with wrong_usage():
-        names, probabilities = adapted.predict(data)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    kind = "file" if isinstance(adapted.encoder, Pixels) else "row"
-    writer.writerow([kind, "prediction", *(f"probability_{name}" for name in adapted.classes)])
-    for name, row in zip(names, probabilities, strict=True):
-        writer.writerow([name, adapted.classes[int(row.argmax())], *(f"{p:.6f}" for p in row.tolist())])
+    classifier = load_few_shot_classifier(model)
+    with notes_said(), wrong_usage():
+        inputs, names = _read_new(classifier, data, options["id"])
+        probabilities = classifier.predict_proba(inputs)
+    classes = classifier.classes_.astype(str)
+    names["prediction"] = classes[probabilities.argmax(1)]
+    for place, name in enumerate(classes):
+        names[f"probability_{name}"] = probabilities[:, place]
     make_writable_folder(out.parent)
-    write_atomically(out, text.getvalue().encode())
-    click.echo(f"{len(names)} predictions: {out}")
+    write_atomically(out, pandas.DataFrame(names).to_csv(index=False, float_format="%.6f").encode())
+    click.echo(f"{len(inputs)} predictions: {out}")
+
+
+def _read_new(classifier: FewShotClassifier, data: Path, ids: tuple[str, ...]) -> tuple[Any, dict[str, Any]]:
+    """Examples without labels, and the columns of the predictions that name them."""
+    encoder = classifier.encoder_
+    if isinstance(encoder, Pixels):
+        if ids:
+            raise ValueError(f"images have no columns; got --id {ids[0]!r}, leave it out")
+        images, files = read_images(data, side=encoder.side, colour=encoder.colour)
+        return images, {"file": list(map(str, files))}
+    if data.is_dir():
+        raise ValueError(f"this model was made of rows of a table; got the folder {str(data)!r}, use a CSV file")
+    columns = read_table(data, label=None).columns
+    for name in ids:
+        if name not in columns:
+            raise ValueError(f"--id must be a column of the table; got {name!r}, use one of {', '.join(columns)}")
+    named = {name: columns[name].tolist() for name in ids or encoder.ids if name in columns}
+    return classifier.columns_of(columns), {"row": range(1, len(columns) + 1), **named}

@@ -26,8 +26,8 @@ Phase = Literal["meta-train", "validation", "test"]
 EPISODES: Registry[EpisodeSource] = Registry("source of episodes")
 """Factories that take ``device``, ``dtype`` and, if their phases differ, ``phase``; options follow."""
 
-SHARES = (0.6, 0.2, 0.2)
-"""Of classes, or rows, for each phase, where data have no split of their own."""
+SPLIT = "3x1x1"
+"""Parts of the classes, or rows, for each phase, where data have no split of their own."""
 
 
 def register_episodes(name: str) -> Callable[[Callable[..., EpisodeSource]], Callable[..., EpisodeSource]]:
@@ -160,7 +160,8 @@ def clusters(
         noise: deviation of points in all directions; places have deviation 1.
     """
     inputs, labels = _clusters(dim, float(noise))
-    return _of_phase(inputs, labels, phase, ways=ways, shots=shots, queries=queries, device=device, dtype=dtype)
+    own = {"ways": ways, "shots": shots, "queries": queries, "device": device, "dtype": dtype}
+    return _of_phase(inputs, labels, phase, SPLIT, [str(number) for number in range(100)], "clusters", **own)
 
 
 @lru_cache(4)
@@ -185,8 +186,9 @@ def images(
     shots: int = 1,
     queries: int = 5,
     rotations: bool = False,
+    split: str = SPLIT,
 ) -> EpisodeSource:
-    """A folder of images for each class; three fifths of the classes are to meta-train on.
+    """A folder of images for each class, in an order drawn once; three fifths of them are to meta-train on.
 
     Args:
         phase: meta-train, validation or test.
@@ -199,12 +201,16 @@ def images(
         shots: images of each to learn from.
         queries: images of each to be judged on.
         rotations: whether turned images are classes of their own in meta-training.
+        split: parts of the classes to meta-train on, for validation and for test.
     """
     data = read_image_folder(folder, side=side, colour=colour)
     return _of_phase(
         data.images,
         data.labels,
         phase,
+        str(split),
+        data.classes,
+        folder,
         ways=ways,
         shots=shots,
         queries=queries,
@@ -225,8 +231,9 @@ def table(
     ways: int = 5,
     shots: int = 1,
     queries: int = 5,
+    split: str = SPLIT,
 ) -> EpisodeSource:
-    """Rows of a CSV file with many classes; three fifths of the classes are to meta-train on.
+    """Rows of a CSV file with many classes, in an order drawn once; three fifths of the classes are to meta-train on.
 
     Args:
         phase: meta-train, validation or test.
@@ -237,15 +244,25 @@ def table(
         ways: classes an episode.
         shots: rows of each to learn from.
         queries: rows of each to be judged on.
+        split: parts of the classes to meta-train on, for validation and for test.
     """
     rows = read_table(file, label=label)
     inputs = TableEncoder.fit(rows.columns).encode(rows.columns)
-    return _of_phase(inputs, rows.targets(), phase, ways=ways, shots=shots, queries=queries, device=device, dtype=dtype)
+    own = {"ways": ways, "shots": shots, "queries": queries, "device": device, "dtype": dtype}
+    return _of_phase(inputs, rows.targets(), phase, str(split), rows.classes, file, **own)
 
 
 @register_episodes("imbalanced")
 def imbalanced(
-    *, phase: Phase, device: Any, dtype: torch.dtype, file: str, label: str, support: int = 30, queries: int = 100
+    *,
+    phase: Phase,
+    device: Any,
+    dtype: torch.dtype,
+    file: str,
+    label: str,
+    support: int = 30,
+    queries: int = 100,
+    split: str = SPLIT,
 ) -> EpisodeSource:
     """Rows of a CSV file with two classes, stratified, at least three of the rare one in each set.
 
@@ -257,6 +274,7 @@ def imbalanced(
         label: the column of classes.
         support: rows to learn from.
         queries: rows to be judged on.
+        split: parts of the rows to meta-train on, for validation and for test.
     """
     rows = read_table(file, label=label)
     targets = rows.targets()
@@ -267,11 +285,48 @@ def imbalanced(
     if 2 * int(targets.sum()) > len(targets):
         targets = 1 - targets
     inputs = TableEncoder.fit(rows.columns).encode(rows.columns)
-    own = split_classes(len(targets), SHARES)[PHASES.index(phase)]
+    own = split_classes(len(targets), _shares(str(split)))[PHASES.index(phase)]
     return ImbalancedEpisodes(inputs, targets, support=support, queries=queries, rows=own, device=device, dtype=dtype)
 
 
-def _of_phase(inputs: Tensor, labels: Tensor, phase: Phase, **options: Any) -> ClassEpisodes:
-    present = torch.unique(labels)
-    classes = present[split_classes(len(present), SHARES)[PHASES.index(phase)]]
+def _of_phase(
+    inputs: Tensor, labels: Tensor, phase: Phase, split: str, names: list[str], place: str, **options: Any
+) -> ClassEpisodes:
+    """Episodes of the phase's own classes; what there is too little of is named.
+
+    Raises:
+        ValueError: fewer classes than ways, or a class with fewer than shots + queries examples.
+    """
+    counts = torch.bincount(labels, minlength=len(names)).tolist()
+    parts = split_classes(len(names), _shares(split))
+    classes = parts[PHASES.index(phase)].tolist()
+    own, ways = sorted(names[c] for c in classes), options["ways"]
+    if len(own) * (4 if options.get("rotations") else 1) < ways:
+        sizes = ", ".join(f"{len(part)} for {name}" for name, part in zip(PHASES, parts, strict=True))
+        raise ValueError(
+            f"there must be at least as many classes as ways; got ways={ways} and, of the {len(names)} classes of "
+            f"{place!r} that split={split} parts into {sizes}, {len(own)} for {phase} ({', '.join(own) or 'none'}): "
+            "use fewer ways, another split, or add classes"
+        )
+    needed = options["shots"] + options["queries"]
+    for c in classes:
+        if counts[c] < needed:
+            raise ValueError(
+                f"a class must have at least shots + queries = {needed} examples; got {counts[c]} of {names[c]!r} in "
+                f"{place!r}, which is for {phase}: use fewer shots or queries, or leave it out"
+            )
     return ClassEpisodes(inputs, labels, classes=classes, **options)
+
+
+def _shares(split: str) -> list[float]:
+    """``"3x1x1"`` as the shares of phases, which sum to 1.
+
+    Raises:
+        ValueError: not three positive integers joined by x.
+    """
+    parts = split.split("x")
+    if len(parts) != len(PHASES) or not all(part.isdigit() and int(part) for part in parts):
+        raise ValueError(
+            f"split must be three positive integers joined by x, for {', '.join(PHASES)}; got {split!r}, use {SPLIT}"
+        )
+    return [int(part) / sum(map(int, parts)) for part in parts]

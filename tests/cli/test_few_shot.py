@@ -107,6 +107,48 @@ def test_adapt_and_predict_rows(table):
         assert float(row["probability_fraud"]) + float(row["probability_fine"]) == pytest.approx(1, abs=1e-5)
 
 
+def test_messages_ids_and_unknown_cells_reach_the_user(tmp_path):
+    """An id, free text, an NA, decimal commas, semicolons, Latin-1; then blanks, an unknown word, another order."""
+    rows = [
+        f"K{n:03};{n / 4}".replace(".", ",")
+        + f";{['Zürich', 'Bern'][n % 2]};words of row {n};{['ja', 'nein'][n % 2]}\n"
+        for n in range(30)
+    ]
+    rows[4] = rows[4].replace(";1,0;", ";NA;")
+    (tmp_path / "t.csv").write_bytes(("key;size;town;about;y\n" + "".join(rows)).encode("latin-1"))
+    result = l2l_opt("few-shot", "adapt", "--data", tmp_path / "t.csv", "--label", "y", "--out", tmp_path / "m", *FAST)
+    for words in (
+        "not UTF-8 and was read as cp1252",
+        "column 'size' is read as numbers with a decimal comma: '0,0' as 0",
+        "left out, unless named by --numbers or --words: 'key'",
+        "'about'",
+        "cells without a value, taken as the mean or as no word: 1 in 'size'",
+    ):
+        assert words in result.stderr
+    assert len(json.loads((tmp_path / "m" / "report.json").read_text())["notes"]) == 4
+    (tmp_path / "new.csv").write_text('town,key,size,y\nGenf,K900,"3,5",\nBern,K901,?,\n')
+    options = ["--model", tmp_path / "m", "--data", tmp_path / "new.csv", "--out", tmp_path / "p.csv"]
+    result = l2l_opt("few-shot", "predict", *options)
+    assert "cells of unknown words: 1 in 'town'" in result.stderr
+    assert "cells without a value, taken as the mean or as no word: 1 in 'size'" in result.stderr
+    with open(tmp_path / "p.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["row"], row["key"]) for row in rows] == [("1", "K900"), ("2", "K901")]
+    assert rows[1]["prediction"] == "nein"
+    l2l_opt("few-shot", "predict", *options, "--id", "town")
+    assert "row,town,prediction," in (tmp_path / "p.csv").read_text()
+
+
+def test_a_budget_is_kept_to_and_said(tmp_path, run):  # noqa: F811
+    generator = np.random.default_rng(0)
+    rows = "".join(f"{generator.normal() + n % 2},{generator.normal()},{'xz'[n % 2]}\n" for n in range(1200))
+    (tmp_path / "t.csv").write_text(f"a,b,y\n{rows}")
+    code, out, err = run("few-shot", "adapt", "--data", "t.csv", "--label", "y", "--out", "m", *FAST, "--budget", 0.1)
+    assert (code, "--budget 0.1: cross-validation with 2 folds instead of 5, no gradient boosting" in err) == (0, True)
+    assert out.index("more than 1000 examples") < out.index("cross-validated")
+    assert "gradient boosting" not in json.loads((tmp_path / "m" / "report.json").read_text())["cross_validation"]
+
+
 def test_adapt_and_predict_images(tmp_path):
     generator = np.random.default_rng(0)
     for name, colour in (("sea", [0, 60, 200]), ("wood", [20, 150, 30])):
@@ -128,8 +170,17 @@ def test_adapt_and_predict_images(tmp_path):
     [
         ("a,y\n1,x\n2,x\n3,x\n", [], 2, ["at least two classes", "'x' alone"]),
         ("a,y\n1,x\n2,x\n3,z\n", [], 2, ["at least 2 examples", "1 of 'z'"]),
-        ("a,y\n1,x\n,x\n3,z\n", [], 2, ["every cell", "line 3", "'a'"]),
-        ("a,y\n1,x\nnan,x\n3,z\n", [], 2, ["every cell", "'nan'"]),
+        ("a,y\n1,x\n2,\n3,z\n", [], 2, ["every cell", "line 3", "'y'"]),
+        ("a,y\n1,x\n2,nan\n3,z\n", [], 2, ["every cell", "'nan'"]),
+        (
+            "a,y\n" + "".join(f"{n}.5,{'xz'[n % 2]}\n" for n in range(20)) + "7b,x\n",
+            [],
+            2,
+            ["one way", "'7b'", "line 22", "'a'", "--ignore"],
+        ),
+        ("a,y\n" + "".join(f"{n},{n / 8}\n" for n in range(20)), [], 2, ["labels must be classes", "regression"]),
+        ("a,y\n1,x\n2,x\n3,z\n4,z\n", ["--ignore", "b"], 2, ["a column must be in the table", "'b'", "use one of a"]),
+        ("a,y\n1,x\n2,x\n3,z\n4,z\n", ["--ignore", "a"], 2, ["a column of numbers"]),
         ("a,b\n1,x\n", [], 2, ["label's column", "'y'", "a, b"]),
         ("a,y\n1,x\n2,x\n3,z\n4,z\n", ["--positive", "q"], 2, ["--positive", "'q'", "x, z"]),
         ("a,y\n1,x\n2,x\n3,z\n4,z\n", ["--rule", "nothing"], 2, ["rule", "'nothing'"]),
@@ -189,6 +240,7 @@ def test_a_model_is_not_overwritten_and_predictions_need_its_columns(table, run)
         (["--rule", "lstm"], ["'maml' with 'lstm'"]),
         (["--model", "mpl"], ["model", "'mpl'", "mlp"]),
         (["--episodes", "images:folder=none"], ["a folder of images must exist"]),
+        (["--episodes", "clusters:ways=99"], ["as many classes as ways", "60 for meta-train", "split=3x1x1"]),
         (["--episodes", "images"], ["must be given", "'folder'", "images:folder=VALUE"]),
         (["--meta-lr", "-1"], ["meta_lr must be a positive number"]),
     ],

@@ -1,123 +1,111 @@
-"""Rows of a CSV file: read, checked, and encoded as numbers."""
+"""Rows of a table: read, and encoded as numbers; what kind each column is of is decided once and kept."""
 
-import csv
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from l2l_opt.checks import DataNote, check_choices
+from l2l_opt.tasks.tables import columns as of_columns
+from l2l_opt.tasks.tables.columns import Notation, as_word, is_missing, read_number, texts
+from l2l_opt.tasks.tables.csv_file import read_csv
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 MOST_CATEGORIES = 50
-"""Of a column of words; more are names, which tell nothing of other rows."""
+"""Of a column of words; the rarer ones are like words that were never seen."""
+ROLES = ("numbers", "words", "id", "ignore")
+"""What a user can say that a column is."""
+
+_NOT_A_CLASS = of_columns.MISSING - {"-", "none"}
+_ID = re.compile(r"index|(.*[ _.-])?(id|uuid)|(.*[a-z])?I[dD]")
+_CODE_NAME = re.compile(r"zip|plz|(zip|post|postal)[ _.-]?code", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows by column.
+    """Rows of a file.
 
     Attributes:
-        columns: name -> numbers (floats) or words (strings), all but the label's.
-        labels: of each row as they were written; None where the file has no such column.
+        columns: all but the label's, as ``read_csv`` gives them.
+        labels: of each row, whole numbers where all are, words otherwise; None where the file has no such column.
     """
 
-    columns: dict[str, list[float] | list[str]]
-    labels: list[str] | None
-
-    @property
-    def num_rows(self) -> int:
-        return len(next(iter(self.columns.values())))
+    columns: "DataFrame"
+    labels: np.ndarray | None
 
     @property
     def classes(self) -> list[str]:
-        """Different labels, numbers in their order."""
-        assert self.labels is not None
-        return sorted(set(self.labels), key=_in_order)
+        """Different labels, whole numbers in their order."""
+        return [str(name) for name in np.unique(self._labelled())]
 
     def targets(self) -> Tensor:
         """``[rows]``, indices into ``classes``."""
-        places = {name: place for place, name in enumerate(self.classes)}
-        return torch.tensor([places[label] for label in self.labels or []])
+        return torch.from_numpy(np.unique(self._labelled(), return_inverse=True)[1])
 
-
-def _in_order(text: str) -> tuple[int, float, str]:
-    value = _number(text)
-    return (1, 0.0, text) if value is None else (0, value, text)
+    def _labelled(self) -> np.ndarray:
+        assert self.labels is not None
+        return self.labels
 
 
 def read_table(file: str | os.PathLike[str], *, label: str | None) -> Table:
-    """Read a CSV file with a header.
-
-    A column all of whose cells are numbers is one of numbers, any other one of words.
+    """Read a CSV file with a header, labelled or not.
 
     Args:
-        file: separated by commas, semicolons or tabs.
-        label: the column of classes; None where there is none.
+        file: as ``read_csv`` takes it.
+        label: the column of classes, in which 0 and 0.0 are one; None where there is none.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no header or rows, a ragged row, an empty or not finite cell, no such column, nothing but labels.
+        ValueError: not CSV, no header or rows, a ragged row, a row without a label, no such column, nothing but labels.
     """
-    path = Path(file)
-    if not path.is_file():
-        raise FileNotFoundError(f"a table must exist; got {str(path)!r}, name another file")
-    header, rows = _read_rows(path)
-    if label is not None and label not in header:
-        raise ValueError(f"the label's column must be in the table; got {label!r}, use one of {', '.join(header)}")
-    for number, row in rows:
-        for name, cell in zip(header, row, strict=True):
-            value = _number(cell)
-            if not cell or (value is not None and not math.isfinite(value)):
-                raise ValueError(
-                    f"every cell must have a value; got {cell!r} in line {number}, column {name!r} of {str(path)!r}, "
-                    "fill it in or leave the row out"
-                )
-    columns = {
-        name: _numbers_or_words([row[place] for _, row in rows]) for place, name in enumerate(header) if name != label
-    }
-    if not columns:
-        raise ValueError(f"a table must have other columns than its label; got {header} in {str(path)!r}, add some")
-    labels = None if label is None else [row[header.index(label)] for _, row in rows]
-    return Table(columns, labels)
+    rows = read_csv(file)
+    if not len(rows):
+        raise ValueError(f"a table must have a header and rows; got 0 rows in {str(file)!r}, add them")
+    if label is not None and label not in rows.columns:
+        raise ValueError(
+            f"the label's column must be in the table; got {label!r}, use one of {', '.join(rows.columns)}"
+        )
+    short = rows.isna().any(axis=1)
+    if short.any():
+        line = rows.index[int(short.argmax())]
+        raise ValueError(
+            f"every row must have as many cells as the header; got {int(rows.loc[line].notna().sum())} in line {line} "
+            f"of {str(file)!r} where the header has {len(rows.columns)}, mend it"
+        )
+    columns = rows.drop(columns=[] if label is None else [label])
+    if not len(columns.columns):
+        header = list(rows.columns)
+        raise ValueError(f"a table must have other columns than its label; got {header} in {str(file)!r}, add some")
+    return Table(columns, None if label is None else _labels(rows[label]))
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as text:
-            start = text.readline()
-            text.seek(0)
-            delimiter = max(",;\t", key=start.count)
-            reader = csv.reader(text, delimiter=delimiter, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"a table must be CSV text in UTF-8; got {str(path)!r}: {error}, save it anew") from error
-    if not header or not rows:
-        raise ValueError(f"a table must have a header and rows; got {len(rows)} rows in {str(path)!r}, add them")
-    if len(set(header)) != len(header) or not all(header):
-        raise ValueError(f"columns must have names of their own; got {header} in {str(path)!r}, rename them")
-    for number, row in rows:
-        if len(row) != len(header):
+def _labels(column: Any) -> np.ndarray:
+    cells = texts(column)
+    for line, cell in zip(column.index, cells, strict=True):
+        if cell.casefold() in _NOT_A_CLASS or math.isinf(_as_float(cell)):
             raise ValueError(
-                f"every row must have as many cells as the header; got {len(row)} in line {number} of {str(path)!r} "
-                f"where the header has {len(header)}, mend it"
+                f"every cell must have a value in the label's column; got {cell!r} in line {line}, column "
+                f"{column.name!r}, fill it in or leave the row out"
             )
-    return header, rows
+    words = [as_word(cell) for cell in cells]
+    return np.array([int(word) for word in words] if all(map(of_columns.is_integer, cells)) else words)
 
 
-def _number(cell: str) -> float | None:
+def _as_float(cell: str) -> float:
     try:
         return float(cell)
     except ValueError:
-        return None
-
-
-def _numbers_or_words(cells: list[str]) -> list[float] | list[str]:
-    numbers = [number for number in map(_number, cells) if number is not None]
-    return numbers if len(numbers) == len(cells) else cells
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -125,71 +113,219 @@ class TableEncoder:
     """Columns as inputs of a model: numbers less their mean over their deviation, words as one input each.
 
     A column of numbers whose largest values lie far out (above 10 deviations of the middle half) is compressed by
-    asinh first.
+    asinh first. A missing number is the mean; a missing word, like one that is not known, is none of the words. What
+    is done that a user may want otherwise is said in a ``DataNote``.
 
     Attributes:
         numbers: column -> (middle, spread, whether compressed, mean, deviation).
         words: column -> its words.
+        notations: column of numbers -> (mark, unit) of ``Notation``, where it is not the plain one.
+        ids: columns that name rows, left out of the inputs.
     """
 
     numbers: dict[str, list[Any]]
     words: dict[str, list[str]]
+    notations: dict[str, list[str]] = field(default_factory=dict)
+    ids: list[str] = field(default_factory=list)
 
     @classmethod
-    def fit(cls, columns: dict[str, list[float] | list[str]]) -> "TableEncoder":
-        """Learn means, deviations and words.
+    def fit(
+        cls, columns: "DataFrame | Mapping[str, Sequence[Any]]", roles: Mapping[str, str] | None = None
+    ) -> "TableEncoder":
+        """Decide what kind each column is of, and learn means, deviations and words.
+
+        Args:
+            columns: of numbers, or of text that may be numbers.
+            roles: column -> numbers, words, id or ignore, where it shall not be decided by its cells.
 
         Raises:
-            ValueError: a column of more than 50 different words.
+            ValueError: a column of numbers with a cell that is none, no column left, or a role of no column.
         """
-        numbers: dict[str, list[Any]] = {}
-        words: dict[str, list[str]] = {}
-        for name, cells in columns.items():
-            if isinstance(cells[0], str):
-                words[name] = sorted({str(cell) for cell in cells})
-                if len(words[name]) > MOST_CATEGORIES:
-                    raise ValueError(
-                        f"a column of words must have at most {MOST_CATEGORIES} different ones; got "
-                        f"{len(words[name])} in {name!r}, leave it out or make numbers of it"
-                    )
-                continue
-            values = torch.tensor(cells, dtype=torch.float64)
-            low, middle, high = torch.quantile(values, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
-            spread = (high - low) / 1.35 or float(values.std(correction=0)) or 1.0
-            compressed = bool(((values - middle) / spread).abs().max() > 10)
-            numbers[name] = [middle, spread, compressed, 0.0, 1.0]
-            shape = _shaped(values, numbers[name])
-            numbers[name][3:] = [float(shape.mean()), float(shape.std(correction=0)) or 1.0]
-        return cls(numbers, words)
+        import pandas
+
+        frame, roles = pandas.DataFrame(columns), roles or {}
+        for name, role in roles.items():
+            check_choices(ROLES, **{f"the kind of column {name!r}": role})
+            if name not in frame.columns:
+                names = ", ".join(map(str, frame.columns))
+                raise ValueError(f"a column must be in the table; got {name!r} to be {role}, use one of {names}")
+        encoder, left_out = cls({}, {}), []
+        for name in frame.columns:
+            reason = encoder._enter(frame[name], roles.get(name))
+            left_out += [f"{name!r} ({reason})"] if reason else []
+        if left_out:
+            _note(f"left out, unless named by --numbers or --words: {_some(left_out)}")
+        if not encoder.columns:
+            raise ValueError(
+                f"a table must have a column of numbers, or of words that repeat; got {_some(map(repr, frame.columns))}"
+                ", add one, or use --words or --numbers to keep what was left out"
+            )
+        return encoder
+
+    @property
+    def columns(self) -> list[str]:
+        """Those that inputs are made of."""
+        return [*self.numbers, *self.words]
 
     @property
     def num_inputs(self) -> int:
         return len(self.numbers) + sum(map(len, self.words.values()))
 
-    def encode(self, columns: dict[str, list[float] | list[str]]) -> Tensor:
-        """``[rows, num_inputs]``, float32. Words that were not there to be learned are all zeros.
+    def encode(self, columns: "DataFrame | Mapping[str, Sequence[Any]]") -> Tensor:
+        """``[rows, num_inputs]``, float32.
 
         Raises:
-            ValueError: a column is missing, or holds words where there were numbers.
+            ValueError: a column is missing, or holds something else where there were numbers.
         """
-        missing = [name for name in (*self.numbers, *self.words) if name not in columns]
+        import pandas
+
+        frame = pandas.DataFrame(columns)
+        missing = [name for name in self.columns if name not in frame.columns]
         if missing:
             raise ValueError(f"a table must have the columns a model was made with; got none named {missing[0]!r}")
         inputs: list[Tensor] = []
+        gaps: Counter[str] = Counter()
+        news: Counter[str] = Counter()
         for name, how in self.numbers.items():
-            if isinstance(columns[name][0], str):
-                word = next(cell for cell in columns[name] if _number(str(cell)) is None)
-                raise ValueError(f"column {name!r} must hold numbers, as it did at first; got {word!r}")
-            values = torch.tensor(columns[name], dtype=torch.float64)
-            inputs.append(((_shaped(values, how) - how[3]) / how[4]).unsqueeze(-1))
+            values = torch.tensor(self.values(frame[name]))
+            gaps[name] = int(values.isnan().sum())
+            inputs.append(((_shaped(values, how) - how[3]) / how[4]).nan_to_num(0).clamp(-1e6, 1e6).unsqueeze(-1))
         for name, known in self.words.items():
-            # These rows may hold numbers alone, and were then read as such, where the column held a word at first.
-            read = known if isinstance(columns[name][0], str) else [_number(word) for word in known]
-            inputs.append(torch.tensor([[float(cell == word) for word in read] for cell in columns[name]]).double())
+            cells = texts(frame[name])
+            # Models of 0.1 know words as they were written.
+            words = [cell if cell in known else as_word(cell) for cell in cells]
+            found = np.array(words, dtype=object)[:, None] == np.array(known, dtype=object)
+            gaps[name] = sum(map(is_missing, cells))
+            news[name] = int((~found.any(axis=1)).sum()) - sum(is_missing(cell) and cell not in known for cell in cells)
+            inputs.append(torch.from_numpy(found).double())
+        for counts, what in ((gaps, "without a value, taken as the mean or as no word"), (news, "of unknown words")):
+            if counts.total():
+                _note(f"cells {what}: {_some(f'{count} in {name!r}' for name, count in counts.items() if count)}")
         return torch.cat(inputs, dim=1).float()
+
+    def values(self, column: Any) -> np.ndarray:
+        """A column's numbers, NaN where there is no value.
+
+        Raises:
+            ValueError: a cell that is no number, or one too large.
+        """
+        notation = Notation(*self.notations.get(str(column.name), ()))
+        if column.dtype.kind in "biuf":
+            cells, values = column.tolist(), column.to_numpy(float, na_value=math.nan)
+            wrong = np.isinf(values)
+        else:
+            cells = texts(column)
+            values = np.array([read_number(cell, notation) for cell in cells])
+            wrong = np.isnan(values) & ~np.array([is_missing(cell) for cell in cells])
+        wrong |= np.abs(np.nan_to_num(values)) > of_columns.LARGEST
+        if wrong.any():
+            place = int(wrong.argmax())
+            raise ValueError(
+                f"column {column.name!r} must hold numbers{_written(notation)}, as it did at first; got "
+                f"{cells[place]!r} in {_where(column, place)}, mend it or leave the cell empty"
+            )
+        return values
+
+    def _enter(self, column: Any, role: str | None) -> str | None:
+        """Learn a column; why it is left out, if it is and nobody asked for that."""
+        name = str(column.name)
+        if role in ("id", "ignore"):
+            self.ids.extend([name] if role == "id" else [])
+            return None
+        cells = texts(column)
+        present = [cell for cell in cells if not is_missing(cell)]
+        if not present:
+            return "no values"
+        if (role or _kind(column, present)) == "numbers":
+            notation = of_columns.notation_of(present) or Notation()
+            odd = next((cell for cell in present if not of_columns.is_plain(cell)), None)
+            if odd is not None:
+                self.notations[name] = list(notation)
+                number = read_number(odd, notation)
+                _note(f"column {name!r} is read as numbers{_written(notation)}: {odd!r} as {number:g}")
+            values = self.values(column)
+            if role is None and _numbers_rows(str(name), values):
+                self.notations.pop(name, None)
+                self.ids.append(name)
+                return "it numbers the rows"
+            self.numbers[name] = _measures(values[~np.isnan(values)])
+            return None
+        counts = Counter(map(as_word, present))
+        if role is None and len(counts) > 5 and len(counts) >= 0.75 * len(present):
+            self.ids.extend([name] if len(counts) == len(cells) and max(map(len, cells)) <= 40 else [])
+            return "names or text, nearly all different"
+        if len(counts) > MOST_CATEGORIES:
+            _note(f"column {name!r} has {len(counts)} words, of which the {MOST_CATEGORIES} most frequent are used")
+        self.words[name] = sorted(word for word, _ in counts.most_common(MOST_CATEGORIES))
+        return None
+
+
+def _kind(column: Any, present: list[str]) -> str:
+    """Numbers or words, by the cells that have a value.
+
+    Raises:
+        ValueError: cells that are no numbers among measured ones, or numbers written in several ways.
+    """
+    name = str(column.name)
+    if column.dtype.kind in "biuf":
+        return "numbers"
+    if any(map(of_columns.is_code, present)) or _CODE_NAME.fullmatch(name):
+        return "words"
+    if of_columns.notation_of(present) is not None:
+        return "numbers"
+    alike = [cell for cell in present if of_columns.is_like_a_number(cell)]
+    others = [cell for cell in present if not of_columns.is_like_a_number(cell)]
+    distinct = len(set(alike))
+    measured = 2 * len(alike) >= len(present) and (distinct > 10 or distinct > max(3, len(alike) / 2))
+    if others and not measured:
+        if alike:
+            _note(f"column {name!r} has {others[0]!r} beside {alike[0]!r} and is read as words, not numbers")
+        return "words"
+    odd = others[0] if others else of_columns.unlike(alike)
+    place = texts(column).index(odd)
+    raise ValueError(
+        f"a column of numbers must hold numbers written in one way; got {odd!r} in {_where(column, place)}, column "
+        f"{name!r}, mend it, leave the cell empty, or use --ignore or --words {name}"
+    )
+
+
+def _numbers_rows(name: str, values: np.ndarray) -> bool:
+    """Whether numbers are all different whole ones of a column called an id, or count rows one by one."""
+    if len(np.unique(values)) < len(values) or not (values == np.round(values)).all():
+        return False
+    return _ID.fullmatch(name) is not None or (len(values) >= 10 and bool((np.diff(values) == 1).all()))
+
+
+def _measures(numbers: np.ndarray) -> list[Any]:
+    values = torch.tensor(numbers)
+    low, middle, high = torch.quantile(values, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
+    spread = (high - low) / 1.35 or float(values.std(correction=0)) or 1.0
+    compressed = bool(((values - middle) / spread).abs().max() > 10)
+    how = [middle, spread, compressed, 0.0, 1.0]
+    shape = _shaped(values, how)
+    how[3:] = [float(shape.mean()), float(shape.std(correction=0)) or 1.0]
+    return how
 
 
 def _shaped(values: Tensor, how: Sequence[Any]) -> Tensor:
     middle, spread, compressed = how[:3]
-    relative = (values - middle) / spread
+    relative = ((values - middle) / spread).clamp(-1e150, 1e150)
     return torch.asinh(relative) if compressed else relative
+
+
+def _written(notation: Notation) -> str:
+    ways = ["a decimal comma"] * (notation.mark == ",") + [f"the unit {notation.unit}"] * bool(notation.unit)
+    return f" with {' and '.join(ways)}" if ways else ""
+
+
+def _where(column: Any, place: int) -> str:
+    return f"{'line' if column.index.name == 'line' else 'row'} {column.index[place]}"
+
+
+def _some(items: Iterable[str], most: int = 8) -> str:
+    items = list(items)
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+
+
+def _note(message: str) -> None:
+    warnings.warn(message, DataNote, stacklevel=3)

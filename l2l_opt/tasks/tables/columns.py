@@ -86,7 +86,7 @@ def read_number(cell: str, notation: Notation = PLAIN) -> float:
 def notation_of(cells: Iterable[str]) -> Notation | None:
     """The first notation by which all cells are numbers; 1,234 alone is read as 1234. None where there is none."""
     distinct = set(cells)
-    units = {unit for cell in distinct for unit in _UNIT.findall(cell)}
+    units = _units(distinct)
     if len(units) > 1:
         return None
     for mark in _NUMBER:
@@ -96,7 +96,17 @@ def notation_of(cells: Iterable[str]) -> Notation | None:
     return None
 
 
+def unlike(cells: list[str]) -> str:
+    """The first cell that is no number by the notation by which most cells are."""
+    ways = [Notation(mark, unit) for unit in ("", *sorted(_units(cells))) for mark in _NUMBER]
+    usual = max(ways, key=lambda way: sum(not math.isnan(read_number(cell, way)) for cell in cells))
+    return next(cell for cell in cells if math.isnan(read_number(cell, usual)))
+
+
 def is_like_a_number(cell: str) -> bool:
     """Whether a cell is a number by some notation."""
-    unit = "".join(_UNIT.findall(cell)[:1])
-    return any(not math.isnan(read_number(cell, Notation(mark, unit))) for mark in _NUMBER)
+    return notation_of([cell]) is not None
+
+
+def _units(cells: Iterable[str]) -> set[str]:
+    return {unit for cell in cells for unit in _UNIT.findall(cell)}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from l2l_opt.few_shot.base_models.tables import LabelledRows, fit_table_models, predictions_of_table
-from l2l_opt.few_shot.classifier.table import read_table
+from l2l_opt.few_shot.classifier.table import TableEncoder, read_table
 from l2l_opt.few_shot.self_training import SelfTraining, meta_learn_self_training
 from l2l_opt.few_shot.stacking import Predictions, as_weights, draw_labelled
 from scripts.examples.industry.merchants import generate_merchant
@@ -27,12 +27,12 @@ NUM_MODELS = 6
 def read_merchant(file: Path, label: str | None) -> LabelledRows:
     """Rows of a CSV file; all targets 0 where there is no label."""
     table = read_table(file, label=label)
-    for name, cells in table.columns.items():
-        if isinstance(cells[0], str):
-            raise click.UsageError(f"columns must be numbers; got {cells[0]!r} in {name!r} of {file}, leave it out")
+    encoder = TableEncoder.fit(table.columns, dict.fromkeys(table.columns, "numbers"))
+    rows = np.column_stack([encoder.values(table.columns[name]) for name in table.columns])
+    if np.isnan(rows).any():
+        raise click.UsageError(f"every cell must have a value; got an empty one in {file}, fill it in or leave it out")
     if label is not None and table.classes != ["0", "1"]:
         raise click.UsageError(f"labels must be 0 and 1, fraud; got {', '.join(table.classes)} in {file}, rename them")
-    rows = np.array(list(table.columns.values()), dtype=float).T
     return LabelledRows(rows, np.zeros(len(rows), dtype=int) if label is None else table.targets().numpy())
 
 
