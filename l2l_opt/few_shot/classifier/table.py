@@ -269,23 +269,26 @@ def _kind(column: Any, present: list[str]) -> str:
     name = str(column.name)
     if column.dtype.kind in "biuf":
         return "numbers"
-    if any(map(of_columns.is_code, present)) or _CODE_NAME.fullmatch(name):
+    codes = [cell for cell in present if of_columns.is_code(cell)]
+    if _CODE_NAME.fullmatch(name) or (codes and len(set(map(len, present))) == 1 and "".join(present).isdigit()):
+        _note(f"column {name!r} holds codes such as {(codes or present)[0]!r} and is read as words, not numbers")
         return "words"
-    if of_columns.notation_of(present) is not None:
+    if not codes and of_columns.notation_of(present) is not None:
         return "numbers"
-    alike = [cell for cell in present if of_columns.is_like_a_number(cell)]
-    others = [cell for cell in present if not of_columns.is_like_a_number(cell)]
-    distinct = len(set(alike))
+    alike = [cell for cell in present if of_columns.is_like_a_number(cell) and cell not in codes]
+    known = set(alike)
+    others = [cell for cell in present if cell not in known]
+    distinct = len(known)
     measured = 2 * len(alike) >= len(present) and (distinct > 10 or distinct > max(3, len(alike) / 2))
     if others and not measured:
-        if alike:
-            _note(f"column {name!r} has {others[0]!r} beside {alike[0]!r} and is read as words, not numbers")
+        if alike or codes:
+            _note(f"column {name!r} has {others[0]!r} beside {(alike or codes)[0]!r} and is read as words, not numbers")
         return "words"
     odd = others[0] if others else of_columns.unlike(alike)
     place = texts(column).index(odd)
     raise ValueError(
         f"a column of numbers must hold numbers written in one way; got {odd!r} in {_where(column, place)}, column "
-        f"{name!r}, mend it, leave the cell empty, or use --ignore or --words {name}"
+        f"{name!r}, mend it, leave the cell empty, or use --ignore or --words {name!r}"
     )
 
 

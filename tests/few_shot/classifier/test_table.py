@@ -133,11 +133,17 @@ def test_a_cell_without_a_value_destroys_no_column(gap):
 
 
 @pytest.mark.parametrize("cells", [["02", "10", "11"], ["007", "12", "007"], ["01234", "90210", "10001"]])
-def test_codes_stay_text(cells):
-    encoder, _ = fitted({"code": cells * 5})
+def test_codes_stay_text_with_a_note(cells):
+    encoder, notes = fitted({"code": cells * 5})
     assert encoder.words == {"code": sorted(set(cells))}
+    assert f"'{cells[0]}'" in notes
     with pytest.warns(DataNote, match="unknown words: 1"):
         assert encoder.encode({"code": [cells[0].lstrip("0")]}).sum() == 0
+
+
+def test_a_code_among_measured_numbers_is_refused():
+    with pytest.raises(ValueError, match="got '05' in row 3, column 'age', mend it"):
+        fitted({"age": [*map(str, range(20, 23)), "05", *(f"{row}.5" for row in range(20))]})
 
 
 @pytest.mark.parametrize("name", ["zip", "ZIP code", "post_code"])
@@ -170,7 +176,7 @@ def test_an_odd_cell_among_measured_numbers_is_refused_with_its_line(tmp_path, o
     rows[6] = f'"{odd}",0'
     table = read_table(write(tmp_path / "t.csv", "\n".join(["age,y", *rows])), label="y")
     with pytest.raises(
-        ValueError, match=f"got '{odd}' in line 8, column 'age', mend it, leave .* --ignore or --words age"
+        ValueError, match=f"got '{odd}' in line 8, column 'age', mend it, leave .* --ignore or --words 'age'"
     ):
         TableEncoder.fit(table.columns)
 
