@@ -16,7 +16,7 @@ from rich.table import Table
 
 from l2l_opt.checks import DataNote
 from l2l_opt.cli.common import plugin_option, read_rule, wrong_usage
-from l2l_opt.few_shot.classifier.cross_validation import BUDGET, check_examples, cross_validate, plan
+from l2l_opt.few_shot.classifier.cross_validation import BUDGET, check_examples, cross_validate
 from l2l_opt.few_shot.classifier.image_folder import read_image_folder, read_images
 from l2l_opt.few_shot.classifier.model import (
     FILE,
@@ -39,19 +39,24 @@ MANY = 1000
 def notes_said() -> Iterator[list[str]]:
     """Say what readers and encoders note of a user's data, each once; gives the list that they are added to."""
     notes: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def say(message: Any, category: type[Warning], *where: Any) -> None:
+            if category is not DataNote:
+                others(message, category, *where)
+            elif str(message) not in notes:
+                notes.append(str(message))
+                click.echo(f"note: {message}", err=True)
+
         warnings.simplefilter("always", DataNote)
-        try:
-            yield notes
-        finally:
-            notes += dict.fromkeys(str(each.message) for each in caught if each.category is DataNote)
-            for note in notes:
-                click.echo(f"note: {note}", err=True)
+        warnings.showwarning = say
+        yield notes
 
 
-def column_option(name: str, about: str) -> Any:
+def column_option(name: str, about: str, *, default: str = "none") -> Any:
     """A repeatable option that names columns."""
-    return click.option(f"--{name}", multiple=True, metavar="COLUMN", show_default="none", help=about)
+    return click.option(f"--{name}", multiple=True, metavar="COLUMN", show_default=default, help=about)
 
 
 @click.command()
@@ -138,22 +143,19 @@ def adapt(
         check_examples(targets, names)
         found = _positive(names, targets, positive)
         if len(targets) > MANY:
-            click.echo(f"more than {MANY} examples: a model trained by LearnedOptimizer on batches may be better")
+            advice = f"more than {MANY} examples: a model trained by LearnedOptimizer on batches may be better"
+            warnings.warn(advice, DataNote, stacklevel=1)
         classifier = FewShotClassifier(teacher, columns=roles, **options).fit(inputs, labels)
-        encoded, own = classifier.encode(inputs), classifier.settings()
-        less = plan(tuple(encoded.shape), len(names), own, budget=budget).less(len(targets), own)
-        if less:
-            warnings.warn(f"--budget {budget:g}: cross-validation with {', '.join(less)}", DataNote, stacklevel=1)
-    results = cross_validate(
-        teacher,
-        encoded,
-        targets,
-        num_classes=len(names),
-        positive=found,
-        settings=own,
-        budget=budget,
-        watch=_progress,
-    )
+        results = cross_validate(
+            teacher,
+            classifier.encode(inputs),
+            targets,
+            num_classes=len(names),
+            positive=found,
+            settings=classifier.settings(),
+            budget=budget,
+            watch=_progress,
+        )
     report = {
         "data": str(data),
         "examples": dict(zip(names, torch.bincount(targets).tolist(), strict=True)),
@@ -186,7 +188,6 @@ def _read_examples(data: Path, *, label: str | None, roles: dict[str, str], pixe
     if label is None:
         raise ValueError(f"a table needs the name of its label's column; got none for {str(data)!r}, use --label NAME")
     table = read_table(data, label=label)
-    assert table.labels is not None
     return table.columns, table.labels
 
 
@@ -229,7 +230,7 @@ def _print(report: dict[str, Any]) -> None:
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV file of predictions.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of torch.")
-@column_option("id", "Copy this column of the file to the predictions; repeatable. [default: ids that adapt found]")
+@column_option("id", "Copy this column of the file to the predictions; repeatable.", default="ids that adapt found")
 @plugin_option
 def predict(model: Path, data: Path, out: Path, threads: int, **options: Any) -> None:
     """Say what new rows or images are.

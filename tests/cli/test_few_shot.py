@@ -143,9 +143,9 @@ def test_a_budget_is_kept_to_and_said(tmp_path, run):  # noqa: F811
     generator = np.random.default_rng(0)
     rows = "".join(f"{generator.normal() + n % 2},{generator.normal()},{'xz'[n % 2]}\n" for n in range(1200))
     (tmp_path / "t.csv").write_text(f"a,b,y\n{rows}")
-    code, out, err = run("few-shot", "adapt", "--data", "t.csv", "--label", "y", "--out", "m", *FAST, "--budget", 0.1)
-    assert (code, "--budget 0.1: cross-validation with 2 folds instead of 5, no gradient boosting" in err) == (0, True)
-    assert out.index("more than 1000 examples") < out.index("cross-validated")
+    code, _, err = run("few-shot", "adapt", "--data", "t.csv", "--label", "y", "--out", "m", *FAST, "--budget", 0.1)
+    assert (code, "cross-validation has 2 folds instead of 5, no gradient boosting" in err) == (0, True)
+    assert "more than 1000 examples: a model trained by LearnedOptimizer on batches may be better" in err
     assert "gradient boosting" not in json.loads((tmp_path / "m" / "report.json").read_text())["cross_validation"]
 
 

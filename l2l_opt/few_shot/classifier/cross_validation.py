@@ -1,6 +1,7 @@
 """How good a model of few labelled examples is: cross-validation beside scikit-learn's classifiers."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from l2l_opt.checks import DataNote
 from l2l_opt.few_shot.classifier.ensemble import Settings, adapt_ensemble
 from l2l_opt.few_shot.models import make_model
 from l2l_opt.rules import UpdateRule
@@ -173,8 +175,8 @@ def cross_validate(
 ) -> dict[str, dict[str, Any]]:
     """Of ours and of each baseline, the figures of predictions for held-back examples, over stratified folds.
 
-    PR-AUC has a 95 % interval, by a bootstrap over examples. What is left out to keep to the budget is what ``plan``
-    says.
+    PR-AUC has a 95 % interval, by a bootstrap over examples. What is left out to keep to the budget is
+    noted.
 
     Args:
         rule: the teacher.
@@ -187,6 +189,10 @@ def cross_validate(
         watch: takes the list of what is to be done, (fold, method), and gives it one by one, as a progress bar does.
     """
     chosen = plan(tuple(inputs.shape), num_classes, settings, budget=budget)
+    less = chosen.less(len(targets), settings)
+    if less:
+        about = f"to take {budget:g} seconds or so (--budget), cross-validation has {', '.join(less)}"
+        warnings.warn(about, DataNote, stacklevel=2)
     if chosen.examples < len(targets):
         rows = _drawn(targets, chosen.examples)
         inputs, targets = inputs[rows], targets[rows]

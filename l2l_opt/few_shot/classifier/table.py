@@ -26,7 +26,7 @@ MOST_CATEGORIES = 50
 ROLES = ("numbers", "words", "id", "ignore")
 """What a user can say that a column is."""
 
-_NOT_A_CLASS = of_columns.MISSING - {"-", "none"}
+_NOT_A_CLASS = of_columns.MISSING - {"-", "none"} | {"inf", "-inf"}
 _ID = re.compile(r"index|(.*[ _.-])?(id|uuid)|(.*[a-z])?I[dD]")
 _CODE_NAME = re.compile(r"zip|plz|(zip|post|postal)[ _.-]?code", re.IGNORECASE)
 
@@ -37,24 +37,20 @@ class Table:
 
     Attributes:
         columns: all but the label's, as ``read_csv`` gives them.
-        labels: of each row, whole numbers where all are, words otherwise; None where the file has no such column.
+        labels: of each row, whole numbers where all are, words otherwise; none where no column was named.
     """
 
     columns: "DataFrame"
-    labels: np.ndarray | None
+    labels: np.ndarray
 
     @property
     def classes(self) -> list[str]:
         """Different labels, whole numbers in their order."""
-        return [str(name) for name in np.unique(self._labelled())]
+        return [str(name) for name in np.unique(self.labels)]
 
     def targets(self) -> Tensor:
         """``[rows]``, indices into ``classes``."""
-        return torch.from_numpy(np.unique(self._labelled(), return_inverse=True)[1])
-
-    def _labelled(self) -> np.ndarray:
-        assert self.labels is not None
-        return self.labels
+        return torch.from_numpy(np.unique(self.labels, return_inverse=True)[1])
 
 
 def read_table(file: str | os.PathLike[str], *, label: str | None) -> Table:
@@ -86,26 +82,19 @@ def read_table(file: str | os.PathLike[str], *, label: str | None) -> Table:
     if not len(columns.columns):
         header = list(rows.columns)
         raise ValueError(f"a table must have other columns than its label; got {header} in {str(file)!r}, add some")
-    return Table(columns, None if label is None else _labels(rows[label]))
+    return Table(columns, np.array([]) if label is None else _labels(rows[label]))
 
 
 def _labels(column: Any) -> np.ndarray:
     cells = texts(column)
     for line, cell in zip(column.index, cells, strict=True):
-        if cell.casefold() in _NOT_A_CLASS or math.isinf(_as_float(cell)):
+        if cell.casefold() in _NOT_A_CLASS:
             raise ValueError(
                 f"every cell must have a value in the label's column; got {cell!r} in line {line}, column "
                 f"{column.name!r}, fill it in or leave the row out"
             )
     words = [as_word(cell) for cell in cells]
     return np.array([int(word) for word in words] if all(map(of_columns.is_integer, cells)) else words)
-
-
-def _as_float(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return 0.0
 
 
 @dataclass(frozen=True)
@@ -281,8 +270,10 @@ def _kind(column: Any, present: list[str]) -> str:
     distinct = len(known)
     measured = 2 * len(alike) >= len(present) and (distinct > 10 or distinct > max(3, len(alike) / 2))
     if others and not measured:
-        if alike or codes:
-            _note(f"column {name!r} has {others[0]!r} beside {(alike or codes)[0]!r} and is read as words, not numbers")
+        digits = next((cell for cell in others if cell[0].isdigit()), None)
+        if digits or alike:
+            beside = f" beside {alike[0]!r}" if alike else ""
+            _note(f"column {name!r} has {(digits or others[0])!r}{beside} and is read as words, not numbers")
         return "words"
     odd = others[0] if others else of_columns.unlike(alike)
     place = texts(column).index(odd)

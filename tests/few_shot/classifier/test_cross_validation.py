@@ -9,6 +9,7 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from l2l_opt import load_rule
+from l2l_opt.checks import DataNote
 from l2l_opt.few_shot.classifier.cross_validation import (
     average_precisions,
     calibration_error,
@@ -122,10 +123,13 @@ def test_a_small_budget_leaves_our_ensemble_and_logistic_regression():
     assert (chosen.folds, chosen.members) == (2, 4)
     inputs, targets = two_clouds(60)
     seen = []
-    results = cross_validate(
-        load_rule("default-2"), inputs, targets, num_classes=2, positive=1, settings=SMALL, budget=0.01,
-        watch=lambda parts: (seen.append(name) or (fold, name) for fold, name in parts),
-    )  # fmt: skip
+    with pytest.warns(
+        DataNote, match="to take 0.01 seconds or so .*, cross-validation has 2 folds instead of 5, no grad"
+    ):
+        results = cross_validate(
+            load_rule("default-2"), inputs, targets, num_classes=2, positive=1, settings=SMALL, budget=0.01,
+            watch=lambda parts: (seen.append(name) or (fold, name) for fold, name in parts),
+        )  # fmt: skip
     assert list(results) == ["adapted", "logistic regression"]
     assert seen == ["adapted", "logistic regression"] * 2
 
@@ -139,6 +143,7 @@ def test_resamples_of_many_classes_take_no_time():
     assert time.process_time() - started < 5
 
 
+@pytest.mark.filterwarnings("ignore::l2l_opt.checks.DataNote")
 def test_an_interval_holds_its_estimate_where_classes_are_small():
     """A percentile interval of resamples, in which examples find their doubles, would lie above it."""
     targets = torch.arange(120) % 20

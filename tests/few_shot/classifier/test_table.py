@@ -102,7 +102,7 @@ def test_encoding_refuses_what_does_not_fit():
         pytest.warns(DataNote, match="left out.*'k'"),
         pytest.raises(ValueError, match="or of words that repeat; got 'k'"),
     ):
-        TableEncoder.fit({"k": [str(n) + "x" for n in range(60)]})
+        TableEncoder.fit({"k": [f"x{n}" for n in range(60)]})
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,13 @@ def test_codes_stay_text_with_a_note(cells):
     assert f"'{cells[0]}'" in notes
     with pytest.warns(DataNote, match="unknown words: 1"):
         assert encoder.encode({"code": [cells[0].lstrip("0")]}).sum() == 0
+
+
+@pytest.mark.parametrize("cells", [["12kg", "13kg"], ["1_000", "2_000"], ["2020-01-05", "2020-01-06"]])
+def test_words_that_begin_like_numbers_are_noted(cells):
+    encoder, notes = fitted({"x": cells * 5})
+    assert encoder.words == {"x": cells}
+    assert f"column 'x' has '{cells[0]}' and is read as words, not numbers" in notes
 
 
 def test_a_code_among_measured_numbers_is_refused():
