@@ -1,5 +1,6 @@
 """Ensembles of a user's own examples."""
 
+import pytest
 import torch
 
 from l2l_opt import load_rule
