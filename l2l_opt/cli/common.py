@@ -15,7 +15,6 @@ from l2l_opt.pretrained import list_pretrained
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules import RULES, UpdateRule, make_rule
-from l2l_opt.storage.files import make_writable_folder
 from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.storage.safetensors_file import FileFormatError
 from l2l_opt.tasks.mixture import Tasks, make_tasks
@@ -180,21 +179,6 @@ def read_tasks(spec: str, *, device: torch.device, dtype: str) -> Tasks:
     """A task family, or a mixture of them, from its notation on the command line."""
     with wrong_usage():
         return make_tasks(spec, device=device, dtype=DTYPES[dtype])
-
-
-def prepare(rule: str, task: str, folder: Path, *, device: str, threads: int, dtype: str) -> tuple[UpdateRule, Tasks]:
-    """What running a saved rule on a task begins with; fails before any work if the folder cannot be written.
-
-    Returns:
-        The rule and the task family, on the device and in the dtype.
-    """
-    torch.set_num_threads(threads)
-    with wrong_usage():
-        place = read_device(device)
-    loaded = load_rule(rule).to(device=place, dtype=DTYPES[dtype])
-    family = read_tasks(task, device=place, dtype=dtype)
-    make_writable_folder(folder)
-    return loaded, family
 
 
 def read_rule(rule: str, *, seed: int) -> UpdateRule:
