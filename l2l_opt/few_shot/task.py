@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from l2l_opt.few_shot.episodes import EpisodeSource
-from l2l_opt.tasks.base import Split, TaskFamily
-from l2l_opt.tasks.module_task import fresh_parameters, reset_parameters
+from l2l_opt.tasks import probe
+from l2l_opt.tasks.base import Split, TaskFamily, check_second_derivatives
+from l2l_opt.tasks.student_module import Init, StudentModule
 from l2l_opt.types import Batch, Params, TaskData
 
 BatchNorm = Literal["transductive", "support"]
@@ -27,6 +27,8 @@ class EpisodeTask:
             None.
         batch_norm: whose statistics batch norm takes. ``"transductive"``: those of the batch at hand, so that query
             examples are seen together, as in the papers; ``"support"``: those of the support set.
+        init: where weights begin: ``"fresh"``, drawn by init_fn, or ``"module"``, the model's own, as of a pretrained
+            one. What is frozen (``requires_grad=False``) is a constant.
         init_fn: draws fresh weights in place; by default ``reset_parameters()`` of every submodule.
         device: where the model lives; that of the episodes.
         dtype: of its weights.
@@ -42,20 +44,22 @@ class EpisodeTask:
         *,
         loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
         batch_norm: BatchNorm = "transductive",
-        init_fn: Callable[[nn.Module], Any] = reset_parameters,
+        init: Init = "fresh",
+        init_fn: Callable[[nn.Module], Any] | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
         if batch_norm not in BATCH_NORMS:
             raise ValueError(f"batch_norm must be one of {', '.join(BATCH_NORMS)}; got {batch_norm!r}")
         self.device, self.dtype = torch.device(device), dtype
-        self.episodes, self.init_fn = episodes, init_fn
-        self.model = copy.deepcopy(model).to(device=self.device, dtype=dtype)
+        self.episodes = episodes
+        model = copy.deepcopy(model)
         self.sees_support_again = batch_norm == "support"
-        _of_given_batches(self.model, num_rows=episodes.num_support if self.sees_support_again else None)
+        model = _of_given_batches(model, num_rows=episodes.num_support if self.sees_support_again else None)
         usual = nn.functional.cross_entropy if episodes.of_classes else nn.functional.mse_loss
         self.loss_fn = usual if loss_fn is None else loss_fn
-        self.buffers = dict(self.model.named_buffers())
+        self.student = StudentModule(model, init=init, init_fn=init_fn, device=self.device, dtype=dtype)
+        self.model = self.student.module
         with torch.no_grad():
             outputs = self.model(torch.zeros(2, *episodes.input_shape, device=self.device, dtype=dtype))
         if tuple(outputs.shape) != (2, episodes.num_outputs):
@@ -63,21 +67,35 @@ class EpisodeTask:
                 f"a model of these episodes must give {episodes.num_outputs} outputs for each example; got shape "
                 f"{tuple(outputs.shape)} for two examples, change its last layer"
             )
+        probe.check_student(self.student, self.loss, *self._draw())
+
+    def _draw(self) -> tuple[Params, TaskData, Batch]:
+        generator = torch.Generator().manual_seed(0)
+        data = self.sample(generator)
+        return self.init_params(data, generator), data, self.sample_batch(data, generator)
+
+    def check_second_derivatives(self) -> None:
+        """Refuse a model whose gradients cannot be differentiated, by name of the layer."""
+        probe.check_second_derivatives(self.student, self.loss, *self._draw())
 
     batches_are_data = True
     """A batch is a function of the episode alone, so that it is made once for all episodes and inner steps."""
 
     def sample(self, generator: torch.Generator) -> TaskData:
         """An episode: ``support_inputs``, ``support_targets``, ``query_inputs``, ``query_targets``."""
-        return self.episodes.sample(generator)
+        episode = self.episodes.sample(generator)
+        if self.student.differs_in_training:
+            episode["seed"] = torch.randint(2**62, (), generator=generator).to(self.device)
+        return episode
 
     def init_params(self, data: TaskData, generator: torch.Generator) -> Params:
-        return fresh_parameters(self.model, self.init_fn, generator, self.device)
+        return self.student.first_weights(generator)
 
     def sample_batch(self, data: TaskData, generator: torch.Generator, split: Split = "train") -> Batch:
         """The whole support set (``"train"``) or query set (``"test"``); nothing is drawn."""
         if split == "train":
-            return {"inputs": data["support_inputs"], "targets": data["support_targets"]}
+            seed = {"seed": data["seed"]} if "seed" in data else {}
+            return {"inputs": data["support_inputs"], "targets": data["support_targets"], **seed}
         inputs = data["query_inputs"]
         if self.sees_support_again:
             inputs = torch.cat([data["support_inputs"], inputs])
@@ -85,7 +103,7 @@ class EpisodeTask:
 
     def outputs(self, params: Params, batch: Batch) -> Tensor:
         """Of the examples that have targets: ``[examples, num_outputs]``."""
-        outputs = functional_call(self.model, (params, self.buffers), (batch["inputs"],))
+        outputs = self.student(params, batch["inputs"], seed=batch.get("seed"))
         return outputs[outputs.shape[0] - batch["targets"].shape[0] :]
 
     def loss(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
@@ -123,12 +141,13 @@ class _BatchNormOf(nn.Module):
         return normal * self.weight.reshape(shape) + self.bias.reshape(shape)
 
 
-def _of_given_batches(model: nn.Module, *, num_rows: int | None) -> None:
+def _of_given_batches(model: nn.Module, *, num_rows: int | None) -> nn.Module:
     """Batch norm without running statistics, which belong to no episode."""
     for part in list(model.modules()):
         for name, child in list(part.named_children()):
             if isinstance(child, nn.modules.batchnorm._BatchNorm):
                 setattr(part, name, _BatchNormOf(child, num_rows))
+    return model
 
 
 HELD_STILL = "held_still."
@@ -168,6 +187,9 @@ class PartlyAdapted:
 
     def score(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
         return score_of(self.family)(self.join(params, data), _rest(data), batch)
+
+    def check_second_derivatives(self) -> None:
+        check_second_derivatives(self.family)
 
 
 def _rest(data: TaskData) -> TaskData:

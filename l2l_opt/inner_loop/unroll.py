@@ -19,7 +19,7 @@ from l2l_opt.inner_loop.replay import CoordinateSample, can_replay, run_and_repl
 from l2l_opt.kernels import CompiledStep, particles_step_, serves_particles
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.recurrent import GradientRule
-from l2l_opt.tasks.base import TaskFamily
+from l2l_opt.tasks.base import TaskFamily, check_second_derivatives
 from l2l_opt.types import Batch, Params, RuleState, TaskData
 
 
@@ -149,6 +149,8 @@ def unroll(
     Source: arXiv 1606.04474, section 2; it drops second derivatives, as is the default here.
     Checkpoints: arXiv 1604.06174, section 3.
     """
+    if second_derivatives:
+        check_second_derivatives(family)
     steps = _Steps(rule, family, data, second_derivatives)
     weights: Params = dict(rule.named_parameters()) if phi is None else dict(phi)
     num_steps = len(batches) - 1

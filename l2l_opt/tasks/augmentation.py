@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from l2l_opt.tasks.base import Split, TaskFamily
+from l2l_opt.tasks.base import Split, TaskFamily, check_second_derivatives
 from l2l_opt.tasks.mixture import TaskMixture, Tasks
 from l2l_opt.types import Batch, Params, TaskData
 
@@ -79,6 +79,9 @@ class AugmentedFamily:
 
     def sample_batch(self, data: TaskData, generator: torch.Generator, split: Split = "train") -> Batch:
         return self.family.sample_batch(_without(data), generator, split)
+
+    def check_second_derivatives(self) -> None:
+        check_second_derivatives(self.family)
 
     def loss(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
         scaled = {name: param * data[SCALE + name] if SCALE + name in data else param for name, param in params.items()}

@@ -40,6 +40,15 @@ class TaskFamily(Protocol):
         ...
 
 
+def check_second_derivatives(family: TaskFamily) -> None:
+    """Let a family that has a method of this name refuse second derivatives, before they are asked of it.
+
+    Raises:
+        ValueError: it has none.
+    """
+    getattr(family, "check_second_derivatives", lambda: None)()
+
+
 TASKS: Registry[TaskFamily] = Registry("task")
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])

@@ -50,10 +50,11 @@ class GeneratedTask(ModuleTask):
     def sample(self, generator: torch.Generator) -> TaskData:
         """``inputs`` and ``targets``, the training examples first."""
         inputs, targets = self.generate(generator, self.num_examples)
-        return {key: place(x, self.device, self.dtype) for key, x in {"inputs": inputs, "targets": targets}.items()}
+        own = {key: place(x, self.device, self.dtype) for key, x in {"inputs": inputs, "targets": targets}.items()}
+        return own | super().sample(generator)
 
     def select(self, data: TaskData, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor]:
         # Without data, as when the module is checked, an example of what is generated.
-        if not data:
+        if "inputs" not in data:
             return super().select(data, batch)
         return (data["inputs"][batch["index"]],), data["targets"][batch["index"]]

@@ -135,6 +135,16 @@ class Loose(nn.Module):
         return x @ self.weight
 
 
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return x
+
+
 def test_init_fn_draws_what_reset_parameters_cannot():
     family = ModuleTask(
         Loose(), cross_entropy, (INPUTS, CLASSES), init_fn=lambda module: nn.init.normal_(module.weight)
@@ -146,8 +156,8 @@ def test_init_fn_draws_what_reset_parameters_cannot():
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)), "leave its buffers unchanged; got '1.running_mean'"),
-        (nn.Sequential(nn.Linear(6, 3), nn.Dropout(0.5)), "a student's loss must be deterministic; got"),
+        (nn.Sequential(nn.Linear(6, 3), Counting()), "leave its buffers and weights unchanged; got '1.calls'"),
+        (nn.Sequential(nn.Linear(6, 3), nn.AlphaDropout(0.5)), "a student's loss must be deterministic; got"),
         (Loose(), r"must have reset_parameters\(\); got the module \(Loose\)|must have reset_parameters"),
     ],
 )
@@ -184,3 +194,99 @@ def test_other_bad_arguments_are_named():
         ModuleTask(nn.Linear(6, 3), cross_entropy, (INPUTS, CLASSES), batch_size=0)
     with pytest.raises(ValueError, match="loss_fn must return a scalar; got shape"):
         ModuleTask(nn.Linear(6, 3), lambda a, b: cross_entropy(a, b, reduction="none"), (INPUTS, CLASSES))
+
+
+class Mixed(nn.Module):
+    """Frozen in part: a whole layer, one tensor of a layer, a loose weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.scale = nn.Linear(6, 5), nn.Linear(5, 3), nn.Parameter(torch.full((5,), 2.0))
+        nn.init.constant_(self.first.weight, 0.25)
+        nn.init.constant_(self.second.bias, 7.0)
+        for frozen in (*self.first.parameters(), self.second.bias, self.scale):
+            frozen.requires_grad_(False)
+
+    def forward(self, x):
+        return self.second(torch.tanh(self.first(x)) * self.scale)
+
+
+def tied():
+    module = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3))
+    module[1].weight = module[0].weight
+    module[0].weight.requires_grad_(False)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("module", "trained"),
+    [
+        (Mixed(), ["second.weight"]),
+        (tied(), ["0.bias", "1.bias", "2.weight", "2.bias"]),
+        (nn.Sequential(nn.BatchNorm1d(6).eval().requires_grad_(False), nn.Linear(6, 3)), ["1.weight", "1.bias"]),
+    ],
+)
+@pytest.mark.parametrize("init", ["fresh", "module"])
+def test_frozen_weights_are_constants(module, trained, init):
+    family = ModuleTask(module, cross_entropy, (INPUTS, CLASSES), batch_size=4, init=init)
+    params, batch = draw(family)
+    assert list(params) == trained
+    own = dict(module.named_parameters())
+    assert all(torch.equal(params[name], own[name]) == (init == "module") for name in trained)
+    outputs = torch.func.functional_call(module, params, INPUTS[batch["index"]])
+    torch.testing.assert_close(family.loss(params, {}, batch), cross_entropy(outputs, CLASSES[batch["index"]]).detach())
+    curves = training_losses(
+        make_rule("adam", lr=0.05), family, numbers=range(2), horizon=40, seed=0, stream=Stream.TUNING
+    )
+    assert torch.isfinite(curves).all()
+    points = {name: p.requires_grad_() for name, p in params.items()}
+    for gradient in torch.autograd.grad(family.loss(points, {}, batch), list(points.values())):
+        assert gradient.abs().sum() > 0
+
+
+def test_students_may_start_from_the_modules_own_weights():
+    module = nn.Linear(6, 3)
+    family = ModuleTask(module, cross_entropy, (INPUTS, CLASSES), init="module")
+    params, _ = draw(family)
+    assert torch.equal(params["weight"], module.weight)
+    params["weight"].zero_()
+    assert torch.equal(draw(family, 1)[0]["weight"], module.weight)
+    loose = ModuleTask(Loose(), cross_entropy, (INPUTS, CLASSES), init="module")
+    assert torch.equal(draw(loose)[0]["weight"], torch.ones(6, 3))
+    with pytest.raises(ValueError, match="init must be one of fresh, module; got 'own'"):
+        ModuleTask(module, cross_entropy, (INPUTS, CLASSES), init="own")
+    with pytest.raises(ValueError, match="init_fn must be None where students start from the module's weights"):
+        ModuleTask(module, cross_entropy, (INPUTS, CLASSES), init="module", init_fn=lambda module: None)
+
+
+def test_a_module_that_is_frozen_throughout_is_refused():
+    with pytest.raises(ValueError, match="a student must have weights to train; got 2 tensors, all frozen"):
+        ModuleTask(nn.Linear(6, 3).requires_grad_(False), cross_entropy, (INPUTS, CLASSES))
+    with pytest.raises(ValueError, match="a student must have weights to train; got 0 tensors"):
+        ModuleTask(nn.Identity(), cross_entropy, (INPUTS, CLASSES))
+
+
+GAPPY = INPUTS.index_fill(0, torch.tensor([2, 5]), torch.nan)
+
+
+class Pairs(Dataset):
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return INPUTS[index], torch.tensor(float("inf") if index == 3 else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "test_dataset", "message"),
+    [
+        ((GAPPY, CLASSES), None, "inputs must be finite; got NaN or infinity in 2 of 20 rows, the first being row 2"),
+        (Pairs(), None, "targets must be finite; got NaN or infinity in 1 of 5 rows, the first being row 3"),
+        ((INPUTS, CLASSES), (INPUTS * torch.inf, CLASSES), "inputs must be finite; .* in 20 of 40 rows, .* row 20"),
+        ((INPUTS.double() * 1e300, CLASSES), None, "inputs must be finite"),
+    ],
+)
+def test_data_with_gaps_are_refused(dataset, test_dataset, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        ModuleTask(nn.Linear(6, 3), cross_entropy, dataset, test_dataset=test_dataset)
+    assert "\n" not in str(caught.value)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from l2l_opt.few_shot.models import make_model
 from l2l_opt.optimizer.learned_optimizer import LearnedOptimizer
 from l2l_opt.randomness import Stream, make_generator
-from l2l_opt.tasks.module_task import reset_parameters
+from l2l_opt.tasks.student_module import reset_parameters
 
 NAMES = ("classifier", "out of distribution", "image statistics", "image and caption")
 STATISTICS = (

@@ -11,7 +11,7 @@ from l2l_opt.few_shot.methods import Method
 from l2l_opt.few_shot.models import make_model
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules import UpdateRule
-from l2l_opt.tasks.module_task import fresh_parameters, reset_parameters
+from l2l_opt.tasks.student_module import fresh_parameters, reset_parameters
 from l2l_opt.types import Batch, Params, TaskData
 
 LARGEST_BATCH = 4000

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from l2l_opt.checks import check_choices, check_positive_integers
-from l2l_opt.tasks.module_task import reset_parameters
+from l2l_opt.tasks.student_module import reset_parameters
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from l2l_opt.checks import check_choices, check_positive_integers
 from l2l_opt.tasks.base import Split, register_module_task
 from l2l_opt.tasks.layers.basic import perceptron
-from l2l_opt.tasks.module_task import fresh_parameters, reset_parameters
+from l2l_opt.tasks.student_module import fresh_parameters, reset_parameters
 from l2l_opt.types import Batch, Params, TaskData
 
 GROUP = 4
