@@ -56,7 +56,7 @@ from l2l_opt.tasks.layers.basic import INITS
         "Whose statistics batch norm takes: of the batch at hand, or of the support set.",
         type=click.Choice(BATCH_NORMS),
     ),
-    option("--init", "default", "First weights.", type=click.Choice(list(INITS))),
+    option("--init", "default", "First weights.", type=click.Choice([*INITS, "module"])),
     option("--inner-steps", 1, "Updates by a support set.", type=COUNT),
 )
 @option_group(

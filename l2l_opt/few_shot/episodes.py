@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from l2l_opt.checks import check_positive_integers
+from l2l_opt.checks import check_finite, check_positive_integers
 from l2l_opt.types import TaskData
 
 PHASES = ("meta-train", "validation", "test")
@@ -65,7 +65,8 @@ class ClassEpisodes:
         dtype: of the inputs.
 
     Raises:
-        ValueError: too few classes, an empty class, or a class with fewer than K + queries examples.
+        ValueError: inputs that are not finite, too few classes, an empty class, or a class with fewer than K + queries
+            examples.
 
     Source: episodes: arXiv 1606.04080, section 2.2; rotations as classes: arXiv 1605.06065, section 4.1.
     """
@@ -88,6 +89,7 @@ class ClassEpisodes:
         for name, value in {"ways": ways, "shots": shots, "queries": queries}.items():
             if not isinstance(value, int) or value < 1 + (name == "ways"):
                 raise ValueError(f"{name} must be an integer of at least {1 + (name == 'ways')}; got {value!r}")
+        check_finite(inputs=inputs)
         if len(inputs) != len(labels):
             raise ValueError(f"there must be a label for every example; got {len(labels)} for {len(inputs)}")
         if rotations and (inputs.dim() < 3 or inputs.shape[-1] != inputs.shape[-2]):
@@ -192,7 +194,7 @@ class ImbalancedEpisodes:
         dtype: of the inputs.
 
     Raises:
-        ValueError: labels that are not 0 and 1, or too few examples of a class.
+        ValueError: inputs that are not finite, labels that are not 0 and 1, or too few examples of a class.
     """
 
     of_classes = True
@@ -210,6 +212,7 @@ class ImbalancedEpisodes:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
+        check_finite(inputs=inputs)
         if not bool(((labels == 0) | (labels == 1)).all()):
             raise ValueError(f"labels must be 0 and 1; got {labels.unique().tolist()[:5]}, name the rare class 1")
         chosen = torch.arange(len(labels)) if rows is None else rows

@@ -28,13 +28,20 @@ def register_model(name: str) -> Callable[[Callable[..., nn.Module]], Callable[.
 
 
 def make_model(spec: str, *, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
-    """A fresh model from ``name`` or ``name:option=value,...``.
+    """A fresh model from ``name`` or ``name:option=value,...``; weights that it draws and freezes are always the same.
 
     Raises:
         ValueError: unknown model, unknown option or bad value.
     """
     name, options = parse_spec(spec)
-    return MODELS.make(name, **{**options, "input_shape": input_shape, "num_outputs": num_outputs})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = MODELS.make(name, **{**options, "input_shape": input_shape, "num_outputs": num_outputs})
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"a registered model must return an nn.Module; got {type(model).__name__} from {name!r}, return the module"
+        )
+    return model
 
 
 def model_options(name: str) -> list[str]:

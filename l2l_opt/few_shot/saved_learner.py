@@ -35,7 +35,7 @@ class Recipe:
         rule: name and config of a registered rule, of the method ``learned-rule`` alone.
         batch_norm: ``"transductive"`` or ``"support"``.
         inner_steps: updates by a support set in meta-training.
-        init: how first weights are drawn, of ``tasks.layers.INITS``.
+        init: how first weights are drawn, of ``tasks.layers.INITS``, or ``"module"`` for the model's own.
     """
 
     model: str
@@ -48,10 +48,9 @@ class Recipe:
     def family(self, episodes: EpisodeSource, *, device: torch.device | str = "cpu", dtype: torch.dtype) -> EpisodeTask:
         """Episodes as tasks of this model."""
         model = self.make_model(episodes)
-        check_choices(INITS, init=self.init)
-        return EpisodeTask(
-            model, episodes, batch_norm=self.batch_norm, init_fn=INITS[self.init], device=device, dtype=dtype
-        )
+        check_choices([*INITS, "module"], init=self.init)
+        first: dict[str, Any] = {"init": "module"} if self.init == "module" else {"init_fn": INITS[self.init]}
+        return EpisodeTask(model, episodes, batch_norm=self.batch_norm, device=device, dtype=dtype, **first)
 
     def make_model(self, episodes: EpisodeSource) -> nn.Module:
         return make_model(self.model, input_shape=episodes.input_shape, num_outputs=episodes.num_outputs)
