@@ -1,4 +1,4 @@
-"""A resumable run from the command line: its options, what watches it, and what is said at its end."""
+"""A resumable run from the command line: its options, what watches it, and how it ended."""
 
 import contextlib
 import json

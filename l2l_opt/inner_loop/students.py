@@ -40,7 +40,7 @@ class Student:
         pending: the batches drawn last, by split: the first of the next window.
         initial_losses: ``[particles]``, the first losses of the episode; NaN before they are known.
         best_losses: ``[particles]``, the least so far in the episode; infinite at its beginning.
-        memory: what an estimator keeps over the episode.
+        estimator_state: what an estimator keeps over the episode; a checkpoint has it as ``memory``.
     """
 
     number: int
@@ -56,10 +56,10 @@ class Student:
     pending: dict[Split, Batch]
     initial_losses: Tensor
     best_losses: Tensor
-    memory: Params = field(default_factory=dict)
+    estimator_state: Params = field(default_factory=dict)
 
     PLAIN = ("number", "episode", "attempt", "age", "horizon", "lifetime")
-    TENSORS = ("data", "pending", "initial_losses", "best_losses", "memory")
+    TENSORS = ("data", "pending", "initial_losses", "best_losses")
 
 
 @dataclass(frozen=True)
@@ -294,6 +294,7 @@ class Students:
                 "params": student.inner.params,
                 "state": student.inner.state,
                 "num_steps": student.inner.num_steps,
+                "memory": tree_map(torch.clone, student.estimator_state),
             }
             for student in self.members
         ]
@@ -319,6 +320,7 @@ class Students:
             generator = torch.Generator()
             generator.set_state(generator_state)
             inner = InnerState(own.pop("params"), own.pop("state"), own.pop("num_steps"))
+            own["estimator_state"] = own.pop("memory")
             self.members[index] = Student(family=family, generator=generator, inner=inner, **own)
 
 

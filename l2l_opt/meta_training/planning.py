@@ -181,14 +181,14 @@ def _outer_step(
     trainer: MetaTrainer, tasks: Tasks, steps: int, *, numbers: Sequence[int], seed: int = 0
 ) -> Callable[[], object]:
     """One outer step of fewer inner steps, on students of its own."""
-    whole_episodes = isinstance(trainer.estimator, FullES)
-    length = min(steps, trainer.estimator.truncation_length) if whole_episodes else steps
+    whole_runs = isinstance(trainer.estimator, FullES)
+    length = min(steps, trainer.estimator.truncation_length) if whole_runs else steps
     estimator = _shorter(trainer.estimator, length)
     students = estimator.init(
         trainer.rule, tasks, num_students=trainer.options.num_students, seed=seed, numbers=numbers
     )
     for student in students.members:
-        student.lifetime = steps if whole_episodes else max(student.horizon, steps + 1)
+        student.lifetime = steps if whole_runs else max(student.horizon, steps + 1)
     return lambda: estimator.estimate(trainer.rule, students)
 
 
@@ -235,7 +235,7 @@ def _median_seconds(trainer: MetaTrainer, steps: int, seed: int) -> float:
 
 
 def _mean_horizon(estimator: MetaGradientEstimator) -> float:
-    low, high = estimator.horizon.shortest, estimator.horizon.longest
+    low, high = estimator.horizons.shortest, estimator.horizons.longest
     return low if low == high else (high - low) / math.log(high / low)
 
 
@@ -281,7 +281,7 @@ def _peak_bytes(device: torch.device, action: Callable[[], object]) -> int:
         action()
         return torch.cuda.max_memory_reserved(device)
     with contextlib.suppress(OSError):
-        # Lets VmHWM begin anew from what is held now. Where it may not, the greatest peak so far stands in for it.
+        # Resets VmHWM to what is held now. Where that is not allowed, the greatest peak so far stands in for it.
         Path("/proc/self/clear_refs").write_text("5")
     action()
     return _from_status("VmHWM:") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -99,7 +99,7 @@ class MetaTrainer(OuterLoop[MetaTrainingOptions]):
             )
         self.family, self.estimator, self.imitation = family, estimator, imitation
         self.validation_family = family if validation_family is None else validation_family
-        self.validation_horizon = own.validation_horizon or estimator.horizon.longest
+        self.validation_horizon = own.validation_horizon or estimator.horizons.longest
         mixed = isinstance(self.validation_family, TaskMixture)
         self.validation_group_size = -(-own.validation_students // VALIDATION_ARCHITECTURES) if mixed else None
         self.numbers = ranks.share(range(own.num_students))
@@ -157,9 +157,13 @@ class MetaTrainer(OuterLoop[MetaTrainingOptions]):
 
     def best_rule(self) -> UpdateRule:
         """The rule with its best weights; shares none with the one in training."""
+        return self.rule_with(self.best_phi)
+
+    def rule_with(self, phi: Params) -> UpdateRule:
+        """A copy of the rule with other weights."""
         rule = copy.deepcopy(self.rule)
         for name, weight in rule.named_parameters():
-            weight.data = self.best_phi[name].clone()
+            weight.data = phi[name].detach().clone()
         return rule
 
     def state_dict(self) -> dict[str, Any]:

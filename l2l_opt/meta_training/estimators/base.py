@@ -1,8 +1,9 @@
-"""The contract of a meta-gradient estimator: how phi's gradient is got from students' losses."""
+"""The contract of a meta-gradient estimator: from students' losses to the gradient of the rule's weights."""
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,12 +19,12 @@ from l2l_opt.types import Params
 
 @dataclass(frozen=True)
 class MetaGradient:
-    """What one outer step has learned of phi.
+    """What one outer step has found.
 
     Attributes:
         gradients: weight name -> d meta-loss / d phi, the mean over students.
         meta_loss: 0-dim, the objective on the students of this outer step.
-        losses: ``[K + 1, S * particles]``, the students' losses; NaN beyond the end of a shorter episode.
+        losses: ``[K + 1, S * particles]``, the students' losses; NaN beyond the end of a shorter inner run.
     """
 
     gradients: Params
@@ -31,39 +32,36 @@ class MetaGradient:
     losses: Tensor
 
 
+@dataclass(kw_only=True, eq=False)
 class MetaGradientEstimator(abc.ABC):
-    """Estimates d meta-loss / d phi from students that go on from one outer step to the next.
-
-    Args:
-        horizon: inner steps from fresh params to reset: a number, ``"100..2000"`` for log-uniform,
-            ``"100..2000:growing"``, or a ``Horizon``.
-        truncation_length: K, inner steps of a window; it divides the horizon.
-        meta_loss: the objective; the plain sum of losses where None.
-        staggered: cut first episodes at a random age, so that students are not all of one age ever after.
-        group_size: students that share an architecture; 1 for a single family and all for a mixture where None.
+    """Estimate d meta-loss / d phi from students that go on from one outer step to the next.
 
     Attributes:
-        num_particles: copies of each student that live under a phi of their own.
+        horizon: inner steps from fresh params to reset: a number, ``"100..2000"`` for log-uniform,
+            ``"100..2000:growing"``, or a ``Horizon``.
+        truncation_length: K, inner steps of a truncation window; it divides the horizon.
+        meta_loss: the objective; the plain sum of losses by default.
+        staggered: cut first inner runs at random, so that not all students end together ever after.
+        group_size: students that share an architecture; 1 for a single family and all for a mixture where None.
+        horizons: ``horizon`` as it was read.
+        num_particles: copies of each student that are trained under a phi of their own.
 
     Raises:
         ValueError: a truncation length that is longer than the horizon or does not divide it.
     """
 
-    num_particles = 1
+    num_particles: ClassVar[int] = 1
 
-    def __init__(
-        self,
-        *,
-        horizon: int | str | Horizon = 100,
-        truncation_length: int = 20,
-        meta_loss: MetaLoss | None = None,
-        staggered: bool = False,
-        group_size: int | None = None,
-    ):
-        self.horizon = Horizon.parse(str(horizon), truncation_length=truncation_length)
-        self.truncation_length = truncation_length
-        self.meta_loss = MetaLoss() if meta_loss is None else meta_loss
-        self.staggered, self.group_size = staggered, group_size
+    horizon: int | str | Horizon = 100
+    truncation_length: int = 20
+    meta_loss: MetaLoss = field(default_factory=MetaLoss)
+    staggered: bool = False
+    group_size: int | None = None
+    horizons: Horizon = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.meta_loss = self.meta_loss or MetaLoss()
+        self.horizons = Horizon.parse(str(self.horizon), truncation_length=self.truncation_length)
 
     def init(
         self, rule: UpdateRule, family: Tasks, *, num_students: int, seed: int, numbers: Sequence[int] | None = None
@@ -71,18 +69,18 @@ class MetaGradientEstimator(abc.ABC):
         """Start the students of a meta-training run.
 
         Args:
-            rule: the teacher.
+            rule: the update rule.
             family: where students come from.
             num_students: of the whole run.
             seed: of the run.
-            numbers: those among them that live here; all where None.
+            numbers: those among them that are this process's; all where None.
         """
         group_size = self.group_size if self.group_size is not None else self.default_group_size(num_students)
         return Students(
             rule,
             family,
             numbers=range(num_students) if numbers is None else numbers,
-            horizon=self.horizon,
+            horizon=self.horizons,
             seed=seed,
             stream=Stream.META_TRAINING,
             num_particles=self.num_particles,
@@ -97,12 +95,12 @@ class MetaGradientEstimator(abc.ABC):
         return 0
 
     def default_group_size(self, num_students: int) -> int | None:
-        """Students that share an architecture and horizon where the user does not say."""
+        """Students that share an architecture and horizon where ``group_size`` is None."""
         return None
 
     @abc.abstractmethod
     def estimate(self, rule: UpdateRule, students: Students) -> tuple[MetaGradient, Students]:
-        """Let the students go one outer step further, and say what it teaches.
+        """Take the students one outer step further.
 
         Returns:
             The meta-gradient, and the students after it (moved on in place).

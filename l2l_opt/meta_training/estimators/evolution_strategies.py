@@ -4,42 +4,39 @@
     d L_sigma / d phi = E (L(phi + eps) - L(phi - eps)) eps / (2 sigma^2)
 
 Nothing is differentiated, so chaos in a long unroll cannot blow the estimate up, and memory does not depend on the
-horizon. A student is an antithetic pair of particles that live its life (fresh params, batches) under phi + eps and
+horizon. A student is an antithetic pair of particles with the same fresh params and batches, under phi + eps and
 phi - eps; all particles of all students of one architecture are one batch of the unroll, each with its own phi. With
-windows of K steps, of which an outer step takes one, the estimators differ in the noise of window w of an episode:
+windows of K steps, of which an outer step takes one, the estimators differ in the noise of window w of an inner run:
 
-    full-es   one outer step is a whole episode                  eps for all of it
-    pes       eps_w anew in each window,                         times eps_1 + ... + eps_w
-    nres      eps drawn once for the episode,                    times eps
+    full-es   one outer step is a whole inner run                eps for all of it
+    pes       eps_w drawn for each window,                       times eps_1 + ... + eps_w
+    nres      eps drawn once for the inner run,                  times eps
 
-The estimates of an episode's windows sum to that of the episode: of full-es and nres exactly, of pes on average.
+The estimates of an inner run's windows sum to that of the whole: of full-es and nres exactly, of pes on average.
 """
 
 import abc
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from l2l_opt.inner_loop.horizon import Horizon
 from l2l_opt.inner_loop.students import Student, Students, Window
 from l2l_opt.inner_loop.unroll import InnerState, unroll
 from l2l_opt.meta_training.estimators.base import ESTIMATORS, MetaGradient, MetaGradientEstimator
-from l2l_opt.meta_training.estimators.meta_loss import MetaLoss
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.types import Params
 
 
+@dataclass(kw_only=True, eq=False)
 class EvolutionStrategy(MetaGradientEstimator):
     """What the three have in common: antithetic pairs in one batched unroll.
 
-    Args:
-        horizon: inner steps from fresh params to reset: a number, ``"100..2000"`` for log-uniform,
-            ``"100..2000:growing"``, or a ``Horizon``.
-        truncation_length: K, inner steps of a window; it divides the horizon.
+    Attributes:
+        horizon, truncation_length, staggered, group_size: as of every estimator; a student is a pair.
         meta_loss: the objective, best with ``clip``, since a particle may diverge.
-        staggered: cut first episodes at a random age, so that students are not all of one age ever after.
-        group_size: students (pairs) that share an architecture; 1 for a single family and all for a mixture where None.
         sigma: deviation of the noise, in the weights' unit.
         only: weights that are learned, by the beginnings of their names with ``|`` between them, e.g.
             ``"readout|choices.bias"``; all where empty. The signal of an estimate falls with the number of
@@ -50,29 +47,15 @@ class EvolutionStrategy(MetaGradientEstimator):
             positive.
     """
 
-    num_particles = 2
+    num_particles: ClassVar[int] = 2
 
-    def __init__(
-        self,
-        *,
-        horizon: int | str | Horizon = 100,
-        truncation_length: int = 20,
-        meta_loss: MetaLoss | None = None,
-        staggered: bool = False,
-        group_size: int | None = None,
-        sigma: float = 0.01,
-        only: str = "",
-    ):
-        super().__init__(
-            horizon=horizon,
-            truncation_length=truncation_length,
-            meta_loss=meta_loss,
-            staggered=staggered,
-            group_size=group_size,
-        )
-        if not (isinstance(sigma, (int, float)) and 0 < sigma < float("inf")):
-            raise ValueError(f"sigma must be a positive number; got {sigma!r}, use e.g. 0.01")
-        self.sigma, self.only = float(sigma), tuple(filter(None, only.split("|")))
+    sigma: float = 0.01
+    only: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (isinstance(self.sigma, (int, float)) and 0 < self.sigma < float("inf")):
+            raise ValueError(f"sigma must be a positive number; got {self.sigma!r}, use e.g. 0.01")
 
     def draw_noise(self, phi: Params, students: Students, student: Student) -> Params:
         """eps of the deviation sigma for what begins at the student's age: ``[*weight.shape]`` each."""
@@ -80,9 +63,7 @@ class EvolutionStrategy(MetaGradientEstimator):
             students.seed, Stream.EVOLUTION, student.number, student.episode, student.attempt, student.age
         )
         if not any(self.learns(name) for name in phi):
-            raise ValueError(
-                f"only must begin names of weights; got {'|'.join(self.only)!r}, use some of {', '.join(phi)}"
-            )
+            raise ValueError(f"only must begin names of weights; got {self.only!r}, use some of {', '.join(phi)}")
         return {
             name: self.sigma * torch.randn(weight.shape, generator=generator, dtype=weight.dtype).to(weight.device)
             if self.learns(name)
@@ -92,7 +73,7 @@ class EvolutionStrategy(MetaGradientEstimator):
 
     def learns(self, name: str) -> bool:
         """Whether the weight of this name is learned."""
-        return not self.only or name.startswith(self.only)
+        return not self.only or name.startswith(tuple(filter(None, self.only.split("|"))))
 
     def run_pairs(
         self, rule: UpdateRule, phi: Params, window: Window, noise: list[Params]
@@ -100,7 +81,7 @@ class EvolutionStrategy(MetaGradientEstimator):
         """Unroll a window under phi + eps and phi - eps: where all particles stand then, and losses ``[K + 1, 2 G]``.
 
         Args:
-            rule: the teacher.
+            rule: the update rule.
             phi: its weights.
             window: of G students.
             noise: eps of each student.
@@ -160,22 +141,22 @@ class _WindowedEvolution(EvolutionStrategy):
 
 
 class PES(_WindowedEvolution):
-    """Persistent evolution strategies: fresh noise every window, multiplied by the sum of an episode's noises so far.
+    """Persistent evolution strategies: fresh noise every window, multiplied by the sum of an inner run's noises so far.
 
-    Unbiased (but for the smoothing), with a variance that grows with the number of windows an episode has.
+    Unbiased (but for the smoothing), with a variance that grows with the number of windows of an inner run.
 
     Source: arXiv 2112.13835, algorithm 2.
     """
 
     def perturb(self, phi: Params, students: Students, student: Student) -> tuple[Params, Params]:
         noise = self.draw_noise(phi, students, student)
-        so_far = student.memory or {name: torch.zeros_like(eps) for name, eps in noise.items()}
-        student.memory = {name: so_far[name] + eps for name, eps in noise.items()}
-        return noise, student.memory
+        so_far = student.estimator_state or {name: torch.zeros_like(eps) for name, eps in noise.items()}
+        student.estimator_state = {name: so_far[name] + eps for name, eps in noise.items()}
+        return noise, student.estimator_state
 
 
 class NRES(_WindowedEvolution):
-    """Noise-reuse evolution strategies: one noise for all windows of an episode.
+    """Noise-reuse evolution strategies: one noise for all windows of an inner run.
 
     Unbiased (but for the smoothing) as PES is, with a variance that does not grow with the number of windows.
 
@@ -183,18 +164,18 @@ class NRES(_WindowedEvolution):
     """
 
     def perturb(self, phi: Params, students: Students, student: Student) -> tuple[Params, Params]:
-        student.memory = student.memory or self.draw_noise(phi, students, student)
-        return student.memory, student.memory
+        student.estimator_state = student.estimator_state or self.draw_noise(phi, students, student)
+        return student.estimator_state, student.estimator_state
 
 
 class FullES(EvolutionStrategy):
-    """Full evolution strategies: an outer step is one whole episode of every student, cut into windows for its batches.
+    """Full evolution strategies: an outer step is one whole inner run of every student, cut into windows.
 
     Source: arXiv 1810.10180, section 4.1.
     """
 
     def default_group_size(self, num_students: int) -> int:
-        # One horizon for all, so that all particles are one batch to the end of the episode.
+        # One horizon for all, so that all particles are one batch to the end of the inner run.
         return num_students
 
     @torch.no_grad()
@@ -208,10 +189,10 @@ class FullES(EvolutionStrategy):
                 for index, own in zip(window.indices, losses.reshape(len(losses), -1, 2).unbind(1), strict=True):
                     curves[index].append(own[1:] if curves[index] else own)
                 students.advance(window, inner, losses)
-        episodes = [torch.cat(curve) for curve in curves]
-        values = torch.stack([self.meta_loss.per_student(losses, losses[0]) for losses in episodes]).double()
+        runs = [torch.cat(curve) for curve in curves]
+        values = torch.stack([self.meta_loss.per_student(losses, losses[0]) for losses in runs]).double()
         gradients = self.gradient(phi, values.flatten().cpu(), noise)
-        all_losses = torch.nn.utils.rnn.pad_sequence(episodes, padding_value=torch.nan).double().cpu().flatten(1)
+        all_losses = torch.nn.utils.rnn.pad_sequence(runs, padding_value=torch.nan).double().cpu().flatten(1)
         students.restart(all_losses)
         return MetaGradient(gradients, values.mean().cpu(), all_losses), students
 

@@ -1,11 +1,11 @@
 """Imitation of a hand-designed rule: the learned rule reads what the other sees, and is to write what it writes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from l2l_opt.inner_loop.horizon import Horizon
 from l2l_opt.inner_loop.students import Students
 from l2l_opt.inner_loop.unroll import unroll
 from l2l_opt.meta_training.estimators.base import MetaGradient, MetaGradientEstimator
@@ -53,7 +53,7 @@ class _Beside(UpdateRule):
             for name, own in state.items()
         }
         updates, model_state = self._model[0](grads, of_model, params, num_steps=num_steps)
-        # The student's path is the model's, whatever the learner says: no gradient runs along it.
+        # The student's path is the model's, whatever the learner's updates: no gradient runs along it.
         attempts, learner_state = self.learner(grads, state, params, num_steps=num_steps)
         next_state: RuleState = {}
         for name, update in updates.items():
@@ -67,33 +67,19 @@ class _Beside(UpdateRule):
         return updates, next_state
 
 
+@dataclass(kw_only=True, eq=False)
 class Imitation(MetaGradientEstimator):
     """Meta-gradient of ``mean over steps and tensors of ||u_phi - u_model||^2 / ||u_model||^2`` on the model's path.
 
-    Args:
+    Attributes:
         model: the rule to imitate, e.g. ``make_rule("adam", lr=0.001)``.
-        horizon: inner steps of an episode, as of the other estimators.
-        truncation_length: K, inner steps differentiated together; it divides the horizon.
-        staggered: cut first episodes at a random age.
-        group_size: students that share an architecture; 1 for a single family and all for a mixture where None.
+        horizon, truncation_length, staggered, group_size: as of every estimator; there is no meta-loss.
 
     Source: arXiv 2010.09089, section 4 (imitation of analytical optimizers, off-policy).
     Differs from source: a phase of its own before meta-training, with the relative error of each tensor.
     """
 
-    def __init__(
-        self,
-        model: UpdateRule,
-        *,
-        horizon: int | str | Horizon = 100,
-        truncation_length: int = 20,
-        staggered: bool = False,
-        group_size: int | None = None,
-    ):
-        super().__init__(
-            horizon=horizon, truncation_length=truncation_length, staggered=staggered, group_size=group_size
-        )
-        self.model = model
+    model: UpdateRule = field(kw_only=False)
 
     def init(
         self, rule: UpdateRule, family: Tasks, *, num_students: int, seed: int, numbers: Sequence[int] | None = None

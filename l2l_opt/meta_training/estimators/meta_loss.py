@@ -1,8 +1,9 @@
-"""The objective for phi: what a student's losses over some inner steps are worth."""
+"""The objective of meta-training: one number of a student's losses over some inner steps."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +22,8 @@ class MetaLoss:
     Attributes:
         over_steps: w over the K steps: ``"sum"`` (1), ``"mean"`` (1 / K), ``"linear"`` (k / K), ``"progress"``
             (2 f / K, f the fraction of the horizon that is over after the step), ``"last"`` (only the last), K numbers;
-            or ``"best-so-far"``, the mean over steps of the least loss of the episode until there.
-        normalisation: ``"none"``, l = loss; ``"log"``, l = log(loss / initial loss of the episode), which puts tasks
+            or ``"best-so-far"``, the mean over steps of the least loss of the inner run until there.
+        normalisation: ``"none"``, l = loss; ``"log"``, l = log(loss / initial loss of the inner run), which puts tasks
             of any loss scale on one footing.
         clip: l is at most this, and is this where a student has diverged; None for no bound.
         judged_on: the split of the batches whose losses these are.
@@ -60,15 +61,9 @@ class MetaLoss:
         if self.judged_on not in SPLITS:
             raise ValueError(f"judged_on must be 'train' or 'test'; got {self.judged_on!r}, use one of these")
 
-    def __call__(
-        self,
-        losses: Tensor,
-        initial_losses: Tensor,
-        best_losses: Tensor | None = None,
-        progress: Tensor | None = None,
-    ) -> Tensor:
-        """The meta-loss, 0-dim: the mean of ``per_student``."""
-        return self.per_student(losses, initial_losses, best_losses, progress).mean()
+    def __call__(self, *losses: Any, **more: Any) -> Tensor:
+        """The meta-loss, 0-dim: the mean of ``per_student``, whose arguments these are."""
+        return self.per_student(*losses, **more).mean()
 
     def per_student(
         self,
@@ -81,8 +76,8 @@ class MetaLoss:
 
         Args:
             losses: ``[K + 1, S]``, as ``unroll`` returns them.
-            initial_losses: ``[S]``, the first loss of each student's episode.
-            best_losses: ``[S]``, the least loss of each episode before these steps; None at its beginning.
+            initial_losses: ``[S]``, the first loss of each student's inner run.
+            best_losses: ``[S]``, the least loss of each inner run before these steps; None at its beginning.
             progress: ``[K, S]``, the fraction of the horizon that is over after each step; where None, these K steps
                 are the whole horizon.
 
@@ -104,7 +99,7 @@ class MetaLoss:
         return self.weights(after.shape[0]).to(after) @ after
 
     def normalise(self, losses: Tensor, initial_losses: Tensor) -> Tensor:
-        """l(losses), ``[..., S]``, given the first loss of each student's episode, ``[S]``."""
+        """l(losses), ``[..., S]``, given the first loss of each student's inner run, ``[S]``."""
         if self.normalisation == "none":
             return losses
         tiny = torch.finfo(losses.dtype).tiny
@@ -115,17 +110,17 @@ class MetaLoss:
 
     def weights(self, length: int) -> Tensor:
         """The weights of steps, ``[length]``."""
-        if self.over_steps == "sum":
-            return torch.ones(length, dtype=torch.float64)
-        if self.over_steps in ("mean", "best-so-far"):
-            return torch.full((length,), 1 / length, dtype=torch.float64)
-        if self.over_steps == "linear":
-            return torch.arange(1, length + 1, dtype=torch.float64) / length
-        if self.over_steps == "progress":
-            return 2 * torch.arange(1, length + 1, dtype=torch.float64) / length**2
-        if self.over_steps == "last":
-            return torch.eye(length, dtype=torch.float64)[-1]
-        assert not isinstance(self.over_steps, str)
-        if len(self.over_steps) != length:
-            raise ValueError(f"over_steps must be as many as the steps; got {len(self.over_steps)} and {length}")
-        return torch.tensor(list(self.over_steps), dtype=torch.float64)
+        if not isinstance(self.over_steps, str):
+            if len(self.over_steps) != length:
+                raise ValueError(f"over_steps must be as many as the steps; got {len(self.over_steps)} and {length}")
+            return torch.tensor(list(self.over_steps), dtype=torch.float64)
+        ones = torch.ones(length, dtype=torch.float64)
+        steps = ones.cumsum(0)
+        return {
+            "sum": ones,
+            "mean": ones / length,
+            "best-so-far": ones / length,
+            "linear": steps / length,
+            "progress": 2 * steps / length**2,
+            "last": (steps == length).double(),
+        }[self.over_steps]

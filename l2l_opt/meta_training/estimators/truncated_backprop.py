@@ -1,6 +1,6 @@
 """Truncated back-propagation through the unroll.
 
-A student's life is cut into windows of K inner steps. With phi held fixed over a window, its states are
+A student's inner run is cut into windows of K inner steps. With phi held fixed over a window, its states are
 
     s_0 -> s_1 -> ... -> s_K | s_K -> s_{K+1} -> ... -> s_2K | ...        s = (theta, rule state)
 
@@ -9,30 +9,25 @@ by value, so memory does not grow with the horizon, and what a step does to loss
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from l2l_opt.inner_loop.horizon import Horizon
 from l2l_opt.inner_loop.replay import CoordinateSample
 from l2l_opt.inner_loop.students import Student, Students
 from l2l_opt.inner_loop.unroll import segment_length, unroll
 from l2l_opt.meta_training.estimators.base import ESTIMATORS, MetaGradient, MetaGradientEstimator
-from l2l_opt.meta_training.estimators.meta_loss import MetaLoss
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules.base import UpdateRule
 
 
+@dataclass(kw_only=True, eq=False)
 class TruncatedBackprop(MetaGradientEstimator):
     """Truncated back-propagation through time: one window of every student an outer step.
 
-    Args:
-        horizon: inner steps from fresh params to reset: a number, ``"100..2000"`` for log-uniform,
-            ``"100..2000:growing"``, or a ``Horizon``.
-        truncation_length: K, inner steps differentiated together; it divides the horizon.
-        meta_loss: the objective over a window.
-        staggered: cut first episodes at a random age, so that students are not all of one age ever after.
-        group_size: students that share an architecture; 1 for a single family and all for a mixture where None.
+    Attributes:
+        horizon, truncation_length, meta_loss, staggered, group_size: as of every estimator.
         second_derivatives: keep d grad / d params in the meta-gradient.
         gradient_checkpointing: memory that grows with the root of K, for one more forward pass.
         coordinate_stride: n; where windows are replayed (``lstm`` and ``rnnprop`` on a CPU), differentiate through
@@ -49,33 +44,19 @@ class TruncatedBackprop(MetaGradientEstimator):
     Source: arXiv 1606.04474, section 2 and 3 (horizon 100, truncation length 20, no second derivatives).
     """
 
-    def __init__(
-        self,
-        *,
-        horizon: int | str | Horizon = 100,
-        truncation_length: int = 20,
-        meta_loss: MetaLoss | None = None,
-        staggered: bool = False,
-        group_size: int | None = None,
-        second_derivatives: bool = False,
-        gradient_checkpointing: bool = False,
-        coordinate_stride: int = 1,
-        clip_window: float | None = None,
-    ):
-        super().__init__(
-            horizon=horizon,
-            truncation_length=truncation_length,
-            meta_loss=meta_loss,
-            staggered=staggered,
-            group_size=group_size,
-        )
-        if not isinstance(coordinate_stride, int) or coordinate_stride < 1:
-            raise ValueError(f"coordinate_stride must be a positive integer; got {coordinate_stride!r}, use e.g. 8")
-        if clip_window is not None and not 0 < clip_window < float("inf"):
-            raise ValueError(f"clip_window must be a positive number; got {clip_window!r}, use e.g. 10, or None")
-        self.clip_window = clip_window
-        self.second_derivatives, self.gradient_checkpointing = second_derivatives, gradient_checkpointing
-        self.coordinate_stride = coordinate_stride
+    second_derivatives: bool = False
+    gradient_checkpointing: bool = False
+    coordinate_stride: int = 1
+    clip_window: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.coordinate_stride, int) or self.coordinate_stride < 1:
+            raise ValueError(
+                f"coordinate_stride must be a positive integer; got {self.coordinate_stride!r}, use e.g. 8"
+            )
+        if self.clip_window is not None and not 0 < self.clip_window < float("inf"):
+            raise ValueError(f"clip_window must be a positive number; got {self.clip_window!r}, use e.g. 10, or None")
 
     @property
     def steps_in_graph(self) -> int:

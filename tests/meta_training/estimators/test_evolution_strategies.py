@@ -75,11 +75,11 @@ def test_persistent_noise_accumulates_over_windows_and_ends_with_the_episode():
     sums = []
     for _ in range(3):
         estimator.estimate(rule, students)
-        sums.append(float(students.members[0].memory["log_lr"]))
+        sums.append(float(students.members[0].estimator_state["log_lr"]))
     steps = [b - a for a, b in zip([0.0, *sums], sums, strict=False)]
     assert len(set(steps)) == 3
     estimator.estimate(rule, students)
-    assert students.members[0].memory == {}
+    assert students.members[0].estimator_state == {}
 
 
 def test_a_pair_differs_by_its_noise_alone():
