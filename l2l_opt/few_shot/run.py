@@ -13,6 +13,7 @@ from typing import Any
 
 from l2l_opt.few_shot.meta_learner import MetaLearner
 from l2l_opt.few_shot.saved_learner import Recipe, load_weights, save_learner, ships_rule
+from l2l_opt.meta_training.outer_loop import copy_weights
 from l2l_opt.meta_training.run import ResumableRun
 from l2l_opt.storage.rule_file import save_rule
 
@@ -33,14 +34,10 @@ class FewShotRun(ResumableRun[MetaLearner]):
 
     def save_artefacts(self, card: Mapping[str, Any], *, latest_is_best: bool) -> dict[str, str]:
         learner = self.trainer
-        latest = {
-            "theta": {name: p.detach() for name, p in learner.theta.items()},
-            "phi": {name: weight.detach() for name, weight in learner.rule.named_parameters()},
-        }
-        best = latest if latest_is_best else {"theta": learner.best_theta, "phi": learner.best_phi}
+        best = copy_weights(learner.kept_weights) if latest_is_best else learner.best_weights
         digests = {
             name: save_learner(self.folder / f"{name}.safetensors", self.recipe, **weights, card=card)
-            for name, weights in (("learner", best), ("last", latest))
+            for name, weights in (("learner", best), ("last", copy_weights(learner.weights)))
         }
         if ships_rule(learner.method):
             rule = copy.deepcopy(learner.rule)

@@ -1,4 +1,4 @@
-"""A meta-training run on disk: a folder that can be killed at any moment and gone on from, bit for bit.
+"""A meta-training run on disk: a folder that can be killed at any moment and resumed, bit for bit.
 
 DIR/rule.safetensors   best on the validation students
 DIR/last.safetensors   after the last outer step
@@ -71,8 +71,8 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
     Args:
         folder: where everything is written; made if need be.
         trainer: freshly built.
-        options: plain JSON values that determine the result; a run is only gone on from with the same ones.
-        card: what artefacts say besides (task, horizon).
+        options: plain JSON values that determine the result; a run is only resumed with the same ones.
+        card: what else artefacts hold (task, horizon).
         say: takes one-line messages.
 
     Attributes:
@@ -259,11 +259,11 @@ class MetaTrainingRun(ResumableRun[MetaTrainer]):
     """Runs a ``MetaTrainer`` in a folder: ``rule.safetensors`` is its best rule, ``last.safetensors`` its latest."""
 
     def save_artefacts(self, card: Mapping[str, Any], *, latest_is_best: bool) -> dict[str, str]:
-        latest = self.trainer.rule
-        best = latest if latest_is_best else self.trainer.best_rule()
+        trainer = self.trainer
+        best = trainer.rule_with(trainer.averaged_phi) if latest_is_best else trainer.best_rule()
         return {
             name: save_rule(rule, self.folder / f"{name}.safetensors", card=card)
-            for name, rule in (("rule", best), ("last", latest))
+            for name, rule in (("rule", best), ("last", trainer.rule))
         }
 
 

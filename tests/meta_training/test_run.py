@@ -14,7 +14,7 @@ from tests.conftest import small_family, small_rule
 pytestmark = pytest.mark.slow
 
 
-def make_trainer(outer_steps=6, validate_every=2):
+def make_trainer(outer_steps=6, validate_every=2, **options):
     torch.manual_seed(0)
     estimator = TruncatedBackprop(horizon=8, truncation_length=4)
     rule = small_rule("rnnprop").double()
@@ -26,6 +26,7 @@ def make_trainer(outer_steps=6, validate_every=2):
         num_students=2,
         validate_every=validate_every,
         validation_students=2,
+        **options,
     )
 
 
@@ -118,6 +119,26 @@ def test_out_of_time_leaves_a_checkpoint_and_a_validated_rule(tmp_path):
     whole, _ = make_run(tmp_path / "whole", trainer=make_trainer(validate_every=0))
     go(whole)
     assert record_of(tmp_path)["digests"] == record_of(tmp_path / "whole")["digests"]
+
+
+def test_out_of_time_leaves_the_average_that_was_validated(tmp_path, monkeypatch):
+    run, _ = make_run(tmp_path, trainer=make_trainer(validate_every=0, average_phi=0.9))
+
+    class TimePasses:
+        def on_outer_step(self, trainer, step):
+            if step.number == 4:
+                monkeypatch.setattr("time.monotonic", lambda: 1e12)
+
+        def on_validation(self, trainer, validation):
+            pass
+
+    assert go(run, minutes=1, observers=[TimePasses()]) == "out of time"
+    monkeypatch.undo()
+    assert run.trainer.outer_steps_done == 4
+    best, last = (load_rule(tmp_path / f"{name}.safetensors") for name in ("rule", "last"))
+    for name, weight in best.named_parameters():
+        assert torch.equal(weight, run.trainer.averaged_phi[name])
+    assert digest(dict(best.named_parameters())) != digest(dict(last.named_parameters()))
 
 
 def test_a_finished_run_may_be_resumed(tmp_path):
