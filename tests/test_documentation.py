@@ -24,8 +24,8 @@ from tests.few_shot.classifier.test_files import omniglot_npz
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))]
 
-QUICK_EVALUATION = "--horizon 4 --seeds 2 --tuning-seeds 1"
-QUICK_SUITE = f"--suite suite.txt --baselines adamw {QUICK_EVALUATION}"
+QUICK_EVALUATION = "--horizon 4 --seeds 2 --tuning-seeds 1 --baselines adamw"
+QUICK_SUITE = f"--suite suite.txt {QUICK_EVALUATION}"
 QUICK_META_TRAINING = "--students 2 --validation-students 2 --outer-steps 1 --horizon 10 --truncation-length 5"
 
 SHORTER = {
@@ -49,6 +49,8 @@ SHORTER = {
     },
     "docs/evaluation.md": {
         "--suite held-out --horizon 500 --horizon 2000 --seeds 5 --nproc 2": QUICK_SUITE,
+        "--horizon 100": QUICK_EVALUATION,
+        "--baselines adamw,muon,prodigy": f"{QUICK_EVALUATION},muon,prodigy",
         "horizons=(500,)": "horizons=(4,), num_seeds=2, tuning_seeds=1",
     },
     "docs/few-shot.md": {
@@ -131,6 +133,9 @@ LEFT_OUT_BY_REASON = {
     "wrote what lies under results, in minutes to hours of a quiet machine": [
         "python -m scripts.experiments.benchmarks.benchmark all",
         "python -m scripts.experiments.default.judge_again results/default/held-out --out results/default/held-out",
+        "python -m scripts.experiments.examples.measure_examples density",
+        "python -m scripts.experiments.examples.measure_examples gymnasium_policy",
+        "python -m scripts.experiments.examples.measure_examples recommendation",
         "python -m scripts.experiments.few_shot.measure_adapt",
         "python -m scripts.experiments.few_shot.measure_few_shot train NAME",
         "python -m scripts.experiments.industry.measure_industry fraud",

@@ -24,6 +24,7 @@ def start(rule, family, *, num_students: int = 3, length: int = 4):
     return window, window.batches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RULES)
 def test_meta_gradient_equals_central_finite_differences(name):
     rule, family = small_rule(name).double(), small_family()
@@ -197,6 +198,7 @@ def test_a_diverged_student_does_not_touch_the_others():
     assert torch.equal(losses[:, [0, 2]], healthy[:, [0, 2]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RULES)
 def test_a_whole_run_equals_the_drop_in_in_a_plain_loop(name):
     """100 steps, float64: 1e-9."""

@@ -204,6 +204,7 @@ def in_a_new_process(**variables):
     return subprocess.run(command, env=inherited | variables, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_switch_leaves_compiled_kernels_unused():
     answer = in_a_new_process(**{native.DISABLED_BY: "1"}).stdout
     assert answer == "PyTorch (compiled kernels are switched off by L2L_OPT_NO_NATIVE)\n"
@@ -218,6 +219,7 @@ def instructions_here():
     return native.INSTRUCTIONS[: best + 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "title"), [("default", "baseline"), ("avx2", "AVX2"), ("avx512", "AVX-512")])
 def test_the_environment_names_the_instruction_set(instructions_here, name, title):
     done = in_a_new_process(**{native.INSTRUCTIONS_BY: name})
@@ -227,6 +229,7 @@ def test_the_environment_names_the_instruction_set(instructions_here, name, titl
         assert f"got '{name}', use {' or '.join(instructions_here)}" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_unknown_instruction_set_is_refused_in_a_sentence(instructions_here):
     command = [sys.executable, "-m", "l2l_opt.cli", "show", "--runtime"]
     environment = os.environ | {native.INSTRUCTIONS_BY: "sse9"}

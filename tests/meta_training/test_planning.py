@@ -26,6 +26,7 @@ def test_student_parameters_are_counted():
     assert mixed.student_parameters == (3, 64 * 5 + 5 + 5 * 10 + 10)
 
 
+@pytest.mark.slow
 def test_the_trainer_is_left_alone():
     one, other = trainer(), trainer()
     other.rule.load_state_dict(one.rule.state_dict())

@@ -36,6 +36,7 @@ def exact_gradient(rule, family, num_students):
     return estimator.estimate(rule, students)[0].gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator_class", [FullES, PES, NRES])
 def test_the_mean_over_episodes_is_the_exact_meta_gradient(estimator_class):
     rule, family = quadratic()

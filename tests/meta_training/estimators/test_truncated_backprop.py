@@ -24,6 +24,7 @@ def gradients(rule, *, outer_steps=2, family=None, **options):
     return results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second_derivatives", [False, True])
 @pytest.mark.parametrize("name", ["compact", "lstm", "adam"])
 def test_gradient_checkpointing_changes_nothing_but_memory(name, second_derivatives):
@@ -61,6 +62,7 @@ def saved_bytes(rule, length, *, gradient_checkpointing):
     return sum(kept.values())
 
 
+@pytest.mark.slow
 def test_checkpointed_memory_grows_with_the_root_of_the_window():
     rule = small_rule("adam").double()
     plain = [saved_bytes(rule, length, gradient_checkpointing=False) for length in (16, 144)]
