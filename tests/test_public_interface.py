@@ -39,6 +39,7 @@ def test_importing_the_package_imports_nothing():
     assert "torch" not in modules_after("import l2l_opt")
 
 
+@pytest.mark.slow
 def test_using_a_rule_imports_no_meta_training_no_tensorboard_no_click():
     modules = modules_after("from l2l_opt import LearnedOptimizer, load_rule; load_rule('default-1')")
     assert "l2l_opt.optimizer.learned_optimizer" in modules

@@ -28,6 +28,7 @@ print(json.dumps({"seconds": seconds, "modules": sorted(set(sys.modules) - befor
 """
 
 
+@pytest.mark.slow
 def test_the_first_optimizer_of_a_process_costs_little_and_training_imports_no_compiler():
     runs = [
         json.loads(subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True).stdout)

@@ -191,6 +191,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_artefact_intact(artefact):
     """A file-size limit stands for the full disk."""
     before = artefact.read_bytes()
@@ -229,6 +230,7 @@ for _ in range(30):
 """
 
 
+@pytest.mark.slow
 def test_saved_loaded_in_a_new_process_and_run_in_the_same_loop_bit_for_bit(tmp_path):
     path = tmp_path / "rule.safetensors"
     make = "state = torch.random.get_rng_state(); torch.manual_seed(5); from l2l_opt import RNNProp, save_rule; "

@@ -271,6 +271,7 @@ REPARAMETRISATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_steps", [60, None])
 @pytest.mark.parametrize("which", REPARAMETRISATIONS)
 def test_training_sees_neither_the_scale_of_the_loss_nor_that_of_a_tensor(which, num_steps):
@@ -280,6 +281,7 @@ def test_training_sees_neither_the_scale_of_the_loss_nor_that_of_a_tensor(which,
     torch.testing.assert_close(other, plain, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("purely", [False, True])
 @pytest.mark.parametrize("which", REPARAMETRISATIONS)
 def test_powers_of_two_change_not_a_bit(which, purely):

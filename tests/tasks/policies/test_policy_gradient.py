@@ -100,6 +100,7 @@ def test_value_and_gradient_have_the_expected_return_as_expectation(memory):
     torch.testing.assert_close(value, -expected_return(family, params, data), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_second_derivatives_are_unbiased_with_whole_memory_and_only_then():
     family, data, params = corridor()
     point = flat(params)
