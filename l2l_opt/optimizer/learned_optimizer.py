@@ -26,6 +26,8 @@ from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.storage.safetensors_file import digest
 from l2l_opt.types import is_dict
 
+ADAMW_LR = 1e-3
+"""The rate at which weight decay is as strong as AdamW's."""
 SMALL_LR = 0.03
 FAR = 10
 """Times the horizon that a rule was meta-trained on, beyond which it is used at one's own risk."""
@@ -36,7 +38,7 @@ OWN = ("rule", "guard", "state_dtype")
 class LearnedOptimizer(EagerOptimizer):
     """Train a model with an update rule, where ``torch.optim.AdamW(params, lr=...)`` stood and nothing is to be tuned.
 
-        theta <- theta - lr * weight_decay * theta + lr * update,    update = g_phi(gradient, state, theta)
+        theta <- theta - lr * .001 * s * weight_decay * theta + lr * update,    update = g_phi(gradient, state, theta)
 
     It takes the same steps as the rule took in meta-training. State lies in ``optimizer.state[p]``, in float32 at least
     where parameters are in half precision, and for complex ones of their real view; of a DTensor it is a DTensor.
@@ -46,7 +48,10 @@ class LearnedOptimizer(EagerOptimizer):
         rule: None for the shipped default, the name of a shipped rule, the path of an artefact, or a rule.
         lr: dimensionless multiplier of the update; 1.0 is as meta-trained. A value below 0.03, the habit of other
             optimizers, warns once.
-        weight_decay: per step, decoupled from the rule and multiplied by lr.
+        weight_decay: as of AdamW at a rate of .001, whose numbers (.01 to .1) can stay: decoupled from the rule, and
+            multiplied by lr and by s, the rule's schedule over ``num_steps`` (``UpdateRule.decay_schedule``): a cosine
+            for ``compact`` and hand-designed rules with one, ``max((1 - f) / (1 + steepness f), .01)`` for
+            ``scale-free`` (the default), where f of the run is over; 1 for others, and where num_steps is unknown.
         num_steps: planned steps, for rules that anneal (a key of the group); None where unknown.
         maximize: climb instead of descend.
         guard: ``"skip"``: where a gradient, an update or what would follow from it is not finite, the tensor and its
@@ -162,7 +167,7 @@ class LearnedOptimizer(EagerOptimizer):
         options = Options(
             num_steps=group["num_steps"],
             lr=lr,
-            decay=lr * float(group["weight_decay"]),
+            decay=lr * ADAMW_LR * self._annealed_decay(group),
             sign=-1.0 if group["maximize"] else 1.0,
             guarded=self.guard is not None,
         )
@@ -193,6 +198,12 @@ class LearnedOptimizer(EagerOptimizer):
                 if again is not None:
                     self._prepared[id(group)] = again
         return torch.stack(sizes).sum(0) if sizes else None
+
+    def _annealed_decay(self, group: dict[str, Any]) -> float:
+        decay, num_steps = float(group["weight_decay"]), group["num_steps"]
+        if not decay or num_steps is None:
+            return decay
+        return decay * self.rule.decay_schedule(min(group["steps_taken"] / float(num_steps), 1.0))
 
     def _fresh_state(self, name: str, p: Tensor) -> dict[str, Tensor]:
         state = fresh_state(self._stepper.rule_on(p.device), name, p, state_dtype=self.state_dtype)

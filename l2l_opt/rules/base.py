@@ -65,6 +65,17 @@ class UpdateRule(nn.Module, abc.ABC):
             Updates (signed changes, to be *added* to params), and the state after them.
         """
 
+    def decay_schedule(self, progress: float) -> float:
+        """What weight decay is multiplied by: the rule's own schedule, so that decay ends where its updates do.
+
+        Args:
+            progress: of a planned run, ``min(t / num_steps, 1)``.
+
+        Returns:
+            A factor of 1 at the beginning; 1 throughout for a rule that does not anneal.
+        """
+        return 1.0
+
     def compiled_step(self) -> CompiledStep | None:
         """The same computation for ``kernels.PreparedStep``, in place; None where it is not compiled."""
         return None

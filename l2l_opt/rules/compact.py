@@ -129,6 +129,9 @@ class CompactRule(UpdateRule):
             }
         return updates, next_state
 
+    def decay_schedule(self, progress: float) -> float:
+        return (1 + math.cos(math.pi * progress)) / 2
+
     def compiled_step(self) -> CompiledStep:
         biases = torch.cat([self.layer.bias, self.readout.bias])
         context_weight = torch.cat([self.context.weight, self.readout_context.weight])

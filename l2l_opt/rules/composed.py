@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ class ComposedRule(UpdateRule):
         parts: for each part a rule and its predicate, as a dict with keys ``rule`` (an ``UpdateRule``, or
             ``name:option=value,...``), ``name`` (regular expression searched in the parameter's name, default
             anything), ``min_dim`` and ``max_dim`` (bounds on ``param.dim()``, default none).
+
+    A group's weight decay follows the mean of the parts' schedules.
 
     State of a parameter:
         that of the part it is routed to.
@@ -103,6 +106,9 @@ class ComposedRule(UpdateRule):
             updates |= part_updates
             next_state |= part_state
         return {name: updates[name] for name in grads}, {name: next_state[name] for name in grads}
+
+    def decay_schedule(self, progress: float) -> float:
+        return fmean(rule.decay_schedule(progress) for rule in self.rules())
 
     def rules(self) -> Iterable[UpdateRule]:
         """The parts, in their order."""

@@ -71,6 +71,9 @@ class HandDesignedRule(UpdateRule):
             next_state[name] = {"step": step + 1} | {key: value.unsqueeze(0) for key, value in moments.items()}
         return updates, next_state
 
+    def decay_schedule(self, progress: float) -> float:
+        return (1 + math.cos(math.pi * progress)) / 2 if self.config["schedule"] == "cosine" else 1.0
+
 
 @register_rule("sgd")
 class SGD(HandDesignedRule):

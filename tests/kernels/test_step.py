@@ -93,7 +93,7 @@ def test_runs_of_any_length(num_steps):
     assert_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("options", [{"lr": 0.5, "weight_decay": 0.1}, {"maximize": True}, {"guard": None}])
+@pytest.mark.parametrize("options", [{"lr": 0.5, "weight_decay": 100.0}, {"maximize": True}, {"guard": None}])
 @pytest.mark.parametrize("name", RULES)
 def test_options_of_the_group(name, options):
     assert_equal(run(name, purely=False, **options), run(name, purely=True, **options))
@@ -269,7 +269,7 @@ def run_large(*, purely, most=None, monkeypatch=None, edit=lambda index, params:
 
 
 @pytest.mark.parametrize("most", [None, 1, 22_000])
-@pytest.mark.parametrize("options", [{}, {"lr": 0.5, "weight_decay": 0.1}, {"guard": None}])
+@pytest.mark.parametrize("options", [{}, {"lr": 0.5, "weight_decay": 100.0}, {"guard": None}])
 def test_matrices_too_large_for_the_kernel_are_whitened_by_the_rule(calls, monkeypatch, options, most):
     """All tensors at a time, one at a time, or as many as there is room for."""
     ours = run_large(purely=False, most=most, monkeypatch=monkeypatch, num_steps=10, **options)

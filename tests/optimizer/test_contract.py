@@ -247,7 +247,7 @@ def test_complex(rule, config):
 def test_param_groups_lr_and_weight_decay(rule):
     params = [nn.Parameter(torch.full((2, 2), 3.0, dtype=torch.float64)) for _ in range(3)]
     optimizer = make(
-        [{"params": params[0]}, {"params": params[1], "weight_decay": 0.1}, {"params": params[2], "lr": 0.5}], rule
+        [{"params": params[0]}, {"params": params[1], "weight_decay": 100.0}, {"params": params[2], "lr": 0.5}], rule
     )
     for param in params:
         param.grad = torch.ones(2, 2, dtype=torch.float64)

@@ -1,7 +1,9 @@
 """LearnedOptimizer as a torch.optim.Optimizer."""
 
+import contextlib
 import copy
 import io
+import math
 import pickle
 import warnings
 
@@ -64,10 +66,57 @@ def test_sgd_as_a_rule_equals_torch_sgd():
 
 def test_lr_multiplies_and_weight_decay_is_decoupled():
     param = nn.Parameter(torch.tensor([2.0]))
-    optimizer = LearnedOptimizer([param], small_rule("sgd", lr=0.1), lr=0.5, weight_decay=0.2)
+    optimizer = LearnedOptimizer([param], small_rule("sgd", lr=0.1), lr=0.5, weight_decay=200)
     param.grad = torch.tensor([3.0])
     optimizer.step()
-    assert param.item() == pytest.approx(2 - 0.5 * 0.2 * 2 - 0.5 * 0.1 * 3)
+    assert param.item() == pytest.approx(2 - 0.5 * 1e-3 * 200 * 2 - 0.5 * 0.1 * 3)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["default-2", "compact", "sgd", "adam:schedule=cosine", "composed"],
+)
+@pytest.mark.parametrize("num_steps", [None, 1000])
+def test_weight_decay_is_that_of_adamw_with_a_cosine(rule, num_steps):
+    """Under zero gradients, which move no weights but by decay: the logarithm of what 1,000 steps leave."""
+    params = [nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(2)]
+    if rule == "composed":
+        source = small_rule("composed", parts=[{"rule": "compact", "name": "never"}, {"rule": "sgd"}])
+    else:
+        source = rule if rule.startswith("default") else small_rule(rule)
+    ours = LearnedOptimizer([params[0]], source, weight_decay=0.1, num_steps=num_steps)
+    theirs = torch.optim.AdamW([params[1]], lr=1e-3, weight_decay=0.1)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, T_max=1000)
+    for _ in range(1000):
+        for param, optimizer in zip(params, (ours, theirs), strict=True):
+            param.grad = torch.zeros(3, dtype=torch.float64)
+            optimizer.step()
+        cosine.step()
+    shrinkage = [param.detach().log() for param in params]
+    assert 1 / 3 < (shrinkage[0] / shrinkage[1]).min() <= (shrinkage[0] / shrinkage[1]).max() < 3
+
+
+@pytest.mark.parametrize(("guard", "as_group"), [("skip", True), ("fallback", False)])
+def test_the_numbers_of_adamw_leave_training_as_good_as_it_was(guard, as_group):
+    ends = []
+    for decay in (0.0, 0.01, 0.1):
+        model = make_model()
+        params = [{"params": model.parameters(), "weight_decay": decay}] if as_group else model.parameters()
+        options = {} if as_group else {"weight_decay": decay}
+        optimizer = LearnedOptimizer(params, num_steps=300, guard=guard, **options)
+        ends.append(train(model, optimizer, 300)[-1])
+    assert max(ends) < 0.2
+
+
+def test_the_fallback_decays_alike():
+    """Adam under zero gradients, where a loss that is not finite brought it in at the second step."""
+    param = nn.Parameter(torch.ones(3))
+    optimizer = LearnedOptimizer([param], small_rule("sgd"), guard="fallback", weight_decay=100.0)
+    for loss in (1.0, math.nan, 1.0):
+        param.grad = torch.zeros(3)
+        with pytest.warns(UserWarning, match="diverged") if math.isnan(loss) else contextlib.nullcontext():
+            optimizer.step(loss=loss)
+    torch.testing.assert_close(param.detach(), torch.full((3,), 0.9))
 
 
 def test_maximize_climbs():

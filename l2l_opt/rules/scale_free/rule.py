@@ -276,6 +276,9 @@ class ScaleFreeRule(UpdateRule):
             )
         return updates, next_state
 
+    def decay_schedule(self, progress: float) -> float:
+        return max((1 - progress) / (1 + self.steepness * progress), LEAST_ANNEALED)
+
     def compiled_step(self) -> CompiledStep:
         return self.compiled_step_of(dict(self.named_parameters()))
 
