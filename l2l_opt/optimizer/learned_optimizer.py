@@ -31,7 +31,10 @@ ADAMW_LR = 1e-3
 SMALL_LR = 0.03
 FAR = 10
 """Times the horizon that a rule was meta-trained on, beyond which it is used at one's own risk."""
-OWN = ("rule", "guard", "state_dtype")
+OTHERS = frozenset(("betas", "eps", "foreach", "fused", "amsgrad", "nesterov", "dampening"))
+"""Options of other optimizers, which have no effect in a group; ``momentum`` is there for schedulers that cycle it."""
+UNSHOWN = ("params", "param_names", "rule", "rule_digest", "watch")
+OWN = ("rule", "guard", "state_dtype", "_title")
 """Attributes that torch's own pickling would lose."""
 
 
@@ -46,13 +49,14 @@ class LearnedOptimizer(EagerOptimizer):
     Args:
         params: parameters, named parameters, or groups of either.
         rule: None for the shipped default, the name of a shipped rule, the path of an artefact, or a rule.
-        lr: dimensionless multiplier of the update; 1.0 is as meta-trained. A value below 0.03, the habit of other
-            optimizers, warns once.
+        lr: dimensionless multiplier of the update; 1.0 is as meta-trained. A step with a value below 0.03, the habit
+            of other optimizers, warns once, but not where a scheduler has come down to it.
         weight_decay: as of AdamW at a rate of .001, whose numbers (.01 to .1) can stay: decoupled from the rule, and
             multiplied by lr and by s, the rule's schedule over ``num_steps`` (``UpdateRule.decay_schedule``): a cosine
             for ``compact`` and hand-designed rules with one, ``max((1 - f) / (1 + steepness f), .01)`` for
             ``scale-free`` (the default), where f of the run is over; 1 for others, and where num_steps is unknown.
-        num_steps: planned steps, for rules that anneal (a key of the group); None where unknown.
+        num_steps: planned steps, for rules that anneal (a key of the group); None where unknown. The first step beyond
+            it warns.
         maximize: climb instead of descend.
         guard: ``"skip"``: where a gradient, an update or what would follow from it is not finite, the tensor and its
             state stay as they are, and ``state[p]["skipped"]`` goes up; no device synchronisation. ``"fallback"``:
@@ -62,11 +66,14 @@ class LearnedOptimizer(EagerOptimizer):
         state_dtype: of the rule's recurrent state (hidden and cell) between steps, e.g. ``torch.bfloat16`` for half the
             memory; None for the precision of the computation.
 
+    Groups have a ``momentum``, so that OneCycleLR, CyclicLR and fastai can cycle it; like other optimizers' options in
+    a group it has no effect, and says so once. Sparse gradients are made dense.
+
     Raises:
         ValueError: a number out of range, an unknown guard, a state_dtype that is not floating, an artefact that is not
             one, a parameter sharded in a way that the rule cannot take.
         FileNotFoundError: no such artefact.
-        TypeError: a rule of another kind.
+        TypeError: a rule of another kind, an option of other optimizers.
 
     Example:
         >>> optimizer = LearnedOptimizer(model.parameters(), num_steps=1000)
@@ -85,11 +92,16 @@ class LearnedOptimizer(EagerOptimizer):
         maximize: bool = False,
         guard: Literal["skip", "fallback"] | None = "skip",
         state_dtype: torch.dtype | None = None,
+        **others: Any,
     ):
-        _check_arguments(rule, guard, state_dtype)
+        _check_arguments(rule, guard, state_dtype, others)
+        self._title = DEFAULT if rule is None else str(rule)
         if not isinstance(rule, UpdateRule):
-            rule = load_rule(DEFAULT if rule is None else rule)
+            rule = load_rule(self._title)
+        else:
+            self._title = rule.registry_name or type(rule).__name__
         self.rule, self.guard, self.state_dtype = rule, guard, state_dtype
+        self._said: set[str] = set()
         self._fallback, self._stepper = Fallback(), Stepper(rule)
         self._prepared: dict[int, PreparedGroup] = {}
         defaults: dict[str, Any] = {
@@ -97,6 +109,7 @@ class LearnedOptimizer(EagerOptimizer):
             "weight_decay": weight_decay,
             "num_steps": num_steps,
             "maximize": maximize,
+            "momentum": 0.0,
             "rule": rule.registry_name or type(rule).__name__,
             "rule_digest": digest(dict(rule.named_parameters())),
             "steps_taken": 0,
@@ -105,11 +118,13 @@ class LearnedOptimizer(EagerOptimizer):
             defaults["watch"] = self._fallback.plain()
         check_options(defaults)
         super().__init__(params, defaults)
-        if float(lr) < SMALL_LR:
-            _warn(
-                f"lr multiplies the learned update and is 1.0 as meta-trained; got {float(lr):g}, which makes it "
-                "hardly move: leave lr out unless that is meant"
-            )
+
+    def __repr__(self) -> str:
+        lines = [f"LearnedOptimizer (rule: {self._title}, guard: {self.guard}"]
+        for index, group in enumerate(self.param_groups):
+            shown = (f"    {key}: {group[key]}" for key in sorted(group) if key not in UNSHOWN)
+            lines += [f"Parameter Group {index}", *shown]
+        return "\n".join([*lines, ")"])
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, perhaps with their own ``lr``, ``weight_decay``, ``num_steps`` and ``maximize``.
@@ -138,9 +153,6 @@ class LearnedOptimizer(EagerOptimizer):
 
         Returns:
             What the closure returned, or None.
-
-        Raises:
-            ValueError: a sparse gradient.
         """
         returned = None
         if closure is not None:
@@ -158,12 +170,14 @@ class LearnedOptimizer(EagerOptimizer):
             self._remember()
         for group in self.param_groups:
             group["steps_taken"] += 1
-        self._warn_beyond_horizon()
+        self._warn_beyond_plan()
         return returned
 
     def _step_group(self, group: dict[str, Any]) -> Tensor | None:
         """One step of a group; returns sums over its coordinates that tell the size of the update, for the fallback."""
         lr = float(group["lr"])
+        if lr < SMALL_LR or group.get("momentum") or not OTHERS.isdisjoint(group):
+            self._warn_of_habits(group, lr)
         options = Options(
             num_steps=group["num_steps"],
             lr=lr,
@@ -176,10 +190,6 @@ class LearnedOptimizer(EagerOptimizer):
             self._prepared[id(group)] = prepared
             return None
         named = [(name, p) for name, p in self._named(group) if p.grad is not None]
-        for name, p in named:
-            assert p.grad is not None
-            if p.grad.layout != torch.strided:
-                raise ValueError(f"gradients must be dense; got a sparse one for {name!r}, use e.g. sparse=False")
         for name, p in named:
             if not self.state[p]:
                 self.state[p].update(self._fresh_state(name, p))
@@ -236,7 +246,35 @@ class LearnedOptimizer(EagerOptimizer):
         for group in self.param_groups:
             group["watch"] = self._fallback.plain()
 
-    def _warn_beyond_horizon(self) -> None:
+    def _warn_of_habits(self, group: dict[str, Any], lr: float) -> None:
+        """Where a step is taken with what other optimizers would want, say so once."""
+        if all(p.grad is None for p in group["params"]):
+            return
+        usual = max(float(group.get(key, 0.0)) for key in ("initial_lr", "max_lr"))
+        # After its first step, a scheduler of usual rates means small ones; none at all is torch's, to make states.
+        if 0 < lr < SMALL_LR and not (group["steps_taken"] and usual >= SMALL_LR):
+            self._warn_once(
+                f"lr multiplies the learned update and is 1.0 as meta-trained; got {lr:g}, which makes it hardly move: "
+                "leave lr out, or let a schedule rise to 1, unless that is meant",
+                about="lr",
+            )
+        unused = sorted(OTHERS & group.keys()) + ["momentum"] * bool(group.get("momentum"))
+        if unused:
+            self._warn_once(f"{', '.join(unused)} in a group has no effect: the rule has its own", about="others")
+
+    def _warn_once(self, message: str, *, about: str) -> None:
+        if about not in self._said:
+            self._said.add(about)
+            _warn(message)
+
+    def _warn_beyond_plan(self) -> None:
+        for group in self.param_groups:
+            if group["steps_taken"] - 1 == group["num_steps"]:
+                self._warn_once(
+                    f"num_steps is the planned number of steps, which a rule anneals over; got {group['num_steps']}, "
+                    "and a step beyond them: plan as many as are taken, or leave num_steps out",
+                    about="num_steps",
+                )
         horizon = _longest_horizon(self.rule)
         taken = max(group["steps_taken"] for group in self.param_groups)
         if horizon is not None and taken == FAR * horizon + 1:
@@ -278,6 +316,7 @@ class LearnedOptimizer(EagerOptimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._stepper, self._prepared = Stepper(self.rule), {}
+        self._said = self.__dict__.get("_said", set())
         for group in self.param_groups:
             for key in self.defaults.keys() - {"differentiable"}:  # torch's own, which no group of ours holds
                 group.setdefault(key, self.defaults[key])
@@ -291,7 +330,14 @@ class LearnedOptimizer(EagerOptimizer):
                 own["fallback"] = snapshot(p)
 
 
-def _check_arguments(rule: Any, guard: Any, state_dtype: Any) -> None:
+def _check_arguments(rule: Any, guard: Any, state_dtype: Any, others: dict[str, Any]) -> None:
+    for key, value in others.items():
+        raise TypeError(
+            "options must be lr, weight_decay, num_steps, maximize, guard or state_dtype, the rule has its own of the "
+            f"others; got {key}={value!r}, leave it out"
+        )
+    if isinstance(rule, (float, int)):
+        raise TypeError(f"lr is a keyword, and 1.0 as meta-trained; got {rule} where the rule stands, leave it out")
     if guard not in ("skip", "fallback", None):
         raise ValueError(f"guard must be 'skip', 'fallback' or None; got {guard!r}, use one of these")
     if state_dtype is not None and not (isinstance(state_dtype, torch.dtype) and state_dtype.is_floating_point):

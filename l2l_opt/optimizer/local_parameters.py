@@ -46,8 +46,9 @@ class LocalParameter(NamedTuple):
 def local_parameter(name: str, param: Tensor, own: dict[str, Any]) -> LocalParameter:
     """What lies on this device of a parameter that has a gradient and a state."""
     assert param.grad is not None
+    gradient = param.grad if param.grad.layout == torch.strided else param.grad.to_dense()
     state = {key: sharding.local(value) for key, value in own.items() if key not in BOOKKEEPING}
-    return LocalParameter(name, param, plain(param), plain(sharding.placed_like(param, param.grad)), state, own)
+    return LocalParameter(name, param, plain(param), plain(sharding.placed_like(param, gradient)), state, own)
 
 
 def plain(tensor: Tensor) -> Tensor:

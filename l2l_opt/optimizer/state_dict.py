@@ -25,8 +25,12 @@ INTEGER = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 HOW_TO_SHARD = "load it by torch.distributed.checkpoint.state_dict.set_optimizer_state_dict"
 
 
-def check_options(group: Mapping[str, Any]) -> None:
-    """Refuse options of a group that no step could be taken with, whether they are given or loaded.
+def check_options(group: Mapping[str, Any], *, loaded: bool = False) -> None:
+    """Refuse options of a group that no step could be taken with.
+
+    Args:
+        group: the options.
+        loaded: of a saved state; those of 0.1 may hold a num_steps that is not whole.
 
     Raises:
         ValueError: the first that is out of range.
@@ -37,8 +41,10 @@ def check_options(group: Mapping[str, Any]) -> None:
             _require(value.numel() == 1, f"Tensor {key} must be 1-element", value, f"use e.g. {usual}")
         _require(0 <= _number(value) < math.inf, f"{key} must be finite and not negative", value, f"use e.g. {usual}")
     num_steps, maximize, taken = group["num_steps"], group["maximize"], group["steps_taken"]
-    planned = num_steps is None or 0 < _number(num_steps) < math.inf
-    _require(planned, "num_steps must be positive or None", num_steps, "use the planned number of steps")
+    planned = 1.0 if num_steps is None else _number(num_steps)
+    _require(0 < planned < math.inf, "num_steps must be positive or None", num_steps, "use the planned number of steps")
+    fix = f"use e.g. {math.ceil(planned)}"
+    _require(loaded or planned.is_integer(), "num_steps must be a whole number", num_steps, fix)
     _require(isinstance(maximize, bool), "maximize must be True or False", maximize, "use one of these")
     _require(isinstance(taken, int) and taken >= 0, "steps_taken must count steps", taken, "leave it to the optimizer")
 
@@ -112,7 +118,7 @@ def _check_group(group: Mapping[Any, Any], defaults: Mapping[str, Any]) -> None:
     for key, default in defaults.items():
         if key in group and key not in OPTIONS:
             _require(_is_like(group[key], default), f"{key} must be of the kind of {brief(default)}", group[key])
-    check_options({**defaults, **group})
+    check_options({**defaults, **group}, loaded=True)
     for key, value in group.items():
         plain = isinstance(key, str) and (key == "params" or _is_plain(value))
         _require(plain, "a group's entries must have names and plain values", {key: value}, "leave it out")

@@ -2,7 +2,7 @@
 
 Every check is named as torch names it. Not applicable, with the reason:
     foreach, fused, differentiable, capturable and their peak memory: flags that LearnedOptimizer does not have;
-    sparse gradients (rosenbrock_sparse): refused by a clear error, which is tested;
+    sparse gradients (rosenbrock_sparse): made dense, which is tested;
     step_is_noop_for_zero_grads: a learned rule may move under zero gradients, so it is run for a hand-designed one;
     complex equals its real view, for ``composed``: the view has one axis more, and parts are chosen by that;
     multi-gpu, CUDA graphs, CUDA and MPS state dicts, mixed devices: no such device here; one CUDA test skips;
@@ -30,7 +30,10 @@ from torch.testing._internal.common_optimizers import (
 from l2l_opt import LearnedOptimizer, load_rule
 from tests.conftest import small_rule
 
-pytestmark = pytest.mark.filterwarnings("ignore:lr multiplies the learned update")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:lr multiplies the learned update"),
+    pytest.mark.filterwarnings("ignore:momentum in a group has no effect"),
+]
 
 RULES = {
     "default-1": lambda: load_rule("default-1"),
@@ -78,7 +81,7 @@ INFO = OptimizerInfo(
     supported_impls=(),
     not_og_supported_flags=(),
     supports_complex=True,
-    supports_sparse=False,
+    supports_sparse=True,
 )
 CONFIGS = _get_optim_inputs_including_global_cliquey_kwargs("cpu", torch.float32, INFO)
 every_rule = pytest.mark.parametrize("rule", RULES)
@@ -171,8 +174,8 @@ SCHEDULERS = {
     "PolynomialLR": lambda o: lr_scheduler.PolynomialLR(o, total_iters=8, power=0.9),
     "CosineAnnealingLR": lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=10),
     "CosineAnnealingWarmRestarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, T_0=4),
-    "CyclicLR": lambda o: lr_scheduler.CyclicLR(o, base_lr=0.1, max_lr=1.0, step_size_up=3, cycle_momentum=False),
-    "OneCycleLR": lambda o: lr_scheduler.OneCycleLR(o, max_lr=1.0, total_steps=20, cycle_momentum=False),
+    "CyclicLR": lambda o: lr_scheduler.CyclicLR(o, base_lr=0.1, max_lr=1.0, step_size_up=3),
+    "OneCycleLR": lambda o: lr_scheduler.OneCycleLR(o, max_lr=1.0, total_steps=20),
     "ReduceLROnPlateau": lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=0, threshold=1e9, cooldown=0),
     "SequentialLR": lambda o: lr_scheduler.SequentialLR(
         o, [lr_scheduler.ConstantLR(o, factor=0.5, total_iters=2), lr_scheduler.ExponentialLR(o, 0.9)], milestones=[3]

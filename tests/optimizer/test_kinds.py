@@ -467,6 +467,7 @@ def mutated(state, generator):
     return state, key
 
 
+@pytest.mark.filterwarnings("ignore:momentum in a group has no effect")
 def test_mutated_states_end_in_a_sentence_or_in_a_state_that_works():
     param = nn.Parameter(torch.ones(3, 2))
     optimizer = make([param], guard="fallback")

@@ -10,6 +10,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.optim import lr_scheduler
 
 from l2l_opt import CoordinatewiseLSTM, LearnedOptimizer, RNNProp, save_rule
 from tests.conftest import small_rule
@@ -142,6 +143,7 @@ def test_groups_have_their_own_options():
     assert [group["num_steps"] for group in optimizer.param_groups] == [None, None, 10]
 
 
+@pytest.mark.filterwarnings("ignore:num_steps is the planned number")
 def test_num_steps_reaches_the_rule():
     param = nn.Parameter(torch.ones(1))
     optimizer = LearnedOptimizer([param], small_rule("sgd", lr=1.0, schedule="cosine"), num_steps=2)
@@ -281,13 +283,100 @@ def test_composed_rules_see_the_names_of_named_parameters():
         assert torch.allclose(value, before[key], atol=1e-6) != key.endswith("bias"), key
 
 
-def test_a_small_lr_warns_and_the_usual_one_does_not():
+def warnings_of(optimizer, params, steps, scheduler=None):
+    """What steps under unit gradients warn of, and the scheduler's beside them."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(steps):
+            for param in params:
+                param.grad = torch.ones_like(param)
+            optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
+    assert all(found.filename == __file__ for found in caught)
+    return [str(found.message) for found in caught]
+
+
+SMALL = "lr multiplies the learned update and is 1.0 as meta-trained; got 0.0003"
+
+
+def test_a_small_lr_warns_once_at_the_first_step_and_the_usual_one_does_not():
     params = [nn.Parameter(torch.ones(1))]
-    with pytest.warns(UserWarning, match="lr multiplies the learned update and is 1.0 as meta-trained; got 0.0003"):
-        LearnedOptimizer(params, RNNProp(hidden_size=2), lr=3e-4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        LearnedOptimizer(params, RNNProp(hidden_size=2))
+    optimizer = LearnedOptimizer(params, RNNProp(hidden_size=2), lr=3e-4)
+    (found,) = warnings_of(optimizer, params, 3)
+    assert found.startswith(SMALL)
+    assert not warnings_of(LearnedOptimizer(params, RNNProp(hidden_size=2)), params, 3)
+
+
+def test_a_small_lr_of_a_group_or_a_loop_is_noticed_where_a_step_is_taken_with_it():
+    a, b = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    optimizer = LearnedOptimizer([{"params": [a]}, {"params": [b], "lr": 3e-4}], RNNProp(hidden_size=2))
+    assert not warnings_of(optimizer, [a], 2)
+    (found,) = warnings_of(optimizer, [b], 2)
+    assert found.startswith(SMALL)
+    optimizer = LearnedOptimizer([a], RNNProp(hidden_size=2), lr=3e-4)
+    # As fastai does: what the constructor was given is replaced before the first step.
+    optimizer.param_groups[0]["lr"] = 1.0
+    assert not warnings_of(optimizer, [a], 2)
+    optimizer.param_groups[0]["lr"] = 3e-4
+    (found,) = warnings_of(optimizer, [a], 2)
+    assert found.startswith(SMALL)
+
+
+@pytest.mark.parametrize(
+    ("make_scheduler", "words"),
+    [
+        (lambda o: lr_scheduler.OneCycleLR(o, 1e-2, total_steps=9, cycle_momentum=False), ["lr multiplies"]),
+        (lambda o: lr_scheduler.OneCycleLR(o, 1e-2, total_steps=9), ["lr multiplies", "momentum in a group has no"]),
+        (lambda o: lr_scheduler.OneCycleLR(o, 1.0, total_steps=9), ["momentum in a group has no effect"]),
+        (lambda o: lr_scheduler.CyclicLR(o, 1e-3, 1e-2), ["lr multiplies", "momentum in a group has no effect"]),
+        (lambda o: lr_scheduler.CyclicLR(o, 0.1, 1.0), ["momentum in a group has no effect"]),
+        (lambda o: lr_scheduler.LambdaLR(o, lambda step: 1e-3), ["lr multiplies"]),
+        (lambda o: lr_scheduler.LinearLR(o, 1e-3, total_iters=4), ["lr multiplies"]),
+        (lambda o: lr_scheduler.LambdaLR(o, lambda step: step / 1000), []),
+        (lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=7), []),
+    ],
+)
+def test_schedulers_are_noticed_where_they_begin_small_and_not_where_they_end_so(make_scheduler, words):
+    params = [nn.Parameter(torch.ones(1))]
+    optimizer = LearnedOptimizer(params, RNNProp(hidden_size=2))
+    found = warnings_of(optimizer, params, 8, make_scheduler(optimizer))
+    assert len(found) == len(words)
+    assert all(message.startswith(word) for message, word in zip(found, words, strict=True))
+
+
+def test_a_small_base_rate_behind_a_warm_up_from_nothing_is_noticed():
+    params = [nn.Parameter(torch.ones(1))]
+    optimizer = LearnedOptimizer(params, RNNProp(hidden_size=2), lr=3e-4)
+    (found,) = warnings_of(optimizer, params, 8, lr_scheduler.LambdaLR(optimizer, lambda step: min(step, 1)))
+    assert found.startswith(SMALL)
+
+
+@pytest.mark.parametrize("entries", [{"betas": (0.9, 0.99), "eps": 1e-8}, {"momentum": 0.9}, {"foreach": None}])
+def test_options_of_other_optimizers_in_a_group_have_no_effect_and_are_saved(entries):
+    ends, rule = [], small_rule("rnnprop")
+    for own in ({}, entries):
+        param = nn.Parameter(torch.ones(2))
+        optimizer = LearnedOptimizer([{"params": [param], **own}], rule)
+        found = warnings_of(optimizer, [param], 3)
+        assert found == [f"{', '.join(own)} in a group has no effect: the rule has its own"] * bool(own)
+        ends.append(param.detach())
+        again = LearnedOptimizer([nn.Parameter(torch.ones(2))], rule)
+        again.load_state_dict(optimizer.state_dict())
+        assert own.items() <= again.param_groups[0].items()
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("resumed_after", [2, 3])
+def test_more_steps_than_planned_warn_once(groups, resumed_after):
+    params = [nn.Parameter(torch.ones(1)) for _ in range(groups)]
+    rule = RNNProp(hidden_size=2)
+    first, second = (LearnedOptimizer([{"params": [p]} for p in params], rule, num_steps=2) for _ in range(2))
+    found = warnings_of(first, params, resumed_after)
+    second.load_state_dict(first.state_dict())
+    (message,) = found + warnings_of(second, params, 3)
+    assert message.startswith("num_steps is the planned number of steps, which a rule anneals over; got 2")
 
 
 @pytest.mark.parametrize(
@@ -296,10 +385,10 @@ def test_a_small_lr_warns_and_the_usual_one_does_not():
         ({"lr": -1.0}, "lr must be finite and not negative; got -1.0"),
         ({"weight_decay": -0.1}, "weight_decay must be finite and not negative; got -0.1"),
         ({"num_steps": 0}, "num_steps must be positive or None; got 0"),
+        ({"num_steps": 10.5}, "num_steps must be a whole number; got 10.5, use e.g. 11"),
         ({"guard": "hope"}, "guard must be 'skip', 'fallback' or None; got 'hope'"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:lr multiplies")
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         LearnedOptimizer([nn.Parameter(torch.ones(1))], RNNProp(hidden_size=2), **options)
@@ -310,12 +399,50 @@ def test_a_rule_of_another_kind_is_named():
         LearnedOptimizer([nn.Parameter(torch.ones(1))], nn.Linear(1, 1))
 
 
-def test_sparse_gradients_are_named():
-    embedding = nn.Embedding(4, 2, sparse=True)
-    optimizer = LearnedOptimizer(embedding.parameters(), RNNProp(hidden_size=2))
-    embedding(torch.tensor([1])).sum().backward()
-    with pytest.raises(ValueError, match="gradients must be dense; got a sparse one"):
-        optimizer.step()
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ([1e-3], {}, "lr is a keyword, and 1.0 as meta-trained; got 0.001 where the rule stands"),
+        ([], {"betas": (0.9, 0.99)}, "options must be lr, .* got betas=\\(0.9, 0.99\\), leave it out"),
+        ([], {"fused": True}, "options must be lr, .* got fused=True, leave it out"),
+        ([], {"eps": 1e-8, "amsgrad": False}, "options must be lr, .* got eps=1e-08, leave it out"),
+    ],
+)
+def test_arguments_of_other_optimizers_are_named(arguments, options, message):
+    with pytest.raises(TypeError, match=message):
+        LearnedOptimizer([nn.Parameter(torch.ones(1))], *arguments, **options)
+
+
+@pytest.mark.parametrize("source", ["default-2", None, "path", "rule"])
+@pytest.mark.parametrize("copied", [False, True])
+def test_it_prints_the_rules_name_and_the_guard(tmp_path, source, copied):
+    path = tmp_path / "own.safetensors"
+    save_rule(RNNProp(hidden_size=2), path)
+    rule = {"path": path, "rule": RNNProp(hidden_size=2)}.get(source, source)
+    optimizer = LearnedOptimizer([nn.Parameter(torch.ones(1))], rule, guard="fallback")
+    text = repr(copy.deepcopy(optimizer) if copied else optimizer)
+    name = {"path": str(path), "rule": "rnnprop"}.get(source, "default-2")
+    assert text.startswith(f"LearnedOptimizer (rule: {name}, guard: fallback\n")
+    assert "lr: 1.0" in text
+    assert optimizer.defaults["rule_digest"] not in text
+
+
+@pytest.mark.parametrize("rule", ["default-2", "adam"])
+@pytest.mark.parametrize("indices", [[1], [1, 1, 3]])
+def test_sparse_gradients_give_the_steps_of_dense_ones(rule, indices):
+    ends = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        embedding = nn.Embedding(4, 2, sparse=sparse)
+        source = rule if rule.startswith("default") else small_rule(rule)
+        optimizer = LearnedOptimizer(embedding.parameters(), source)
+        for _ in range(3):
+            optimizer.zero_grad()
+            embedding(torch.tensor(indices)).sum().backward()
+            assert embedding.weight.grad.is_sparse == sparse
+            optimizer.step()
+        ends.append(embedding.weight.detach())
+    assert torch.equal(*ends)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
