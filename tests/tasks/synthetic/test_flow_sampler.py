@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -147,8 +148,16 @@ def test_gradients_are_those_of_finite_differences(loss, dim):
 
 @pytest.mark.parametrize("loss", ["importance-weighted", "reverse-kl"])
 def test_training_raises_the_effective_sample_size_without_missing_mass(loss):
+    """By most of three seeds, since a run is chaotic and a few draws may hold most of the weight."""
+    before, after, constants = np.array([trained(loss, seed) for seed in range(3)]).T
+    assert np.median(after - before) > 0.3
+    assert np.median(constants) == pytest.approx(0, abs=0.05)
+
+
+def trained(loss, seed):
+    """Effective sample sizes before and after 200 steps of Adam, and the log of the constant, truly 0."""
     family = make_task(f"flow-sampler:loss={loss},couplings=4,hidden=16")
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     data = family.sample(generator)
     params = {name: value.requires_grad_() for name, value in family.init_params(data, generator).items()}
 
@@ -161,8 +170,7 @@ def test_training_raises_the_effective_sample_size_without_missing_mass(loss):
         optimizer.zero_grad()
         family.loss(params, data, family.sample_batch(data, generator)).backward()
         optimizer.step()
-    assert float(effective_sample_size(weights())) > before + 0.3
-    assert float(log_normaliser(weights())) == pytest.approx(0, abs=0.05)
+    return before, float(effective_sample_size(weights())), float(log_normaliser(weights()))
 
 
 @pytest.mark.parametrize(
