@@ -95,7 +95,7 @@ SHORTER = {
         "range(1000)": "range(20)",
     },
     "docs/reinforcement-learning.md": {
-        "reinforcement_learning.maml": "reinforcement_learning.maml --outer-steps 1 --environments 2",
+        "adapting_policies": "adapting_policies --outer-steps 1 --environments 2",
         "gymnasium_policy": "gymnasium_policy --updates 2",
         "--task cartpole --rule": "--task cartpole:steps=20,episodes=4 --rule",
         "swapped=False --horizon 200": f"swapped=False,steps=20,episodes=4 {QUICK_EVALUATION}",

@@ -9,7 +9,7 @@ import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from l2l_opt.few_shot.classifier.table import TableEncoder
+from l2l_opt.few_shot.classifier.table_encoder import TableEncoder
 from l2l_opt.inner_loop.horizon import Horizon
 from l2l_opt.meta_training.ranks import Ranks
 from l2l_opt.registry import parse_spec

@@ -90,7 +90,7 @@ SMALL_NAVIGATION = "navigation:steps=20,episodes=6,hidden=8"
 
 
 def test_meta_training_makes_policies_adapt():
-    maml, family = example("reinforcement_learning.maml"), make_task(SMALL_NAVIGATION)
+    maml, family = example("reinforcement_learning.adapting_policies"), make_task(SMALL_NAVIGATION)
     # At a rate far too low there is enough to be learned: over five seeds the return gains .7 to .9.
     learner = maml.fresh_learner(family, "sgd:lr=0.002", outer_steps=60, inner_steps=2, environments=6)
     first, rate = {name: value.clone() for name, value in learner.theta.items()}, learner.rule.log_lr.clone()
@@ -104,7 +104,7 @@ def test_meta_training_makes_policies_adapt():
 
 
 def test_reinforcement_learning_from_the_command_line():
-    main = example("reinforcement_learning.maml").main
+    main = example("reinforcement_learning.adapting_policies").main
     short = ["--task", SMALL_NAVIGATION, "--outer-steps", "1", "--inner-steps", "1", "--environments", "2"]
     done = CliRunner().invoke(main, short)
     assert done.exit_code == 0, done.output

@@ -77,7 +77,7 @@ MEASURED = {
     "recommendation": Example(
         "recommendation.matrix_factorisation", recommendation, lower=("test RMSE", "test RMSE over that of the mean")
     ),
-    "reinforcement_learning": Example("reinforcement_learning.maml", reinforcement_learning),
+    "reinforcement_learning": Example("reinforcement_learning.adapting_policies", reinforcement_learning),
     "gymnasium_policy": Example("reinforcement_learning.gymnasium_policy", gymnasium_policy),
 }
 

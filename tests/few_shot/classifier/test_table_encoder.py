@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from l2l_opt.checks import DataNote
-from l2l_opt.few_shot.classifier.table import TableEncoder, read_table
+from l2l_opt.few_shot.classifier.table_encoder import TableEncoder, read_table
 
 CSV = "amount,kind,age,fraud\n1.5,a,30,no\n2,b,40,yes\n-3e2,a,50,no\n"
 

@@ -1,8 +1,8 @@
 """MAML for policies: first weights, and a rule, that adapt to an environment in one to three policy gradients.
 
-    python -m scripts.examples.reinforcement_learning.maml
-    python -m scripts.examples.reinforcement_learning.maml --task cartpole --rule sgd:lr=0.01
-    python -m scripts.examples.reinforcement_learning.maml --rule rnnprop:hidden_size=8,num_layers=1,output_scale=0.3
+    python -m scripts.examples.reinforcement_learning.adapting_policies
+    python -m scripts.examples.reinforcement_learning.adapting_policies --task cartpole --rule sgd:lr=0.01
+    python -m scripts.examples.reinforcement_learning.adapting_policies --rule rnnprop:hidden_size=8,output_scale=0.3
 
 Needs no network. Environments are few-shot episodes like any other: what is learned from are episodes that the policy
 plays before each step, and what it is judged on those that it plays after the last.
