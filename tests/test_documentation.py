@@ -19,7 +19,7 @@ from sybil.parsers.markdown import CodeBlockParser
 from sybil.region import Lexeme
 
 from tests.command_line import run_python
-from tests.few_shot.classifier.test_files import omniglot_npz
+from tests.few_shot.test_sources import omniglot_npz
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))]
