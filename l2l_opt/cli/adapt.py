@@ -168,13 +168,7 @@ def adapt(
     }
     make_writable_folder(out)
     classifier.save(out, {"rule": rule, "data": str(data)})
-    content = json.dumps(report, indent=2) + "\n"
-    write_atomically(out / "report.json", content.encode())
-    if as_json:
-        click.echo(content, nl=False)
-        return
-    _print(report)
-    click.echo(f"model: {out}")
+    _write_report(report, out, as_json=as_json)
 
 
 def _read_examples(data: Path, *, label: str | None, roles: dict[str, str], pixels: Pixels) -> tuple[Any, np.ndarray]:
@@ -207,6 +201,16 @@ def _positive(classes: list[str], targets: torch.Tensor, wanted: str | None) -> 
     if wanted is not None:
         return classes.index(wanted)
     return int(torch.bincount(targets, minlength=2).argmin()) if targets.sum() * 2 != len(targets) else 1
+
+
+def _write_report(report: dict[str, Any], out: Path, *, as_json: bool) -> None:
+    content = json.dumps(report, indent=2) + "\n"
+    write_atomically(out / "report.json", content.encode())
+    if as_json:
+        click.echo(content, nl=False)
+        return
+    _print(report)
+    click.echo(f"model: {out}")
 
 
 def _print(report: dict[str, Any]) -> None:
