@@ -5,6 +5,7 @@ import itertools
 import math
 import os
 import re
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal
@@ -16,9 +17,16 @@ from torch.optim.optimizer import ParamsT
 from l2l_opt.optimizer import sharding
 from l2l_opt.optimizer.eager import EagerOptimizer, eager
 from l2l_opt.optimizer.fallback import Fallback, adam_step, sample, settle, size_of_update, snapshot
-from l2l_opt.optimizer.local_parameters import buckets_of, check_placement, fresh_state, local_parameter
+from l2l_opt.optimizer.local_parameters import (
+    BOOKKEEPING,
+    LocalParameter,
+    buckets_of,
+    check_placement,
+    fresh_state,
+    local_parameter,
+)
 from l2l_opt.optimizer.prepared import PreparedGroup
-from l2l_opt.optimizer.state_dict import boxed, check_options, check_state_dict, unboxed
+from l2l_opt.optimizer.state_dict import boxed, check_options, check_state_dict, fresh_meta_state, in_own_order, unboxed
 from l2l_opt.optimizer.stepping import Options, Stepper
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule
@@ -102,6 +110,8 @@ class LearnedOptimizer(EagerOptimizer):
             self._title = rule.registry_name or type(rule).__name__
         self.rule, self.guard, self.state_dtype = rule, guard, state_dtype
         self._said: set[str] = set()
+        self._lock = threading.RLock()
+        self._keys: dict[Tensor, frozenset[str]] = {}
         self._fallback, self._stepper = Fallback(), Stepper(rule)
         self._prepared: dict[int, PreparedGroup] = {}
         defaults: dict[str, Any] = {
@@ -110,7 +120,7 @@ class LearnedOptimizer(EagerOptimizer):
             "num_steps": num_steps,
             "maximize": maximize,
             "momentum": 0.0,
-            "rule": rule.registry_name or type(rule).__name__,
+            "rule": self._kind(),
             "rule_digest": digest(dict(rule.named_parameters())),
             "steps_taken": 0,
         }
@@ -130,8 +140,9 @@ class LearnedOptimizer(EagerOptimizer):
         """Add parameters, perhaps with their own ``lr``, ``weight_decay``, ``num_steps`` and ``maximize``.
 
         Raises:
-            ValueError: a number out of range, a DTensor that is sharded in a way that the rule cannot take.
+            ValueError: a number out of range, another rule, a parameter sharded in a way that the rule cannot take.
         """
+        self._check_rule_of(param_group)
         super().add_param_group(param_group)
         try:
             check_options(self.param_groups[-1])
@@ -140,6 +151,22 @@ class LearnedOptimizer(EagerOptimizer):
         except ValueError:
             self.param_groups.pop()
             raise
+
+    def _check_rule_of(self, group: Any) -> None:
+        """A group may say the optimizer's own rule again, as those of ZeroRedundancyOptimizer do, and no other."""
+        if not (is_dict(group) and "rule" in group):
+            return
+        given = group["rule"]
+        same = given is self.rule if isinstance(given, UpdateRule) else str(given) in (self._title, self._kind())
+        if not same and given is not None:
+            raise ValueError(
+                f"all groups must have the optimizer's rule, {self._title!r}; got {given!r} in a group, make an "
+                "optimizer of its own for it"
+            )
+        group |= {key: self.defaults[key] for key in ("rule", "rule_digest")}
+
+    def _kind(self) -> str:
+        return self.rule.registry_name or type(self.rule).__name__
 
     @eager
     @torch.no_grad()
@@ -154,6 +181,16 @@ class LearnedOptimizer(EagerOptimizer):
         Returns:
             What the closure returned, or None.
         """
+        # Kernels run without Python's lock and write in place: two steps at once would read half-written state.
+        with self._lock:
+            return self._step(closure, loss)
+
+    @eager
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        with self._lock:
+            super().zero_grad(set_to_none)
+
+    def _step(self, closure: Callable[[], Any] | None, loss: Any) -> Any:
         returned = None
         if closure is not None:
             with torch.enable_grad():
@@ -189,12 +226,13 @@ class LearnedOptimizer(EagerOptimizer):
         if prepared is not None and prepared.step(group["params"], self.state, options):
             self._prepared[id(group)] = prepared
             return None
-        named = [(name, p) for name, p in self._named(group) if p.grad is not None]
-        for name, p in named:
-            if not self.state[p]:
-                self.state[p].update(self._fresh_state(name, p))
+        found = [
+            self._local_parameter(name, p, gradient)
+            for name, p in self._named(group)
+            if (gradient := p.grad) is not None
+        ]
         sizes: list[Tensor] = []
-        for reduce, params in buckets_of([local_parameter(name, p, self.state[p]) for name, p in named]):
+        for reduce, params in buckets_of(found):
             if self._fallback.rate is not None:
                 adam_step(params, options, self._fallback, reduce=reduce)
             elif self.guard == "fallback":
@@ -214,6 +252,17 @@ class LearnedOptimizer(EagerOptimizer):
         if not decay or num_steps is None:
             return decay
         return decay * self.rule.decay_schedule(min(group["steps_taken"] / float(num_steps), 1.0))
+
+    def _local_parameter(self, name: str, p: Tensor, gradient: Tensor) -> LocalParameter:
+        own, keys = self.state[p], self._keys.get(p)
+        # Every state that is ours has this, and wrappers may have written theirs before.
+        if "skipped" not in own:
+            check_placement(self.rule, name, p)
+            own.update(fresh := self._fresh_state(name, p))
+            keys = self._keys[p] = frozenset(fresh) - set(BOOKKEEPING)
+        if keys is None:
+            keys = self._keys[p] = frozenset(fresh_meta_state(self.rule, name, p))
+        return local_parameter(name, p, gradient, own, keys)
 
     def _fresh_state(self, name: str, p: Tensor) -> dict[str, Tensor]:
         state = fresh_state(self._stepper.rule_on(p.device), name, p, state_dtype=self.state_dtype)
@@ -306,6 +355,7 @@ class LearnedOptimizer(EagerOptimizer):
 
     def _checked(self, state_dict: Any) -> dict[str, Any]:
         finite = self.guard is not None
+        state_dict = in_own_order(state_dict, self.param_groups)
         check_state_dict(state_dict, self.param_groups, rule=self.rule, defaults=self.defaults, must_be_finite=finite)
         return boxed(state_dict)
 
@@ -315,7 +365,8 @@ class LearnedOptimizer(EagerOptimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._stepper, self._prepared = Stepper(self.rule), {}
+        self._stepper, self._prepared, self._keys = Stepper(self.rule), {}, {}
+        self._lock = self.__dict__.get("_lock") or threading.RLock()
         self._said = self.__dict__.get("_said", set())
         for group in self.param_groups:
             for key in self.defaults.keys() - {"differentiable"}:  # torch's own, which no group of ours holds

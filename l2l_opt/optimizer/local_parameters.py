@@ -1,7 +1,7 @@
 """What of parameters lies on this device: real and plain, a shard of a DTensor, the two numbers of a complex one."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from l2l_opt.optimizer import sharding
 from l2l_opt.rules.base import UpdateRule
+from l2l_opt.rules.composed import ComposedRule
 from l2l_opt.rules.sharded_sums import Reduce, summed_by
 
 BOOKKEEPING = ("skipped", "fallback")
@@ -43,11 +44,20 @@ class LocalParameter(NamedTuple):
         return self._replace(value=value, grad=grad, state=state)
 
 
-def local_parameter(name: str, param: Tensor, own: dict[str, Any]) -> LocalParameter:
-    """What lies on this device of a parameter that has a gradient and a state."""
-    assert param.grad is not None
-    gradient = param.grad if param.grad.layout == torch.strided else param.grad.to_dense()
-    state = {key: sharding.local(value) for key, value in own.items() if key not in BOOKKEEPING}
+def local_parameter(
+    name: str, param: Tensor, gradient: Tensor, own: dict[str, Any], keys: Collection[str]
+) -> LocalParameter:
+    """What lies on this device of a parameter.
+
+    Args:
+        name: of the parameter.
+        param: the parameter.
+        gradient: of it, which is made dense.
+        own: ``optimizer.state[param]``, in which wrappers may keep things of theirs.
+        keys: of the rule's own state there.
+    """
+    gradient = gradient if gradient.layout == torch.strided else gradient.to_dense()
+    state = {key: sharding.local(value) for key, value in own.items() if key in keys}
     return LocalParameter(name, param, plain(param), plain(sharding.placed_like(param, gradient)), state, own)
 
 
@@ -58,11 +68,18 @@ def plain(tensor: Tensor) -> Tensor:
 
 
 def check_placement(rule: UpdateRule, name: str, param: Tensor) -> None:
-    """Refuse a DTensor that is divided in a way in which the rule, or one that it is composed of, cannot see it whole.
+    """Refuse a parameter divided in a way in which the rule, or one that it is composed of, cannot see it whole.
 
     Raises:
-        ValueError: a rule with ``divides_rows_only``, and a tensor divided along another axis than its first.
+        ValueError: a rule with ``divides_rows_only``, and a DTensor divided along another axis than its first; a rule
+            that looks at whole tensors, names or shapes, and a flat shard of FullyShardedDataParallel.
     """
+    # As torch marks them; to ask torch would import its distributed half.
+    if getattr(param, "_fsdp_flattened", False) and (rule.reads_whole_tensors or isinstance(rule, ComposedRule)):
+        raise ValueError(
+            f"the rule {rule.registry_name!r} must see whole parameters; got {name!r} as a flat shard of "
+            "FullyShardedDataParallel, use FSDP2 (torch.distributed.fsdp.fully_shard)"
+        )
     axes = [axis for axis in sharding.divided_axes(param) if axis]
     for found in rule.modules() if axes else ():
         if isinstance(found, UpdateRule) and getattr(found, "divides_rows_only", False):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from l2l_opt.kernels import CompiledStep, PreparedStep
-from l2l_opt.optimizer.local_parameters import BOOKKEEPING, LocalParameter
+from l2l_opt.optimizer.local_parameters import LocalParameter
 from l2l_opt.optimizer.stepping import Options
 from l2l_opt.rules.base import UpdateRule
 
@@ -38,7 +38,7 @@ class _Kept(NamedTuple):
 
     @classmethod
     def of(cls, param: LocalParameter) -> "_Kept":
-        tensors = [value for key, value in param.own.items() if key not in BOOKKEEPING]
+        tensors = list(param.state.values())
         identities = [*map(id, param.own.values())]
         return cls(param.whole, param.whole.data_ptr(), param.own, identities, tensors, [t._version for t in tensors])
 

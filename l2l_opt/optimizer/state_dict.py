@@ -142,7 +142,7 @@ def _named(group: Mapping[str, Any], params: Sequence[Tensor]) -> Iterator[tuple
 
 
 def _check_state(state: dict[Any, Any], name: str, p: Tensor, *, rule: UpdateRule, must_be_finite: bool) -> None:
-    fresh = _fresh_state(rule, name, p)
+    fresh = fresh_meta_state(rule, name, p)
     # What the optimizer keeps beside it, each of which may be absent.
     wanted = {
         **fresh,
@@ -153,6 +153,10 @@ def _check_state(state: dict[Any, Any], name: str, p: Tensor, *, rule: UpdateRul
     whole = f"the state of parameter {name!r} must hold all that its rule keeps"
     if missing:
         raise ValueError(f"{whole}; got none of {missing}, pass the state of the same rule")
+    # Of wrappers that keep a copy of their own, or the like, beside it.
+    shape = tuple(p.shape)
+    wrapped = (key for key in state.keys() - wanted.keys() if isinstance(state[key], Tensor))
+    wanted |= {key: torch.empty_like(p, device="meta") for key in wrapped if tuple(state[key].shape) == shape}
     unknown = sorted(map(str, state.keys() - wanted.keys()))
     most = f"the state of parameter {name!r} must hold nothing but {', '.join(sorted(fresh))}"
     _require(not unknown, most, unknown, "pass the state of the same rule")
@@ -181,7 +185,26 @@ def _check_tensor(value: Tensor, like: Tensor, p: Tensor, about: str, *, must_be
         _require(math.isfinite(most), f"{about} must be finite", most, "load an earlier state or use guard=None")
 
 
-def _fresh_state(rule: UpdateRule, name: str, p: Tensor) -> Mapping[str, Tensor]:
+def in_own_order(state_dict: Any, param_groups: Sequence[Mapping[str, Any]]) -> Any:
+    """A state dict whose groups have the optimizer's order of parameters, where both sides name the same ones."""
+    if not (is_dict(state_dict) and is_list(groups := state_dict.get("param_groups"))):
+        return state_dict
+    if len(groups) != len(param_groups):
+        return state_dict
+    return {**state_dict, "param_groups": [*map(_in_order, groups, param_groups)]}
+
+
+def _in_order(group: Any, own: Mapping[str, Any]) -> Any:
+    wanted = own.get("param_names")
+    if not (wanted and is_dict(group) and is_list(names := group.get("param_names")) and is_list(group.get("params"))):
+        return group
+    if len(names) != len(group["params"]) or sorted(map(str, names)) != sorted(wanted):
+        return group
+    keys = dict(zip(names, group["params"], strict=True))
+    return {**group, "params": [keys[name] for name in wanted], "param_names": list(wanted)}
+
+
+def fresh_meta_state(rule: UpdateRule, name: str, p: Tensor) -> Mapping[str, Tensor]:
     """What the rule would begin with for one parameter, on the meta device where the rule can do that."""
     dtype = p.dtype.to_real() if p.is_complex() else p.dtype
     try:
@@ -214,7 +237,7 @@ def _is_plain(value: Any, levels: int = 8) -> bool:
         return levels > 0 and all(isinstance(key, str) and _is_plain(item, levels - 1) for key, item in value.items())
     if is_list(value):
         return levels > 0 and all(_is_plain(item, levels - 1) for item in value)
-    return value is None or isinstance(value, (bool, str, Real)) or not math.isnan(_number(value))
+    return value is None or isinstance(value, (bool, str, Real, torch.dtype)) or not math.isnan(_number(value))
 
 
 def _is_like(value: Any, default: Any) -> bool:

@@ -5,6 +5,7 @@ import copy
 import io
 import math
 import pickle
+import threading
 import warnings
 
 import pytest
@@ -443,6 +444,81 @@ def test_sparse_gradients_give_the_steps_of_dense_ones(rule, indices):
             optimizer.step()
         ends.append(embedding.weight.detach())
     assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("rule", ["default-2", "rnnprop"])
+def test_wrappers_may_keep_things_in_the_state_before_the_first_step(rule, named):
+    """A tensor like the parameter, as ScheduleFreeWrapper's, a count and one of another shape; saved and loaded too."""
+    ends, source = [], rule if rule.startswith("default") else small_rule(rule)
+    for wrapped in (False, True):
+        model = make_model()
+        params = model.named_parameters() if named else model.parameters()
+        optimizer = LearnedOptimizer(params, source)
+        for p in model.parameters() if wrapped else ():
+            optimizer.state[p] |= {"z": p.detach().clone(), "count": 0, "rows": torch.zeros(3, 5)}
+        train(model, optimizer, 3)
+        for p in model.parameters() if wrapped else ():
+            assert torch.equal(optimizer.state[p].pop("rows"), torch.zeros(3, 5))
+            assert optimizer.state[p].pop("count") == 0
+            optimizer.state[p]["z"] += 1
+        again = LearnedOptimizer(model.named_parameters() if named else model.parameters(), optimizer.rule)
+        again.load_state_dict(optimizer.state_dict())
+        ends.append(train(model, again, 3))
+        assert all(("z" in again.state[p]) == wrapped for p in model.parameters())
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("order", [["b", "a", "c"], ["c", "b", "a"], ["a", "b", "c"]])
+@pytest.mark.parametrize("tied", [torch.Size([3]), torch.Size([3, 1])])
+def test_parameters_in_another_order_find_their_states_by_name(order, tied):
+    rule = small_rule("rnnprop")
+    params = {name: nn.Parameter(torch.ones(tied if name == "c" else (3,))) for name in "abc"}
+    saved = LearnedOptimizer(params.items(), rule)
+    for number, p in enumerate(params.values()):
+        p.grad = torch.full_like(p, number + 1.0)
+    saved.step()
+    state = saved.state_dict()
+    again = LearnedOptimizer([(name, params[name]) for name in order], rule)
+    again.load_state_dict(state)
+    assert again.param_groups[0]["param_names"] == order
+    for p in params.values():
+        assert torch.equal(again.state[p]["average"], saved.state[p]["average"])
+    assert state["param_groups"][0]["param_names"] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("rule", ["default-2", "compact"])
+@pytest.mark.parametrize("closure", [False, True])
+def test_steps_from_three_threads_are_those_of_one(rule, closure):
+    ends, source = [], rule if rule.startswith("default") else small_rule(rule)
+    for threads in (1, 3):
+        params = [nn.Parameter(torch.linspace(-1, 1, 64 * 8).reshape(64, 8)) for _ in range(4)]
+        for p in params:
+            p.grad = torch.ones_like(p)
+        optimizer = LearnedOptimizer(params, source)
+
+        def work(steps, optimizer=optimizer):
+            for _ in range(steps):
+                optimizer.step((lambda: 1.0) if closure else None)
+
+        started = [threading.Thread(target=work, args=(90 // threads,)) for _ in range(threads)]
+        for thread in started:
+            thread.start()
+        for thread in started:
+            thread.join()
+        assert [int(optimizer.state[p]["step"]) for p in params] == [90] * 4
+        ends.append(torch.stack([p.detach() for p in params]))
+    assert torch.equal(*ends)
+
+
+def test_a_group_may_name_the_optimizers_rule_and_no_other():
+    param = nn.Parameter(torch.ones(1))
+    group = {"params": [param], "rule": "default-2"}
+    optimizer = LearnedOptimizer([group], "default-2")
+    again = LearnedOptimizer([nn.Parameter(torch.ones(1))])
+    again.load_state_dict(optimizer.state_dict())
+    with pytest.raises(ValueError, match="all groups must have the optimizer's rule, 'default-2'; got 'default-1' in"):
+        LearnedOptimizer([group | {"rule": "default-1"}], "default-2")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -122,3 +122,66 @@ def test_rows_are_all_that_a_tensor_may_be_divided_into(tmp_path):
         assert len(optimizer.param_groups) == 1
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
+def one_rank(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("use_orig_params", [False, True])
+@pytest.mark.parametrize("rule", ["default-2", "compact", "composed", "adam"])
+def test_flat_shards_are_refused_by_rules_that_look_at_more_than_coordinates(one_rank, rule, use_orig_params):
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    model = torch.nn.Linear(3, 2)
+    before = LearnedOptimizer(model.parameters(), rule if rule == "default-2" else make_rule(rule))
+    flat = FullyShardedDataParallel(model, use_orig_params=use_orig_params, device_id=torch.device("cpu"))
+    params = list(flat.parameters())
+    # As accelerate does: the optimizer was made first, and its parameters are replaced.
+    before.param_groups[0]["params"] = params
+    flat(torch.ones(1, 3)).sum().backward()
+    for attempt in (lambda: LearnedOptimizer(params, before.rule), before.step):
+        if rule == "adam":
+            attempt()
+        else:
+            with pytest.raises(ValueError, match=r"must see whole parameters; got '0' as a flat shard .*fully_shard"):
+                attempt()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", [{"rule": "default-2"}, {}, {"state_dtype": torch.bfloat16, "guard": None}])
+def test_the_state_of_a_zero_redundancy_optimizer_loads(one_rank, options, tmp_path):
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    def start():
+        torch.manual_seed(0)
+        return torch.nn.Linear(3, 2)
+
+    def steps(model, optimizer):
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.linspace(-1, 1, 12).reshape(4, 3)).square().mean().backward()
+            optimizer.step()
+        return [p.detach().clone() for p in model.parameters()]
+
+    model = start()
+    optimizer = ZeroRedundancyOptimizer(model.parameters(), LearnedOptimizer, num_steps=9, **options)
+    steps(model, optimizer)
+    optimizer.consolidate_state_dict()
+    torch.save([optimizer.state_dict(), model.state_dict()], tmp_path / "saved.pt")
+    went_on = steps(model, optimizer)
+    for again_of in (
+        lambda params: ZeroRedundancyOptimizer(params, LearnedOptimizer, num_steps=9, **options),
+        lambda params: LearnedOptimizer(params, num_steps=9, **options),
+    ):
+        state, weights = torch.load(tmp_path / "saved.pt", weights_only=True)
+        other = start()
+        again = again_of(other.parameters())
+        other.load_state_dict(weights)
+        again.load_state_dict(state)
+        for a, b in zip(steps(other, again), went_on, strict=True):
+            assert torch.equal(a, b)
