@@ -1,8 +1,9 @@
 """Whether a value can be used, and the sentence that says why not."""
 
+import contextlib
 import inspect
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin
@@ -84,6 +85,21 @@ def check_finite(**tensors: Tensor) -> None:
                 f"{key} must be finite; got NaN or infinity in {len(rows)} of {len(tensor)} rows, the first being "
                 f"row {int(rows[0])}, remove these rows or fill them in"
             )
+
+
+@contextlib.contextmanager
+def refuse_exits(what: str) -> Iterator[None]:
+    """Run a user's code, which must not end the program.
+
+    Raises:
+        ValueError: it calls ``sys.exit``.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        raise ValueError(
+            f"{what} must not end the program; got sys.exit({error.code!r}), raise an exception instead"
+        ) from error
 
 
 Positive = Annotated[float, check_positive_numbers]

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from l2l_opt.checks import refuse_exits
+
 T = TypeVar("T")
 
 
@@ -90,4 +92,5 @@ class Registry(Generic[T]):
                 raise ValueError(
                     f"an option of {self.kind} {name!r} must be given; got no {key!r}, use {name}:{key}=VALUE"
                 )
-        return factory(**options)
+        with refuse_exits(f"{self.kind} {name!r}"):
+            return factory(**options)

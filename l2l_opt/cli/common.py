@@ -15,6 +15,7 @@ from l2l_opt.pretrained import list_pretrained
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules import RULES, UpdateRule, make_rule
+from l2l_opt.rules.check import check_rule
 from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.storage.safetensors_file import FileFormatError
 from l2l_opt.tasks.mixture import Tasks, make_tasks
@@ -66,7 +67,7 @@ def register_plugins(paths: tuple[Path, ...]) -> None:
         module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             message = (
                 f"a plugin must run without error; got {type(error).__name__}: {error} from {str(path)!r}, mend it"
             )
@@ -191,7 +192,7 @@ def read_rule(rule: str, *, seed: int) -> UpdateRule:
     if name in RULES.names():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(make_generator(seed, Stream.RULE).initial_seed())
-            return make_rule(rule)
+            return check_rule(make_rule(rule))
     if Path(rule).exists() or rule in list_pretrained():
         return load_rule(rule)
     RULES.factory(name)  # Raises, and says which names there are.

@@ -3,13 +3,15 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from l2l_opt.checks import check_options
+from l2l_opt.checks import check_options, refuse_exits
 from l2l_opt.registry import Registry, parse_spec
+from l2l_opt.tasks.probe import take_step
 from l2l_opt.types import Batch, Params, TaskData
 
 Split = Literal["train", "test"]
@@ -136,7 +138,47 @@ def make_task(
             options.setdefault(key, value)
         elif value != default:
             raise ValueError(f"task {name!r} must take {key} to run with another; got {value}, use {default}")
-    return TASKS.make(name, **{**options, **spec_options})
+    family = TASKS.make(name, **{**options, **spec_options})
+    if not type(family).__module__.startswith("l2l_opt."):
+        check_family(name, family)
+    return family
+
+
+def check_family(name: str, family: Any) -> None:
+    """Refuse what a user's own task returned, by one inner step of two students, unless it is a task family.
+
+    Raises:
+        ValueError: another object; a method that returns anything but tensors, or exits; a loss that cannot run for
+            many students at once.
+    """
+
+    def check(what: str, right: bool, got: Any, rule: str) -> None:
+        if not right:
+            others = [leaf for leaf in tree_leaves(got) if not isinstance(leaf, Tensor)]
+            found = type(others[0] if others else got).__name__
+            raise ValueError(f"{what} of task {name!r} must return {rule}; got {found}, see TaskFamily's docstring")
+
+    if not isinstance(family, TaskFamily):
+        raise ValueError(
+            f"a registered task must return a task family; got {type(family).__name__} from {name!r}, "
+            "return e.g. ModuleTask(module, loss_fn, dataset)"
+        )
+    with refuse_exits(f"task {name!r}"):
+        generator = torch.Generator().manual_seed(0)
+        data = family.sample(generator)
+        check("sample", _of_tensors(data), data, "a dict of tensors, {} where students have no data of their own")
+        params = family.init_params(data, generator)
+        check("init_params", _of_tensors(params) and bool(params), params, "a dict of tensors, one at least")
+        batch = family.sample_batch(data, generator)
+        check("sample_batch", all(isinstance(leaf, Tensor) for leaf in tree_leaves(batch)), batch, "tensors")
+        with torch.no_grad():
+            loss: Any = family.loss(params, data, batch)
+        check("loss", isinstance(loss, Tensor) and loss.dim() == 0, loss, "a scalar tensor")
+        take_step(family.loss, params, data, batch, name=f"task {name!r}")
+
+
+def _of_tensors(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(own, Tensor) for own in cast(dict[Any, Any], value).values())
 
 
 def task_options(name: str) -> dict[str, inspect.Parameter]:

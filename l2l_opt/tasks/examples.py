@@ -78,9 +78,11 @@ def read_dataset(dataset: tuple[Tensor, Tensor] | Dataset[Any]) -> tuple[Tensor,
             torch.stack([torch.as_tensor(y) for y in targets]),
         )
     if not (isinstance(dataset, (tuple, list)) and len(dataset) == 2 and all(torch.is_tensor(x) for x in dataset)):
+        parts = [type(part).__name__ for part in dataset] if isinstance(dataset, (tuple, list)) else []
+        got = " of ".join([type(dataset).__name__, *([" and ".join(parts)] if parts else [])])
+        fix = "TensorDataset(inputs, targets)" + " of torch.from_numpy(array)" * ("ndarray" in parts)
         raise TypeError(
-            f"dataset must be (inputs, targets) tensors or a map-style Dataset of such pairs; "
-            f"got {type(dataset).__name__}, use e.g. TensorDataset(inputs, targets)"
+            f"dataset must be (inputs, targets) tensors or a map-style Dataset of such pairs; got {got}, use e.g. {fix}"
         )
     inputs, targets = dataset
     if inputs.shape[0] != targets.shape[0] or inputs.shape[0] == 0:

@@ -64,14 +64,15 @@ def check_student(student: StudentModule, loss: Loss, params: Params, data: Task
             f"a student's forward must leave its buffers and weights unchanged; got {changed[0]!r}, which it writes: "
             "use module.eval()"
         )
-    if first.dim() != 0:
-        raise ValueError(f"loss_fn must return a scalar; got shape {tuple(first.shape)}, use its mean")
+    if not isinstance(first, Tensor) or first.dim() != 0:
+        got = f"shape {tuple(first.shape)}" if isinstance(first, Tensor) else type(first).__name__
+        raise ValueError(f"loss_fn must return a scalar; got {got}, use its mean")
     if not torch.equal(first, second) and torch.isfinite(first):
         raise ValueError(
             f"a student's loss must be deterministic; got {first.item():.6g} and {second.item():.6g} "
             "for one batch: use nn.Dropout, or module.eval()"
         )
-    _take_step(student.module, loss, params, data, batch)
+    take_step(loss, params, data, batch, module=student.module)
 
 
 def check_second_derivatives(student: StudentModule, loss: Loss, params: Params, data: TaskData, batch: Batch) -> None:
@@ -81,14 +82,34 @@ def check_second_derivatives(student: StudentModule, loss: Loss, params: Params,
         ValueError: there is such a layer.
     """
     if not student.has_second_derivatives:
-        _take_step(student.module, loss, params, data, batch, second_derivatives=True)
+        take_step(loss, params, data, batch, module=student.module, second_derivatives=True)
         student.has_second_derivatives = True
 
 
-def _take_step(
-    module: nn.Module, loss: Loss, params: Params, data: TaskData, batch: Batch, *, second_derivatives: bool = False
+def take_step(
+    loss: Loss,
+    params: Params,
+    data: TaskData,
+    batch: Batch,
+    *,
+    module: nn.Module | None = None,
+    name: str = "",
+    second_derivatives: bool = False,
 ) -> None:
-    """One inner step of two students, as the unroll takes it."""
+    """Take one inner step of two students, as the unroll does.
+
+    Args:
+        loss: of one student.
+        params: its weights.
+        data: what is particular to it.
+        batch: of the step.
+        module: in which the layer is looked for that cannot run.
+        name: of what cannot run, where there is no module.
+        second_derivatives: whether gradients are differentiated too.
+
+    Raises:
+        ValueError: it cannot be taken, by name of the layer.
+    """
     points, datas, batches = tree_map(lambda leaf: torch.stack([leaf, leaf]), (params, data, batch))
     points = {name: p.requires_grad_() for name, p in points.items()}
     with torch.enable_grad(), warnings.catch_warnings():
@@ -97,15 +118,22 @@ def _take_step(
             losses = vmap(loss)(points, datas, batches)
             _differentiate(losses.sum(), points, second_derivatives)
         except RuntimeError as error:
-            words = str(error)
-            reason = next((REASONS[known] for known in REASONS if known in words), OTHERWISE)
-            part = _raised_in(module, error)
-            if part is module:
-                own = {name: p.detach().requires_grad_() for name, p in params.items()}
-                part = _without_gradient(module, lambda: loss(own, data, batch), own, second_derivatives) or module
-            name = next(name for name, own in module.named_modules() if own is part)
-            layer = f"{name!r} ({type(part).__name__})" if name else type(part).__name__
-            raise ValueError(f"a student's forward {reason.format(layer=layer)}") from error
+            reason = next((REASONS[known] for known in REASONS if known in str(error)), OTHERWISE)
+            if module is not None:
+                own = {key: p.detach().requires_grad_() for key, p in params.items()}
+                name = _layer(module, error, lambda: loss(own, data, batch), own, second_derivatives)
+            raise ValueError(f"a student's forward {reason.format(layer=name)}") from error
+
+
+def _layer(
+    module: nn.Module, error: BaseException, forward: Callable[[], Any], points: Params, second_derivatives: bool
+) -> str:
+    """The submodule that an error is of, by name and class."""
+    part = _raised_in(module, error)
+    if part is module:
+        part = _without_gradient(module, forward, points, second_derivatives) or module
+    name = next(name for name, own in module.named_modules() if own is part)
+    return f"{name!r} ({type(part).__name__})" if name else type(part).__name__
 
 
 def _differentiate(value: Tensor, points: Params, second_derivatives: bool) -> None:
