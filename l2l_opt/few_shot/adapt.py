@@ -144,9 +144,12 @@ def adapt(
         judging=[episodes.query] * (len(episodes.supports) + 1) if after_every_step else None,
         second_derivatives=method.second_derivatives and torch.is_grad_enabled(),
     )
+    data = inner.data or data
     changed = partly.join(inner.params, held)
     params = {name: changed[name] for name in theta}
-    return Adapted(params, losses[1 if after_every_step else -1 :], partly, inner.params, data, episodes.query)
+    return Adapted(
+        params, losses[1 if after_every_step else -1 :], partly, inner.params, inner.data or data, episodes.query
+    )
 
 
 def _length(batch: Batch) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from l2l_opt.few_shot.episodes import EpisodeSource
 from l2l_opt.tasks import probe
-from l2l_opt.tasks.base import Split, TaskFamily, check_second_derivatives
+from l2l_opt.tasks.base import Split, TaskFamily, check_second_derivatives, updated_data
 from l2l_opt.tasks.student_module import Init, StudentModule
 from l2l_opt.types import Batch, Params, TaskData
 
@@ -163,6 +163,8 @@ class PartlyAdapted:
 
     def __init__(self, family: TaskFamily, adapts: Callable[[str], bool]):
         self.family, self.adapts = family, adapts
+        if hasattr(family, "update_data"):
+            self.update_data = self._update_data
 
     def divide(self, params: Params) -> tuple[Params, TaskData]:
         """The parameters that are adapted, and the others as data."""
@@ -187,6 +189,9 @@ class PartlyAdapted:
 
     def score(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
         return score_of(self.family)(self.join(params, data), _rest(data), batch)
+
+    def _update_data(self, params: Params, data: TaskData, batch: Batch) -> TaskData:
+        return data | updated_data(self.family, self.join(params, data), _rest(data), batch)
 
     def check_second_derivatives(self) -> None:
         check_second_derivatives(self.family)

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from l2l_opt.randomness import Stream, make_generator
-from l2l_opt.tasks.base import Split, TaskFamily
+from l2l_opt.tasks.base import Split, TaskFamily, updated_data
 from l2l_opt.tasks.mixture import Tasks, draw_family
 from l2l_opt.types import Batch, Params, TaskData
 
 
-@dataclass(frozen=True)
+@dataclass
 class FreshStudent:
     """A student as it is drawn.
 
@@ -39,6 +39,10 @@ class FreshStudent:
     def loss(self, params: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Compute its loss at other params than its first: 0-dim."""
         return self.family.loss(dict(params), self.data, batch)
+
+    def take_in(self, params: Mapping[str, Tensor], batch: Batch) -> None:
+        """Keep what a step on a training batch changes beside the weights; call it with the params before the step."""
+        self.data = updated_data(self.family, dict(params), self.data, batch)
 
 
 def fresh_student(tasks: Tasks, *, seed: int, stream: Stream, number: int = 0) -> FreshStudent:

@@ -263,6 +263,8 @@ class Students:
                 *tree_map(lambda leaf, own=own: leaf[own], (inner.params, inner.state, inner.num_steps))
             )
             student.initial_losses, student.best_losses = initial[own], best[own]
+            if inner.data is not None:
+                student.data = tree_map(lambda leaf, place=own.start: leaf[place], inner.data)
             student.age += losses.shape[0] - 1
 
     def restart(self, losses: Tensor, *, spare_diverged: bool = False) -> None:

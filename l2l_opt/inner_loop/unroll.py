@@ -7,7 +7,7 @@ theta_{k+1} = theta_k + updates_k
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -31,15 +31,17 @@ class InnerState:
         params: parameter name -> ``[S, *param.shape]``.
         state: the rule's state, each tensor with a leading axis S.
         num_steps: ``[S]``, the horizon of each student; None tells the rule that it is unknown.
+        data: the students' data as steps have left them, of a family with ``update_data`` alone.
     """
 
     params: Params
     state: RuleState
     num_steps: Tensor | None
+    data: TaskData | None = None
 
     def detach(self) -> "InnerState":
         """The same place without the graph that led there: a truncation window's edge."""
-        return InnerState(*tree_map(_detach, (self.params, self.state, self.num_steps)))
+        return InnerState(*tree_map(_detach, (self.params, self.state, self.num_steps, self.data)))
 
 
 def _detach(value: Any) -> Any:
@@ -154,6 +156,8 @@ def unroll(
     steps = _Steps(rule, family, data, second_derivatives)
     weights: Params = dict(rule.named_parameters()) if phi is None else dict(phi)
     num_steps = len(batches) - 1
+    if hasattr(family, "update_data"):
+        return steps.run_updating(weights, inner, batches, judging)
     if num_steps and not second_derivatives and can_replay(rule, weights, inner.params, inner.state):
         params, state, losses = run_and_replay(
             cast(GradientRule, rule),
@@ -207,6 +211,20 @@ class _Steps:
             params = {name: param + updates[name] for name, param in inner.params.items()}
             inner = InnerState(params, state, inner.num_steps)
         return inner, torch.stack(losses)
+
+    def run_updating(
+        self, phi: Params, inner: InnerState, batches: Sequence[Batch], judging: Sequence[Batch] | None
+    ) -> tuple[InnerState, Tensor]:
+        """``unroll`` of a family whose data change with every step."""
+        now, losses, update = self, [], vmap(cast(Any, self.family).update_data)
+        for index, batch in enumerate(batches[:-1]):
+            with torch.no_grad():
+                data = update(inner.params, now.data, batch)
+            inner, loss = now.run(phi, inner, [batch], None if judging is None else judging[index : index + 1])
+            losses.append(loss)
+            now = replace(now, data=data)
+        losses.append(now.judge(inner, batches[-1] if judging is None else judging[-1]).unsqueeze(0))
+        return replace(inner, data=now.data), torch.cat(losses)
 
     def run_compiled(
         self, compiled: CompiledStep, inner: InnerState, batches: Sequence[Batch], judging: Sequence[Batch] | None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from l2l_opt.tasks.base import Split, TaskFamily, check_second_derivatives
+from l2l_opt.tasks.base import Split, TaskFamily, check_second_derivatives, updated_data
 from l2l_opt.tasks.mixture import TaskMixture, Tasks
 from l2l_opt.types import Batch, Params, TaskData
 
@@ -60,6 +60,8 @@ class AugmentedFamily:
 
     def __init__(self, family: TaskFamily, *, reparametrise: Scales | None = None, loss_scale: Scales | None = None):
         self.family, self.reparametrise, self.loss_scale = family, reparametrise, loss_scale
+        if hasattr(family, "update_data"):
+            self.update_data = self._update_data
 
     def sample(self, generator: torch.Generator) -> TaskData:
         data = self.family.sample(generator)
@@ -83,9 +85,11 @@ class AugmentedFamily:
     def check_second_derivatives(self) -> None:
         check_second_derivatives(self.family)
 
+    def _update_data(self, params: Params, data: TaskData, batch: Batch) -> TaskData:
+        return data | updated_data(self.family, _scaled(params, data), _without(data), batch)
+
     def loss(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
-        scaled = {name: param * data[SCALE + name] if SCALE + name in data else param for name, param in params.items()}
-        loss = self.family.loss(scaled, _without(data), batch)
+        loss = self.family.loss(_scaled(params, data), _without(data), batch)
         return loss * data[LOSS_SCALE] if LOSS_SCALE in data else loss
 
 
@@ -98,6 +102,10 @@ def augment(tasks: Tasks, *, reparametrise: Scales | None = None, loss_scale: Sc
         return AugmentedFamily(family, reparametrise=reparametrise, loss_scale=loss_scale)
 
     return tasks.transformed(transform) if isinstance(tasks, TaskMixture) else transform(tasks)
+
+
+def _scaled(params: Params, data: TaskData) -> Params:
+    return {name: param * data[SCALE + name] if SCALE + name in data else param for name, param in params.items()}
 
 
 def _without(data: TaskData) -> TaskData:

@@ -23,6 +23,11 @@ class TaskFamily(Protocol):
 
     It is static code for one architecture, written for one student; what varies between students is data. All
     randomness comes from the (CPU) generator that is passed in; tensors are returned on the family's own device.
+
+    Two more methods are optional. ``update_data(params, data, batch) -> data`` is called after a step on a training
+    batch, with the params before it: what a student keeps beside its weights, as batch norm's running statistics, which
+    later test batches are judged with. It has the same keys, shapes and dtypes, and losses on training batches must not
+    depend on it. ``check_second_derivatives()`` raises a ValueError where the loss has none.
     """
 
     def sample(self, generator: torch.Generator) -> TaskData:
@@ -40,6 +45,15 @@ class TaskFamily(Protocol):
     def loss(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
         """The student's loss: a deterministic scalar, differentiable in params."""
         ...
+
+
+def updated_data(family: TaskFamily, params: Params, data: TaskData, batch: Batch) -> TaskData:
+    """What a student's data are after a step on a batch, for loops over single students; mostly the same."""
+    update = getattr(family, "update_data", None)
+    if update is None:
+        return data
+    with torch.no_grad():
+        return update(params, data, batch)
 
 
 def check_second_derivatives(family: TaskFamily) -> None:

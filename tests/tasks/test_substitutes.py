@@ -8,10 +8,17 @@ from torch import nn
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
-from l2l_opt import ModuleTask
-from l2l_opt.inner_loop.training import training_losses
-from l2l_opt.randomness import Stream
+from l2l_opt import PES, MetaTrainer, ModuleTask, RNNProp, TruncatedBackprop
+from l2l_opt.evaluation.baselines.torch_optimizers import run_torch_optimizer
+from l2l_opt.evaluation.runs import run_rule
+from l2l_opt.inner_loop.horizon import Horizon
+from l2l_opt.inner_loop.students import Students
+from l2l_opt.inner_loop.training import train, training_losses
+from l2l_opt.meta_training.estimators.meta_loss import MetaLoss
+from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules import make_rule
+from l2l_opt.tasks.augmentation import Scales, augment
+from l2l_opt.tasks.base import updated_data
 from l2l_opt.tasks.substitutes import Pass, substitute
 
 CLASSES = torch.arange(40) % 3
@@ -214,3 +221,66 @@ def test_running_statistics_are_torchs(momentum):
 def test_only_families_with_running_statistics_update_their_data():
     assert not hasattr(task(nn.Linear(6, 3), ROWS), "update_data")
     assert not hasattr(task(nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)).eval(), ROWS), "update_data")
+
+
+def with_batch_norm(inputs=ROWS, **options):
+    module = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Dropout(0.2), nn.Tanh(), nn.Linear(4, 3))
+    return task(module, inputs, **options)
+
+
+def by_hand(family, *, steps, seed):
+    """A student under gradient descent in a plain loop; its test loss with its running statistics."""
+    generator = make_generator(seed, Stream.TUNING, 0, 0)
+    data = family.sample(generator)
+    params = family.init_params(data, generator)
+    for _ in range(steps):
+        batch = family.sample_batch(data, generator)
+        points = {name: p.clone().requires_grad_() for name, p in params.items()}
+        gradients = torch.autograd.grad(family.loss(points, data, batch), list(points.values()))
+        data = updated_data(family, params, data, batch)
+        params = {name: p - 0.1 * g for (name, p), g in zip(params.items(), gradients, strict=True)}
+    return params, data
+
+
+@pytest.mark.parametrize("wrap", [lambda family: family, lambda family: augment(family, loss_scale=Scales(2, 2))])
+def test_running_statistics_follow_a_student_through_windows(wrap):
+    family = wrap(with_batch_norm())
+    rule = make_rule("sgd", lr=0.1)
+    students = Students(rule, family, numbers=range(3), horizon=Horizon(7, 7), seed=2, stream=Stream.TUNING)
+    train(students, window_length=3)
+    expected, data = by_hand(family, steps=7, seed=2)
+    (student, *others) = students.members
+    assert student.data.keys() == data.keys()
+    for name, value in data.items():
+        torch.testing.assert_close(student.data[name], value, rtol=1e-8, atol=1e-10)
+    for name, value in expected.items():
+        torch.testing.assert_close(student.inner.params[name][0], value, rtol=1e-8, atol=1e-10)
+    assert int(student.data["statistics/1.num_batches_tracked"]) == 7
+    assert not torch.equal(others[0].data["statistics/1.running_mean"], student.data["statistics/1.running_mean"])
+    test = family.sample_batch(student.data, torch.Generator().manual_seed(0), "test")
+    fresh = family.sample(torch.Generator().manual_seed(0))
+    assert family.loss(expected, student.data, test) != family.loss(expected, student.data | fresh, test)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        TruncatedBackprop(horizon=6, truncation_length=3, meta_loss=MetaLoss(judged_on="test")),
+        TruncatedBackprop(horizon=6, truncation_length=3, second_derivatives=True),
+        PES(horizon=6, truncation_length=3, meta_loss=MetaLoss(judged_on="test")),
+    ],
+)
+def test_meta_training_takes_running_statistics(estimator):
+    rule = RNNProp(hidden_size=2, num_layers=1)
+    before = {name: weight.clone() for name, weight in rule.named_parameters()}
+    family = with_batch_norm(inputs=ROWS.float())
+    MetaTrainer(rule, family, estimator, outer_steps=2, num_students=2).run()
+    assert any(not torch.equal(before[name], weight) for name, weight in rule.named_parameters())
+
+
+def test_a_torch_optimizer_is_judged_with_its_students_statistics():
+    family = with_batch_norm(init="module")
+    run = run_torch_optimizer(lambda params: torch.optim.SGD(params, lr=0.1), family, horizon=5, num_seeds=2, seed=0)
+    own = run_rule(make_rule("sgd", lr=0.1), family, horizon=5, num_seeds=2, seed=0)
+    torch.testing.assert_close(run.curves, own.curves, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(run.test_losses, own.test_losses, rtol=1e-8, atol=1e-10)

@@ -81,6 +81,7 @@ def _run_student(
             at_x.append(_loss_at_x(optimizer, params, lambda batch=batch: student.loss(params, batch)))
         optimizer.zero_grad()
         loss = student.loss(params, batch)
+        student.take_in(params, batch)
         loss.backward()
         optimizer.step()
         curve.append(loss.detach())
