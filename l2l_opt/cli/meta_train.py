@@ -33,7 +33,7 @@ from l2l_opt.meta_training.estimators.imitation import Imitation
 from l2l_opt.meta_training.estimators.meta_loss import NORMALISATIONS, OVER_STEPS, SPLITS
 from l2l_opt.meta_training.planning import Plan, gibibytes, plan
 from l2l_opt.meta_training.ranks import Ranks, joined, launch, local_device, under_launcher
-from l2l_opt.meta_training.run import MetaTrainingRun
+from l2l_opt.meta_training.run import MetaTrainingRun, refuse_unusable_folder
 from l2l_opt.meta_training.trainer import MetaTrainer, MetaTrainingOptions
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules import make_rule
@@ -137,10 +137,14 @@ def meta_train(context: click.Context, nproc: int, dry_run: bool, profile: bool,
     Example: l2l-opt meta-train --config default-1 --outer-steps 100 --out runs/second
     """
     torch.set_num_threads(options["threads"])
+    own = RunOptions.taken_from(options)
     if nproc > 1 and not dry_run and not under_launcher():
+        with wrong_usage():
+            # Named here, once: the first rank to end takes the others with it, and may not be the one that prints.
+            read_trainer(Ranks(0, nproc), **options)
+            refuse_unusable_folder(own.out, resume=own.resume)
         launch(context.obj["arguments"], nproc)
         return
-    own = RunOptions.taken_from(options)
     with contextlib.nullcontext(Ranks(0, nproc)) if dry_run else joined() as ranks:
         with wrong_usage():
             trainer = read_trainer(ranks, **options)
