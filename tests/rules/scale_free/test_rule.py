@@ -289,6 +289,7 @@ def test_powers_of_two_change_not_a_bit(which, purely):
     assert torch.equal(trained(torch.float32, 60, purely=purely, **REPARAMETRISATIONS[which]), plain)
 
 
+@pytest.mark.filterwarnings("ignore:num_steps is the planned number")
 def test_beyond_the_planned_steps_it_all_but_stands_still():
     model = Reparametrised(torch.float32)
     optimizer = LearnedOptimizer(model.named_parameters(), loud(torch.float32, caution=0), num_steps=5)
