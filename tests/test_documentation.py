@@ -74,6 +74,7 @@ SHORTER = {
         "report runs/first": f"report runs/first {QUICK_EVALUATION}",
     },
     "docs/meta-training.md": {
+        "--out runs/mine": f"{QUICK_META_TRAINING} --out runs/mine",
         "hidden=8..32,layers=1..3": "hidden=2..4,layers=1..2",
         "--horizon 100..2000": "--horizon 10..20 --validation-students 2",
         "--truncation-length 20 --students 8": "--truncation-length 5 --students 4",
@@ -155,7 +156,7 @@ PROGRAMS = {
     "torchrun": ["-m", "torch.distributed.run"],
 }
 IN_A_SENTENCE = re.compile(r"`((?:l2l-opt|python|tensorboard|torchrun|pip|npm|scripts/[^\s`]+) [^`\n]+)`")
-FILE_AND_ITS_COMMAND = re.compile(r"# (\w+\.py):  (.*)\n")
+FILE_AND_ITS_COMMAND = re.compile(r"# (\w+\.(?:py|toml)):  (.*)\n")
 
 
 class Reader:
@@ -169,11 +170,12 @@ class Reader:
             for found in IN_A_SENTENCE.finditer(document.text):
                 yield Region(found.start(), found.end(), found[1], self.type_commands)
 
-        blocks = CodeBlockParser("python", self.run_python_block), CodeBlockParser("bash", self.type_commands)
+        kinds = {"python": self.run_or_write, "toml": self.run_or_write, "bash": self.type_commands}
+        blocks = [CodeBlockParser(kind, evaluator) for kind, evaluator in kinds.items()]
         for example in Document.parse(str(ROOT / self.page), *blocks, sentences):
             example.evaluate()
 
-    def run_python_block(self, example):
+    def run_or_write(self, example):
         source = example.parsed
         example.parsed = Lexeme(self.shorter(source), source.offset, source.line_offset)
         if named := FILE_AND_ITS_COMMAND.match(example.parsed):
@@ -272,4 +274,4 @@ def test_what_is_left_out_or_made_shorter_is_still_on_a_page():
 def test_every_block_is_of_a_kind_that_runs_or_no_code():
     for page in PAGES:
         text = (ROOT / page).read_text()
-        assert set(re.findall(r"^```(\S*)$", text, re.MULTILINE)) <= {"", "bash", "python"}, page
+        assert set(re.findall(r"^```(\S*)$", text, re.MULTILINE)) <= {"", "bash", "python", "toml"}, page

@@ -104,25 +104,28 @@ def test_a_choice_is_one_of_its_values(names, generator):
     assert choice.draw(generator) in names
 
 
-NUMBERS = st.floats(allow_nan=False, allow_infinity=False, width=32)
-TABLES = st.integers(1, 12).flatmap(
+NUMBERS = st.floats(-1e30, 1e30)
+TABLES = st.integers(1, 9).flatmap(
     lambda rows: st.fixed_dictionaries(
         {
             "amount": st.lists(NUMBERS, min_size=rows, max_size=rows),
             "count": st.lists(st.integers(-3, 3).map(float), min_size=rows, max_size=rows),
-            "kind": st.lists(st.sampled_from(["a", "b", "1", "2.50"]), min_size=rows, max_size=rows),
+            "kind": st.lists(st.sampled_from(["a", "b", "red", "1"]), min_size=rows, max_size=rows),
         }
     )
 )
+KIND = {"kind": "words"}
+notes_are_expected = pytest.mark.filterwarnings("ignore::l2l_opt.checks.DataNote")
 
 
 def picked(table, places):
     return {name: [cells[place] for place in places] for name, cells in table.items()}
 
 
+@notes_are_expected
 @given(TABLES, st.randoms(use_true_random=False))
 def test_a_row_is_encoded_whatever_its_neighbours(table, random):
-    encoder = TableEncoder.fit(table)
+    encoder = TableEncoder.fit(table, KIND)
     inputs = encoder.encode(table)
     rows = len(table["kind"])
     assert inputs.shape == (rows, encoder.num_inputs) == (rows, 2 + len(set(table["kind"])))
@@ -132,22 +135,24 @@ def test_a_row_is_encoded_whatever_its_neighbours(table, random):
     for place in range(rows):
         assert torch.equal(encoder.encode(picked(table, [place])), inputs[place : place + 1])
     # Learned from the same rows in another order: the same but for the rounding of sums.
-    again = TableEncoder.fit(picked(table, order)).encode(table)
+    again = TableEncoder.fit(picked(table, order), KIND).encode(table)
     torch.testing.assert_close(again, inputs, rtol=1e-5, atol=1e-5)
 
 
+@notes_are_expected
 @given(TABLES, NUMBERS, st.sampled_from(["z", "A", "", "3"]))
 def test_what_was_never_seen_is_finite_and_of_no_known_kind(table, number, word):
-    encoder = TableEncoder.fit(table)
+    encoder = TableEncoder.fit(table, KIND)
     new = encoder.encode({"amount": [number], "count": [number], "kind": [word]})
     assert bool(new.isfinite().all())
     assert not new[:, 2:].any()
 
 
-@given(st.lists(st.sampled_from(["1", "2.50", "-3"]), min_size=1), st.data())
+@notes_are_expected
+@given(st.lists(st.sampled_from(["1", "20", "-3"]), min_size=1), st.data())
 def test_words_that_are_numbers_are_known_among_numbers_alone(words, data):
     """A column of a table with a word in it is one of words; the same column of new rows may hold numbers alone."""
-    encoder = TableEncoder.fit({"kind": [*words, "word"]})
+    encoder = TableEncoder.fit({"kind": [*words, "word"]}, KIND)
     word = data.draw(st.sampled_from(words))
     assert torch.equal(encoder.encode({"kind": [float(word)]}), encoder.encode({"kind": [word]}))
 
