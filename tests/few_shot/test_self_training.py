@@ -61,6 +61,7 @@ def test_learning_uses_the_pool(learners):
     assert (trained.params["trust"] - alone["trust"]).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_the_teacher_rejects_a_learner_that_harms(learners):
     """Where self-made examples turn trust round, held-back labels say so, and nothing changes."""
 

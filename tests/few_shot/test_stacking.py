@@ -48,6 +48,7 @@ def test_trust_goes_to_the_model_that_is_right(top):
         assert logits[task.targets == 1].mean() > logits[task.targets == 0].mean() + 2
 
 
+@pytest.mark.slow
 def test_meta_learning_moves_the_start_and_the_rates(top):
     start = Trust(3, 2)
     assert (top.theta["bias"] - start.bias).abs() > 0.01

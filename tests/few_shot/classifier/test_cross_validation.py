@@ -22,6 +22,8 @@ from l2l_opt.few_shot.classifier.cross_validation import (
 from l2l_opt.few_shot.classifier.ensemble import Settings
 from tests.few_shot.classifier.test_ensemble import SMALL, two_clouds
 
+pytestmark = pytest.mark.slow
+
 
 def test_folds_are_stratified_and_hold_every_example_back_once():
     targets = torch.tensor([0] * 20 + [1] * 3)

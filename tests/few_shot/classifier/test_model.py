@@ -23,6 +23,8 @@ from l2l_opt.few_shot.classifier.model import FILE, load_few_shot_classifier
 from l2l_opt.few_shot.classifier.table_encoder import read_table
 from l2l_opt.storage.safetensors_file import FileFormatError
 
+pytestmark = pytest.mark.slow
+
 MODELS_OF_0_1 = Path(__file__).parent / "models_of_0_1"
 SMALL = {"model": "mlp:hidden=8", "members": 2, "steps": 20}
 
