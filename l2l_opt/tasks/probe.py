@@ -117,6 +117,8 @@ def take_step(
         try:
             losses = vmap(loss)(points, datas, batches)
             _differentiate(losses.sum(), points, second_derivatives)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             reason = next((REASONS[known] for known in REASONS if known in str(error)), OTHERWISE)
             if module is not None:
