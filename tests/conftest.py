@@ -1,5 +1,7 @@
 """Small students and rules that tests share."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import settings
@@ -16,8 +18,8 @@ settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)
-def _one_thread_and_one_seed():
-    torch.set_num_threads(1)
+def _threads_and_one_seed():
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     torch.manual_seed(0)
 
 
