@@ -127,6 +127,7 @@ LEFT_OUT_BY_REASON = {
         "python -m scripts.experiments.few_shot.page",
     ],
     "runs with less in tests/scripts": [
+        "python -m scripts.examples.density.importance_sampling",
         "python -m scripts.experiments.optimizer.fuzz_files",
         "python -m scripts.experiments.paper.reproduce_paper --figure all --artefacts",
     ],

@@ -79,6 +79,7 @@ def test_the_teacher_rejects_a_learner_that_harms(learners):
     assert harmful.learn(inputs, targets, pool, judged=False).accepted == 2
 
 
+@pytest.mark.slow
 def test_nothing_is_accepted_where_nothing_can_be_held_back(learners):
     inputs, targets, pool = drawn()
     one = torch.zeros_like(targets)

@@ -35,6 +35,7 @@ def test_the_trainer_is_left_alone():
     assert (a.meta_loss, a.meta_gradient_norm) == (b.meta_loss, b.meta_gradient_norm)
 
 
+@pytest.mark.slow
 def test_longer_windows_need_more_and_checkpointed_ones_less():
     """In processes of their own: one that has held more before finds room there."""
 
@@ -79,6 +80,7 @@ def test_students_without_room_are_never_started(monkeypatch):
     assert "students" not in vars(large)
 
 
+@pytest.mark.slow
 def test_large_students_are_probed_one_at_a_time(monkeypatch):
     seen = []
     original = planning._outer_step
