@@ -137,6 +137,7 @@ LEFT_OUT_BY_REASON = {
         "python -m scripts.experiments.default.judge_again results/default/held-out --out results/default/held-out",
         "python -m scripts.experiments.examples.measure_examples density",
         "python -m scripts.experiments.examples.measure_examples gymnasium_policy",
+        "python -m scripts.experiments.examples.measure_examples reinforcement_learning",
         "python -m scripts.experiments.examples.measure_examples recommendation",
         "python -m scripts.experiments.few_shot.measure_adapt",
         "python -m scripts.experiments.few_shot.measure_few_shot train NAME",

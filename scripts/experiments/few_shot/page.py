@@ -74,12 +74,10 @@ def _with(mean: float | None, interval: list[float], *, signed: bool = False) ->
 def page() -> str:
     """The page with its tables as the results have them."""
     text = PAGE.read_text()
-    for path in sorted(RESULTS.glob("*.json")):
-        content = json.loads(path.read_text())
-        table = adapted(content) if path.stem == "adapt" else judged(content)
-        marked = re.compile(rf"(<!-- {path.stem} -->\n).*?(<!-- end -->)", re.S)
-        if not marked.search(text):
-            raise ValueError(f"{PAGE} must have a place for {path.name}; got no '<!-- {path.stem} -->', add it")
+    for name in re.findall(r"<!-- (?!end )(\S+) -->", text):
+        content = json.loads((RESULTS / f"{name}.json").read_text())
+        table = adapted(content) if name == "adapt" else judged(content)
+        marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.S)
         text = marked.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
     return text
 
