@@ -5,7 +5,7 @@ Where second derivatives are dropped and the rule reads gradients alone, updates
     theta_K = theta_0 + sum_k u_k(phi; g_0 ... g_k),    d L / d phi = sum_k < d L / d theta_{k+1}, d u_k / d phi >
 
 and d L / d theta_k is a sum of gradients that the run has computed already. So a window keeps a few numbers for every
-coordinate and step, and its states live in cache only, tile by tile (``kernels.native_lstm.replay``).
+coordinate and step, and its states are in cache only, tile by tile (``kernels.native_lstm.replay``).
 """
 
 import math
@@ -52,7 +52,7 @@ def can_replay(rule: Any, phi: Mapping[str, Tensor], params: Params, state: Rule
     """Whether a window can be differentiated by replay: a rule that reads gradients alone, float32 on the CPU.
 
     Args:
-        rule: the teacher.
+        rule: the update rule.
         phi: the weights in use, which must be the rule's own.
         params: the students, which must not depend on anything that is to be differentiated.
         state: likewise.
@@ -73,18 +73,18 @@ def run_and_replay(
     params: Params,
     state: RuleState,
     batches: Sequence[Batch],
-    judging: Sequence[Batch] | None,
+    loss_batches: Sequence[Batch] | None,
     losses_and_gradients: LossesAndGradients,
     sample: CoordinateSample,
 ) -> tuple[Params, RuleState, Tensor]:
     """K steps of S students; what is returned is differentiable in the rule's weights.
 
     Args:
-        rule: the teacher.
+        rule: the update rule.
         params: parameter name -> ``[S, *shape]``.
         state: the rule's state, each tensor with a leading axis S.
         batches: K + 1 batches.
-        judging: K + 1 batches whose losses are returned instead.
+        loss_batches: K + 1 batches whose losses are returned instead.
         losses_and_gradients: losses ``[S]`` of students on a batch, and their gradients.
         sample: the coordinates that the meta-gradient is estimated from.
 
@@ -93,7 +93,7 @@ def run_and_replay(
     """
     window = _Window(rule, params, state, sample)
     with torch.no_grad():
-        losses = window.run(batches, judging, losses_and_gradients)
+        losses = window.run(batches, loss_batches, losses_and_gradients)
     ends = [*window.params.values(), *(window.state[name][key] for name in params for key in RECURRENT)]
     results = cast(tuple[Tensor, ...], _Replayed.apply(window, losses, len(ends), *ends, *rule.parameters()))
     moved = dict(zip(params, results[1:], strict=False))
@@ -107,7 +107,7 @@ class _Window:
     """What one window keeps: gradients and outputs of every step, and the state before the first.
 
     Attributes:
-        rule: the teacher.
+        rule: the update rule.
         params: where the students stand.
         state: likewise.
         sample: the coordinates that the backward pass goes through.
@@ -121,52 +121,52 @@ class _Window:
     def __post_init__(self) -> None:
         self.first_state = self.state
         self.gradients: list[Params] = []
-        self.judged: list[Params] = []
+        self.loss_gradients: list[Params] = []
         self.outputs: list[dict[str, Tensor]] = []
 
     def run(
-        self, batches: Sequence[Batch], judging: Sequence[Batch] | None, losses_and_gradients: LossesAndGradients
+        self, batches: Sequence[Batch], loss_batches: Sequence[Batch] | None, losses_and_gradients: LossesAndGradients
     ) -> Tensor:
         """Losses ``[K + 1, S]``; the students stand at the end afterwards."""
         losses: list[Tensor] = []
         weights, biases = self._weights()
-        for index, (batch, judge) in enumerate(zip(batches, judging or batches, strict=True)):
-            loss, gradients = losses_and_gradients(self.params, judge)
+        for index, (batch, of_loss) in enumerate(zip(batches, loss_batches or batches, strict=True)):
+            loss, gradients = losses_and_gradients(self.params, of_loss)
             losses.append(loss)
-            self.judged.append(gradients)
+            self.loss_gradients.append(gradients)
             if index == len(batches) - 1:
                 break
-            if judging is not None:
+            if loss_batches is not None:
                 _, gradients = losses_and_gradients(self.params, batch)
             self.gradients.append(gradients)
             self._step(gradients, weights, biases)
         return torch.stack(losses)
 
     def _step(self, gradients: Params, weights: list[Tensor], biases: Tensor) -> None:
-        looks = {name: self._look(gradient, self.state[name]) for name, gradient in gradients.items()}
+        features = {name: self._features(gradient, self.state[name]) for name, gradient in gradients.items()}
         hidden, cell = ([_rows(self.state[name][key]) for name in gradients] for key in RECURRENT)
         # The first step leaves the state before the window as it is; later ones write over their own.
         into = (hidden, cell) if self.outputs else ([_like(h) for h in hidden], [_like(c) for c in cell])
         count = len(gradients)
         students = next(iter(gradients.values())).shape[0]
         own_biases = [biases.expand(students, -1)] * count
-        operands = Operands([inputs for inputs, _ in looks.values()], hidden, cell, own_biases, weights)
+        operands = Operands([inputs for inputs, _ in features.values()], hidden, cell, own_biases, weights)
         outputs = native_lstm.forward(operands, into=into)[:count]
         self.outputs.append(dict(zip(gradients, outputs, strict=True)))
         state: RuleState = {}
         for index, (name, output) in enumerate(zip(gradients, outputs, strict=True)):
             self.params = self.params | {
-                name: self.params[name] + self.rule.answer(output).reshape(gradients[name].shape)
+                name: self.params[name] + self.rule.output(output).reshape(gradients[name].shape)
             }
             shape = self.state[name]["hidden"].shape
             after = {key: rows[index].movedim(1, 0).reshape(shape) for key, rows in zip(RECURRENT, into, strict=True)}
-            state[name] = looks[name][1] | after
+            state[name] = features[name][1] | after
         self.state = state
 
-    def _look(self, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """``rule.look`` of S students: inputs ``[num_inputs, S, N]``, and their state but the body's."""
+    def _features(self, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """``rule.features`` of S students: inputs ``[num_inputs, S, N]``, and their state but the body's."""
         own = {key: value for key, value in state.items() if key not in RECURRENT}
-        inputs, after = vmap(self.rule.look, out_dims=(1, 0))(gradient, own)
+        inputs, after = vmap(self.rule.features, out_dims=(1, 0))(gradient, own)
         return inputs.reshape(*inputs.shape[:2], gradient[0].numel()), after
 
     def _weights(self) -> tuple[list[Tensor], Tensor]:
@@ -179,18 +179,18 @@ class _Window:
         with torch.enable_grad():
             weights, biases = self._weights()
         d_weights, d_biases = [torch.zeros_like(weight) for weight in weights], torch.zeros_like(biases)
-        through_looks: list[Tensor | None] = [None] * len(phi)
+        through_features: list[Tensor | None] = [None] * len(phi)
         recurrent = iter(d_ends[len(self.params) :])
         for name, d_params in zip(self.params, d_ends, strict=False):
             # Derivatives are float32 beside states in bfloat16 too.
             d_states = [_rows(next(recurrent).float()) for _ in RECURRENT]
             stride, _ = self.sample.of(d_states[0].shape[-1])
             for block in self._blocks(name):
-                d_answers = stride * self._d_answers(name, block, d_losses, d_params)
+                d_updates = stride * self._d_updates(name, block, d_losses, d_params)
                 output = torch.cat([step[name][..., block] for step in self.outputs]).requires_grad_()
                 with torch.enable_grad():
-                    inputs, answers = self._inputs(name, block), self.rule.answer(output)
-                (d_output,) = torch.autograd.grad(answers, output, d_answers)
+                    inputs, updates = self._inputs(name, block), self.rule.output(output)
+                (d_output,) = torch.autograd.grad(updates, output, d_updates)
                 hidden, cell = (_rows(self.first_state[name][key])[..., block] for key in RECURRENT)
                 own_biases = biases.detach().expand(inputs.shape[1], -1)
                 own_weights = [weight.detach() for weight in weights]
@@ -207,9 +207,9 @@ class _Window:
                 d_biases += d_block_biases[0].sum(0)
                 if inputs.requires_grad:
                     own = torch.autograd.grad(inputs, phi, d_inputs[0], allow_unused=True)
-                    through_looks = [_sum(pair) for pair in zip(through_looks, own, strict=True)]
+                    through_features = [_sum(pair) for pair in zip(through_features, own, strict=True)]
         through_body = torch.autograd.grad([*weights, biases], phi, [*d_weights, d_biases], allow_unused=True)
-        return [_sum(pair) for pair in zip(through_body, through_looks, strict=True)]
+        return [_sum(pair) for pair in zip(through_body, through_features, strict=True)]
 
     def _blocks(self, name: str) -> Iterator[slice]:
         """A tensor's sampled coordinates in blocks whose inputs, of all students and steps, take some BLOCK_BYTES."""
@@ -221,11 +221,11 @@ class _Window:
         step = max(length, 1) * native.TILE * stride
         return (slice(start, min(start + step, total), stride) for start in range(offset, total, step))
 
-    def _d_answers(self, name: str, block: slice, d_losses: Tensor, d_end: Tensor) -> Tensor:
+    def _d_updates(self, name: str, block: slice, d_losses: Tensor, d_end: Tensor) -> Tensor:
         """d meta-loss / d update of every step, ``[K, S, n]``: of all later losses, and of the end."""
         d_params = _flat(d_end)[:, block]
         found: list[Tensor] = []
-        for d_loss, gradients in zip(reversed(d_losses[1:]), reversed(self.judged[1:]), strict=True):
+        for d_loss, gradients in zip(reversed(d_losses[1:]), reversed(self.loss_gradients[1:]), strict=True):
             d_params = d_params + d_loss.unsqueeze(1) * _flat(gradients[name])[:, block]
             found.append(d_params)
         return torch.stack(found[::-1])
@@ -238,7 +238,7 @@ class _Window:
         }
         parts: list[Tensor] = []
         for step in self.gradients:
-            inputs, state = self._look(_flat(step[name])[:, block], state)
+            inputs, state = self._features(_flat(step[name])[:, block], state)
             parts.append(inputs)
         return torch.cat(parts)
 

@@ -1,4 +1,4 @@
-"""What a rule says of itself, so that kernels can take its whole step."""
+"""What a rule declares, so that kernels can take its whole step."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ class CompiledStep(NamedTuple):
         options: numbers of the rule.
         arrays: its tensors, ``biases`` of all layers and the read-out among them, with an axis P where weights have
             one; and constants.
-        given: ``given(state, num_steps)``, what the kind is told of one tensor: numbers, or for P particles ``[P]``.
+        given: ``given(state, num_steps)``, the kind's numbers of one tensor: numbers, or for P particles ``[P]``.
         finish: ``finish(directions, size, share)`` makes updates of the directions of P particles that the kind leaves
             behind, ``[P, *param.shape]`` and ``[P]`` twice, where the kernels do not: for large matrices; None for a
             kind that has no directions.

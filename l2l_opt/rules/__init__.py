@@ -1,4 +1,4 @@
-"""The teacher: update rules, learned and hand-designed. Importing this package registers them all."""
+"""Update rules, learned and hand-designed. Importing this package registers them all."""
 
 from l2l_opt.rules import compact, composed, hand_designed, lstm, meta_lstm, rnnprop, scale_free
 from l2l_opt.rules.base import RULES, UpdateRule, make_rule, register_rule

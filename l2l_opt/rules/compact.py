@@ -105,25 +105,27 @@ class CompactRule(UpdateRule):
         if not grads:
             return {}, {}
         dtype = next(iter(grads.values())).dtype
-        looks = {name: self._look(gradient, state[name], params[name], num_steps) for name, gradient in grads.items()}
+        features = {
+            name: self._features(gradient, state[name], params[name], num_steps) for name, gradient in grads.items()
+        }
         outputs, hidden, cell = fused_coordinatewise_lstm(
-            [look.inputs for look in looks.values()],
+            [own.inputs for own in features.values()],
             [coordinates(state[name]["hidden"]) for name in grads],
             [coordinates(state[name]["cell"]) for name in grads],
             [self.layer.weights(dtype)],
             ReadoutWeights(self.readout.weight.to(dtype), self.readout.bias.to(dtype)),
-            biases=[look.biases for look in looks.values()],
+            biases=[own.biases for own in features.values()],
         )
         updates: Params = {}
         next_state: RuleState = {}
-        for (name, look), output, h, c in zip(looks.items(), outputs, hidden, cell, strict=True):
+        for (name, own), output, h, c in zip(features.items(), outputs, hidden, cell, strict=True):
             brief = (1 + output[0].tanh()) / 2
             shares = torch.stack([brief * brief, 2 * brief * (1 - brief), (1 - brief) * (1 - brief)])
-            direction = (shares * look.momenta).sum(0).clamp(-3, 3)
-            update = -look.size * direction * torch.exp(1.5 * output[1].tanh())
+            direction = (shares * own.momenta).sum(0).clamp(-3, 3)
+            update = -own.size * direction * torch.exp(1.5 * output[1].tanh())
             shape = grads[name].shape
             updates[name] = update.reshape(shape)
-            flat = {"averages": look.averages, "square_average": look.square, "hidden": h, "cell": c}
+            flat = {"averages": own.averages, "square_average": own.square, "hidden": h, "cell": c}
             next_state[name] = {"step": state[name]["step"] + 1, "first_rms": state[name]["first_rms"]} | {
                 key: value.reshape(value.shape[0], *shape) for key, value in flat.items()
             }
@@ -158,17 +160,19 @@ class CompactRule(UpdateRule):
 
         return CompiledStep("residual", ("averages", "square_average"), weights, options, arrays, given)
 
-    def _look(self, gradient: Tensor, state: dict[str, Tensor], param: Tensor, num_steps: Tensor | None) -> "_Look":
-        """What the network sees of one tensor, and what its answer will be applied to."""
+    def _features(
+        self, gradient: Tensor, state: dict[str, Tensor], param: Tensor, num_steps: Tensor | None
+    ) -> "_Features":
+        """Features of one tensor, and what the network's output will be applied to."""
         dtype = gradient.dtype
         g, p = gradient.reshape(1, -1), param.reshape(1, -1)
         steps = state["step"] + 1
         betas = self.betas.to(dtype).unsqueeze(1)
         averages = betas * coordinates(state["averages"]) + (1 - betas) * g
         square = SQUARE_BETA * coordinates(state["square_average"]) + (1 - SQUARE_BETA) * g * g
-        masses = -torch.expm1(steps.to(dtype) * betas.log())
+        corrections = -torch.expm1(steps.to(dtype) * betas.log())
         root = safe_sqrt(square / bias_correction(steps, beta=SQUARE_BETA, dtype=dtype)) + EPS
-        momenta = averages / masses / root
+        momenta = averages / corrections / root
         rms = tensor_rms(p)
         inputs = torch.cat(
             [
@@ -194,7 +198,7 @@ class CompactRule(UpdateRule):
         biases = torch.cat([self.layer.bias, self.readout.bias]).to(dtype)
         context_weights = torch.cat([self.context.weight, self.readout_context.weight]).to(dtype)
         reach = torch.minimum(rms, self.growth * state["first_rms"]).clamp(min=self.floor)
-        return _Look(
+        return _Features(
             inputs=inputs,
             biases=biases + context_weights @ context,
             momenta=momenta,
@@ -204,7 +208,7 @@ class CompactRule(UpdateRule):
         )
 
 
-class _Look(NamedTuple):
+class _Features(NamedTuple):
     """One tensor of N coordinates before the network.
 
     Attributes:

@@ -22,7 +22,7 @@ class RuleCosts(NamedTuple):
         state_bytes: kept between steps, all of it in float32.
         state_bytes_bfloat16: kept between steps, hidden state in bfloat16 and the rest in float32.
         operations: floating-point operations of one step: a multiplication and an addition for every pair in a matrix
-            product, one for each number that any other function answers with or that a sum takes in.
+            product, one for each number that any other function returns or that a sum takes in.
     """
 
     state_bytes: int

@@ -1,4 +1,4 @@
-"""What a rule sees of a gradient: scale-free inputs, and the clock."""
+"""Features of a gradient, whatever its scale, and of the clock."""
 
 import math
 
@@ -35,7 +35,7 @@ def moving_average(average: Tensor, value: Tensor, *, beta: float) -> Tensor:
 
 
 def bias_correction(steps: Tensor, *, beta: float, dtype: torch.dtype) -> Tensor:
-    """The mass ``1 - beta^steps`` that a moving average started at zero has gathered.
+    """What a moving average started at zero is divided by: ``1 - beta^steps``.
 
     Computed with expm1, since in float32 the plain formula loses four digits at the first step.
 

@@ -168,10 +168,10 @@ class Adam(HandDesignedRule):
         beta1, beta2, eps = self.config["beta1"], self.config["beta2"], self.config["eps"]
         average = moving_average(moments["average"], gradient, beta=beta1)
         square = moving_average(moments["square_average"], gradient * gradient, beta=beta2)
-        mass1 = bias_correction(steps, beta=beta1, dtype=gradient.dtype)
-        mass2 = bias_correction(steps, beta=beta2, dtype=gradient.dtype)
-        root = safe_sqrt(square) / mass2.sqrt()
-        return average / mass1 / (root + eps), {"average": average, "square_average": square}
+        correction1 = bias_correction(steps, beta=beta1, dtype=gradient.dtype)
+        correction2 = bias_correction(steps, beta=beta2, dtype=gradient.dtype)
+        root = safe_sqrt(square) / correction2.sqrt()
+        return average / correction1 / (root + eps), {"average": average, "square_average": square}
 
 
 @register_rule("adamw")

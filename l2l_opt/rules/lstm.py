@@ -48,10 +48,10 @@ class CoordinatewiseLSTM(GradientRule):
     def init_state(self, params: Params) -> RuleState:
         return {name: {"step": initial_step(param)} | self.body.init_state(param) for name, param in params.items()}
 
-    def look(self, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def features(self, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         return log_sign(gradient, p=self.p), {"step": state["step"] + 1}
 
-    def answer(self, output: Tensor) -> Tensor:
+    def output(self, output: Tensor) -> Tensor:
         return self.output_scale * output
 
     def compiled_step(self) -> CompiledStep:

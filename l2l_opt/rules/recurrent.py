@@ -82,24 +82,24 @@ class RecurrentBody(nn.Module):
 class GradientRule(UpdateRule):
     """A rule around a recurrent body that reads gradients alone, and each coordinate by itself.
 
-        x_t, own_{t+1} = look(g_t, own_t);    o_t, h_{t+1} = body(x_t, h_t);    update_t = answer(o_t)
+        x_t, own_{t+1} = features(g_t, own_t);    o_t, h_{t+1} = body(x_t, h_t);    update_t = output(o_t)
 
-    What it sees depends neither on the parameters nor on what it answered before. So where gradients count as data, a
+    Its features depend neither on the parameters nor on its updates before. So where gradients count as data, a
     whole window can be differentiated from its gradients alone (``l2l_opt.inner_loop.replay``).
 
     Attributes:
-        body: the recurrent part; all else in phi belongs to ``look``.
+        body: the recurrent part; all else in phi belongs to ``features``.
     """
 
     body: RecurrentBody
     reads_whole_tensors = False
 
     @abc.abstractmethod
-    def look(self, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the body sees of a gradient ``[*shape]``, ``[num_inputs, *shape]``, and next state but the body's."""
+    def features(self, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Inputs of the body from a gradient ``[*shape]``: ``[num_inputs, *shape]``, and next state but the body's."""
 
     @abc.abstractmethod
-    def answer(self, output: Tensor) -> Tensor:
+    def output(self, output: Tensor) -> Tensor:
         """Updates of the body's outputs, of any shape; no weights of phi are read."""
 
     def forward(
@@ -107,10 +107,10 @@ class GradientRule(UpdateRule):
     ) -> tuple[Params, RuleState]:
         if not grads:
             return {}, {}
-        looks = {name: self.look(gradient, state[name]) for name, gradient in grads.items()}
-        outputs, recurrent = self.body({name: inputs for name, (inputs, _) in looks.items()}, state)
-        updates = {name: self.answer(output) for name, output in outputs.items()}
-        return updates, {name: own | recurrent[name] for name, (_, own) in looks.items()}
+        features = {name: self.features(gradient, state[name]) for name, gradient in grads.items()}
+        outputs, recurrent = self.body({name: inputs for name, (inputs, _) in features.items()}, state)
+        updates = {name: self.output(own) for name, own in outputs.items()}
+        return updates, {name: own | recurrent[name] for name, (_, own) in features.items()}
 
 
 def coordinates(value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""RNNProp: an LSTM that sees the two ratios Adam and RMSprop are made of, and answers with a bounded update."""
+"""RNNProp: an LSTM that reads the two ratios Adam and RMSprop are made of, and writes a bounded update."""
 
 import torch
 from torch import Tensor, nn
@@ -64,18 +64,18 @@ class RNNProp(GradientRule):
             state[name] = {"step": initial_step(param)} | moments | self.body.init_state(param)
         return state
 
-    def look(self, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def features(self, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         steps = state["step"] + 1
         average = moving_average(state["average"].squeeze(0), gradient, beta=self.beta)
         square = moving_average(state["square_average"].squeeze(0), gradient * gradient, beta=self.beta)
-        mass = bias_correction(steps, beta=self.beta, dtype=gradient.dtype)
-        root = (square / mass + self.eps**2).sqrt()
-        ratios = coordinates(torch.stack([gradient / root, average / mass / root]))
+        correction = bias_correction(steps, beta=self.beta, dtype=gradient.dtype)
+        root = (square / correction + self.eps**2).sqrt()
+        ratios = coordinates(torch.stack([gradient / root, average / correction / root]))
         dense = self.embedding.weight.to(ratios.dtype) @ ratios + self.embedding.bias.to(ratios.dtype).unsqueeze(1)
         inputs = nn.functional.elu(dense).reshape(dense.shape[0], *gradient.shape)
         return inputs, {"step": steps, "average": average.unsqueeze(0), "square_average": square.unsqueeze(0)}
 
-    def answer(self, output: Tensor) -> Tensor:
+    def output(self, output: Tensor) -> Tensor:
         return -self.output_scale * output.tanh()
 
     def compiled_step(self) -> CompiledStep:

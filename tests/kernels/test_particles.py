@@ -1,4 +1,4 @@
-"""Compiled particles against the rule under vmap: groups of ages, weights shared or of their own, and purity."""
+"""Compiled particles against the rule under vmap: groups of steps, weights shared or of their own, and purity."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def loud_rule(**options):
 
 
 def start(rule, dtype=torch.float32):
-    """Params, state and planned steps of particles of ages 0, 1, 7 and 900, one tensor of which started at zero."""
+    """Params, state and planned steps of particles after steps 0, 1, 7 and 900, one tensor of which started at zero."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(shape):
@@ -41,18 +41,18 @@ def start(rule, dtype=torch.float32):
     params["vector"][1] = 0
     states = [rule.init_state({name: value[i] for name, value in params.items()}) for i in range(NUM_PARTICLES)]
     state = {name: {key: torch.stack([own[name][key] for own in states]) for key in states[0][name]} for name in params}
-    ages = torch.tensor([0.0, 1.0, 7.0, 900.0])
+    steps = torch.tensor([0.0, 1.0, 7.0, 900.0])
     for name, own in state.items():
-        own["step"] = ages.clone()
-        aged = ages > 0
+        own["step"] = steps.clone()
+        moved = steps > 0
         for key in ("averages", "hidden", "cell"):
-            own[key][aged] = 0.5 * draw(own[key].shape[1:])[aged]
-        own["square_average"][aged] = draw((1, *SHAPES[name]))[aged].square()
+            own[key][moved] = 0.5 * draw(own[key].shape[1:])[moved]
+        own["square_average"][moved] = draw((1, *SHAPES[name]))[moved].square()
         for key in ("agreement_fast", "agreement_slow", "gradient"):
-            own[key][aged] = 0.1 * draw(())[aged]
-        own["first_gradient"][aged] = draw(())[aged].exp()
-        own["seen"][aged] = draw(())[aged].sigmoid()
-        own["walk"][aged] = 0.2 * draw(())[aged].sigmoid()
+            own[key][moved] = 0.1 * draw(())[moved]
+        own["first_gradient"][moved] = draw(())[moved].exp()
+        own["seen"][moved] = draw(())[moved].sigmoid()
+        own["walk"][moved] = 0.2 * draw(())[moved].sigmoid()
     return params, state
 
 
@@ -171,7 +171,7 @@ def test_the_compiled_path_is_taken_only_without_a_graph_and_in_single_precision
 
 
 def test_noise_reuse_estimates_the_same_with_and_without_it(monkeypatch):
-    """Students of different ages and horizons in one batch."""
+    """Students at different inner steps and horizons in one batch."""
     found = []
     for compiled in (True, False):
         rule, family = loud_rule(), small_family(torch.float32)

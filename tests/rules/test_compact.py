@@ -115,12 +115,12 @@ def test_updates_of_runs_beyond_long_run_shrink_with_the_root_of_their_length():
     assert size(None, 900) / size(None, 400) == pytest.approx(2 / 3, rel=1e-2)
 
 
-@pytest.mark.parametrize(("answer", "beta"), [(50.0, 0.5), (-50.0, 0.99)])
-def test_the_network_chooses_how_long_gradients_are_averaged(answer, beta):
+@pytest.mark.parametrize(("output", "beta"), [(50.0, 0.5), (-50.0, 0.99)])
+def test_the_network_chooses_how_long_gradients_are_averaged(output, beta):
     torch.manual_seed(0)
     rule, param, gradients = fresh(), torch.ones(5, dtype=torch.float64), torch.randn(40, 5, dtype=torch.float64)
     with torch.no_grad():
-        rule.readout.bias[0] = answer
+        rule.readout.bias[0] = output
     ours = run(rule, gradients, param)
     m = v = torch.zeros_like(param)
     for gradient in gradients:

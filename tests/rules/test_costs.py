@@ -20,7 +20,7 @@ def test_an_lstm_costs_its_matrix_products_and_its_gates(hidden, layers):
     costs = rule_costs(rule)
     assert costs.state_bytes == 4 * 2 * hidden * layers
     assert costs.state_bytes_bfloat16 == 2 * 2 * hidden * layers
-    # What is left is the look at the gradient and the scale of the answer.
+    # What is left is the features of the gradient and the scale of the output.
     assert 0 < costs.operations - products - units < 20
 
 

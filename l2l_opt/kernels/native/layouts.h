@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
-// Members of one type, and their names in order, which the library tells its caller (l2l_opt_layouts).
+// Members of one type, and their names in order, for the caller to read (l2l_opt_layouts).
 #define NAMED(type, ...) \
     type __VA_ARGS__;    \
     static constexpr const char* NAMES = #__VA_ARGS__;
@@ -61,11 +61,11 @@ struct ReplayTensor {
     NAMED(Rows, inputs, hidden, cell, bias, d_outputs, d_last_hidden, d_last_cell, d_inputs, d_bias)
 };
 
-// A parameter for a step in place. given: what its kind is told of a tensor, [particles, Given]; scalars: addresses of what
+// A parameter for a step in place. given: its kind's numbers of a tensor, [particles, Given]; scalars: addresses of what
 // it keeps of one; direction: where updates go instead of being added.
 struct StepTensor { int64_t count; NAMED(Rows, param, gradient, hidden, cell, averages, squares, given, scalars, direction) };
 
-// What a group of parameters says of its step. guarded: not zero to leave out what is not finite.
+// What a group of parameters sets for its step. guarded: not zero to leave out what is not finite.
 struct Update { NAMED(float, lr, decay, sign, guarded) };
 
 // What became of a tensor; UNFINISHED: the caller is to make updates of its directions.
@@ -76,8 +76,9 @@ struct Heads {
     float size, whitened_share;
 };
 
-// What a kind is told of its rule (options, arrays: one set, or one a particle) and of a tensor (given), and the state of
-// one number a particle that it brings up to date (scalars, by their keys in the state).
+// What a kind is given of its rule (options, arrays: one set, or one a particle) and of a tensor (given), and the state of
+// one number a particle that it brings up to date (scalars, by their keys in the state: trust is log_step_scale, seen the
+// touched fraction, walk the random walk's variance).
 struct Nothing {
     static constexpr const char* NAMES = "";
 };

@@ -5,9 +5,9 @@
 
 namespace l2l_opt::ISA {
 
-struct LogSign : Told<LogSignLayout> {
+struct LogSign : KindOf<LogSignLayout> {
     static constexpr bool KEEPS_SQUARES = false, NEEDS_SUMS = false, LEAVES_DIRECTIONS = false;
-    using Told::Told;
+    using KindOf::KindOf;
 
     void begin() {}
 

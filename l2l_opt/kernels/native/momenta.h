@@ -6,13 +6,13 @@
 namespace l2l_opt::ISA {
 
 template <typename Layout>
-struct Momenta : Told<Layout> {
+struct Momenta : KindOf<Layout> {
     static constexpr bool KEEPS_SQUARES = true, NEEDS_SUMS = true;
-    using Told<Layout>::arrays;
+    using KindOf<Layout>::arrays;
     float over_correction[4] = {}, eps = 0;
     alignas(64) float momenta[3 * TILE] = {}, log_root[TILE] = {};
 
-    using Told<Layout>::Told;
+    using KindOf<Layout>::KindOf;
 
     // Brings moments up to date and sums: p^2, r^2, (m_.9 / r)^2, (m_.99 / r)^2, (g / r)^2, (m_.9 before / r)^2, their
     // product, g^2, one where g is not 0, one where v is not 0.

@@ -5,9 +5,9 @@
 
 namespace l2l_opt::ISA {
 
-struct Ratios : Told<RatiosLayout> {
+struct Ratios : KindOf<RatiosLayout> {
     static constexpr bool KEEPS_SQUARES = true, NEEDS_SUMS = false, LEAVES_DIRECTIONS = false;
-    using Told::Told;
+    using KindOf::KindOf;
 
     void begin() {}
 

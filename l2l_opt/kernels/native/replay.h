@@ -5,7 +5,7 @@
 
 namespace l2l_opt::ISA {
 
-// Where the rows of one tile lie in one step of a replay: what BlockRows says, and cells before and tanh of them after.
+// Where the rows of one tile lie in one step of a replay: as BlockRows has it, and cells before and tanh of them after.
 struct ReplayRows : BlockRows {
     std::vector<int64_t> cell, tanh_cell;
     explicit ReplayRows(const Problem& problem) : BlockRows(problem) {

@@ -1,6 +1,6 @@
 // A step of an optimizer in place, as all kinds of rules see it.
 //
-// A kind is told of its rule and of a tensor (Told). features() fills the network's inputs for one tile and may bring moments
+// A kind is given its rule's numbers and a tensor's (KindOf). features() fills the network's inputs for one tile and may bring moments
 // up to date; output() makes updates of the network's outputs. A kind that NEEDS_SUMS looks at a tensor as a whole before:
 // start() before anything else, prepare() at every tile for sums, combine() at what these sums come to. A kind that
 // LEAVES_DIRECTIONS makes updates when all coordinates have theirs, in finish().
@@ -15,7 +15,7 @@
 namespace l2l_opt {
 
 template <typename Layout>
-struct Told {
+struct KindOf {
     struct Set {
         const typename Layout::Options* options;
         typename Layout::Arrays arrays;
@@ -28,7 +28,7 @@ struct Told {
     const typename Layout::Scalars* scalars = nullptr;
     int64_t particle = 0;
 
-    explicit Told(const StepCall& call) : problem(call.problem) {}
+    explicit KindOf(const StepCall& call) : problem(call.problem) {}
 
     void read(const StepCall& call, const StepTensor& tensor, int64_t own_particle) {
         particle = own_particle;

@@ -67,7 +67,7 @@ struct Workspace {
     }
 };
 
-// While it lives, numbers below 1e-38 count as zero in this thread. A rule that has learned saturates its gates, and
+// While it exists, numbers below 1e-38 count as zero in this thread. A rule that has learned saturates its gates, and
 // derivatives through them get so small; a processor takes a hundred times as long over these as over others.
 class FlushDenormals {
 #if defined(__SSE__)

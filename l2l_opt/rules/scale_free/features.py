@@ -1,4 +1,4 @@
-"""What the scale-free rule sees of a coordinate and of a tensor, relative to what the tensor itself has shown."""
+"""Features of a coordinate and of a tensor for the scale-free rule, relative to what the tensor itself has shown."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -17,21 +17,30 @@ AGREEMENT_BETAS = (0.8, 0.97)
 GRADIENT_BETA = 0.9
 TINY = 1e-16
 """Below this a root mean square is taken for this."""
-TRUST_RISE, TRUST_FALL, TRUST_MARGIN = 0.7, 0.05, 0.05
-"""What a step adds to the logarithm of a tensor's trust, per agreement above minus the margin, and below it."""
-LEAST_TRUST, MOST_TRUST = -8.0, 0.0
-SEEN_BETA, SEEN_STEPS, LEAST_SEEN = 0.8, 20.0, 0.1
-"""Of the share of coordinates that batches reach: the decay of its average, the steps after which it only rises, since
-units that fall silent later are not rows of an embedding, and below which it is taken for this."""
+STEP_SCALE_RISE, STEP_SCALE_FALL, AGREEMENT_MARGIN = 0.7, 0.05, 0.05
+"""What a step adds to a tensor's log_step_scale, per agreement above minus the margin, and below it."""
+LEAST_LOG_STEP_SCALE, MOST_LOG_STEP_SCALE = -8.0, 0.0
+TOUCHED_BETA, TOUCHED_STEPS, LEAST_TOUCHED = 0.8, 20.0, 0.1
+"""Of the touched fraction: the decay of its average, the steps after which it only rises, since units that fall silent
+later are not rows of an embedding, and below which it is taken for this."""
 RELATIVE_EPS = 1e-4
 """Of the tensor's usual root mean square gradient; what is smaller is taken for noise."""
 NUM_INPUTS = 6
 NUM_CONTEXT = 16
-MEMORIES: tuple[str, ...] = ("agreement_fast", "agreement_slow", "first_gradient", "gradient", "trust", "seen", "walk")
-"""0-dim state that a step brings up to date."""
+TENSOR_SCALARS: tuple[str, ...] = (
+    "agreement_fast",
+    "agreement_slow",
+    "first_gradient",
+    "gradient",
+    "trust",
+    "seen",
+    "walk",
+)
+"""0-dim state that a step brings up to date, by its keys in files: ``trust`` is log_step_scale, ``seen`` the touched
+fraction, ``walk`` the random walk's variance."""
 
 
-class Look(NamedTuple):
+class CoordinateFeatures(NamedTuple):
     """One tensor of N coordinates before the network.
 
     Attributes:
@@ -52,8 +61,8 @@ class Look(NamedTuple):
     sums: Tensor
 
 
-def look(gradient: Tensor, state: dict[str, Tensor], param: Tensor, betas: Tensor) -> Look:
-    """What the network sees of one tensor's coordinates, and sums over them.
+def coordinate_features(gradient: Tensor, state: dict[str, Tensor], param: Tensor, betas: Tensor) -> CoordinateFeatures:
+    """Features of one tensor's coordinates, and sums over them.
 
     Args:
         gradient: ``[*shape]``.
@@ -68,14 +77,14 @@ def look(gradient: Tensor, state: dict[str, Tensor], param: Tensor, betas: Tenso
     before = coordinates(state["averages"])
     averages = betas * before + (1 - betas) * g
     square = SQUARE_BETA * coordinates(state["square_average"]) + (1 - SQUARE_BETA) * g * g
-    masses = -torch.expm1(steps.to(dtype) * betas.log())
+    corrections = -torch.expm1(steps.to(dtype) * betas.log())
     count, squares = tensor_sum(torch.ones_like(g)), tensor_sum(g * g)
     rms_g = safe_sqrt(squares / count.clamp(min=1)).clamp(min=TINY)
     begins = _saw_nothing(state["step"], state["first_gradient"])
     unit = _unit(torch.where(begins, rms_g, state["first_gradient"].to(dtype)))
     usual = torch.where(begins, rms_g, unit * state["gradient"].to(dtype).exp())
     root = safe_sqrt(square / bias_correction(steps, beta=SQUARE_BETA, dtype=dtype)) + RELATIVE_EPS * usual
-    momenta = averages / masses / root
+    momenta = averages / corrections / root
     ratio, past = g / root, before[1:2] / root
     sums = torch.stack(
         [
@@ -99,7 +108,7 @@ def look(gradient: Tensor, state: dict[str, Tensor], param: Tensor, betas: Tenso
             (root / rms[1].clamp(min=TINY) + 1e-3).log(),
         ]
     )
-    return Look(inputs, momenta, inputs[5].clamp(max=3), averages, square, sums)
+    return CoordinateFeatures(inputs, momenta, inputs[5].clamp(max=3), averages, square, sums)
 
 
 class Context(NamedTuple):
@@ -111,9 +120,10 @@ class Context(NamedTuple):
         first_rms: ``[tensors]``, before their first update.
         fraction: ``[tensors]``, of the run that is over; 0 where its length is unknown.
         run: ``[tensors]``, its length in steps; where unknown that of the run so far.
-        pace: ``[tensors]``, sqrt(usual_run / T), at most 2; 1 where T is unknown.
+        length_scale: ``[tensors]``, sqrt(usual_run / T), at most 2; 1 where T is unknown.
         is_planned: 0-dim, whether the run's length is known.
-        memories: of each of MEMORIES the next, ``[tensors]``; of ``walk``, which waits for the step's size, the last.
+        tensor_scalars: of each of TENSOR_SCALARS the next, ``[tensors]``; of ``walk``, which waits for the step's size,
+            the last.
     """
 
     features: Tensor
@@ -121,33 +131,38 @@ class Context(NamedTuple):
     first_rms: Tensor
     fraction: Tensor
     run: Tensor
-    pace: Tensor
+    length_scale: Tensor
     is_planned: Tensor
-    memories: dict[str, Tensor]
+    tensor_scalars: dict[str, Tensor]
 
     @property
-    def reached(self) -> Tensor:
-        """The share of coordinates that batches reach, ``[tensors]``, at least LEAST_SEEN."""
-        return self.memories["seen"].clamp(min=LEAST_SEEN)
+    def touched_fraction(self) -> Tensor:
+        """The average share of coordinates that have a gradient, ``[tensors]``, at least LEAST_TOUCHED."""
+        return self.tensor_scalars["seen"].clamp(min=LEAST_TOUCHED)
 
 
 def context_of(
-    looks: Mapping[str, Look], state: RuleState, vectors: Sequence[bool], num_steps: Tensor | None, *, usual_run: float
+    per_tensor: Mapping[str, CoordinateFeatures],
+    state: RuleState,
+    vectors: Sequence[bool],
+    num_steps: Tensor | None,
+    *,
+    usual_run: float,
 ) -> Context:
     """What tensors show as wholes.
 
     Args:
-        looks: parameter name -> what was seen of it.
+        per_tensor: parameter name -> features of its coordinates.
         state: of the rule.
         vectors: of each tensor whether it is one, and is not whitened.
         num_steps: 0-dim, planned steps; None where unknown.
-        usual_run: steps of a run whose pace is 1.
+        usual_run: steps of a run whose length_scale is 1.
     """
-    sums = torch.stack([look.sums for look in looks.values()], 1)
+    sums = torch.stack([own.sums for own in per_tensor.values()], 1)
     dtype = sums.dtype
 
     def of(key: str) -> Tensor:
-        return torch.stack([state[name][key] for name in looks]).to(dtype)
+        return torch.stack([state[name][key] for name in per_tensor]).to(dtype)
 
     count = sums[0].clamp(min=1)
     rms_p, _, rms_middle, rms_slow = safe_sqrt(sums[1:5] / count)
@@ -171,7 +186,7 @@ def context_of(
     known = torch.zeros_like(step) if fraction is None else torch.ones_like(step)
     fraction = torch.zeros_like(step) if fraction is None else fraction
     run = step if num_steps is None else num_steps.to(dtype).expand_as(step)
-    pace = torch.where(known > 0, (usual_run / run.clamp(min=usual_run / 4)).sqrt(), 1.0)
+    length_scale = torch.where(known > 0, (usual_run / run.clamp(min=usual_run / 4)).sqrt(), 1.0)
     growth = torch.where(zero > 0, 0.0, (rms_p / torch.where(zero > 0, 1.0, first_rms)).clamp(min=1e-2).log())
     vector = torch.stack([torch.full_like(first_rms[0], float(flag)) for flag in vectors])
     features = torch.stack(
@@ -195,15 +210,25 @@ def context_of(
         ],
         dim=1,
     )
-    surplus = agreement + TRUST_MARGIN
-    trust = of("trust") + pace * torch.where(surplus > 0, TRUST_RISE * surplus, TRUST_FALL * surplus)
-    reached = torch.where(sums[10] > 0, (sums[9] / sums[10].clamp(min=1)).clamp(max=1), 1.0)
-    seen_before = of("seen")
-    seen = seen_before + (1 - SEEN_BETA) * (reached - seen_before)
-    seen = torch.where(step < SEEN_STEPS, seen, torch.maximum(seen, seen_before))
-    values = (fast, slow, first, gradient, trust.clamp(LEAST_TRUST, MOST_TRUST), seen, of("walk"))
-    memories = dict(zip(MEMORIES, values, strict=True))
-    return Context(features, rms_p, first_rms, fraction, run, pace, known[0] > 0, memories)
+    surplus = agreement + AGREEMENT_MARGIN
+    log_step_scale = of("trust") + length_scale * torch.where(
+        surplus > 0, STEP_SCALE_RISE * surplus, STEP_SCALE_FALL * surplus
+    )
+    touched = torch.where(sums[10] > 0, (sums[9] / sums[10].clamp(min=1)).clamp(max=1), 1.0)
+    touched_before = of("seen")
+    touched_average = touched_before + (1 - TOUCHED_BETA) * (touched - touched_before)
+    touched_average = torch.where(step < TOUCHED_STEPS, touched_average, torch.maximum(touched_average, touched_before))
+    values = (
+        fast,
+        slow,
+        first,
+        gradient,
+        log_step_scale.clamp(LEAST_LOG_STEP_SCALE, MOST_LOG_STEP_SCALE),
+        touched_average,
+        of("walk"),
+    )
+    tensor_scalars = dict(zip(TENSOR_SCALARS, values, strict=True))
+    return Context(features, rms_p, first_rms, fraction, run, length_scale, known[0] > 0, tensor_scalars)
 
 
 def _saw_nothing(step: Tensor, first_gradient: Tensor) -> Tensor:

@@ -14,43 +14,43 @@ from l2l_opt.rules.features import safe_sqrt
 from l2l_opt.rules.recurrent import LSTMLayer, coordinates
 from l2l_opt.rules.scale_free.features import (
     AGREEMENT_BETAS,
+    AGREEMENT_MARGIN,
     BETAS,
     GRADIENT_BETA,
-    LEAST_SEEN,
-    LEAST_TRUST,
-    MEMORIES,
-    MOST_TRUST,
+    LEAST_LOG_STEP_SCALE,
+    LEAST_TOUCHED,
+    MOST_LOG_STEP_SCALE,
     NUM_CONTEXT,
     NUM_INPUTS,
     RELATIVE_EPS,
-    SEEN_BETA,
-    SEEN_STEPS,
     SQUARE_BETA,
+    STEP_SCALE_FALL,
+    STEP_SCALE_RISE,
+    TENSOR_SCALARS,
     TINY,
-    TRUST_FALL,
-    TRUST_MARGIN,
-    TRUST_RISE,
+    TOUCHED_BETA,
+    TOUCHED_STEPS,
     Context,
     context_of,
-    look,
+    coordinate_features,
 )
 from l2l_opt.rules.scale_free.whitening import NEWTON_SCHULZ, WHITENED_RMS, is_matrix, step_, updates_of
 from l2l_opt.rules.sharded_sums import tensor_rms, whole_shape
 from l2l_opt.types import Params, RuleState
 
 NUM_OUTPUTS = 3
-NUM_CHOICES = 6
+NUM_HEADS = 6
 """Of a tensor: what is added to outputs of its coordinates; the size of its steps, share of whitening, power of r."""
-CHOICE_SCALES = (1.0, 1.0, 0.2, 1.0, 4.0, 4.0)
-"""What choices are multiplied by, so that noise on their weights moves the loss alike through each of them: otherwise
-what one choice does to the loss drowns what evolution could learn of the others."""
+HEAD_SCALES = (1.0, 1.0, 0.2, 1.0, 4.0, 4.0)
+"""What heads are multiplied by, so that noise on their weights moves the loss alike through each of them: otherwise
+what one head does to the loss drowns what evolution could learn of the others."""
 BRIEF = 0.4
 """o'_1 of a fresh rule: averages are brief rather than lasting, b = .69."""
 LEAST_ANNEALED = 0.01
 """Of the size of updates, what is left at the end of a planned run and beyond it."""
 UNPLANNED_STEPS, UNPLANNED_POWER = 100.0, -1.25
 """Of the size of updates in a run of unknown length: (1 + t / UNPLANNED_STEPS)^UNPLANNED_POWER."""
-WALKED_VECTOR, WALKED_MATRIX = 0.6, 0.27
+RANDOM_WALK_VECTOR, RANDOM_WALK_MATRIX = 0.6, 0.27
 """Of the squared size of an update, what counts as random walk. Of pure noise 1.2 would, for vectors and matrices;
 it is less since tasks are not pure noise (results/NOTEBOOK.md, entry 36)."""
 LEAST_GROWTH = 2.0
@@ -76,10 +76,10 @@ class ScaleFreeRule(UpdateRule):
         u = e of vectors, (1 - w) e + w .3 sqrt(max(m, n)) whitened(e) of matrices [m, n]
         R = sqrt(max(rms(p)^2 - W, 0)), from rms(p_0) / 2 to max(``growth`` j, 2) rms(p_0); of tensors that started at
             zero ``zero_scale`` (vectors) or 1 / sqrt(3 n), as nn.Linear would have drawn them (matrices)
-        pace = min(sqrt(usual_run / T), 2), or 1, T unknown
-        s = max((1 - f) / (1 + steepness f), .01) pace, or (1 + t / 100)^-1.25, T unknown
+        length_scale = min(sqrt(usual_run / T), 2), or 1, T unknown
+        s = max((1 - f) / (1 + steepness f), .01) length_scale, or (1 + t / 100)^-1.25, T unknown
         a = cos(g / r, m_.9 before / r) + .05
-        q = q before + pace .7 a where a > 0, + pace .05 a elsewhere;   -8 <= q <= 0
+        q = q before + length_scale .7 a where a > 0, + length_scale .05 a elsewhere;   -8 <= q <= 0
         j = average (decay .8) of (coordinates with g not 0) / (coordinates with v not 0), at least .1;
             it does not fall after 20 steps
         S = output_scale s R exp(3 tanh(z / 3) + q) / j;   W = W before + .6 j S^2 (vectors), + .27 j S^2 (matrices)
@@ -93,7 +93,7 @@ class ScaleFreeRule(UpdateRule):
     hold it over long runs. Where num_steps is unknown f stays 0.
 
     How far a student can be moved before its gradients are about something else no scale of its own tells: layers with
-    a factor of 30 within them want steps a thirtieth of others'. So the trust in steps, exp(q), starts at
+    a factor of 30 within them want steps a thirtieth of others'. So the scale of steps, exp(q), starts at
     exp(-caution), rises while gradients agree with those before, and falls where they oppose each other.
 
     A row of an embedding that a share j of the batches reaches has moments of sqrt(j) times what they would be, over
@@ -106,7 +106,7 @@ class ScaleFreeRule(UpdateRule):
     what is left is how far gradients have taken it on purpose, which may be far: a linear classifier's weights want to
     become thirty times what they were.
 
-    What a tensor shows, c, is known without a look at what any other has, and moves nothing by its scale:
+    What a tensor shows, c, is known without what any other has, and moves nothing by its scale:
 
     ===========================================  ============  ========================================================
     feature                                      range         tells
@@ -134,20 +134,20 @@ class ScaleFreeRule(UpdateRule):
         output_scale: relative size of an update: dimensionless, of the tensor's root mean square.
         zero_scale: root mean square that a vector which started at zero is taken to have, in the parameters' unit.
         growth: factor above the first root mean square up to which updates grow with a tensor all of whose coordinates
-            are reached; below it, they shrink by 2 at most, or by this if that is less.
+            are touched; below it, they shrink by 2 at most, or by this if that is less.
         usual_run: steps of a run whose updates are of ``output_scale``; larger in shorter ones, smaller in longer ones.
         steepness: how much sooner updates of a planned run fall than in a straight line; dimensionless.
-        caution: minus the logarithm of the trust that a tensor's steps begin with; 0 begins with full steps.
+        caution: minus the log_step_scale of a tensor's first step; 0 for full steps.
 
     Attributes:
-        divides_rows_only: a sharded tensor must be divided along its first axis (``parts.check_placement``).
+        divides_rows_only: a sharded tensor must be divided along its first axis (``local_parameters.check_placement``).
 
     State of a parameter:
         averages: ``[3, *param.shape]``; square_average: ``[1, *param.shape]``;
         hidden, cell: ``[hidden_size, *param.shape]``;
-        first_rms, agreement_fast, agreement_slow, first_gradient, gradient, trust, seen, walk: 0-dim; gradient and
-            trust are logarithms, gradient over the power of two above first_gradient; walk is in the square of the
-            parameter's unit.
+        first_rms, agreement_fast, agreement_slow, first_gradient, gradient, trust (q), seen (j), walk (W): 0-dim;
+            gradient and trust are logarithms, gradient over the power of two above first_gradient; walk is in the
+            square of the parameter's unit.
         48 bytes a parameter in float32, 32 with hidden and cell in bfloat16; with 8 units 80 and 48.
 
     Raises:
@@ -164,7 +164,7 @@ class ScaleFreeRule(UpdateRule):
     """
 
     betas: Tensor
-    choice_scales: Tensor
+    head_scales: Tensor
     divides_rows_only = True
 
     def __init__(
@@ -186,8 +186,8 @@ class ScaleFreeRule(UpdateRule):
         if tensor_size > MOST_UNITS:
             raise ValueError(f"tensor_size must be at most {MOST_UNITS}; got {tensor_size}, use e.g. 16")
         check_positive_numbers(0.05, **bounds)
-        if not (isinstance(caution, (int, float)) and 0 <= caution <= -LEAST_TRUST):
-            raise ValueError(f"caution must be from 0 to {-LEAST_TRUST:g}; got {caution!r}, use e.g. 4")
+        if not (isinstance(caution, (int, float)) and 0 <= caution <= -LEAST_LOG_STEP_SCALE):
+            raise ValueError(f"caution must be from 0 to {-LEAST_LOG_STEP_SCALE:g}; got {caution!r}, use e.g. 4")
         self.hidden_size, self.output_scale, self.zero_scale = hidden_size, float(output_scale), float(zero_scale)
         self.growth, self.usual_run, self.steepness = float(growth), float(usual_run), float(steepness)
         self.caution = float(caution)
@@ -195,7 +195,7 @@ class ScaleFreeRule(UpdateRule):
         self.readout = nn.Linear(hidden_size, NUM_OUTPUTS)
         self.tensor_layer = nn.Linear(NUM_CONTEXT, tensor_size)
         self.gates = nn.Linear(tensor_size, 4 * hidden_size)
-        self.choices = nn.Linear(tensor_size, NUM_CHOICES)
+        self.choices = nn.Linear(tensor_size, NUM_HEADS)  # The heads, by the name that they have in files.
         for linear in (self.readout, self.gates, self.choices):
             nn.init.zeros_(linear.bias)
             nn.init.uniform_(linear.weight, -0.01, 0.01)
@@ -205,12 +205,12 @@ class ScaleFreeRule(UpdateRule):
             # A feature a unit: evolution finds what to make of one more easily than of sums of all.
             nn.init.zeros_(self.tensor_layer.bias)
             nn.init.eye_(self.tensor_layer.weight)
-        self.register_buffer("choice_scales", torch.tensor(CHOICE_SCALES), persistent=False)
+        self.register_buffer("head_scales", torch.tensor(HEAD_SCALES), persistent=False)
         self.register_buffer("betas", torch.tensor(BETAS, dtype=torch.float64), persistent=False)
 
     def init_state(self, params: Params) -> RuleState:
         sizes = {"averages": len(BETAS), "square_average": 1, "hidden": self.hidden_size, "cell": self.hidden_size}
-        starts = dict.fromkeys(MEMORIES, 0.0) | {"trust": -self.caution, "seen": 1.0}
+        starts = dict.fromkeys(TENSOR_SCALARS, 0.0) | {"trust": -self.caution, "seen": 1.0}
         return {
             name: {"step": initial_step(param), "first_rms": tensor_rms(param.detach())}
             | {key: param.new_full((), start) for key, start in starts.items()}
@@ -225,27 +225,30 @@ class ScaleFreeRule(UpdateRule):
             return {}, {}
         dtype = next(iter(grads.values())).dtype
         shapes = {name: whole_shape(gradient) for name, gradient in grads.items()}
-        looks = {name: look(gradient, state[name], params[name], self.betas) for name, gradient in grads.items()}
+        per_tensor = {
+            name: coordinate_features(gradient, state[name], params[name], self.betas)
+            for name, gradient in grads.items()
+        }
         context = context_of(
-            looks, state, [not is_matrix(shape) for shape in shapes.values()], num_steps, usual_run=self.usual_run
+            per_tensor, state, [not is_matrix(shape) for shape in shapes.values()], num_steps, usual_run=self.usual_run
         )
         features = context.features.to(self.readout.weight.dtype)
         units = torch.tanh(self.tensor_layer(features))
-        choices = (self.choices(units) * self.choice_scales).to(dtype)
-        shared = torch.cat([self.gates(units).to(dtype), choices[:, :NUM_OUTPUTS]], 1)
+        heads = (self.choices(units) * self.head_scales).to(dtype)
+        shared = torch.cat([self.gates(units).to(dtype), heads[:, :NUM_OUTPUTS]], 1)
         biases = torch.cat([self.layer.bias, self.readout.bias]).to(dtype) + shared
-        size, blend, power = choices[:, NUM_OUTPUTS:].unbind(1)
-        matrix = torch.stack([size.new_tensor(float(is_matrix(shapes[name]))) for name in looks])
+        size, blend, power = heads[:, NUM_OUTPUTS:].unbind(1)
+        matrix = torch.stack([size.new_tensor(float(is_matrix(shapes[name]))) for name in per_tensor])
         sizes = self._sizes(context, list(shapes.values())) * torch.exp(
-            3 * torch.tanh(size / 3) + context.memories["trust"]
+            3 * torch.tanh(size / 3) + context.tensor_scalars["trust"]
         )
-        walked = WALKED_VECTOR + (WALKED_MATRIX - WALKED_VECTOR) * matrix
-        walks = context.memories["walk"] + walked * sizes * sizes * context.reached
-        memories = context.memories | {"walk": walks}
+        share = RANDOM_WALK_VECTOR + (RANDOM_WALK_MATRIX - RANDOM_WALK_VECTOR) * matrix
+        random_walk_variance = context.tensor_scalars["walk"] + share * sizes * sizes * context.touched_fraction
+        tensor_scalars = context.tensor_scalars | {"walk": random_walk_variance}
         blends = matrix * torch.sigmoid(blend + 3.6)
         powers = torch.sigmoid(power + 4 * matrix - 2)
         outputs, hidden, cell = fused_coordinatewise_lstm(
-            [seen.inputs for seen in looks.values()],
+            [own.inputs for own in per_tensor.values()],
             [coordinates(state[name]["hidden"]) for name in grads],
             [coordinates(state[name]["cell"]) for name in grads],
             [self.layer.weights(dtype)],
@@ -254,24 +257,24 @@ class ScaleFreeRule(UpdateRule):
         )
         updates: Params = {}
         next_state: RuleState = {}
-        for index, (name, seen) in enumerate(looks.items()):
+        for index, (name, own) in enumerate(per_tensor.items()):
             bounded = outputs[index].tanh()
             brief = (1 + bounded[0]) / 2
             lasting = 1 - brief
             shares = torch.stack([brief * brief + bounded[2], 2 * brief * lasting, lasting * lasting - bounded[2]])
-            direction = (shares * seen.momenta).sum(0).clamp(-3, 3)
-            direction = direction * torch.exp(powers[index] * seen.log_root + 1.5 * bounded[1])
+            direction = (shares * own.momenta).sum(0).clamp(-3, 3)
+            direction = direction * torch.exp(powers[index] * own.log_root + 1.5 * bounded[1])
             shape = grads[name].shape
             updates[name] = updates_of(direction.reshape(shape), sizes[index], blends[index], shapes[name])
             flat = {
-                "averages": seen.averages,
-                "square_average": seen.square,
+                "averages": own.averages,
+                "square_average": own.square,
                 "hidden": hidden[index],
                 "cell": cell[index],
             }
             next_state[name] = (
                 {"step": state[name]["step"] + 1, "first_rms": state[name]["first_rms"]}
-                | {key: value[index] for key, value in memories.items()}
+                | {key: value[index] for key, value in tensor_scalars.items()}
                 | {key: value.reshape(value.shape[0], *shape) for key, value in flat.items()}
             )
         return updates, next_state
@@ -283,7 +286,7 @@ class ScaleFreeRule(UpdateRule):
         return self.compiled_step_of(dict(self.named_parameters()))
 
     def compiled_step_of(self, phi: Params) -> CompiledStep:
-        scales = self.choice_scales
+        scales = self.head_scales
         options = {
             "tiny": TINY,
             "output_scale": self.output_scale,
@@ -298,16 +301,16 @@ class ScaleFreeRule(UpdateRule):
             "steepness": self.steepness,
             "unplanned_steps": UNPLANNED_STEPS,
             "unplanned_power": UNPLANNED_POWER,
-            "step_scale_rise": TRUST_RISE,
-            "step_scale_fall": TRUST_FALL,
-            "agreement_margin": TRUST_MARGIN,
-            "least_log_step_scale": LEAST_TRUST,
-            "most_log_step_scale": MOST_TRUST,
-            "touched_beta": SEEN_BETA,
-            "touched_steps": SEEN_STEPS,
-            "least_touched": LEAST_SEEN,
-            "random_walk_vector": WALKED_VECTOR,
-            "random_walk_matrix": WALKED_MATRIX,
+            "step_scale_rise": STEP_SCALE_RISE,
+            "step_scale_fall": STEP_SCALE_FALL,
+            "agreement_margin": AGREEMENT_MARGIN,
+            "least_log_step_scale": LEAST_LOG_STEP_SCALE,
+            "most_log_step_scale": MOST_LOG_STEP_SCALE,
+            "touched_beta": TOUCHED_BETA,
+            "touched_steps": TOUCHED_STEPS,
+            "least_touched": LEAST_TOUCHED,
+            "random_walk_vector": RANDOM_WALK_VECTOR,
+            "random_walk_matrix": RANDOM_WALK_MATRIX,
             "least_growth": LEAST_GROWTH,
             "whitened_rms": WHITENED_RMS,
             "whitening_steps": len(NEWTON_SCHULZ),
@@ -342,18 +345,18 @@ class ScaleFreeRule(UpdateRule):
         )
 
     def _sizes(self, context: Context, shapes: Sequence[Sequence[int]]) -> Tensor:
-        """Of updates of one, before the network's choice, ``[tensors]``."""
+        """Of updates of one, before the network's head, ``[tensors]``."""
         first, zero = context.first_rms, context.first_rms == 0
         natural = torch.stack([torch.full_like(first[0], self._natural(shape)) for shape in shapes])
-        gone = safe_sqrt((context.rms.square() - context.memories["walk"]).clamp(min=0))
+        gone = safe_sqrt((context.rms.square() - context.tensor_scalars["walk"]).clamp(min=0))
         least = min(self.growth, LEAST_GROWTH)
-        growth = (self.growth * context.reached).clamp(min=least)
+        growth = (self.growth * context.touched_fraction).clamp(min=least)
         bounded = torch.minimum(torch.maximum(gone, first / least), growth * first)
         annealed = (1 - context.fraction) / (1 + self.steepness * context.fraction)
-        planned = annealed.clamp(min=LEAST_ANNEALED) * context.pace
+        planned = annealed.clamp(min=LEAST_ANNEALED) * context.length_scale
         unplanned = (1 + context.run / UNPLANNED_STEPS) ** UNPLANNED_POWER
         schedule = torch.where(context.is_planned, planned, unplanned)
-        return self.output_scale * schedule / context.reached * torch.where(zero, natural, bounded)
+        return self.output_scale * schedule / context.touched_fraction * torch.where(zero, natural, bounded)
 
     def _natural(self, shape: Sequence[int]) -> float:
         """The root mean square that a tensor is taken to have which started at zero."""

@@ -8,7 +8,14 @@ from torch import nn
 
 from l2l_opt import LearnedOptimizer
 from l2l_opt.rules import make_rule
-from l2l_opt.rules.scale_free.features import LEAST_SEEN, LEAST_TRUST, MOST_TRUST, TRUST_FALL, TRUST_MARGIN, TRUST_RISE
+from l2l_opt.rules.scale_free.features import (
+    AGREEMENT_MARGIN,
+    LEAST_LOG_STEP_SCALE,
+    LEAST_TOUCHED,
+    MOST_LOG_STEP_SCALE,
+    STEP_SCALE_FALL,
+    STEP_SCALE_RISE,
+)
 from l2l_opt.rules.scale_free.rule import LEAST_ANNEALED, UNPLANNED_POWER, UNPLANNED_STEPS
 from l2l_opt.rules.scale_free.whitening import whitened
 
@@ -63,7 +70,7 @@ def test_a_silent_vector_takes_adams_step_with_a_mean_of_momenta_a_schedule_and_
     v = torch.zeros_like(param)
     momenta = dict.fromkeys((0.5, 0.9, 0.99), v)
     usual = math.log(float(gradients[0].square().mean().sqrt()))
-    power, trust, walk = 1 / (1 + math.exp(2)), 0.0, 0.0
+    power, log_step_scale, random_walk_variance = 1 / (1 + math.exp(2)), 0.0, 0.0
     for t, gradient in enumerate(gradients):
         v, before = 0.99 * v + 0.01 * gradient**2, momenta[0.9]
         momenta = {beta: beta * m + (1 - beta) * gradient for beta, m in momenta.items()}
@@ -71,11 +78,11 @@ def test_a_silent_vector_takes_adams_step_with_a_mean_of_momenta_a_schedule_and_
         r = (v / (1 - 0.99 ** (t + 1))).sqrt() + 1e-4 * math.exp(usual)
         direction = ((short / 4 + middle / 2 + long / 4) / r).clamp(-3, 3)
         direction = direction * (r / r.square().mean().sqrt() + 1e-3) ** power
-        surplus = float(torch.cosine_similarity(gradient / r, before / r, dim=0)) + TRUST_MARGIN
-        trust = min(0.0, trust + 2 * (TRUST_RISE if surplus > 0 else TRUST_FALL) * surplus)
-        reach = max(float(param.square().mean()) - walk, float(param.square().mean()) / 4) ** 0.5
-        size = math.exp(trust) * 2 * 0.25 * (1 - t / 10) / (1 + 2.0 * t / 10) * reach
-        walk += 0.6 * size**2
+        surplus = float(torch.cosine_similarity(gradient / r, before / r, dim=0)) + AGREEMENT_MARGIN
+        log_step_scale = min(0.0, log_step_scale + 2 * (STEP_SCALE_RISE if surplus > 0 else STEP_SCALE_FALL) * surplus)
+        reach = max(float(param.square().mean()) - random_walk_variance, float(param.square().mean()) / 4) ** 0.5
+        size = math.exp(log_step_scale) * 2 * 0.25 * (1 - t / 10) / (1 + 2.0 * t / 10) * reach
+        random_walk_variance += 0.6 * size**2
         torch.testing.assert_close(ours[t], -size * direction, rtol=1e-10, atol=1e-12)
         if t:
             usual += 0.1 * (math.log(float(gradient.square().mean().sqrt())) - usual)
@@ -92,8 +99,8 @@ def test_a_silent_matrix_is_whitened_for_the_most_part():
     torch.testing.assert_close(ours, -0.25 * param.square().mean().sqrt() * mixed, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(("num_steps", "pace"), [(None, 1.0), (500.0, 1.0), (2000.0, 0.5), (10.0, 2.0)])
-def test_trust_rises_while_gradients_agree_and_falls_where_they_oppose(num_steps, pace):
+@pytest.mark.parametrize(("num_steps", "length_scale"), [(None, 1.0), (500.0, 1.0), (2000.0, 0.5), (10.0, 2.0)])
+def test_the_step_scale_rises_while_gradients_agree_and_falls_where_they_oppose(num_steps, length_scale):
     torch.manual_seed(0)
     gradient, param = torch.randn(8, dtype=torch.float64), torch.ones(8, dtype=torch.float64)
     rule, signs = silent(caution=5), [1.0, 1.0, 1.0, -1.0]
@@ -107,20 +114,22 @@ def test_trust_rises_while_gradients_agree_and_falls_where_they_oppose(num_steps
             full, _ = rule(
                 {"p": sign * gradient}, {"p": state["p"] | {"trust": torch.zeros(()).double()}}, {"p": param}
             )
-        surplus = agreement + TRUST_MARGIN
-        expected += pace * (TRUST_RISE if surplus > 0 else TRUST_FALL) * surplus
+        surplus = agreement + AGREEMENT_MARGIN
+        expected += length_scale * (STEP_SCALE_RISE if surplus > 0 else STEP_SCALE_FALL) * surplus
         assert float(next_state["p"]["trust"]) == pytest.approx(expected)
         state = next_state
-    if num_steps is None:  # steps are in proportion to it; full ones have trust of 0, but for one step's fall
-        fall = TRUST_FALL * (TRUST_MARGIN - 1)
+    if (
+        num_steps is None
+    ):  # steps are in proportion to it; full ones have a log_step_scale of 0, but for one step's fall
+        fall = STEP_SCALE_FALL * (AGREEMENT_MARGIN - 1)
         torch.testing.assert_close(update["p"], math.exp(expected - fall) * full["p"], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.slow
-def test_trust_stays_within_its_bounds():
+def test_the_step_scale_stays_within_its_bounds():
     gradient, param = torch.ones(8, dtype=torch.float64), torch.ones(8, dtype=torch.float64)
     rule = silent(caution=8)
-    for sign, expected in ((1.0, MOST_TRUST), (-1.0, LEAST_TRUST)):
+    for sign, expected in ((1.0, MOST_LOG_STEP_SCALE), (-1.0, LEAST_LOG_STEP_SCALE)):
         state = rule.init_state({"p": param})
         for step in range(600):
             with torch.no_grad():
@@ -374,25 +383,25 @@ def test_a_loss_of_another_scale_is_the_same_to_layers_that_have_no_gradient_at_
 
 
 def test_rows_that_few_batches_reach_take_steps_as_much_larger():
-    """Of a silent rule: the size of a step over the same without rarity is one over the average share of rows seen."""
+    """Of a silent rule: the size of a step over the same without rarity is one over the average touched fraction."""
     torch.manual_seed(0)
-    param, rule, seen = torch.randn(8, 3, dtype=torch.float64), silent(), 1.0
+    param, rule, touched_fraction = torch.randn(8, 3, dtype=torch.float64), silent(), 1.0
     state = rule.init_state({"p": param})
     assert float(state["p"]["seen"]) == 1
     ever = torch.zeros(8, dtype=torch.bool)
-    for rows in ([0, 1, 2, 3], [2, 3], [4], [4], [0], [0]):  # rows 5 to 7 are never seen, and never count
+    for rows in ([0, 1, 2, 3], [2, 3], [4], [4], [0], [0]):  # rows 5 to 7 have none, and never count
         gradient = torch.zeros_like(param)
         gradient[rows] = torch.randn(len(rows), 3, dtype=torch.float64)
         ever[rows] = True
         share = len(rows) / int(ever.sum())
-        seen += 0.2 * (share - seen)
+        touched_fraction += 0.2 * (share - touched_fraction)
         common = {"p": state["p"] | {"seen": torch.tensor((1 - 0.2 * share) / 0.8, dtype=torch.float64)}}
         with torch.no_grad():
             update, next_state = rule({"p": gradient}, state, {"p": param})
             unscaled, at_one = rule({"p": gradient}, common, {"p": param})
-        assert float(next_state["p"]["seen"]) == pytest.approx(seen)
+        assert float(next_state["p"]["seen"]) == pytest.approx(touched_fraction)
         assert float(at_one["p"]["seen"]) == pytest.approx(1)
-        torch.testing.assert_close(update["p"], unscaled["p"] / seen, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(update["p"], unscaled["p"] / touched_fraction, rtol=1e-9, atol=1e-12)
         state = next_state
 
 
@@ -410,7 +419,7 @@ def test_rarity_is_bounded_and_what_falls_silent_later_is_not_rare():
 
     rare = after([every] + [one] * 19)
     assert float(rare["seen"]) < 0.03
-    held = rare | {"seen": torch.tensor(LEAST_SEEN / 2, dtype=torch.float64)}
+    held = rare | {"seen": torch.tensor(LEAST_TOUCHED / 2, dtype=torch.float64)}
     with torch.no_grad():
         updates = [rule({"p": one}, {"p": state}, {"p": param})[0]["p"] for state in (rare, held)]
     torch.testing.assert_close(*updates)
