@@ -123,7 +123,7 @@ def test_meta_loss_weighs_the_losses_after_each_step(weights, expected):
 
 
 def test_progress_weighs_windows_as_it_does_the_whole_horizon():
-    """Two windows of an episode of four steps, of students of one age or of different ages."""
+    """Two windows of an inner run of four steps, of students at one inner step or at different ones."""
     losses = torch.rand(5, 2, dtype=torch.float64) + 0.5
     initial, progress = losses[0], MetaLoss("progress", "log")
     whole = progress.per_student(losses, initial)
@@ -154,7 +154,7 @@ def test_a_floor_bounds_what_a_student_who_is_all_but_done_counts():
     assert MetaLoss("sum", floor=0.5)(LOSSES, INITIAL) == MetaLoss("sum")(LOSSES, INITIAL)
 
 
-def test_the_best_so_far_is_that_of_the_episode():
+def test_the_best_so_far_is_that_of_the_inner_run():
     losses = torch.tensor([[9.0], [3.0], [5.0], [math.nan], [1.0]], dtype=torch.float64)
     initial = torch.tensor([9.0], dtype=torch.float64)
     best = MetaLoss("best-so-far")
@@ -191,7 +191,7 @@ def test_log_meta_loss_does_not_see_a_tasks_scale():
         (((), "none"), "over_steps must be finite numbers"),
         (((float("nan"),), "none"), "over_steps must be finite numbers"),
         (("sum", "log", math.inf), "clip must be a finite number or None; got inf"),
-        (("sum", "log", None, "validation"), "judged_on must be 'train' or 'test'; got 'validation'"),
+        (("sum", "log", None, "validation"), "loss_on must be 'train' or 'test'; got 'validation'"),
         (("sum", "log", None, "train", -0.1), "floor must be a number and not negative; got -0.1"),
         (("sum", "log", None, "train", math.nan), "floor must be a number and not negative; got nan"),
     ],

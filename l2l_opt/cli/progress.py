@@ -10,7 +10,7 @@ from l2l_opt.meta_training.outer_loop import OuterLoop, OuterStep, Validation
 
 
 class MetaTrainingProgress:
-    """Shows outer steps, time left, the validation figure, coordinates a second and skipped outer steps.
+    """Shows outer steps, time left, the validation metric, coordinates a second and skipped outer steps.
 
     Args:
         trainer: whose run is shown.
@@ -19,7 +19,7 @@ class MetaTrainingProgress:
 
     def __init__(self, trainer: OuterLoop, *, minutes: float | None):
         self.console = Console(stderr=True)
-        self.figure, self.throughput = "validation ...", ""
+        self.metric, self.throughput = "validation ...", ""
         self.seconds, self.coordinate_steps = 0.0, 0
         self.started = time.monotonic()
         self.progress = Progress(
@@ -29,7 +29,7 @@ class MetaTrainingProgress:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[figure]}"),
+            TextColumn("{task.fields[metric]}"),
             console=self.console,
             disable=not self.console.is_terminal,
         )
@@ -38,24 +38,24 @@ class MetaTrainingProgress:
             f"meta-training {type(trainer.rule).__name__}: {trainer.outer_steps} outer steps{budget}", highlight=False
         )
         self.bar = self.progress.add_task(
-            "", total=trainer.outer_steps, completed=trainer.outer_steps_done, figure=self.figure
+            "", total=trainer.outer_steps, completed=trainer.outer_steps_done, metric=self.metric
         )
 
     def on_outer_step(self, trainer: OuterLoop, step: OuterStep) -> None:
         self.seconds += step.seconds
         self.coordinate_steps += step.coordinate_steps
         self.throughput = f", {self.coordinate_steps / self.seconds:.3g} coordinates/s"
-        self.progress.update(self.bar, completed=step.number, figure=self.figure + self.throughput + _skipped(trainer))
+        self.progress.update(self.bar, completed=step.number, metric=self.metric + self.throughput + _skipped(trainer))
 
     def on_validation(self, trainer: OuterLoop, validation: Validation) -> None:
-        best = min(validation.figure, trainer.best.figure if trainer.best is not None else validation.figure)
-        self.figure = f"validation {validation.figure:.4g} (best {best:.4g})"
-        self.progress.update(self.bar, figure=self.figure)
+        best = min(validation.metric, trainer.best.metric if trainer.best is not None else validation.metric)
+        self.metric = f"validation {validation.metric:.4g} (best {best:.4g})"
+        self.progress.update(self.bar, metric=self.metric)
         if not self.console.is_terminal:
             seconds = time.monotonic() - self.started
             self.console.print(
                 f"outer step {validation.outer_step} of {trainer.outer_steps}, {seconds:.0f} s: "
-                f"{self.figure}{self.throughput}{_skipped(trainer)}",
+                f"{self.metric}{self.throughput}{_skipped(trainer)}",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -94,9 +94,9 @@ def follow(run: ResumableRun, options: RunOptions, *, artefact: str, watchers: S
     if options.as_json:
         click.echo(json.dumps(record, indent=2))
     else:
-        figure, steps = record["figures"]["validation"], run.trainer.outer_steps
-        shown = "none yet" if figure is None or not math.isfinite(figure) else f"{figure:.4g}"
-        click.echo(f"{ending} after outer step {record['outer_step']} of {steps}, best validation figure {shown}")
+        metric, steps = record["figures"]["validation"], run.trainer.outer_steps
+        shown = "none yet" if metric is None or not math.isfinite(metric) else f"{metric:.4g}"
+        click.echo(f"{ending} after outer step {record['outer_step']} of {steps}, best validation metric {shown}")
         click.echo(f"{artefact}: {run.folder / artefact}.safetensors")
         click.echo(f"curves: tensorboard --logdir {run.folder / 'events'}")
     if ending.startswith("SIG"):

@@ -141,7 +141,7 @@ def adapt(
         InnerState(own, state, num_steps),
         [*episodes.supports, episodes.query],
         phi=phi,
-        judging=[episodes.query] * (len(episodes.supports) + 1) if after_every_step else None,
+        loss_batches=[episodes.query] * (len(episodes.supports) + 1) if after_every_step else None,
         second_derivatives=method.second_derivatives and torch.is_grad_enabled(),
     )
     data = inner.data or data

@@ -135,7 +135,7 @@ class MetaLearner(OuterLoop[MetaLearnerOptions]):
         return float(loss.detach())
 
     def evaluate(self) -> tuple[float, Tensor]:
-        """Adapt to the validation episodes; there is no curve but the figure itself."""
+        """Adapt to the validation episodes; there is no curve but the metric itself."""
         own, losses = self.options, []
         with torch.no_grad():
             for first in range(0, own.validation_episodes, own.meta_batch):
@@ -144,5 +144,5 @@ class MetaLearner(OuterLoop[MetaLearnerOptions]):
                 episodes = self._draw(self.validation_family, numbers, Stream.VALIDATION, steps)
                 theta = self.theta if episodes.fresh is None else episodes.fresh
                 losses.append(adapt(self.method, self.validation_family, theta, episodes).query_losses)
-        figure = float(torch.cat(losses).mean())
-        return figure, torch.tensor([figure])
+        metric = float(torch.cat(losses).mean())
+        return metric, torch.tensor([metric])

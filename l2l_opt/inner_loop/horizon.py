@@ -1,4 +1,4 @@
-"""Horizons of students: how many inner steps each lives, drawn or growing over a run."""
+"""Horizons of students: how many inner steps each takes, drawn or growing over a run."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ GROWING = ":growing"
 
 @dataclass(frozen=True)
 class Horizon:
-    """Inner steps from fresh params to reset, drawn for each episode.
+    """Inner steps from fresh params to reset, drawn for each inner run.
 
     Fixed; log-uniform between two bounds; or growing from the one to the other in equal ratios over the run,
     ``shortest * (longest / shortest)^u`` at the fraction u of the planned outer steps.
@@ -62,7 +62,7 @@ class Horizon:
         return cls(shortest, longest, truncation_length, growing)
 
     def draw(self, generator: torch.Generator, *, progress: float = 0.0) -> int:
-        """One episode's horizon, for an episode that begins at this fraction of the planned outer steps."""
+        """One inner run's horizon, for one that starts at this fraction of the planned outer steps."""
         if self.shortest == self.longest:
             return self.shortest
         position = progress if self.growing else float(torch.rand((), generator=generator, dtype=torch.float64))

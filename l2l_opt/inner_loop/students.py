@@ -1,13 +1,13 @@
-"""Students: how they are started, fed, followed over windows and started again.
+"""Students: how they are started, fed, followed over windows and reset.
 
 They are kept one by one, so that each may have an architecture of its own, and run together: those of one architecture
-are a batch of the unroll. For evolution strategies a student is several particles: one life (same fresh params, same
-batches) under several phi.
+are a batch of the unroll. For evolution strategies a student is several particles: one inner run (same fresh params,
+same batches) under several phi.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,31 +24,31 @@ from l2l_opt.types import Batch, Params, TaskData
 
 @dataclass
 class Student:
-    """Where one student stands in its episode (fresh params to horizon).
+    """Where one student stands in its inner run (fresh params to horizon).
 
     Attributes:
-        number: of the student; with the seed and the stream it determines all its episodes.
-        episode: how many it has lived through before this one.
-        attempt: how often it was started anew within this episode, having become infinite.
-        age: inner steps since the episode began.
-        horizon: inner steps that the rule is told.
-        lifetime: inner steps after which the episode ends: the horizon, or less in a staggered first episode.
+        number: of the student; with the seed and the stream it determines all its inner runs.
+        inner_run: how many it has finished before this one.
+        attempt: how often it was reset within this inner run, having become infinite.
+        inner_step: inner steps of the inner run so far.
+        horizon: inner steps that the rule is given.
+        run_length: inner steps after which the inner run ends: the horizon, or less in a staggered first inner run.
         family: its architecture.
         generator: of its batches.
         data: what is particular to it.
         inner: params and rule state, leading axis particles.
         pending: the batches drawn last, by split: the first of the next window.
-        initial_losses: ``[particles]``, the first losses of the episode; NaN before they are known.
-        best_losses: ``[particles]``, the least so far in the episode; infinite at its beginning.
-        estimator_state: what an estimator keeps over the episode; a checkpoint has it as ``memory``.
+        initial_losses: ``[particles]``, the first losses of the inner run; NaN before they are known.
+        best_losses: ``[particles]``, the least so far in the inner run; infinite at its beginning.
+        estimator_state: what an estimator keeps over the inner run.
     """
 
     number: int
-    episode: int
+    inner_run: int
     attempt: int
-    age: int
+    inner_step: int
     horizon: int
-    lifetime: int
+    run_length: int
     family: TaskFamily
     generator: torch.Generator
     data: TaskData
@@ -58,8 +58,15 @@ class Student:
     best_losses: Tensor
     estimator_state: Params = field(default_factory=dict)
 
-    PLAIN = ("number", "episode", "attempt", "age", "horizon", "lifetime")
-    TENSORS = ("data", "pending", "initial_losses", "best_losses")
+    PLAIN = ("number", "inner_run", "attempt", "inner_step", "horizon", "run_length")
+    TENSORS = ("data", "pending", "initial_losses", "best_losses", "estimator_state")
+    # The names that checkpoints have had since 0.1.
+    STORED: ClassVar = {
+        "inner_run": "episode",
+        "inner_step": "age",
+        "run_length": "lifetime",
+        "estimator_state": "memory",
+    }
 
 
 @dataclass(frozen=True)
@@ -72,10 +79,10 @@ class Window:
         data: leading axis S = G * particles, the particles of one student beside each other.
         inner: likewise.
         batches: K + 1 training batches, likewise.
-        judging: K + 1 batches of the split on which students are judged; None where that is the training split.
-        initial_losses: ``[S]``, NaN at the beginning of an episode.
+        loss_batches: K + 1 batches of the split of the meta-loss; None where that is the training split.
+        initial_losses: ``[S]``, NaN at the beginning of an inner run.
         best_losses: ``[S]``.
-        ages: ``[S]``, inner steps before this window.
+        inner_steps: ``[S]``, those before this window.
     """
 
     family: TaskFamily
@@ -83,17 +90,17 @@ class Window:
     data: TaskData
     inner: InnerState
     batches: list[Batch]
-    judging: list[Batch] | None
+    loss_batches: list[Batch] | None
     initial_losses: Tensor
     best_losses: Tensor
-    ages: Tensor
+    inner_steps: Tensor
 
     @property
     def progress(self) -> Tensor:
         """The fraction of the horizon that is over after each step of this window, ``[K, S]``."""
         assert self.inner.num_steps is not None
-        steps = torch.arange(1, len(self.batches), device=self.ages.device).unsqueeze(1)
-        return (self.ages + steps) / self.inner.num_steps
+        steps = torch.arange(1, len(self.batches), device=self.inner_steps.device).unsqueeze(1)
+        return (self.inner_steps + steps) / self.inner.num_steps
 
     def known_initial_losses(self, losses: Tensor) -> Tensor:
         """``initial_losses`` with those filled in that this window's first losses reveal: ``[S]``."""
@@ -102,23 +109,23 @@ class Window:
 
 
 class Students:
-    """S students, each living through one episode after the other.
+    """S students, each taken through one inner run after the other.
 
-    All that is random about a student comes from a generator seeded by (seed, stream, student number, episode), so it
+    All that is random about a student comes from a generator seeded by (seed, stream, student number, inner run), so it
     does not depend on the students beside it, nor on the rule. Students of one group (``number // group_size``) share
-    architecture and horizon in every episode, so that they run as one batch.
+    architecture and horizon in every inner run, so that they run as one batch.
 
     Args:
-        rule: the teacher, which says what state a student starts with.
+        rule: the update rule, which sets the state that a student starts with.
         tasks: where students come from.
         numbers: the students' numbers.
-        horizon: inner steps an episode.
+        horizon: inner steps an inner run.
         seed: of the run.
         stream: what these students are for.
-        num_particles: copies of each student that live under a phi of their own.
+        num_particles: copies of each student, each under a phi of its own.
         group_size: students that share an architecture; 1 for a single family and all for a mixture where None.
-        staggered: cut first episodes at a random age, so that students are not all of one age ever after.
-        judged_on: the split whose losses are the meta-loss.
+        staggered: end first inner runs at a random step, so that students are not reset all together ever after.
+        loss_on: the split whose losses are the meta-loss.
 
     Attributes:
         progress: fraction of the planned outer steps that are done; growing horizons follow it.
@@ -137,14 +144,14 @@ class Students:
         num_particles: int = 1,
         group_size: int | None = None,
         staggered: bool = False,
-        judged_on: Split = "train",
+        loss_on: Split = "train",
     ):
         if not numbers:
             raise ValueError("there must be at least one student; got none, use --students 1 or more")
         if group_size is not None and group_size < 1:
             raise ValueError(f"group_size must be positive; got {group_size}, use 1 or more")
         self.rule, self.tasks, self.horizon, self.seed, self.stream = rule, tasks, horizon, seed, stream
-        self.num_particles, self.staggered, self.judged_on = num_particles, staggered, judged_on
+        self.num_particles, self.staggered, self.loss_on = num_particles, staggered, loss_on
         default = max(numbers) + 1 if isinstance(tasks, TaskMixture) else 1
         self.group_size = default if group_size is None else group_size
         self.progress, self.coordinate_steps = 0.0, 0
@@ -153,13 +160,13 @@ class Students:
     def __len__(self) -> int:
         return len(self.members)
 
-    def _start(self, number: int, episode: int, attempt: int) -> Student:
-        family, horizon, lifetime = self._draw_group(number // self.group_size, episode)
-        generator = make_generator(self.seed, self.stream, number, episode, *([attempt] if attempt else []))
+    def _start(self, number: int, inner_run: int, attempt: int) -> Student:
+        family, horizon, run_length = self._draw_group(number // self.group_size, inner_run)
+        generator = make_generator(self.seed, self.stream, number, inner_run, *([attempt] if attempt else []))
         data = family.sample(generator)
         params = family.init_params(data, generator)
         pending: dict[Split, Batch] = {"train": family.sample_batch(data, generator)}
-        if self.judged_on == "test":
+        if self.loss_on == "test":
             pending["test"] = family.sample_batch(data, generator, "test")
         state = self.rule.init_state(params)
         like = next(iter(params.values()))
@@ -168,11 +175,11 @@ class Students:
         unknown = like.new_full((self.num_particles,), torch.nan)
         return Student(
             number=number,
-            episode=episode,
+            inner_run=inner_run,
             attempt=attempt,
-            age=0,
+            inner_step=0,
             horizon=horizon,
-            lifetime=lifetime,
+            run_length=run_length,
             family=family,
             generator=generator,
             data=data,
@@ -182,14 +189,14 @@ class Students:
             best_losses=torch.full_like(unknown, torch.inf),
         )
 
-    def _draw_group(self, group: int, episode: int) -> tuple[TaskFamily, int, int]:
-        generator = make_generator(self.seed, Stream.GROUP, int(self.stream), group, episode)
+    def _draw_group(self, group: int, inner_run: int) -> tuple[TaskFamily, int, int]:
+        generator = make_generator(self.seed, Stream.GROUP, int(self.stream), group, inner_run)
         family = draw_family(self.tasks, generator)
-        horizon = lifetime = self.horizon.draw(generator, progress=self.progress)
-        if self.staggered and episode == 0:
+        horizon = run_length = self.horizon.draw(generator, progress=self.progress)
+        if self.staggered and inner_run == 0:
             windows = max(horizon // self.horizon.multiple, 1)
-            lifetime = self.horizon.multiple * int(torch.randint(1, windows + 1, (), generator=generator))
-        return family, horizon, lifetime
+            run_length = self.horizon.multiple * int(torch.randint(1, windows + 1, (), generator=generator))
+        return family, horizon, run_length
 
     def _particles(self, value: Tensor) -> Tensor:
         return value.unsqueeze(0).expand(self.num_particles, *value.shape)
@@ -232,10 +239,10 @@ class Students:
             data=self._repeat(_stack([student.data for student in members])),
             inner=InnerState(*tree_map(lambda *leaves: torch.cat(leaves), *places)),
             batches=stacked["train"],
-            judging=None if self.judged_on == "train" else stacked[self.judged_on],
+            loss_batches=None if self.loss_on == "train" else stacked[self.loss_on],
             initial_losses=torch.cat([student.initial_losses for student in members]),
             best_losses=torch.cat([student.best_losses for student in members]),
-            ages=torch.cat([torch.full_like(student.best_losses, student.age) for student in members]),
+            inner_steps=torch.cat([torch.full_like(student.best_losses, student.inner_step) for student in members]),
         )
 
     def _repeat(self, tree: Any) -> Any:
@@ -265,38 +272,38 @@ class Students:
             student.initial_losses, student.best_losses = initial[own], best[own]
             if inner.data is not None:
                 student.data = tree_map(lambda leaf, place=own.start: leaf[place], inner.data)
-            student.age += losses.shape[0] - 1
+            student.inner_step += losses.shape[0] - 1
 
     def restart(self, losses: Tensor, *, spare_diverged: bool = False) -> None:
-        """Start anew the students whose episode is over, and those that are no longer finite.
+        """Reset the students whose inner run is over, and those that are no longer finite.
 
-        A student that is not finite begins again within its episode and ends with it, so that its group stays together.
+        A student that is not finite is reset within its inner run and ends with it, so that its group stays together.
 
         Args:
             losses: ``[K + 1, S]`` of the last windows of all students, in their order.
-            spare_diverged: let students live on of which one particle at least is finite.
+            spare_diverged: keep students of which one particle at least is finite.
         """
         finite = torch.isfinite(losses).all(dim=0).reshape(len(self), self.num_particles)
         alive = (finite.any(dim=1) if spare_diverged else finite.all(dim=1)).tolist()
         for index, student in enumerate(self.members):
-            if student.age >= student.lifetime:
-                self.members[index] = self._start(student.number, student.episode + 1, 0)
+            if student.inner_step >= student.run_length:
+                self.members[index] = self._start(student.number, student.inner_run + 1, 0)
             elif not alive[index]:
-                anew = self._start(student.number, student.episode, student.attempt + 1)
-                anew.age, anew.horizon, anew.lifetime = student.age, student.horizon, student.lifetime
-                self.members[index] = anew
+                fresh = self._start(student.number, student.inner_run, student.attempt + 1)
+                fresh.inner_step = student.inner_step
+                fresh.horizon, fresh.run_length = student.horizon, student.run_length
+                self.members[index] = fresh
 
     def state_dict(self) -> list[dict[str, Any]]:
         """All that is needed to go on bit for bit, student by student; shares no storage that later steps change."""
         return [
-            {key: getattr(student, key) for key in Student.PLAIN}
-            | {key: tree_map(lambda leaf: leaf.clone(), getattr(student, key)) for key in Student.TENSORS}
+            {Student.STORED.get(key, key): getattr(student, key) for key in Student.PLAIN}
+            | {Student.STORED.get(key, key): tree_map(torch.clone, getattr(student, key)) for key in Student.TENSORS}
             | {
                 "generator": student.generator.get_state(),
                 "params": student.inner.params,
                 "state": student.inner.state,
                 "num_steps": student.inner.num_steps,
-                "memory": tree_map(torch.clone, student.estimator_state),
             }
             for student in self.members
         ]
@@ -318,11 +325,11 @@ class Students:
             own = dict(known[student.number])
             generator_state = own.pop("generator").cpu()
             own = tree_map(lambda leaf, device=device: leaf.to(device) if isinstance(leaf, Tensor) else leaf, own)
-            family, _, _ = self._draw_group(student.number // self.group_size, own["episode"])
+            own |= {name: own.pop(stored) for name, stored in Student.STORED.items()}
+            family, _, _ = self._draw_group(student.number // self.group_size, own["inner_run"])
             generator = torch.Generator()
             generator.set_state(generator_state)
             inner = InnerState(own.pop("params"), own.pop("state"), own.pop("num_steps"))
-            own["estimator_state"] = own.pop("memory")
             self.members[index] = Student(family=family, generator=generator, inner=inner, **own)
 
 

@@ -71,7 +71,7 @@ def training_losses(
     group_size: int | None = None,
     window_length: int = 50,
 ) -> Tensor:
-    """Train students through one whole episode, without a graph.
+    """Train students through one whole inner run, without a graph.
 
     Args:
         rule: that updates students.

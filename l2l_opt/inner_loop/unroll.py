@@ -124,21 +124,21 @@ def unroll(
     *,
     phi: Mapping[str, Tensor] | None = None,
     second_derivatives: bool = False,
-    judging: Sequence[Batch] | None = None,
+    loss_batches: Sequence[Batch] | None = None,
     gradient_checkpointing: bool = False,
     sample: CoordinateSample | None = None,
 ) -> tuple[InnerState, Tensor]:
     """Run K inner steps of S students; pure, and differentiable in phi wherever gradients are enabled.
 
     Args:
-        rule: the teacher.
+        rule: the update rule.
         family: the students' architecture and loss.
         data: what varies between students, each tensor ``[S, ...]``.
         inner: where the students stand; unchanged.
         batches: K + 1 batches drawn beforehand, each leaf ``[S, ...]``; the last is the next window's first.
         phi: the rule's weights (``dict(rule.named_parameters())`` where None), shared or with a leading axis S.
         second_derivatives: keep d grad / d params in the meta-gradient.
-        judging: K + 1 batches whose losses are returned instead of those of ``batches``, e.g. of the test split.
+        loss_batches: K + 1 batches whose losses are returned instead of those of ``batches``, e.g. of the test split.
         gradient_checkpointing: keep only the states between segments of about sqrt(K) steps, and run each segment
             again when it is differentiated: memory grows with sqrt(K), time by one more forward pass.
         sample: coordinates that a replayed window is differentiated through; all where None, and wherever a tape is
@@ -157,29 +157,29 @@ def unroll(
     weights: Params = dict(rule.named_parameters()) if phi is None else dict(phi)
     num_steps = len(batches) - 1
     if hasattr(family, "update_data"):
-        return steps.run_updating(weights, inner, batches, judging)
+        return steps.run_updating(weights, inner, batches, loss_batches)
     if num_steps and not second_derivatives and can_replay(rule, weights, inner.params, inner.state):
         params, state, losses = run_and_replay(
             cast(GradientRule, rule),
             inner.params,
             inner.state,
             batches,
-            judging,
+            loss_batches,
             steps.losses_and_gradients,
             CoordinateSample() if sample is None else sample,
         )
         return InnerState(params, state, inner.num_steps), losses
     compiled = None if torch.is_grad_enabled() else rule.compiled_step_of(weights)
     if compiled is not None and serves_particles(inner.params, inner.state):
-        return steps.run_compiled(compiled, inner, batches, judging)
+        return steps.run_compiled(compiled, inner, batches, loss_batches)
     parts: list[Tensor] = []
     length = segment_length(num_steps) if gradient_checkpointing and torch.is_grad_enabled() else max(num_steps, 1)
     for start in range(0, num_steps, length):
         part = slice(start, min(start + length, num_steps))
         run = steps.run if length == num_steps else steps.run_without_graph
-        inner, losses = run(weights, inner, batches[part], None if judging is None else judging[part])
+        inner, losses = run(weights, inner, batches[part], None if loss_batches is None else loss_batches[part])
         parts.append(losses)
-    parts.append(steps.judge(inner, batches[-1] if judging is None else judging[-1]).unsqueeze(0))
+    parts.append(steps.loss(inner, batches[-1] if loss_batches is None else loss_batches[-1]).unsqueeze(0))
     return inner, torch.cat(parts)
 
 
@@ -198,7 +198,7 @@ class _Steps:
     second_derivatives: bool
 
     def run(
-        self, phi: Params, inner: InnerState, batches: Sequence[Batch], judging: Sequence[Batch] | None
+        self, phi: Params, inner: InnerState, batches: Sequence[Batch], loss_batches: Sequence[Batch] | None
     ) -> tuple[InnerState, Tensor]:
         """One step a batch: where the students stand then, and their losses before each step, ``[K, S]``."""
         losses: list[Tensor] = []
@@ -206,28 +206,30 @@ class _Steps:
             loss, grads = losses_and_gradients(
                 self.family, inner.params, self.data, batch, second_derivatives=self.second_derivatives
             )
-            losses.append(loss if judging is None else self.judge(inner, judging[index]))
+            losses.append(loss if loss_batches is None else self.loss(inner, loss_batches[index]))
             updates, state = apply_rule(self.rule, phi, grads, inner)
             params = {name: param + updates[name] for name, param in inner.params.items()}
             inner = InnerState(params, state, inner.num_steps)
         return inner, torch.stack(losses)
 
     def run_updating(
-        self, phi: Params, inner: InnerState, batches: Sequence[Batch], judging: Sequence[Batch] | None
+        self, phi: Params, inner: InnerState, batches: Sequence[Batch], loss_batches: Sequence[Batch] | None
     ) -> tuple[InnerState, Tensor]:
         """``unroll`` of a family whose data change with every step."""
         now, losses, update = self, [], vmap(cast(Any, self.family).update_data)
         for index, batch in enumerate(batches[:-1]):
             with torch.no_grad():
                 data = update(inner.params, now.data, batch)
-            inner, loss = now.run(phi, inner, [batch], None if judging is None else judging[index : index + 1])
+            inner, loss = now.run(
+                phi, inner, [batch], None if loss_batches is None else loss_batches[index : index + 1]
+            )
             losses.append(loss)
             now = replace(now, data=data)
-        losses.append(now.judge(inner, batches[-1] if judging is None else judging[-1]).unsqueeze(0))
+        losses.append(now.loss(inner, batches[-1] if loss_batches is None else loss_batches[-1]).unsqueeze(0))
         return replace(inner, data=now.data), torch.cat(losses)
 
     def run_compiled(
-        self, compiled: CompiledStep, inner: InnerState, batches: Sequence[Batch], judging: Sequence[Batch] | None
+        self, compiled: CompiledStep, inner: InnerState, batches: Sequence[Batch], loss_batches: Sequence[Batch] | None
     ) -> tuple[InnerState, Tensor]:
         """``unroll`` without a graph, every step in place of the last."""
         params, state = tree_map(
@@ -237,27 +239,27 @@ class _Steps:
         losses: list[Tensor] = []
         for index, batch in enumerate(batches[:-1]):
             loss, grads = self.losses_and_gradients(params, batch)
-            losses.append(loss if judging is None else self.judge(inner, judging[index]))
+            losses.append(loss if loss_batches is None else self.loss(inner, loss_batches[index]))
             particles_step_(compiled, params, grads, state, num_steps=inner.num_steps)
-        losses.append(self.judge(inner, batches[-1] if judging is None else judging[-1]))
+        losses.append(self.loss(inner, batches[-1] if loss_batches is None else loss_batches[-1]))
         return inner, torch.stack(losses)
 
     def losses_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params]:
         return losses_and_gradients(self.family, params, self.data, batch, second_derivatives=False)
 
-    def judge(self, inner: InnerState, batch: Batch) -> Tensor:
+    def loss(self, inner: InnerState, batch: Batch) -> Tensor:
         """Losses ``[S]``, differentiable in params."""
         return vmap(self.family.loss)(inner.params, self.data, batch)
 
     def run_without_graph(
-        self, phi: Params, inner: InnerState, batches: Sequence[Batch], judging: Sequence[Batch] | None
+        self, phi: Params, inner: InnerState, batches: Sequence[Batch], loss_batches: Sequence[Batch] | None
     ) -> tuple[InnerState, Tensor]:
         """``run``, whose graph is not kept but made anew when it is needed."""
         leaves, structure = tree_flatten((phi, inner.params, inner.state))
 
         def segment(*tensors: Tensor) -> tuple[Tensor, ...]:
             own_phi, params, state = tree_unflatten(tensors, structure)
-            end, losses = self.run(own_phi, InnerState(params, state, inner.num_steps), batches, judging)
+            end, losses = self.run(own_phi, InnerState(params, state, inner.num_steps), batches, loss_batches)
             ends = [end.params[name] for name in params]
             ends += [end.state[name][key] for name in state for key in state[name]]
             return losses, *ends

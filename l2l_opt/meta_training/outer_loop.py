@@ -5,7 +5,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -107,14 +107,18 @@ class Validation:
 
     Attributes:
         outer_step: outer steps done.
-        figure: mean final loss over the validation students (of log(final / initial loss) where the meta-loss is
+        metric: mean final loss over the validation students (of log(final / initial loss) where the meta-loss is
             normalised by log); infinite where one diverged.
         curve: ``[horizon]``, the mean training loss at each inner step.
     """
 
     outer_step: int
-    figure: float
+    metric: float
     curve: Tensor
+
+    def record(self) -> dict[str, Any]:
+        """As checkpoints have kept it since 0.1."""
+        return {"outer_step": self.outer_step, "figure": self.metric, "curve": self.curve}
 
 
 class OuterLoop(abc.ABC, Generic[Options]):
@@ -180,7 +184,7 @@ class OuterLoop(abc.ABC, Generic[Options]):
 
     @abc.abstractmethod
     def evaluate(self) -> tuple[float, Tensor]:
-        """The figure and the curve of a validation, of the weights as they stand."""
+        """The metric and the curve of a validation, of the weights as they stand."""
 
     def outer_step(self) -> OuterStep:
         """Take one outer step. A meta-gradient that is not finite is counted, and changes nothing."""
@@ -231,8 +235,8 @@ class OuterLoop(abc.ABC, Generic[Options]):
     def validate(self) -> Validation:
         """Evaluate what is learned as it is, or its average; does not change the loop."""
         with self._kept_in_place():
-            figure, curve = self.evaluate()
-        return Validation(self.outer_steps_done, figure if math.isfinite(figure) else math.inf, curve)
+            metric, curve = self.evaluate()
+        return Validation(self.outer_steps_done, metric if math.isfinite(metric) else math.inf, curve)
 
     @contextlib.contextmanager
     def _kept_in_place(self) -> Iterator[None]:
@@ -254,7 +258,7 @@ class OuterLoop(abc.ABC, Generic[Options]):
 
     def consider(self, validation: Validation) -> None:
         """Keep what is learned as the best if this validation of it beats the best so far."""
-        if self.best is None or validation.figure < self.best.figure:
+        if self.best is None or validation.metric < self.best.metric:
             self.best, self.best_weights = validation, copy_weights(self.kept_weights)
 
     def state_dict(self) -> dict[str, Any]:
@@ -265,7 +269,7 @@ class OuterLoop(abc.ABC, Generic[Options]):
             "num_skipped": self.num_skipped,
             "last_validated": self.last_validated,
             "seconds": self.seconds,
-            "best": None if self.best is None else asdict(self.best),
+            "best": None if self.best is None else self.best.record(),
             "optimizer": self.optimizer.state_dict(),
             **{prefix + name: own for prefix, each in sets.items() for name, own in copy_weights(each).items()},
         }
@@ -279,7 +283,8 @@ class OuterLoop(abc.ABC, Generic[Options]):
         """
         self.outer_steps_done, self.num_skipped = state["outer_steps_done"], state["num_skipped"]
         self.last_validated, self.seconds = state["last_validated"], state["seconds"]
-        self.best = None if state["best"] is None else Validation(**state["best"])
+        best = state["best"]
+        self.best = None if best is None else Validation(best["outer_step"], best["figure"], best["curve"])
         self._write({name: state[name] for name in self.weights})
         device = next(iter(self.learned.values())).device
         self.best_weights, self._averages = (

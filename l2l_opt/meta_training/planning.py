@@ -188,7 +188,7 @@ def _outer_step(
         trainer.rule, tasks, num_students=trainer.options.num_students, seed=seed, numbers=numbers
     )
     for student in students.members:
-        student.lifetime = steps if whole_runs else max(student.horizon, steps + 1)
+        student.run_length = steps if whole_runs else max(student.horizon, steps + 1)
     return lambda: estimator.estimate(trainer.rule, students)
 
 

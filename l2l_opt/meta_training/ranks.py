@@ -168,7 +168,7 @@ def launch(arguments: Sequence[str], num_processes: int) -> None:
             raise SystemExit(failure.exitcode) from error
         name = signal.Signals(-failure.exitcode).name
         raise RankLostError(
-            f"every rank of a run must live to its end; got {name} in rank {rank}, go on with --resume"
+            f"every rank of a run must run to its end; got {name} in rank {rank}, go on with --resume"
         ) from error
     except SignalException as error:
         raise SystemExit(1) from error
@@ -188,6 +188,6 @@ def _peers() -> Iterator[None]:
     except (dist.DistError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RankLostError(
-            f"every rank of a run must live to its end; one has ended or cannot be reached ({reason}), "
+            f"every rank of a run must run to its end; one has ended or cannot be reached ({reason}), "
             "look at its own message, then go on with --resume"
         ) from error

@@ -2,7 +2,7 @@
 
 DIR/rule.safetensors   best on the validation students
 DIR/last.safetensors   after the last outer step
-DIR/run.json           options, outer_step, figures, digests
+DIR/run.json           options, outer_step, metrics, digests
 DIR/checkpoint/        the last two checkpoints
 DIR/events/            TensorBoard's
 """
@@ -176,14 +176,14 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
 
     def _write_results(self, best: Validation | None, *, finished: bool, latest_is_best: bool = False) -> None:
         trainer = self.trainer
-        figure = None if best is None or not math.isfinite(best.figure) else best.figure
-        figures = {"validation": figure, "validation_outer_step": None if best is None else best.outer_step}
-        digests = self.save_artefacts(self._card(figures), latest_is_best=latest_is_best)
+        metric = None if best is None or not math.isfinite(best.metric) else best.metric
+        metrics = {"validation": metric, "validation_outer_step": None if best is None else best.outer_step}
+        digests = self.save_artefacts(self._card(metrics), latest_is_best=latest_is_best)
         record = {
             "options": self.options,
             "outer_step": trainer.outer_steps_done,
             "finished": finished,
-            "figures": figures,
+            "figures": metrics,
             "skipped_outer_steps": trainer.num_skipped,
             "minutes": trainer.seconds / 60,
             "digests": digests,
@@ -197,12 +197,12 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
             return
         validation = trainer.validate()
         observe_validation(validation)
-        if self.ranks.is_first and (trainer.best is None or validation.figure < trainer.best.figure):
+        if self.ranks.is_first and (trainer.best is None or validation.metric < trainer.best.metric):
             self._write_results(validation, finished=False, latest_is_best=True)
 
-    def _card(self, figures: Mapping[str, Any]) -> dict[str, Any]:
+    def _card(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         return self.card | {
-            "figures": dict(figures),
+            "figures": dict(metrics),
             "licence": "Apache-2.0",
             "provenance": {
                 "command": shlex.join(["l2l-opt", *sys.argv[1:]]),
@@ -244,7 +244,7 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
         self._has_checkpoint = True
         self.say(f"going on from outer step {self.trainer.outer_steps_done}")
         if changed:
-            self.say(f"with changed options ({listed})" + ("" if self.students_go_on else "; students start anew"))
+            self.say(f"with changed options ({listed})" + ("" if self.students_go_on else "; students are reset"))
 
     def _newest_good_checkpoint(self) -> dict[str, Any] | None:
         for path in reversed(self._checkpoint_paths()):

@@ -275,16 +275,16 @@ def test_every_estimator_and_curriculum_resumes_bit_for_bit(options, tmp_path):
     assert any(weight.abs().max() > 0 for weight in moved.parameters())
 
 
-def test_a_changed_option_is_refused_unless_told_and_students_start_anew_where_they_must(tmp_path):
+def test_a_changed_option_is_refused_unless_allowed_and_students_are_reset_where_they_must(tmp_path):
     run = ["meta-train", *SMALL, "--outer-steps", 4, "--out", tmp_path / "run"]
     l2l_opt(*run)
     more = [*run, "--resume", "--outer-steps", 6]
     assert "outer_steps was 4, is 6" in l2l_opt(*more, code=2).stderr
     result = l2l_opt(*more, "--allow-changed-options")
     assert "with changed options (outer_steps was 4, is 6)" in result.stderr
-    assert "students start anew" not in result.stderr
+    assert "students are reset" not in result.stderr
     result = l2l_opt(*more, "--outer-steps", 8, "--task", "quadratics:dim=7", "--allow-changed-options")
-    assert "students start anew" in result.stderr
+    assert "students are reset" in result.stderr
     assert json.loads((tmp_path / "run" / "run.json").read_text())["outer_step"] == 8
 
 

@@ -64,11 +64,11 @@ def prepared(name, options, dtype, *, length, num_students=3):
     return rule.to(dtype), family, replace(window, inner=InnerState(*tree_map(cast, places)))
 
 
-def window_and_gradient(name, options, dtype, *, length=7, judged=False, ends=True, edit=lambda inner: inner):
+def window_and_gradient(name, options, dtype, *, length=7, on_others=False, ends=True, edit=lambda inner: inner):
     """Losses, ends and d/dphi of a weighting of all of them; float32 itself is wrong by some 1e-5 in these."""
     rule, family, window = prepared(name, options, dtype, length=length)
-    judging = list(reversed(window.batches)) if judged else None
-    inner, losses = unroll(rule, family, window.data, edit(window.inner), window.batches, judging=judging)
+    loss_batches = list(reversed(window.batches)) if on_others else None
+    inner, losses = unroll(rule, family, window.data, edit(window.inner), window.batches, loss_batches=loss_batches)
     results = [losses, *inner.params.values()]
     results += [inner.state[own][key] for own in inner.params for key in ("hidden", "cell")]
     generator = torch.Generator().manual_seed(1)
@@ -88,10 +88,10 @@ def assert_equal_to_the_tape(name, options, replays, *, within=1e-4, **arguments
         assert (a.double() - b).norm() <= within * b.norm()
 
 
-@pytest.mark.parametrize("judged", [False, True])
+@pytest.mark.parametrize("on_others", [False, True])
 @pytest.mark.parametrize(("name", "options"), SIZES)
-def test_values_and_meta_gradients_equal_the_tape(instructions, replays, name, options, judged):
-    assert_equal_to_the_tape(name, options, replays, judged=judged)
+def test_values_and_meta_gradients_equal_the_tape(instructions, replays, name, options, on_others):
+    assert_equal_to_the_tape(name, options, replays, on_others=on_others)
 
 
 def test_blocks_of_coordinates_add_up(replays, monkeypatch):

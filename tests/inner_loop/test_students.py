@@ -84,12 +84,12 @@ def test_students_start_anew_at_their_horizon():
     _, _, students = make(horizon=8)
     start = param(students, 0).clone()
     go(students, 4)
-    assert all_of(students, "age") == [4, 4, 4]
-    assert all_of(students, "episode") == [0, 0, 0]
+    assert all_of(students, "inner_step") == [4, 4, 4]
+    assert all_of(students, "inner_run") == [0, 0, 0]
     assert all(torch.isfinite(student.initial_losses).all() for student in students.members)
     go(students, 4)
-    assert all_of(students, "age") == [0, 0, 0]
-    assert all_of(students, "episode") == [1, 1, 1]
+    assert all_of(students, "inner_step") == [0, 0, 0]
+    assert all_of(students, "inner_run") == [1, 1, 1]
     assert not torch.equal(param(students, 0), start)
     for student in students.members:
         assert student.initial_losses.isnan().all()
@@ -104,7 +104,7 @@ def test_horizons_may_differ_between_students():
     assert all(horizon % 4 == 0 and 4 <= horizon <= 40 for horizon in horizons)
     assert [float(student.inner.num_steps) for student in students.members] == horizons
     go(students, 4)
-    assert all_of(students, "episode") == [int(horizon == 4) for horizon in horizons]
+    assert all_of(students, "inner_run") == [int(horizon == 4) for horizon in horizons]
 
 
 def test_growing_horizons_follow_the_run():
@@ -117,18 +117,18 @@ def test_growing_horizons_follow_the_run():
     assert Horizon(4, 64, 4, growing=True).draw(torch.Generator(), progress=1.0) == 64
 
 
-def test_staggered_students_are_cut_at_different_ages_in_their_first_episode_only():
+def test_staggered_students_are_cut_at_different_steps_in_their_first_inner_run_only():
     rule, family = small_rule("sgd").double(), small_family()
     students = Students(
         rule, family, numbers=range(12), horizon=Horizon(40, 40, 4), seed=0, stream=Stream.META_TRAINING, staggered=True
     )
-    assert len(set(all_of(students, "lifetime"))) > 4
-    assert all(0 < lifetime <= 40 and lifetime % 4 == 0 for lifetime in all_of(students, "lifetime"))
+    assert len(set(all_of(students, "run_length"))) > 4
+    assert all(0 < run_length <= 40 and run_length % 4 == 0 for run_length in all_of(students, "run_length"))
     assert all_of(students, "horizon") == [40] * 12
     for _ in range(10):
         go(students, 4)
-    assert len(set(all_of(students, "age"))) > 4
-    assert all_of(students, "lifetime") == [40] * 12
+    assert len(set(all_of(students, "inner_step"))) > 4
+    assert all_of(students, "run_length") == [40] * 12
 
 
 def test_a_student_that_is_not_finite_begins_again_and_ends_with_its_group():
@@ -137,8 +137,8 @@ def test_a_student_that_is_not_finite_begins_again_and_ends_with_its_group():
     spoilt.inner = InnerState({**spoilt.inner.params, "0.weight": param(students, 1) + torch.inf}, *list_of(spoilt))
     go(students, 4)
     assert all_of(students, "attempt") == [0, 1, 0]
-    assert all_of(students, "episode") == [0, 0, 0]
-    assert all_of(students, "age") == [4, 4, 4]
+    assert all_of(students, "inner_run") == [0, 0, 0]
+    assert all_of(students, "inner_step") == [4, 4, 4]
     assert students.members[1].initial_losses.isnan().all()
     assert float(students.members[1].inner.state["0.weight"]["step"]) == 0
     assert not torch.equal(param(students, 1), param(make(horizon=100)[2], 1))
@@ -174,7 +174,7 @@ def test_particles_of_a_student_start_alike_and_see_the_same_batches():
             assert not torch.equal(leaf[1], leaf[2])
 
 
-def test_best_losses_are_those_of_the_episode():
+def test_best_losses_are_those_of_the_inner_run():
     _, _, students = make(horizon=12)
     first = go(students, 4)
     second = go(students, 4)
@@ -182,23 +182,23 @@ def test_best_losses_are_those_of_the_episode():
     assert torch.equal(torch.cat(all_of(students, "best_losses")), expected)
 
 
-def test_judged_on_test_batches_the_training_batches_stay_the_same():
+def test_with_losses_on_test_batches_the_training_batches_stay_the_same():
     rule, family = small_rule("sgd").double(), small_family()
     examples = family.examples
     family.examples = Examples(examples.inputs, examples.targets, {"train": (0, 20), "test": (20, 40)})
     options = {"numbers": [0], "horizon": Horizon(8, 8), "seed": 0, "stream": Stream.META_TRAINING}
-    window = next_window(Students(rule, family, **options, judged_on="test"), 4)
-    assert window.judging is not None
+    window = next_window(Students(rule, family, **options, loss_on="test"), 4)
+    assert window.loss_batches is not None
     assert all(int(batch["index"].max()) < 20 for batch in window.batches)
-    assert all(int(batch["index"].min()) >= 20 for batch in window.judging)
+    assert all(int(batch["index"].min()) >= 20 for batch in window.loss_batches)
     with torch.no_grad():
-        _, losses = unroll(rule, family, window.data, window.inner, window.batches, judging=window.judging)
+        _, losses = unroll(rule, family, window.data, window.inner, window.batches, loss_batches=window.loss_batches)
         params = {key: value[0] for key, value in window.inner.params.items()}
-        judged = family.loss(params, {}, {"index": window.judging[0]["index"][0]})
-    torch.testing.assert_close(losses[0, 0], judged)
+        expected = family.loss(params, {}, {"index": window.loss_batches[0]["index"][0]})
+    torch.testing.assert_close(losses[0, 0], expected)
 
 
-def test_students_of_a_group_share_architecture_and_horizon_in_every_episode():
+def test_students_of_a_group_share_architecture_and_horizon_in_every_inner_run():
     rule = small_rule("sgd")
     tasks = make_tasks("quadratics:dim=2..9 + 2*digits-mlp:hidden=2..5,batch_size=4")
     options = {"horizon": Horizon(2, 4, 2), "seed": 0, "stream": Stream.META_TRAINING}
@@ -239,7 +239,7 @@ def test_state_dict_goes_on_bit_for_bit():
         assert torch.equal(go(students, 4), go(again, 4))
 
 
-def test_quadratics_differ_between_students_and_episodes():
+def test_quadratics_differ_between_students_and_inner_runs():
     _, _, students = make(horizon=4, family=make_task("quadratics", dtype=torch.float64))
     first, second, _ = (student.data["W"] for student in students.members)
     assert not torch.equal(first, second)

@@ -56,10 +56,10 @@ def test_a_learning_rate_is_learned():
         meta_loss=MetaLoss("sum", "log"),
         validate_every=0,
     )
-    first = trainer.validate().figure
+    first = trainer.validate().metric
     trainer.run()
     assert trainer.best is not None
-    assert trainer.best.figure < first - 0.3
+    assert trainer.best.metric < first - 0.3
     assert 3e-3 < float(trainer.rule.log_lr.detach().exp()) < 0.3
 
 
@@ -144,7 +144,7 @@ def test_resuming_through_a_file_is_bit_for_bit(task, tmp_path):
     resumed.load_state_dict(load_tree(tmp_path / "checkpoint"))
     resumed.run()
     assert resumed.outer_steps_done == 6
-    assert resumed.best.figure == whole.best.figure
+    assert resumed.best.metric == whole.best.metric
     assert resumed.best.outer_step == whole.best.outer_step
     for key, value in phi_of(whole).items():
         assert torch.equal(value, phi_of(resumed)[key])
@@ -210,9 +210,9 @@ def test_an_average_of_phi_is_validated_and_kept_and_phi_goes_on_alone():
     averaging.run()
     for key, weight in averaging.best_rule().named_parameters():
         assert torch.equal(weight, averaging.averaged_phi[key])
-    averaged = averaging.best.figure
+    averaged = averaging.best.metric
     averaging.options = replace(averaging.options, average_phi=0.0)
-    assert averaging.validate().figure != averaged
+    assert averaging.validate().metric != averaged
 
 
 def test_an_average_outside_of_its_bounds_is_named():

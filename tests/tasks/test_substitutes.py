@@ -265,9 +265,9 @@ def test_running_statistics_follow_a_student_through_windows(wrap):
 @pytest.mark.parametrize(
     "estimator",
     [
-        TruncatedBackprop(horizon=6, truncation_length=3, meta_loss=MetaLoss(judged_on="test")),
+        TruncatedBackprop(horizon=6, truncation_length=3, meta_loss=MetaLoss(loss_on="test")),
         TruncatedBackprop(horizon=6, truncation_length=3, second_derivatives=True),
-        PES(horizon=6, truncation_length=3, meta_loss=MetaLoss(judged_on="test")),
+        PES(horizon=6, truncation_length=3, meta_loss=MetaLoss(loss_on="test")),
     ],
 )
 def test_meta_training_takes_running_statistics(estimator):

@@ -1,4 +1,4 @@
-"""Where Adam would have gone on the gradients that an optimizer has seen, on a sample of each tensor's coordinates."""
+"""Where Adam would have gone on an optimizer's gradients, on a sample of each tensor's coordinates."""
 
 from collections.abc import Mapping, Sequence
 
@@ -40,7 +40,7 @@ class AdamReference:
         return tensor.reshape(-1)[::stride]
 
     def begin_stretch(self) -> None:
-        """Some gradients have been missed: means begin anew, mean squares go on."""
+        """Some gradients have been missed: means start from zero, mean squares go on."""
         for name, (m, _) in self.moments.items():
             m.zero_()
             self.steps_of_stretch[name] = 0

@@ -23,7 +23,7 @@ HISTORY = {
     "Meta-loss": (("meta/loss",), "meta-loss", False),
     "Validation": (("validation/figure",), "validation metric, lower is better", False),
     "Norm of the meta-gradient": (("meta/gradient_norm",), "norm before clipping", True),
-    "Horizon and age of students": (("students/horizon_mean", "students/age_mean"), "inner steps", False),
+    "Horizons and inner steps of students": (("students/horizon_mean", "students/age_mean"), "inner steps", False),
     "Skipped outer steps": (("meta/skipped",), "outer steps so far", False),
     "Throughput": (("meta/coordinates_per_second",), "coordinates a second", False),
 }

@@ -18,7 +18,7 @@ class FewShotLog:
 
     Args:
         folder: of the events.
-        start: outer steps done already; later points of an earlier life are hidden.
+        start: outer steps done already; later points of an earlier start are hidden.
     """
 
     def __init__(self, folder: Path, *, start: int = 0):
@@ -30,7 +30,7 @@ class FewShotLog:
         write_scalars(self.writer, outer_step_scalars(trainer, step), step.number)
 
     def on_validation(self, trainer: MetaLearner, validation: Validation) -> None:
-        write_scalars(self.writer, {"validation/figure": validation.figure}, validation.outer_step)
+        write_scalars(self.writer, {"validation/figure": validation.metric}, validation.outer_step)
 
     def close(self) -> None:
         self.writer.close()

@@ -32,11 +32,11 @@ class MetaTrainingLog:
 
     Every few minutes, at a validation, the unroll of the rule as it is then: pictures of the validation students before
     and after, of hidden state, coordinates and response surfaces, under the same names at each outer step, so that
-    TensorBoard's slider goes through the rule's life.
+    TensorBoard's slider goes through the rule's meta-training.
 
     Args:
         folder: of the events.
-        start: outer steps done already; later points of an earlier life are hidden.
+        start: outer steps done already; later points of an earlier start are hidden.
         dashboard_seconds: between unrolls; 0 for one at each validation, infinite for none.
     """
 
@@ -49,19 +49,19 @@ class MetaTrainingLog:
 
     def on_outer_step(self, trainer: MetaTrainer, step: OuterStep) -> None:
         horizons = [student.horizon for student in trainer.students.members]
-        ages = [student.age for student in trainer.students.members]
+        inner_steps = [student.inner_step for student in trainer.students.members]
         values = outer_step_scalars(trainer, step) | {
             "meta/coordinates_per_second": step.coordinates_per_second,
             "students/horizon_mean": float(np.mean(horizons)),
             "students/horizon_max": max(horizons),
-            "students/age_mean": float(np.mean(ages)),
-            "students/age_max": max(ages),
+            "students/age_mean": float(np.mean(inner_steps)),
+            "students/age_max": max(inner_steps),
         }
         write_scalars(self.writer, values, step.number)
 
     def on_validation(self, trainer: MetaTrainer, validation: Validation) -> None:
         self._first = self._first or validation
-        self.writer.add_scalar("validation/figure", validation.figure, validation.outer_step)
+        self.writer.add_scalar("validation/figure", validation.metric, validation.outer_step)
         with SummaryWriter(str(self.folder / f"validation-{validation.outer_step:06d}")) as writer:
             for step, loss in enumerate(validation.curve.tolist()):
                 write_scalars(writer, {"student/loss": loss}, step)

@@ -86,7 +86,7 @@ class MetaGradientEstimator(abc.ABC):
             num_particles=self.num_particles,
             group_size=group_size,
             staggered=self.staggered,
-            judged_on=self.meta_loss.judged_on,
+            loss_on=self.meta_loss.loss_on,
         )
 
     @property

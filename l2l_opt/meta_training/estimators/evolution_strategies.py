@@ -58,9 +58,9 @@ class EvolutionStrategy(MetaGradientEstimator):
             raise ValueError(f"sigma must be a positive number; got {self.sigma!r}, use e.g. 0.01")
 
     def draw_noise(self, phi: Params, students: Students, student: Student) -> Params:
-        """eps of the deviation sigma for what begins at the student's age: ``[*weight.shape]`` each."""
+        """eps of the deviation sigma for what starts at the student's inner step: ``[*weight.shape]`` each."""
         generator = make_generator(
-            students.seed, Stream.EVOLUTION, student.number, student.episode, student.attempt, student.age
+            students.seed, Stream.EVOLUTION, student.number, student.inner_run, student.attempt, student.inner_step
         )
         if not any(self.learns(name) for name in phi):
             raise ValueError(f"only must begin names of weights; got {self.only!r}, use some of {', '.join(phi)}")
@@ -97,7 +97,7 @@ class EvolutionStrategy(MetaGradientEstimator):
             window.inner,
             window.batches,
             phi=particles,
-            judging=window.judging,
+            loss_batches=window.loss_batches,
         )
 
     def gradient(self, phi: Params, per_particle: Tensor, directions: list[Params]) -> Params:
@@ -183,7 +183,7 @@ class FullES(EvolutionStrategy):
         phi = {name: weight.detach() for name, weight in rule.named_parameters()}
         noise = [self.draw_noise(phi, students, student) for student in students.members]
         curves: list[list[Tensor]] = [[] for _ in noise]
-        while running := [index for index, one in enumerate(students.members) if one.age < one.lifetime]:
+        while running := [index for index, one in enumerate(students.members) if one.inner_step < one.run_length]:
             for window in students.windows(self.truncation_length, running):
                 inner, losses = self.run_pairs(rule, phi, window, [noise[index] for index in window.indices])
                 for index, own in zip(window.indices, losses.reshape(len(losses), -1, 2).unbind(1), strict=True):

@@ -26,7 +26,7 @@ class MetaLoss:
         normalisation: ``"none"``, l = loss; ``"log"``, l = log(loss / initial loss of the inner run), which puts tasks
             of any loss scale on one footing.
         clip: l is at most this, and is this where a student has diverged; None for no bound.
-        judged_on: the split of the batches whose losses these are.
+        loss_on: the split of the batches whose losses these are.
         floor: of the initial loss; with ``"log"``, l = log(loss / initial loss + floor), so that a student who is all
             but done does not outweigh those who are not.
 
@@ -39,7 +39,7 @@ class MetaLoss:
     over_steps: str | Sequence[float] = "sum"
     normalisation: str = "none"
     clip: float | None = None
-    judged_on: Split = "train"
+    loss_on: Split = "train"
     floor: float = 0.0
 
     def __post_init__(self) -> None:
@@ -58,8 +58,8 @@ class MetaLoss:
             raise ValueError(
                 f"floor must be a number and not negative; got {self.floor!r}, use e.g. 0.001, or 0 for none"
             )
-        if self.judged_on not in SPLITS:
-            raise ValueError(f"judged_on must be 'train' or 'test'; got {self.judged_on!r}, use one of these")
+        if self.loss_on not in SPLITS:
+            raise ValueError(f"loss_on must be 'train' or 'test'; got {self.loss_on!r}, use one of these")
 
     def __call__(self, *losses: Any, **more: Any) -> Tensor:
         """The meta-loss, 0-dim: the mean of ``per_student``, whose arguments these are."""

@@ -77,7 +77,7 @@ class TruncatedBackprop(MetaGradientEstimator):
                     window.batches,
                     phi=phi,
                     second_derivatives=self.second_derivatives,
-                    judging=window.judging,
+                    loss_batches=window.loss_batches,
                     gradient_checkpointing=self.gradient_checkpointing,
                     sample=self._draw_sample(students, students.members[window.indices[0]]),
                 )
@@ -109,7 +109,7 @@ class TruncatedBackprop(MetaGradientEstimator):
         if self.coordinate_stride == 1:
             return None
         generator = make_generator(
-            students.seed, Stream.COORDINATES, first.number, first.episode, first.attempt, first.age
+            students.seed, Stream.COORDINATES, first.number, first.inner_run, first.attempt, first.inner_step
         )
         offset = int(torch.randint(self.coordinate_stride, (), generator=generator))
         return CoordinateSample(self.coordinate_stride, offset)

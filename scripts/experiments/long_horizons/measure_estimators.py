@@ -37,13 +37,13 @@ def group() -> None:
     torch.set_num_threads(1)
 
 
-def one_episode(
+def one_inner_run(
     estimator: MetaGradientEstimator, rule: UpdateRule, tasks: Tasks, *, num: int, seed: int
 ) -> list[Tensor]:
-    """The meta-gradients of the outer steps of one episode of fresh students, phi frozen, each flattened."""
+    """The meta-gradients of the outer steps of one inner run of fresh students, phi frozen, each flattened."""
     students = estimator.init(rule, tasks, num_students=num, seed=seed)
     gradients = []
-    while students.members[0].episode == 0:
+    while students.members[0].inner_run == 0:
         meta_gradient, students = estimator.estimate(rule, students)
         gradients.append(torch.cat([gradient.flatten() for gradient in meta_gradient.gradients.values()]).double())
     return gradients
@@ -61,7 +61,7 @@ def bias(samples: int, students: int) -> None:
 
     def means(estimator: MetaGradientEstimator) -> list[float]:
         # The same students for all, so that samples differ from what is expected of them by an estimator's noise alone.
-        return [float(sum(one_episode(estimator, rule, tasks, num=students, seed=seed))) for seed in range(samples)]
+        return [float(sum(one_inner_run(estimator, rule, tasks, num=students, seed=seed))) for seed in range(samples)]
 
     exact, rows = means(whole), []
     for name, estimator in {
@@ -125,7 +125,8 @@ def _sum_of_windows(rule: UpdateRule, tasks: Tasks, students: int, samples: int)
 def variance(names: tuple[str, ...], task_names: tuple[str, ...], samples: int) -> None:
     """Total variance of one outer step's meta-gradient: horizon 1,000, window 50, 16 particles, phi frozen.
 
-    The mean over windows is that of a student of any age; the sum over an episode is that of phi frozen for all of it.
+    The mean over windows is that of a student at any inner step; the sum over an inner run is that of phi frozen for
+    all of it.
     """
     rows = []
     for name in names:
@@ -135,16 +136,16 @@ def variance(names: tuple[str, ...], task_names: tuple[str, ...], samples: int) 
                 row |= {"rule": "artefact", "digest": card["digest"], "provenance": card["provenance"]}
             for estimator in (PES, NRES):
                 made = estimator(horizon=1000, truncation_length=50, sigma=0.01, meta_loss=CLIPPED, group_size=8)
-                episodes = torch.stack(
+                inner_runs = torch.stack(
                     [
-                        torch.stack(one_episode(made, rule, make_tasks(task), num=8, seed=seed))
+                        torch.stack(one_inner_run(made, rule, make_tasks(task), num=8, seed=seed))
                         for seed in range(samples)
                     ]
                 )
-                by_window = episodes.var(dim=0).sum(dim=1)
+                by_window = inner_runs.var(dim=0).sum(dim=1)
                 row[estimator.__name__.lower()] = {
                     "mean_over_windows": float(by_window.mean()),
-                    "of_the_sum_of_an_episode": float(episodes.sum(dim=1).var(dim=0).sum()),
+                    "of_the_sum_of_an_episode": float(inner_runs.sum(dim=1).var(dim=0).sum()),
                     "by_window": by_window.tolist(),
                 }
             for key in ("mean_over_windows", "of_the_sum_of_an_episode"):
@@ -159,7 +160,7 @@ def variance(names: tuple[str, ...], task_names: tuple[str, ...], samples: int) 
 @click.option("--task", default="digits-mlp")
 @click.option("--outer-steps", default=20)
 def norms(names: tuple[str, ...], task: str, outer_steps: int) -> None:
-    """Norms of meta-gradients, phi frozen, students of all ages of a horizon of 2,000 (of the window for tbptt-K)."""
+    """Norms of meta-gradients, phi frozen, students all over a horizon of 2,000 (of the window for tbptt-K)."""
     tasks, rows = make_tasks(task), []
     for name in names:
         for kind, length in (("tbptt", 20), ("tbptt", 40), ("tbptt", 80), ("nres", 50)):
@@ -269,14 +270,14 @@ def checkpointing(window: int) -> None:
 @click.argument("window", type=int)
 @click.option("--on", is_flag=True)
 def one_peak(rule: str, task: str, window: int, on: bool) -> None:
-    teacher, tasks = make_rule(rule), make_tasks(task)
+    update_rule, tasks = make_rule(rule), make_tasks(task)
     estimator = TruncatedBackprop(horizon=window, truncation_length=window, gradient_checkpointing=on)
     short = copy.copy(estimator)
     short.truncation_length = 1
-    short.estimate(teacher, estimator.init(teacher, tasks, num_students=1, seed=0))
-    students = estimator.init(teacher, tasks, num_students=8, seed=0)
+    short.estimate(update_rule, estimator.init(update_rule, tasks, num_students=1, seed=0))
+    students = estimator.init(update_rule, tasks, num_students=8, seed=0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    taken = seconds(lambda: estimator.estimate(teacher, students))
+    taken = seconds(lambda: estimator.estimate(update_rule, students))
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     click.echo(f"{(after - before) / 1024} {taken}")
 

@@ -160,9 +160,9 @@ def test_a_meta_training_run_is_drawn_whole(tmp_path):
     assert series(events, "meta/gradient_norm") == pytest.approx(
         {step.number: step.meta_gradient_norm for step in steps}
     )
-    figures = {validation.outer_step: validation.figure for validation in validations}
-    assert series(events, "validation/figure") == pytest.approx(figures)
-    assert set(figures) == {0, 2, 4}
+    metrics = {validation.outer_step: validation.metric for validation in validations}
+    assert series(events, "validation/figure") == pytest.approx(metrics)
+    assert set(metrics) == {0, 2, 4}
     curve = series(read(tmp_path / "validation-000004"), "student/loss")
     np.testing.assert_allclose(list(curve.values()), validations[-1].curve.numpy(), rtol=1e-6)
     assert list(curve) == list(range(8))

@@ -19,18 +19,18 @@ def quadratic(lr=0.02):
     return make_rule("sgd", lr=lr).double(), make_task("quadratics:dim=2,init_scale=1.0", dtype=torch.float64)
 
 
-def whole_episode(estimator, rule, students):
-    """The sum of the meta-gradients of one episode's outer steps, with phi frozen."""
+def whole_inner_run(estimator, rule, students):
+    """The sum of the meta-gradients of one inner run's outer steps, with phi frozen."""
     total = {name: torch.zeros_like(weight) for name, weight in rule.named_parameters()}
     for _ in range(1 if isinstance(estimator, FullES) else HORIZON // WINDOW):
         meta_gradient, students = estimator.estimate(rule, students)
         total = {name: total[name] + gradient for name, gradient in meta_gradient.gradients.items()}
-    assert all(student.episode == 1 for student in students.members)
+    assert all(student.inner_run == 1 for student in students.members)
     return total
 
 
 def exact_gradient(rule, family, num_students):
-    """Back-propagation through the whole of the same episodes, second derivatives included."""
+    """Back-propagation through the whole of the same inner runs, second derivatives included."""
     estimator = TruncatedBackprop(horizon=HORIZON, truncation_length=HORIZON, second_derivatives=True)
     students = estimator.init(rule, family, num_students=num_students, seed=0)
     return estimator.estimate(rule, students)[0].gradients
@@ -38,7 +38,7 @@ def exact_gradient(rule, family, num_students):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("estimator_class", [FullES, PES, NRES])
-def test_the_mean_over_episodes_is_the_exact_meta_gradient(estimator_class):
+def test_the_mean_over_inner_runs_is_the_exact_meta_gradient(estimator_class):
     rule, family = quadratic()
     estimator = estimator_class(horizon=HORIZON, truncation_length=WINDOW, sigma=0.01)
     students = estimator.init(rule, family, num_students=500, seed=0)
@@ -47,29 +47,29 @@ def test_the_mean_over_episodes_is_the_exact_meta_gradient(estimator_class):
     for seed in range(8):
         students = estimator.init(rule, family, num_students=500, seed=0)
         students.seed = seed  # The same students under other noise.
-        estimates.append(float(whole_episode(estimator, rule, students)["log_lr"]))
+        estimates.append(float(whole_inner_run(estimator, rule, students)["log_lr"]))
     estimates = torch.tensor(estimates)
     standard_error = float(estimates.std()) / math.sqrt(len(estimates))
     assert abs(float(estimates.mean()) - exact) <= 4 * standard_error
     assert standard_error < 0.1 * abs(exact)
     # The other estimators' mistake, of differentiating windows alone, would be seen.
     truncated = TruncatedBackprop(horizon=HORIZON, truncation_length=WINDOW, second_derivatives=True)
-    greedy = whole_episode(truncated, rule, truncated.init(rule, family, num_students=500, seed=0))
+    greedy = whole_inner_run(truncated, rule, truncated.init(rule, family, num_students=500, seed=0))
     assert abs(float(greedy["log_lr"]) - exact) > 4 * standard_error
 
 
-def test_noise_reuse_over_an_episode_is_full_evolution_strategies():
+def test_noise_reuse_over_an_inner_run_is_full_evolution_strategies():
     rule, family = small_rule("rnnprop").double(), small_family()
     results = []
     for estimator_class in (FullES, NRES):
         estimator = estimator_class(horizon=HORIZON, truncation_length=WINDOW, sigma=0.1)
-        results.append(whole_episode(estimator, rule, estimator.init(rule, family, num_students=3, seed=0)))
+        results.append(whole_inner_run(estimator, rule, estimator.init(rule, family, num_students=3, seed=0)))
     for name, gradient in results[0].items():
         assert gradient.abs().max() > 0
         torch.testing.assert_close(gradient, results[1][name], rtol=1e-9, atol=1e-12)
 
 
-def test_persistent_noise_accumulates_over_windows_and_ends_with_the_episode():
+def test_persistent_noise_accumulates_over_windows_and_ends_with_the_inner_run():
     rule, family = quadratic()
     estimator = PES(horizon=HORIZON, truncation_length=WINDOW, sigma=0.1)
     students = estimator.init(rule, family, num_students=2, seed=0)
@@ -146,7 +146,7 @@ def test_without_a_clip_divergence_gives_no_meta_gradient_and_a_new_start():
     assert any(student.attempt == 1 for student in students.members)
 
 
-def test_full_evolution_takes_whole_episodes_of_one_horizon():
+def test_full_evolution_takes_whole_inner_runs_of_one_horizon():
     rule, family = quadratic()
     estimator = FullES(horizon="4..64", truncation_length=4, sigma=0.1)
     students = estimator.init(rule, family, num_students=3, seed=0)

@@ -69,14 +69,14 @@ def test_early_outer_steps_imitate_and_later_ones_do_not():
     )
     losses = [trainer.outer_step().meta_loss for _ in range(50)]
     assert losses[-1] < 0.75 * losses[0]
-    assert all(student.age == 0 and student.episode == 0 for student in trainer.students.members)
+    assert all(student.inner_step == 0 and student.inner_run == 0 for student in trainer.students.members)
     saved = trainer.state_dict()
     assert saved["imitating"] is not None
     trainer.outer_step()
-    assert trainer.students.members[0].age == 4
+    assert trainer.students.members[0].inner_step == 4
     assert trainer.state_dict()["imitating"] is None
     trainer.load_state_dict(saved)
-    assert trainer.students.members[0].age == 0
+    assert trainer.students.members[0].inner_step == 0
 
 
 def test_rule_and_outer_steps_belong_together():

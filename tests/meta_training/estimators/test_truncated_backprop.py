@@ -1,4 +1,4 @@
-"""Truncated back-propagation: its windows, gradient checkpointing, and what students are judged on."""
+"""Truncated back-propagation: its windows, gradient checkpointing, and whose losses count."""
 
 import math
 
@@ -72,17 +72,17 @@ def test_checkpointed_memory_grows_with_the_root_of_the_window():
     assert segmented[1] < plain[1] / 3
 
 
-def test_judged_on_test_batches_the_meta_gradient_is_that_of_test_losses():
+def test_with_losses_on_test_batches_the_meta_gradient_is_that_of_test_losses():
     rule, family = small_rule("rnnprop").double(), small_family()
     inputs = family.examples.inputs
     family.examples = Examples(inputs, family.examples.targets, {"train": (0, 20), "test": (20, 40)})
     (train,) = gradients(rule, outer_steps=1, family=family)
-    (test,) = gradients(rule, outer_steps=1, family=family, meta_loss=MetaLoss(judged_on="test"))
+    (test,) = gradients(rule, outer_steps=1, family=family, meta_loss=MetaLoss(loss_on="test"))
     assert float(train.meta_loss) != float(test.meta_loss)
     assert any(not torch.equal(a, test.gradients[key]) for key, a in train.gradients.items())
     # A family whose test examples are its training examples of the same draw order differs in batches only.
     family.examples = Examples(inputs, family.examples.targets, {"train": (0, 20), "test": (0, 20)})
-    (same,) = gradients(rule, outer_steps=1, family=family, meta_loss=MetaLoss(judged_on="test"))
+    (same,) = gradients(rule, outer_steps=1, family=family, meta_loss=MetaLoss(loss_on="test"))
     assert all(torch.isfinite(gradient).all() for gradient in same.gradients.values())
 
 
