@@ -70,7 +70,7 @@ def column_option(name: str, about: str, *, default: str = "none") -> Any:
 @column_option("words", "Read this column as words, where it would be left out or numbers; repeatable.")
 @click.option("--positive", default=None, show_default="the rarer", help="Of two classes the one to be found.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the model, made anew.")
-@click.option("--rule", default=RULE, show_default=True, help="The teacher: a shipped name, or an artefact.")
+@click.option("--rule", default=RULE, show_default=True, help="The update rule: a shipped name, or an artefact.")
 @click.option(
     "--model",
     default=None,
@@ -123,7 +123,7 @@ def adapt(
 ) -> None:
     """Make a model of 10 to 100 labelled rows or images, and say how good it is.
 
-    Fresh students are taught by a shipped rule; nothing is fetched. PR-AUC, ROC-AUC and calibration error come from
+    Fresh students are trained by a shipped rule; nothing is fetched. PR-AUC, ROC-AUC and calibration error come from
     cross-validation, beside logistic regression and gradient boosting of scikit-learn on the same folds. Writes
     model.safetensors and report.json under --out, for `l2l-opt few-shot predict`.
 
@@ -136,7 +136,7 @@ def adapt(
         )
     roles = {name: role for role in ("ignore", "id", "numbers", "words") for name in options.pop(role)}
     with notes_said() as notes, wrong_usage():
-        teacher = read_rule(rule, seed=options["seed"])
+        update_rule = read_rule(rule, seed=options["seed"])
         inputs, labels = _read_examples(data, label=label, roles=roles, pixels=Pixels(side, colour))
         classes, targets = np.unique(labels, return_inverse=True)
         names, targets = [str(name) for name in classes], torch.from_numpy(targets)
@@ -145,9 +145,9 @@ def adapt(
         if len(targets) > MANY:
             advice = f"more than {MANY} examples: a model trained by LearnedOptimizer on batches may be better"
             warnings.warn(advice, DataNote, stacklevel=1)
-        classifier = FewShotClassifier(teacher, columns=roles, **options).fit(inputs, labels)
+        classifier = FewShotClassifier(update_rule, columns=roles, **options).fit(inputs, labels)
         results = cross_validate(
-            teacher,
+            update_rule,
             classifier.encode(inputs),
             targets,
             num_classes=len(names),

@@ -9,7 +9,7 @@ from l2l_opt.cli.few_shot_meta_train import meta_train
 
 @click.group(commands=[meta_train, evaluate, adapt, predict])
 def few_shot() -> None:
-    """Learn from a handful of examples: a model that adapts to a support set, and a rule that teaches it.
+    """Learn from a handful of examples: a model that adapts to a support set, and a rule that trains it.
 
     Example: l2l-opt few-shot meta-train --episodes sinusoids --method maml --out runs/sines
     """

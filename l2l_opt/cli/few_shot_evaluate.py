@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from l2l_opt.cli.common import COUNT, DTYPES, JSON, SEED, device_options, option, option_group, read_device, wrong_usage
-from l2l_opt.few_shot.evaluation import Scores, differences, judge, written
+from l2l_opt.few_shot.evaluation import Scores, differences, evaluate_learner, written
 from l2l_opt.few_shot.saved_learner import load_learner
 from l2l_opt.few_shot.sources import make_episodes
 from l2l_opt.storage.files import make_writable_folder, write_atomically
@@ -46,7 +46,7 @@ def evaluate(
     threads: int,
     dtype: str,
 ) -> None:
-    """Judge LEARNERS (files, or folders of runs) on test episodes, the same for all.
+    """Evaluate LEARNERS (files, or folders of runs) on test episodes, the same for all.
 
     Accuracy of classes, mean squared error of numbers; means over episodes with 95 % intervals, and each learner's
     paired difference from the first. Writes evaluation.json under --out.
@@ -61,11 +61,11 @@ def evaluate(
         learner = load_learner(path, device=place["device"])
         with wrong_usage():
             spec = episodes or learner.card["episodes"]
-            family = learner.recipe.family(make_episodes(spec, phase="test", **place), **place)
-        for steps in dict.fromkeys(inner_steps or (learner.recipe.inner_steps,)):
+            family = learner.config.family(make_episodes(spec, phase="test", **place), **place)
+        for steps in dict.fromkeys(inner_steps or (learner.config.inner_steps,)):
             theta = {name: p.to(place["dtype"]) for name, p in learner.theta.items()}
             results.append(
-                judge(
+                evaluate_learner(
                     str(path),
                     learner.method,
                     theta,
@@ -81,7 +81,7 @@ def evaluate(
         click.echo(content, nl=False)
         return
     _print(results)
-    click.echo(f"figures: {out / 'evaluation.json'}")
+    click.echo(f"results: {out / 'evaluation.json'}")
 
 
 def _print(results: list[Scores]) -> None:

@@ -23,7 +23,7 @@ from l2l_opt.cli.common import (
 from l2l_opt.cli.running import META_LR_SCHEDULE, OUTER_STEPS, RunOptions, follow, run_options
 from l2l_opt.few_shot.meta_learner import META_LOSSES, MetaLearner, MetaLearnerOptions
 from l2l_opt.few_shot.run import FewShotRun
-from l2l_opt.few_shot.saved_learner import Recipe, load_weights
+from l2l_opt.few_shot.saved_learner import LearnerConfig, load_weights
 from l2l_opt.few_shot.sources import make_episodes
 from l2l_opt.few_shot.task import BATCH_NORMS
 from l2l_opt.inspection.tensorboard.few_shot import FewShotLog
@@ -82,7 +82,7 @@ from l2l_opt.tasks.layers.basic import INITS
 @run_options(SEED)
 @device_options
 def meta_train(**options: Any) -> None:
-    """Meta-train where a model starts and how it is taught, over many small tasks.
+    """Meta-train where a model starts and how it adapts, over many small tasks.
 
     Writes learner.safetensors (best on validation episodes), last.safetensors, rule.safetensors (a rule that was
     learned and is of use to other students), run.json, checkpoint/ and events/ (TensorBoard) under --out. Ctrl-C,
@@ -94,30 +94,30 @@ def meta_train(**options: Any) -> None:
     torch.set_num_threads(options["threads"])
     own = RunOptions.taken_from(options)
     with wrong_usage():
-        recipe, learner = make_learner(**options)
+        config, learner = make_learner(**options)
         card = {key: options[key] for key in ("episodes", "method", "model", "inner_steps")}
-        run = FewShotRun(own.out, learner, recipe=recipe, options=options, card=card, **own.of_folder())
+        run = FewShotRun(own.out, learner, config=config, options=options, card=card, **own.of_folder())
     log = partial(FewShotLog, own.out / "events", start=learner.outer_steps_done)
     follow(run, own, artefact="learner", watchers=[log])
 
 
-def make_learner(**options: Any) -> tuple[Recipe, MetaLearner]:
-    """A fresh learner and its recipe from the options of ``meta-train``; others are left aside.
+def make_learner(**options: Any) -> tuple[LearnerConfig, MetaLearner]:
+    """A fresh learner and its config from the options of ``meta-train``; others are left aside.
 
     Raises:
         ValueError: an option that cannot be.
     """
     place: dict[str, Any] = {"device": read_device(options["device"]), "dtype": DTYPES[options["dtype"]]}
     rule = None if options["rule"] is None else read_rule(options["rule"], seed=options["seed"])
-    parts = fields_of(Recipe, options)
+    parts = fields_of(LearnerConfig, options)
     parts["rule"] = None if rule is None else {"name": rule.registry_name, "config": rule.config}
-    recipe = Recipe(**parts)
+    config = LearnerConfig(**parts)
     family, validation = (
-        recipe.family(make_episodes(options["episodes"], phase=phase, **place), **place)
+        config.family(make_episodes(options["episodes"], phase=phase, **place), **place)
         for phase in ("meta-train", "validation")
     )
-    params, method = recipe.fresh(family, seed=options["seed"])
+    params, method = config.fresh(family, seed=options["seed"])
     if rule is not None:
         load_weights(method.rule, dict(rule.named_parameters()))
     own = fields_of(MetaLearnerOptions, options)
-    return recipe, MetaLearner(method, params, family, validation_family=validation, **own)
+    return config, MetaLearner(method, params, family, validation_family=validation, **own)

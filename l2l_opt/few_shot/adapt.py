@@ -26,7 +26,7 @@ class Drawn:
     Attributes:
         data: of the family.
         supports: the batch of each inner step.
-        query: what students are judged on.
+        query: what students are evaluated on.
         fresh: weights drawn anew for each episode.
     """
 
@@ -101,7 +101,7 @@ class Adapted:
         return self.losses[-1]
 
     def scores(self) -> Tensor:
-        """``[S]``, what the family judges students by, on the query set."""
+        """``[S]``, the family's score, on the query set."""
         return vmap(score_of(self.family))(self.own, self.data, self.query)
 
 

@@ -1,4 +1,4 @@
-"""Episodes: small tasks drawn from labelled data, each with examples to learn from and others to be judged on."""
+"""Episodes: small tasks drawn from labelled data, each with examples to learn from and others to be evaluated on."""
 
 import math
 from collections.abc import Sequence
@@ -49,9 +49,9 @@ def split_classes(num_classes: int, shares: Sequence[float], *, seed: int = 0) -
 
 
 class ClassEpisodes:
-    """N-way K-shot: N classes, of each K examples to learn from and some others to be judged on.
+    """N-way K-shot: N classes, of each K examples to learn from and some others to be evaluated on.
 
-    Labels are 0 to N - 1 in an order drawn for each episode, so that nothing but the support set tells them.
+    Labels are 0 to N - 1 in an order drawn for each episode, so that nothing but the support set shows them.
 
     Args:
         inputs: ``[examples, *input_shape]``, of any dtype; bytes are read as 0 to 1.
@@ -59,7 +59,7 @@ class ClassEpisodes:
         classes: the labels that episodes are made of; all where None. Phases have disjoint ones.
         ways: N.
         shots: K.
-        queries: examples of each class to be judged on.
+        queries: examples of each class of the query set.
         rotations: whether images turned by 90, 180 and 270 degrees are classes of their own.
         device: where episodes are made.
         dtype: of the inputs.
@@ -143,7 +143,7 @@ class SinusoidEpisodes:
 
     Args:
         shots: points to learn from.
-        queries: points to be judged on.
+        queries: points of the query set.
         device: where episodes are made.
         dtype: of them.
 
@@ -188,7 +188,7 @@ class ImbalancedEpisodes:
         inputs: ``[examples, *input_shape]``.
         labels: ``[examples]`` of 0 and 1; 1 is the rare class.
         support: examples to learn from.
-        queries: examples to be judged on.
+        queries: examples of the query set.
         rows: indices of the examples that episodes are made of; all where None. Phases have disjoint ones.
         device: where episodes are made.
         dtype: of the inputs.

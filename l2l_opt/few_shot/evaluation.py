@@ -27,7 +27,7 @@ class Scores:
     Attributes:
         name: of the learner.
         inner_steps: updates by each support set.
-        scores: ``[episodes]``: accuracy of classes, mean squared error of numbers, or what the family says.
+        scores: ``[episodes]``: accuracy of classes, mean squared error of numbers, or the family's score.
         losses: ``[episodes]``, of the query sets.
         seconds: an episode.
     """
@@ -51,7 +51,7 @@ class Scores:
         }
 
 
-def judge(
+def evaluate_learner(
     name: str,
     method: Method,
     theta: Params,
@@ -65,7 +65,7 @@ def judge(
 
     Args:
         name: of the learner.
-        method: how it is taught.
+        method: how it adapts.
         theta: where it starts.
         family: of the test episodes.
         inner_steps: updates by each support set.
@@ -113,7 +113,7 @@ def differences(results: Sequence[Scores]) -> list[dict[str, Any]]:
 
 
 def written(results: Sequence[Scores], about: Mapping[str, Any], *, with_scores: bool = True) -> str:
-    """All figures as JSON, and every episode's score for other comparisons; null where students diverged."""
+    """All results as JSON, and every episode's score for other comparisons; null where students diverged."""
     records = [
         result.record() | ({"scores": _short(result.scores.tolist())} if with_scores else {}) for result in results
     ]

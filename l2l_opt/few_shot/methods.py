@@ -14,7 +14,7 @@ class Method:
     """How a model adapts to a support set, and what of that is meta-learned.
 
     Attributes:
-        rule: the teacher g_phi.
+        rule: the update rule g_phi.
         learns_initialisation: whether theta, where every episode starts, is learned; drawn anew otherwise.
         learns_rule: whether phi is learned.
         adapts: which parameters a support set changes; the others are the same in all episodes.

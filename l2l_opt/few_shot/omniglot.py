@@ -41,7 +41,7 @@ def load_omniglot(root: str | os.PathLike[str] | None = None) -> Omniglot:
 
     Raises:
         FileNotFoundError: nothing found; the message names every place and how to get the files.
-        ValueError: a file that is not what its name says.
+        ValueError: a file that is not of the kind in its name.
 
     Source: Lake, Salakhutdinov and Tenenbaum, Science 350, 2015 (MIT licence).
     """

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from l2l_opt.few_shot.meta_learner import MetaLearner
-from l2l_opt.few_shot.saved_learner import Recipe, load_weights, save_learner, ships_rule
+from l2l_opt.few_shot.saved_learner import LearnerConfig, load_weights, save_learner, ships_rule
 from l2l_opt.meta_training.outer_loop import copy_weights
 from l2l_opt.meta_training.run import ResumableRun
 from l2l_opt.storage.rule_file import save_rule
@@ -24,19 +24,19 @@ class FewShotRun(ResumableRun[MetaLearner]):
     Args:
         folder: where everything is written.
         trainer: freshly built.
-        recipe: what its learner is built from.
+        config: what its learner is built from.
         options: as in ``ResumableRun``, with ``card``, ``resume``, ``allow_changed_options`` and ``say``.
     """
 
-    def __init__(self, folder: Path, trainer: MetaLearner, *, recipe: Recipe, **options: Any):
-        self.recipe = recipe
+    def __init__(self, folder: Path, trainer: MetaLearner, *, config: LearnerConfig, **options: Any):
+        self.config = config
         super().__init__(folder, trainer, **options)
 
     def save_artefacts(self, card: Mapping[str, Any], *, latest_is_best: bool) -> dict[str, str]:
         learner = self.trainer
         best = copy_weights(learner.kept_weights) if latest_is_best else learner.best_weights
         digests = {
-            name: save_learner(self.folder / f"{name}.safetensors", self.recipe, **weights, card=card)
+            name: save_learner(self.folder / f"{name}.safetensors", self.config, **weights, card=card)
             for name, weights in (("learner", best), ("last", copy_weights(learner.weights)))
         }
         if ships_rule(learner.method):

@@ -1,4 +1,4 @@
-"""A meta-learned model on disk: where it starts, how it is taught, and how to build both."""
+"""A meta-learned model on disk: where it starts, how it adapts, and how to build both."""
 
 import os
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Recipe:
+class LearnerConfig:
     """What a learner is built from, plain values.
 
     Attributes:
@@ -78,20 +78,20 @@ class Learner:
     """What meta-training made: theta, and a method whose rule has the weights phi.
 
     Attributes:
-        recipe: how it is built.
+        config: how it is built.
         theta: where students start.
-        method: how they are taught.
+        method: how they adapt.
         card: what is known of it.
     """
 
-    recipe: Recipe
+    config: LearnerConfig
     theta: Params
     method: Method
     card: Mapping[str, Any]
 
 
 def save_learner(
-    path: str | os.PathLike[str], recipe: Recipe, *, theta: Params, phi: Params, card: Mapping[str, Any]
+    path: str | os.PathLike[str], config: LearnerConfig, *, theta: Params, phi: Params, card: Mapping[str, Any]
 ) -> str:
     """Write a learner to one file, atomically; returns the digest of theta and phi.
 
@@ -102,13 +102,13 @@ def save_learner(
     of_weights = digest(tensors)
     tree = {
         "learner": FORMAT_VERSION,
-        "recipe": {
-            "model": recipe.model,
-            "method": recipe.method,
-            "rule": None if recipe.rule is None else dict(recipe.rule),
-            "batch_norm": recipe.batch_norm,
-            "inner_steps": recipe.inner_steps,
-            "init": recipe.init,
+        "recipe": {  # The config, by the name that files have had since 0.1.
+            "model": config.model,
+            "method": config.method,
+            "rule": None if config.rule is None else dict(config.rule),
+            "batch_norm": config.batch_norm,
+            "inner_steps": config.inner_steps,
+            "init": config.init,
         },
         "card": dict(card) | {"digest": of_weights},
         "theta": dict(theta),
@@ -123,7 +123,7 @@ def load_learner(path: str | os.PathLike[str], *, device: torch.device | str = "
 
     Args:
         path: of ``learner.safetensors``, or of the folder of the run that wrote it.
-        device: where it is to live.
+        device: of its tensors.
 
     Raises:
         FileNotFoundError: no such file.
@@ -139,11 +139,11 @@ def load_learner(path: str | os.PathLike[str], *, device: torch.device | str = "
         raise FileFormatError(
             f"a learner must be written by few-shot meta-train, format {FORMAT_VERSION}; got {str(place)!r}"
         )
-    recipe = Recipe(**tree["recipe"])
+    config = LearnerConfig(**tree["recipe"])
     theta = {name: p.to(device) for name, p in tree["theta"].items()}
-    method = recipe.make_method(theta)
+    method = config.make_method(theta)
     load_weights(method.rule, tree["phi"])
-    return Learner(recipe, theta, method, tree["card"])
+    return Learner(config, theta, method, tree["card"])
 
 
 def load_weights(rule: UpdateRule, phi: Mapping[str, torch.Tensor]) -> None:

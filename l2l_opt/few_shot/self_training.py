@@ -1,13 +1,13 @@
-"""Self-made examples: confident predictions become labels, which the teacher accepts or rejects on held-back ones.
+"""Self-training: confident predictions become labels, which are accepted or rejected on held-back ones.
 
 1. the top-level learner learns from the labelled examples;
 2. of unlabelled ones it labels a batch: those likeliest of the rare class, and others that are unlikely;
-3. a second learner, meta-learned on labelled and self-made examples of other tasks, learns from both;
+3. a second learner, meta-learned on labelled and self-labelled examples of other tasks, learns from both;
    what it ends at is averaged with what the labelled ones alone gave;
-4. the teacher accepts the batch if the PR-AUC of held-back labels does not fall, those that neither learner has seen;
-   if accepted, it goes on with the next batch.
+4. the batch is accepted if the PR-AUC of held-back labels does not fall, those that neither learner has learned from;
+   if accepted, the next batch follows.
 
-Source: self-training: Yarowsky, ACL 1995, section 4; that it is judged on held-back labels is this package's.
+Source: self-training: Yarowsky, ACL 1995, section 4; that held-back labels decide is this package's.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from l2l_opt.few_shot.adapt import draw_episodes
 from l2l_opt.few_shot.classifier.cross_validation import folds_of
-from l2l_opt.few_shot.stacking import Predictions, TopLevel, TrustEpisodes, as_weights, meta_learn
+from l2l_opt.few_shot.stacking import Predictions, StackingEpisodes, TopLevel, as_weights, meta_learn
 from l2l_opt.few_shot.task import EpisodeTask
 from l2l_opt.randomness import Stream
 from l2l_opt.types import Params, TaskData
@@ -26,7 +26,7 @@ from l2l_opt.types import Params, TaskData
 
 @dataclass(frozen=True)
 class Batching:
-    """How self-made examples are chosen.
+    """How self-labelled examples are chosen.
 
     Attributes:
         rare: of a batch, those labelled as the rare class.
@@ -71,23 +71,25 @@ def propose(logits: Tensor, batching: Batching, *, taken: int = 0) -> tuple[Tens
     return rows, labels.expand_as(rows)
 
 
-def together(labelled: tuple[Tensor, Tensor], self_made: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Labelled and self-made examples as one set, in which either kind says as much as the other.
+def together(labelled: tuple[Tensor, Tensor], self_labelled: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Labelled and self-labelled examples as one set, in which either kind weighs as much as the other.
 
     Args:
         labelled: inputs ``[S, examples, columns]`` and weights ``[S, examples, 2]``.
-        self_made: likewise.
+        self_labelled: likewise.
     """
-    counts = [inputs.shape[1] for inputs, _ in (labelled, self_made)]
-    weights = [own * sum(counts) / (2 * count) for (_, own), count in zip((labelled, self_made), counts, strict=True)]
-    return torch.cat([labelled[0], self_made[0]], dim=1), torch.cat(weights, dim=1)
+    counts = [inputs.shape[1] for inputs, _ in (labelled, self_labelled)]
+    weights = [
+        own * sum(counts) / (2 * count) for (_, own), count in zip((labelled, self_labelled), counts, strict=True)
+    ]
+    return torch.cat([labelled[0], self_labelled[0]], dim=1), torch.cat(weights, dim=1)
 
 
 class EpisodeBank:
     """Episodes made beforehand, drawn at random.
 
     Args:
-        episodes: each leaf ``[episodes, ...]``, as of ``TrustEpisodes``.
+        episodes: each leaf ``[episodes, ...]``, as of ``StackingEpisodes``.
     """
 
     of_classes = True
@@ -103,7 +105,7 @@ class EpisodeBank:
         return {name: value[place] for name, value in self.episodes.items()}
 
 
-def with_self_made(top: TopLevel, episodes: TaskData, batching: Batching) -> TaskData:
+def with_self_labelled(top: TopLevel, episodes: TaskData, batching: Batching) -> TaskData:
     """Episodes whose support sets hold a batch that the learner made of their unlabelled examples."""
     labelled = (episodes["support_inputs"], episodes["support_targets"])
     params = top.learn(*labelled)
@@ -121,7 +123,7 @@ def with_self_made(top: TopLevel, episodes: TaskData, batching: Batching) -> Tas
 
 @dataclass(frozen=True)
 class SelfTraining:
-    """Two learners: one for labelled examples alone, one for labelled and self-made ones together.
+    """Two learners: one for labelled examples alone, one for labelled and self-labelled ones together.
 
     Attributes:
         first: meta-learned on labelled examples.
@@ -133,34 +135,34 @@ class SelfTraining:
     second: TopLevel
     batching: Batching
 
-    def learn(self, inputs: Tensor, targets: Tensor, pool: Tensor, *, judged: bool = True) -> "SelfTrained":
+    def learn(self, inputs: Tensor, targets: Tensor, pool: Tensor, *, may_reject: bool = True) -> "SelfTrained":
         """Learn from labelled examples and from what is made of the unlabelled ones.
 
         Args:
             inputs: ``[examples, columns]``, labelled.
             targets: ``[examples]`` of 0 and 1.
             pool: ``[unlabelled, columns]``.
-            judged: whether the teacher may reject a batch; all are accepted otherwise.
+            may_reject: whether held-back labels may reject a batch; all are accepted otherwise.
         """
         everything = torch.arange(len(targets))
         whole = _Learning(self, inputs, targets, pool, everything, everything[:0])
         smallest = int(torch.bincount(targets, minlength=2).min())
-        folds = folds_of(targets, most=3) if judged and smallest > 1 else []
+        folds = folds_of(targets, most=3) if may_reject and smallest > 1 else []
         parts = [_Learning(self, inputs, targets, pool, known, held_back) for known, held_back in folds]
-        if judged and not parts:
+        if may_reject and not parts:
             return SelfTrained(whole.params, 0, [])
-        figures = [_mean_pr_auc(parts)] if judged else []
+        scores = [_mean_pr_auc(parts)] if may_reject else []
         accepted = 0
         while accepted < self.batching.batches:
-            if judged:
+            if may_reject:
                 proposed = [part.next() for part in parts]
-                figures.append(_mean_pr_auc(proposed))
-                if figures[-1] < figures[-2]:
+                scores.append(_mean_pr_auc(proposed))
+                if scores[-1] < scores[-2]:
                     break
                 parts = proposed
             whole = whole.next()
             accepted += 1
-        return SelfTrained(whole.params, accepted, figures)
+        return SelfTrained(whole.params, accepted, scores)
 
 
 @dataclass(frozen=True)
@@ -168,14 +170,14 @@ class SelfTrained:
     """What self-training ended at.
 
     Attributes:
-        params: trust and bias, ``[1, ...]``.
-        accepted: batches of self-made examples.
-        figures: PR-AUC of held-back labels, before and after each batch that was proposed; a fall rejected it.
+        params: stacking weights and bias, ``[1, ...]``.
+        accepted: batches of self-labelled examples.
+        scores: PR-AUC of held-back labels, before and after each batch that was proposed; a fall rejected it.
     """
 
     params: Params
     accepted: int
-    figures: list[float]
+    scores: list[float]
 
 
 class _Learning:
@@ -243,20 +245,20 @@ def meta_learn_self_training(
         support: labelled examples.
         unlabelled: of an episode.
         batching: how batches are chosen.
-        episodes: whose self-made examples the second learner sees.
+        episodes: whose self-labelled examples the second learner learns from.
         seed: of everything random.
         first: the first learner; meta-learned here where None.
         outer_steps: of either meta-learning.
     """
     if first is None:
-        sources = (TrustEpisodes(own, support=support) for own in (tasks, validation))
+        sources = (StackingEpisodes(own, support=support) for own in (tasks, validation))
         first = meta_learn(*sources, num_models=num_models, outer_steps=outer_steps, seed=seed)
     banks = []
     for own, stream, count in ((tasks, Stream.TUNING, episodes), (validation, Stream.REPORTING, episodes // 2)):
-        source = TrustEpisodes(own, support=support, unlabelled=unlabelled)
+        source = StackingEpisodes(own, support=support, unlabelled=unlabelled)
         family = EpisodeTask(first.family.model, source)
         drawn = draw_episodes(family, range(count), seed=seed, stream=stream, num_steps=1)
-        banks.append(EpisodeBank(with_self_made(first, drawn.data, batching)))
+        banks.append(EpisodeBank(with_self_labelled(first, drawn.data, batching)))
     second = meta_learn(
         *banks,
         num_models=num_models,

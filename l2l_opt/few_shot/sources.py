@@ -73,7 +73,7 @@ def sinusoids(*, device: Any, dtype: torch.dtype, shots: int = 10, queries: int 
         device: of the episodes.
         dtype: of them.
         shots: points to learn from.
-        queries: points to be judged on.
+        queries: points of the query set.
 
     Source: arXiv 1703.03400, section 5.1.
     """
@@ -101,7 +101,7 @@ def omniglot(
         dtype: of them.
         ways: characters an episode.
         shots: drawings of each to learn from.
-        queries: drawings of each to be judged on.
+        queries: drawings of each of the query set.
         split: ``random``, 1,200 characters drawn once to meta-train on (100 of them for validation) and 423 to test,
             as in MAML's paper; ``background``, the authors' 964 (100 for validation) and their evaluation set.
         rotations: whether turned characters are characters of their own in meta-training.
@@ -155,7 +155,7 @@ def clusters(
         dtype: of them.
         ways: classes an episode.
         shots: points of each to learn from.
-        queries: points of each to be judged on.
+        queries: points of each of the query set.
         dim: coordinates of a point.
         noise: deviation of points in all directions; places have deviation 1.
     """
@@ -199,7 +199,7 @@ def images(
         colour: whether colours are kept.
         ways: classes an episode.
         shots: images of each to learn from.
-        queries: images of each to be judged on.
+        queries: images of each of the query set.
         rotations: whether turned images are classes of their own in meta-training.
         split: parts of the classes to meta-train on, for validation and for test.
     """
@@ -243,7 +243,7 @@ def table(
         label: the column of classes.
         ways: classes an episode.
         shots: rows of each to learn from.
-        queries: rows of each to be judged on.
+        queries: rows of each of the query set.
         split: parts of the classes to meta-train on, for validation and for test.
     """
     rows = read_table(file, label=label)
@@ -273,7 +273,7 @@ def imbalanced(
         file: with a header.
         label: the column of classes.
         support: rows to learn from.
-        queries: rows to be judged on.
+        queries: rows of the query set.
         split: parts of the rows to meta-train on, for validation and for test.
     """
     rows = read_table(file, label=label)

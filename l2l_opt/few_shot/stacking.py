@@ -1,12 +1,12 @@
-"""The top-level learner: which of several models to trust, learned from a few labelled examples of a new task.
+"""The top-level learner: stacking weights of several models, learned from a few labelled examples of a new task.
 
-z_i(x): what base model i says of x, of mean 0 and deviation 1 over the task's unlabelled examples
-logit(x) = bias + sum_i trust_i z_i(x)
-(trust, bias)' = g_phi((trust, bias), labelled examples)
+z_i(x): the output of base model i for x, of mean 0 and deviation 1 over the task's unlabelled examples
+logit(x) = bias + sum_i w_i z_i(x)
+(w, bias)' = g_phi((w, bias), labelled examples)
 
-A step of gradient descent on cross-entropy adds ``rate_i (y - p(x)) z_i(x)`` to trust_i for each labelled example: a
-model that was right is rewarded, one that was wrong is penalised. Where trust starts and the rates are meta-learned
-over other tasks.
+A step of gradient descent on cross-entropy adds ``rate_i (y - p(x)) z_i(x)`` to w_i for each labelled example: a
+model that was right is rewarded, one that was wrong is penalised. Where the weights start
+and the rates are meta-learned over other tasks.
 """
 
 from collections.abc import Sequence
@@ -28,29 +28,29 @@ LEAST_RARE = 3
 """Labelled examples of the rare class, whatever its share."""
 
 
-class Trust(nn.Module):
-    """``logit = bias + trust . inputs``, as the two outputs ``(0, logit)``.
+class StackingModel(nn.Module):
+    """``logit = bias + weights . inputs``, as the two outputs ``(0, logit)``.
 
     Args:
-        num_models: the first inputs, which say what models predict; trusted equally at first.
-        num_columns: further inputs, such as the example's own columns; not trusted at first.
+        num_models: the first inputs, which are predictions of models; their weights are equal at first.
+        num_columns: further inputs, such as the example's own columns; their weights are 0 at first.
     """
 
     def __init__(self, num_models: int, num_columns: int = 0):
         super().__init__()
         self.num_models = num_models
-        self.trust = nn.Parameter(torch.empty(num_models + num_columns))
+        self.weights = nn.Parameter(torch.empty(num_models + num_columns))
         self.bias = nn.Parameter(torch.empty(()))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         with torch.no_grad():
-            self.trust.zero_()
-            self.trust[: self.num_models] = 1 / self.num_models
+            self.weights.zero_()
+            self.weights[: self.num_models] = 1 / self.num_models
             self.bias.fill_(-2.0)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        logits = inputs @ self.trust + self.bias
+        logits = inputs @ self.weights + self.bias
         return torch.stack([torch.zeros_like(logits), logits], dim=-1)
 
 
@@ -91,17 +91,17 @@ def draw_labelled(task: Predictions, size: int, generator: torch.Generator) -> T
 
 
 def as_weights(targets: Tensor) -> Tensor:
-    """Classes as ``[examples, 2]``: how much an example says for either, one in all."""
+    """Classes as ``[examples, 2]``: the weight of an example for either, one in all."""
     return nn.functional.one_hot(targets, 2).float()
 
 
-class TrustEpisodes:
-    """Episodes of several tasks: some labelled examples to learn from, others to be judged on, and unlabelled ones.
+class StackingEpisodes:
+    """Episodes of several tasks: some labelled examples to learn from, others for the query loss, and unlabelled ones.
 
     Args:
         tasks: of which each episode takes one.
         support: labelled examples.
-        queries: examples to be judged on, drawn regardless of class.
+        queries: examples of the query set, drawn regardless of class.
         unlabelled: further examples, ``pool_inputs`` of an episode.
         flipped: share of labels that are wrong.
 
@@ -138,13 +138,13 @@ class TrustEpisodes:
         labelled = draw_labelled(task, self.num_support, generator)
         order = torch.randperm(len(task.targets), generator=generator)
         others = order[~torch.isin(order, labelled)][: self.queries + self.unlabelled]
-        judged, pool = others[: self.queries], others[self.queries :]
+        query, pool = others[: self.queries], others[self.queries :]
         targets = flip(task.targets[labelled], self.flipped, generator)
         return {
             "support_inputs": task.inputs[labelled],
             "support_targets": as_weights(targets),
-            "query_inputs": task.inputs[judged],
-            "query_targets": as_weights(task.targets[judged]),
+            "query_inputs": task.inputs[query],
+            "query_targets": as_weights(task.targets[query]),
             "pool_inputs": task.inputs[pool],
         }
 
@@ -163,8 +163,8 @@ class TopLevel:
 
     Attributes:
         family: of its episodes.
-        method: how it is taught.
-        theta: where trust starts.
+        method: how it adapts.
+        theta: where the stacking weights start.
         inner_steps: updates by all labelled examples.
     """
 
@@ -174,11 +174,11 @@ class TopLevel:
     inner_steps: int
 
     def learn(self, inputs: Tensor, weights: Tensor) -> Params:
-        """Trust and bias after some labelled examples: ``[S, ...]`` for S tasks at once.
+        """Stacking weights and bias after some labelled examples: ``[S, ...]`` for S tasks at once.
 
         Args:
             inputs: ``[S, examples, num_models + num_columns]``.
-            weights: ``[S, examples, 2]``, how much each example says for either class.
+            weights: ``[S, examples, 2]``, the weight of each example for either class.
         """
         batch = {"inputs": inputs, "targets": weights}
         with torch.no_grad():
@@ -188,7 +188,7 @@ class TopLevel:
 
     def logits(self, params: Params, inputs: Tensor) -> Tensor:
         """Of the rare class: ``[S, examples]``."""
-        return (inputs @ params["trust"].unsqueeze(-1)).squeeze(-1) + params["bias"].unsqueeze(-1)
+        return (inputs @ params["weights"].unsqueeze(-1)).squeeze(-1) + params["bias"].unsqueeze(-1)
 
 
 def meta_learn(
@@ -210,9 +210,9 @@ def meta_learn(
         episodes: of the tasks that are learned from.
         validation: of tasks that the best is chosen on.
         num_models: the first inputs, which are predictions.
-        start: trust and bias at first; equal trust in all models where None.
+        start: weights and bias at first; equal weights of all models where None.
         inner_steps: updates by a support set.
-        outer_steps: of Adam on the start of trust and the rates.
+        outer_steps: of Adam on where the weights start and on the rates.
         meta_batch: episodes of an outer step.
         meta_lr: of Adam, which falls to 0 along a cosine.
         lr: every rate at first.
@@ -220,7 +220,7 @@ def meta_learn(
 
     Source: Meta-SGD: arXiv 1707.09835, section 2.2.
     """
-    model = Trust(num_models, episodes.input_shape[0] - num_models)
+    model = StackingModel(num_models, episodes.input_shape[0] - num_models)
     family, other = EpisodeTask(model, episodes), EpisodeTask(model, validation)
     params = family.init_params({}, make_generator(seed, Stream.RULE)) if start is None else start
     method = make_method("meta-sgd", params, lr=lr)

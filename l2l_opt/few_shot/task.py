@@ -18,7 +18,7 @@ BATCH_NORMS: tuple[BatchNorm, ...] = ("transductive", "support")
 
 
 class EpisodeTask:
-    """A task family whose students are episodes: trained on the support set, judged on the query set.
+    """A task family whose students are episodes: trained on the support set, evaluated on the query set.
 
     Args:
         model: any module from a batch of inputs to outputs; its own weights are not touched.
@@ -202,6 +202,6 @@ def _rest(data: TaskData) -> TaskData:
 
 
 def score_of(family: TaskFamily) -> Callable[[Params, TaskData, Batch], Tensor]:
-    """What students of a family are judged by: its ``score`` if it has one, its loss otherwise."""
+    """The score of a family's students: its ``score`` if it has one, its loss otherwise."""
     found: Callable[[Params, TaskData, Batch], Tensor] = getattr(family, "score", family.loss)
     return found

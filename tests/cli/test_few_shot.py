@@ -37,10 +37,10 @@ def test_meta_train_and_evaluate(tmp_path):
 
     result = l2l_opt(
         "few-shot", "evaluate", tmp_path / "maml", tmp_path / "meta-lstm", "--inner-steps", 1, "--inner-steps", 3,
-        "--num-episodes", 40, "--out", tmp_path / "judged",
+        "--num-episodes", 40, "--out", tmp_path / "evaluated",
     )  # fmt: skip
     assert "40 test episodes" in result.stdout
-    content = json.loads((tmp_path / "judged" / "evaluation.json").read_text())
+    content = json.loads((tmp_path / "evaluated" / "evaluation.json").read_text())
     assert [(len(row["scores"]), row["inner_steps"]) for row in content["results"]] == [(40, 1), (40, 3)] * 2
     maml, _, other, _ = content["results"]
     apart = np.mean(np.subtract(other["scores"], maml["scores"]))
@@ -75,7 +75,7 @@ def test_killed_and_resumed_is_the_same_run(tmp_path):
 
 @pytest.fixture
 def table(tmp_path):
-    """Rows whose label a sum of two columns tells, one column of words, and new rows without labels."""
+    """Rows whose label a sum of two columns gives, one column of words, and new rows without labels."""
     generator = np.random.default_rng(0)
     rows = generator.normal(size=(60, 4))
     labels = np.where(rows[:, 0] + rows[:, 1] > 0.8, "fraud", "fine")

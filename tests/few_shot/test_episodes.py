@@ -11,7 +11,7 @@ from l2l_opt.randomness import Stream, make_generator
 
 
 def labelled(classes=8, members=6, shape=(4, 4)):
-    """Examples whose first pixel says which class, and the next which example, they are."""
+    """Examples whose first pixel shows which class, and the next which example, they are."""
     inputs = torch.zeros(classes * members, *shape)
     labels = torch.arange(classes).repeat_interleave(members)
     inputs.flatten(1)[:, 0] = labels.float()

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from l2l_opt.few_shot.evaluation import differences, judge
+from l2l_opt.few_shot.evaluation import differences, evaluate_learner
 from l2l_opt.few_shot.meta_learner import MetaLearner
 from l2l_opt.few_shot.methods import make_method
-from l2l_opt.few_shot.saved_learner import Recipe, load_learner, save_learner
+from l2l_opt.few_shot.saved_learner import LearnerConfig, load_learner, save_learner
 from l2l_opt.few_shot.sources import make_episodes
 from l2l_opt.meta_training.outer_loop import copy_weights
 from l2l_opt.randomness import Stream
@@ -31,10 +31,10 @@ def make_learner(name="maml", outer_steps=30, **options):
 def test_it_learns(name):
     # A single step of Reptile is training on all episodes at once, whose labels have no meaning together.
     learner = make_learner(name, outer_steps=60, inner_steps=5 if name == "reptile" else 1)
-    first = learner.validate().figure
+    first = learner.validate().metric
     assert learner.run()
     assert learner.best is not None
-    assert learner.best.figure < 0.97 * first
+    assert learner.best.metric < 0.97 * first
 
 
 def test_it_goes_on_bit_for_bit():
@@ -50,7 +50,7 @@ def test_it_goes_on_bit_for_bit():
         (whole.best_theta, again.best_theta),
     ):
         assert all(torch.equal(own[name], other[name]) for name in own)
-    assert whole.best.figure == again.best.figure
+    assert whole.best.metric == again.best.metric
 
 
 def test_a_meta_gradient_that_is_not_finite_changes_nothing(monkeypatch):
@@ -101,13 +101,13 @@ def test_numbers_out_of_range_are_named(options):
         make_learner(**options)
 
 
-def test_a_learner_is_saved_and_judged_the_same(tmp_path):
-    recipe = Recipe("mlp:hidden=4", "meta-sgd:lr=0.3", None, "transductive", 1)
-    family = recipe.family(make_episodes("clusters:ways=2", phase="test"), dtype=torch.float32)
-    theta, method = recipe.fresh(family, seed=3)
+def test_a_learner_is_saved_and_evaluated_the_same(tmp_path):
+    config = LearnerConfig("mlp:hidden=4", "meta-sgd:lr=0.3", None, "transductive", 1)
+    family = config.family(make_episodes("clusters:ways=2", phase="test"), dtype=torch.float32)
+    theta, method = config.fresh(family, seed=3)
     save_learner(
         tmp_path / "learner.safetensors",
-        recipe,
+        config,
         theta=theta,
         phi={name: weight.detach() + 0.01 for name, weight in method.rule.named_parameters()},
         card={"episodes": "clusters:ways=2"},
@@ -116,8 +116,8 @@ def test_a_learner_is_saved_and_judged_the_same(tmp_path):
         for weight in method.rule.parameters():
             weight += 0.01
     loaded = load_learner(tmp_path)
-    ours = judge("a", method, theta, family, inner_steps=2, episodes=20)
-    theirs = judge("b", loaded.method, loaded.theta, family, inner_steps=2, episodes=20)
+    ours = evaluate_learner("a", method, theta, family, inner_steps=2, episodes=20)
+    theirs = evaluate_learner("b", loaded.method, loaded.theta, family, inner_steps=2, episodes=20)
     assert torch.equal(ours.losses, theirs.losses)
     (found,) = differences([ours, theirs])
     assert found["mean"] == 0

@@ -1,4 +1,4 @@
-"""Self-made examples: what is proposed, and that the teacher rejects what harms held-back labels."""
+"""Self-training: what is proposed, and that what harms held-back labels is rejected."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ SMALL = Batching(rare=5, common=15, batches=2)
 
 
 def world(seed, count=800):
-    """One model that is right more often than not, and a column that tells the class in a direction of its own."""
+    """One model that is right more often than not, and a column that shows the class in a direction of its own."""
     generator = torch.Generator().manual_seed(seed)
     targets = (torch.rand(count, generator=generator) < 0.15).long()
     inputs = torch.randn(count, 3, generator=generator)
@@ -55,15 +55,15 @@ def test_labelled_and_self_made_examples_say_as_much():
 @pytest.mark.slow
 def test_learning_uses_the_pool(learners):
     inputs, targets, pool = drawn()
-    trained = learners.learn(inputs, targets, pool, judged=False)
+    trained = learners.learn(inputs, targets, pool, may_reject=False)
     assert trained.accepted == 2
     alone = learners.first.learn(inputs.unsqueeze(0), as_weights(targets).unsqueeze(0))
-    assert (trained.params["trust"] - alone["trust"]).abs().max() > 1e-3
+    assert (trained.params["weights"] - alone["weights"]).abs().max() > 1e-3
 
 
 @pytest.mark.slow
-def test_the_teacher_rejects_a_learner_that_harms(learners):
-    """Where self-made examples turn trust round, held-back labels say so, and nothing changes."""
+def test_a_learner_that_harms_is_rejected(learners):
+    """Where self-labelled examples turn the weights round, held-back labels show it, and nothing changes."""
 
     class Harmful:
         def learn(self, inputs, weights):
@@ -73,10 +73,10 @@ def test_the_teacher_rejects_a_learner_that_harms(learners):
     harmful = SelfTraining(learners.first, Harmful(), SMALL)
     trained = harmful.learn(inputs, targets, pool)
     assert trained.accepted == 0
-    assert trained.figures[1] < trained.figures[0]
+    assert trained.scores[1] < trained.scores[0]
     alone = learners.first.learn(inputs.unsqueeze(0), as_weights(targets).unsqueeze(0))
-    assert torch.equal(trained.params["trust"], alone["trust"])
-    assert harmful.learn(inputs, targets, pool, judged=False).accepted == 2
+    assert torch.equal(trained.params["weights"], alone["weights"])
+    assert harmful.learn(inputs, targets, pool, may_reject=False).accepted == 2
 
 
 @pytest.mark.slow

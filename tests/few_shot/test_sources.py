@@ -65,7 +65,7 @@ def test_what_a_table_leaves_out_is_noted(tmp_path):
     assert source.input_shape == (1,)
 
 
-def test_too_few_classes_are_told_with_their_names_and_what_changes_it(tmp_path):
+def test_too_few_classes_are_refused_with_their_names_and_what_changes_it(tmp_path):
     """Three fifths of seven folders are four: the others are for validation and test."""
     root = image_folder(tmp_path / "photos", dict.fromkeys("abcdefg", 3))
     spec = f"images:folder={root},ways=5,queries=2"

@@ -129,7 +129,7 @@ def run(name, *arguments):
 
 
 def test_placeholder_images_of_ones_own(tmp_path):
-    """Pictures of a folder are labelled, others judged: placeholders are the likelier ones."""
+    """Pictures of a folder are labelled, others scored: placeholders are the likelier ones."""
     random = np.random.default_rng(0)
     for folder, count in (("labelled", 8), ("new", 4)):
         for kind in ("photo", "placeholder"):
@@ -143,7 +143,7 @@ def test_placeholder_images_of_ones_own(tmp_path):
             for number, picture in enumerate(pictures):
                 Image.fromarray((255 * picture).numpy().astype(np.uint8)).resize((60, 60)).save(place / f"{number}.png")
     options = ["--labelled", tmp_path / "labelled", "--new", tmp_path / "new", "--out", tmp_path / "found.csv"]
-    assert "trust in classifier" in run(
+    assert "stacking weight of classifier" in run(
         "industry.placeholder_images", *options, "--outer-steps", 4, "--train-steps", 60
     )
     with open(tmp_path / "found.csv", newline="") as text:

@@ -1,1 +1,1 @@
-"""The base models of a stack: what each says of an example, ``few_shot.stacking`` learns to weigh."""
+"""The base models of a stack: their outputs for an example, which ``few_shot.stacking`` learns to weigh."""

@@ -1,6 +1,6 @@
-"""Base models of pictures: each says in its own way how little a picture is like the usual ones.
+"""Base models of pictures: each scores in its own way how little a picture is like the usual ones.
 
-They are made from usual pictures, and rare ones of a few kinds; what they say of other kinds is for a top-level learner
+They are made from usual pictures, and rare ones of a few kinds; their scores of other kinds are for a top-level learner
 to weigh.
 """
 
@@ -91,8 +91,8 @@ class CaptionMatcher(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """``[images, captions]``."""
-        seen, said = self.images(_centred(images)), self.words(self.bags)
-        return self.scale * nn.functional.normalize(seen, dim=1) @ nn.functional.normalize(said, dim=1).T
+        of_images, of_words = self.images(_centred(images)), self.words(self.bags)
+        return self.scale * nn.functional.normalize(of_images, dim=1) @ nn.functional.normalize(of_words, dim=1).T
 
 
 def _centred(images: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Base models of rows: gradient boosting on other tables of the same columns, each wholly labelled.
 
-Tables differ in their units and in how their columns tell the rare class, so columns are encoded by each table's own
-quartiles, and what every model says is left to the top-level learner to weigh.
+Tables differ in their units and in how their columns show the rare class, so columns are encoded by each table's own
+quartiles, and every model's output is left to the top-level learner to weigh.
 """
 
 from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""A user's own few labelled examples: an ensemble of students, judged by cross-validation."""
+"""A user's own few labelled examples: an ensemble of students, evaluated by cross-validation."""

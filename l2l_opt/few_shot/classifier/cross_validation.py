@@ -128,7 +128,7 @@ def baselines() -> dict[str, Any]:
     }
 
 
-def figures(probabilities: np.ndarray, targets: np.ndarray, *, positive: int | None) -> dict[str, float]:
+def metrics(probabilities: np.ndarray, targets: np.ndarray, *, positive: int | None) -> dict[str, float]:
     """PR-AUC, ROC-AUC and calibration error of predictions.
 
     Args:
@@ -173,13 +173,13 @@ def cross_validate(
     budget: float = BUDGET,
     watch: Callable[[list[Any]], Iterable[Any]] = iter,
 ) -> dict[str, dict[str, Any]]:
-    """Of ours and of each baseline, the figures of predictions for held-back examples, over stratified folds.
+    """Of ours and of each baseline, the metrics of predictions for held-back examples, over stratified folds.
 
     PR-AUC has a 95 % interval, by a bootstrap over examples. What is left out to keep to the budget is
     noted.
 
     Args:
-        rule: the teacher.
+        rule: the update rule.
         inputs: ``[examples, *input_shape]``.
         targets: ``[examples]``.
         num_classes: how many there are.
@@ -209,7 +209,7 @@ def cross_validate(
         found[name][held_back] = classifier.predict_proba(flat[held_back])
     results: dict[str, dict[str, Any]] = {}
     for name, probabilities in found.items():
-        results[name] = dict(figures(probabilities, targets.numpy(), positive=positive))
+        results[name] = dict(metrics(probabilities, targets.numpy(), positive=positive))
         interval = _interval(probabilities, targets.numpy(), results[name]["pr_auc"], positive=positive)
         results[name]["pr_auc_interval"] = list(interval)
     return results

@@ -1,4 +1,4 @@
-"""An ensemble of fresh students, taught a user's own few labelled examples by a rule."""
+"""An ensemble of fresh students, trained by a rule on a user's own few labelled examples."""
 
 from dataclasses import dataclass
 
@@ -68,7 +68,7 @@ class Ensemble:
     Attributes:
         settings: how they were made.
         input_shape: of an example.
-        num_classes: that they tell apart.
+        num_classes: that they distinguish.
         params: each ``[members, *param.shape]``.
         seen: ``[members, *input_shape]``, 1 for inputs that a student sees and 0 elsewhere.
     """
@@ -111,10 +111,10 @@ def _batches(examples: Batch, settings: Settings) -> list[Batch]:
 def adapt_ensemble(
     rule: UpdateRule, inputs: Tensor, targets: Tensor, *, num_classes: int, settings: Settings
 ) -> Ensemble:
-    """Teach fresh students the examples.
+    """Train fresh students on the examples.
 
     Args:
-        rule: the teacher.
+        rule: the update rule.
         inputs: ``[examples, *input_shape]``, of mean 0 and deviation 1 or so.
         targets: ``[examples]``, classes.
         num_classes: how many there are.

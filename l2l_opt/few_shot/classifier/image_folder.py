@@ -87,7 +87,7 @@ def suffixes() -> frozenset[str]:
 
 
 def read_image(file: Path, *, side: int, colour: bool) -> Tensor:
-    """``[side, side]``, or ``[3, side, side]`` in colour, bytes: turned as its camera says, what is clear made white.
+    """``[side, side]``, or ``[3, side, side]`` in colour, bytes: upright by its EXIF tag, what is clear made white.
 
     Raises:
         ValueError: it cannot be read as an image.

@@ -61,7 +61,7 @@ class Pixels:
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
     """Classify rows or images of which only 10 to 100 are labelled, in scikit-learn or alone.
 
-    An ensemble of small fresh students is taught by an update rule; of what is known elsewhere nothing else transfers.
+    An ensemble of small fresh students is trained by an update rule; of what is known elsewhere nothing else transfers.
 
         >>> from sklearn.datasets import load_iris
         >>> rows, kinds = load_iris(return_X_y=True)
@@ -72,7 +72,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     words too, or images as bytes, ``[images, side, side]`` or ``[images, 3, side, side]``.
 
     Args:
-        rule: the teacher: a shipped name, an artefact's path or a rule; None is default-2.
+        rule: the update rule: a shipped name, an artefact's path or a rule; None is default-2.
         model: of each student, ``name:option=value,...`` of ``few_shot.models``; None is mlp:hidden=32x32 of rows and
             mlp:hidden=64x64 of images.
         steps: updates.
@@ -113,7 +113,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.seed = seed
 
     def fit(self, X: Any, y: Any) -> "FewShotClassifier":
-        """Teach students the examples.
+        """Train students on the examples.
 
         Args:
             X: array, DataFrame or images.
@@ -129,7 +129,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             only = self.classes_.tolist()[0]
             raise ValueError(f"there must be examples of at least two classes; got one class, {only!r}, add another")
         self.ensemble_ = adapt_ensemble(
-            self.teacher(),
+            self.update_rule(),
             self.encoder_.encode(X),
             torch.from_numpy(targets),
             num_classes=len(self.classes_),
@@ -161,8 +161,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             return self.encoder_.encode(X.rename(columns=str))
         return self.encoder_.encode(_named(validate_data(self, X, **_OF_ARRAYS, reset=False)))
 
-    def teacher(self) -> UpdateRule:
-        """The rule that teaches."""
+    def update_rule(self) -> UpdateRule:
+        """The update rule of the students."""
         return self.rule if isinstance(self.rule, UpdateRule) else load_rule(RULE if self.rule is None else self.rule)
 
     def settings(self) -> Settings:

@@ -68,7 +68,7 @@ def main(
     outer_steps: int,
     seed: int,
 ) -> None:
-    """Meta-learn, adapt with self-made examples, and say which rows are fraud."""
+    """Meta-learn, adapt with self-training, and say which rows are fraud."""
     torch.set_num_threads(1)
     own = [others, labelled, new]
     if any(own) and not all(own):
@@ -95,19 +95,19 @@ def main(
     rest = torch.tensor([row for row in range(len(merchant.rows)) if row not in set(known.tolist())])
     inputs, targets, unlabelled = task.inputs[known], task.targets[known], task.inputs[rest]
     trained = learners.learn(inputs, targets, unlabelled)
-    print(f"batches of self-made examples accepted: {trained.accepted}")
-    for place, trust in enumerate(trained.params["trust"][0, :NUM_MODELS].tolist()):
-        print(f"trust in the model of merchant {place}: {trust:.2f}")
+    print(f"batches of self-labelled examples accepted: {trained.accepted}")
+    for place, weight in enumerate(trained.params["weights"][0, :NUM_MODELS].tolist()):
+        print(f"stacking weight of the model of merchant {place}: {weight:.2f}")
     scores = learners.first.logits(trained.params, unlabelled.unsqueeze(0))[0].sigmoid()
     if new is not None:
         _write(out, scores)
         return
     alone = learners.first.learn(inputs.unsqueeze(0), as_weights(targets).unsqueeze(0))
     without = learners.first.logits(alone, unlabelled.unsqueeze(0))[0]
-    _judge(unlabelled, task.targets[rest], {"the top level": without, "it with self-made examples": scores})
+    _print_scores(unlabelled, task.targets[rest], {"the top level": without, "it with self-training": scores})
 
 
-def _judge(inputs: Tensor, targets: Tensor, scores: dict[str, Tensor]) -> None:
+def _print_scores(inputs: Tensor, targets: Tensor, scores: dict[str, Tensor]) -> None:
     from sklearn.metrics import average_precision_score
 
     for place in range(NUM_MODELS):

@@ -1,6 +1,6 @@
 """Imbalanced rows of many related tasks: merchants that are generated, and views of one real table.
 
-Columns that all merchants share tell fraud by patterns, of which each merchant has its own mixture; local columns tell
+Columns that all merchants share show fraud by patterns, of which each merchant has its own mixture; local columns tell
 it too, but in a direction of the merchant's own, which no other merchant can know.
 """
 

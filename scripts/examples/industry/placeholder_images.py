@@ -17,7 +17,7 @@ from torch import Tensor
 
 from l2l_opt.few_shot.base_models.images import NAMES, ImageModels, fit_image_models
 from l2l_opt.few_shot.classifier.image_folder import read_image_folder, read_images
-from l2l_opt.few_shot.stacking import TopLevel, TrustEpisodes, as_weights, draw_labelled, meta_learn
+from l2l_opt.few_shot.stacking import StackingEpisodes, TopLevel, as_weights, draw_labelled, meta_learn
 from l2l_opt.tasks.images.datasets import load_fashion_subset
 from scripts.examples.industry.placeholders import STYLES, as_in_a_shop, render_placeholders
 from scripts.examples.industry.shops import CAPTIONS, Shop, generate_shop, other_shops, predictions_of_shop
@@ -35,7 +35,7 @@ def prepare(size: int, *, outer_steps: int, train_steps: int, seed: int) -> tupl
         products, data.train_labels[:1200], pictures, captions=CAPTIONS, steps=train_steps, seed=seed
     )
     tasks = other_shops(models, data.train_images[1200:], MET[1::2], random)
-    sources = [TrustEpisodes(part, support=size) for part in (tasks[:9], tasks[9:])]
+    sources = [StackingEpisodes(part, support=size) for part in (tasks[:9], tasks[9:])]
     return models, meta_learn(*sources, num_models=len(NAMES), outer_steps=outer_steps, seed=seed)
 
 
@@ -54,7 +54,7 @@ def own_shop(labelled: Path, new: Path) -> tuple[Shop, list[str]]:
 
 @click.command()
 @click.option("--labelled", type=click.Path(path_type=Path), default=None, help="Folder of your labelled pictures.")
-@click.option("--new", type=click.Path(path_type=Path), default=None, help="Folder of pictures to be judged.")
+@click.option("--new", type=click.Path(path_type=Path), default=None, help="Folder of pictures to be scored.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="CSV file of predictions.")
 @click.option("--size", default=30, show_default=True, help="Labelled pictures of the generated shop.")
 @click.option("--outer-steps", default=100, show_default=True, help="Of meta-learning.")
@@ -78,16 +78,16 @@ def main(
     known = torch.arange(size) if files else draw_labelled(task, size, torch.Generator().manual_seed(seed))
     others = torch.tensor([row for row in range(len(shop.images)) if row not in set(known.tolist())])
     params = top.learn(task.inputs[known].unsqueeze(0), as_weights(task.targets[known]).unsqueeze(0))
-    for name, trust in zip(NAMES, params["trust"][0].tolist(), strict=False):
-        print(f"trust in {name}: {trust:.2f}")
+    for name, weight in zip(NAMES, params["weights"][0].tolist(), strict=False):
+        print(f"stacking weight of {name}: {weight:.2f}")
     scores = top.logits(params, task.inputs[others].unsqueeze(0))[0].sigmoid()
     if files:
         _write(out, files, scores)
     else:
-        _judge(task.inputs[others], task.targets[others], scores)
+        _print_scores(task.inputs[others], task.targets[others], scores)
 
 
-def _judge(inputs: Tensor, targets: Tensor, scores: Tensor) -> None:
+def _print_scores(inputs: Tensor, targets: Tensor, scores: Tensor) -> None:
     from sklearn.metrics import average_precision_score
 
     for place, name in enumerate(NAMES):

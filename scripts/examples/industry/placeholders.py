@@ -26,7 +26,7 @@ WORDINGS = (
 
 @dataclass(frozen=True)
 class _Canvas:
-    """What a style draws on: a Pillow drawing, its side, a generator, and two grey values that can be told apart."""
+    """What a style draws on: a Pillow drawing, its side, a generator, and two grey values that can be distinguished."""
 
     draw: Any
     side: int

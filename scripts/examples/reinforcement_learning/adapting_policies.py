@@ -5,13 +5,13 @@
     python -m scripts.examples.reinforcement_learning.adapting_policies --rule rnnprop:hidden_size=8,output_scale=0.3
 
 Needs no network. Environments are few-shot episodes like any other: what is learned from are episodes that the policy
-plays before each step, and what it is judged on those that it plays after the last.
+plays before each step, and its score those that it plays after the last.
 """
 
 import click
 import torch
 
-from l2l_opt.few_shot.evaluation import judge
+from l2l_opt.few_shot.evaluation import evaluate_learner
 from l2l_opt.few_shot.meta_learner import MetaLearner
 from l2l_opt.few_shot.methods import Method
 from l2l_opt.randomness import Stream, make_generator
@@ -57,10 +57,11 @@ def fresh_learner(
 def returns_after_steps(learner: MetaLearner, *, most: int, environments: int) -> list[float]:
     """Mean returns after 0 ... ``most`` steps, in environments that meta-training never sees."""
     method, theta, family = learner.method, learner.theta, learner.family
-    judged = [
-        judge("policy", method, theta, family, inner_steps=steps, episodes=environments) for steps in range(most + 1)
+    scores = [
+        evaluate_learner("policy", method, theta, family, inner_steps=steps, episodes=environments)
+        for steps in range(most + 1)
     ]
-    return [float(own.scores.mean()) for own in judged]
+    return [float(own.scores.mean()) for own in scores]
 
 
 @click.command(context_settings={"show_default": True})

@@ -53,7 +53,7 @@ def vector_environment(data: TaskData, family: CartPole) -> Any:
 
     Args:
         data: each ``[N]``.
-        family: that says how long an episode may be.
+        family: whose steps are the most of an episode.
 
     Raises:
         ModuleNotFoundError: gymnasium is not installed.

@@ -86,7 +86,7 @@ def check_ending(code: int, errors: str) -> str:
 
 
 def a_table(random_: random.Random) -> str:
-    """Thirty rows with numbers, words, codes, an id and gaps, whose label the first column tells."""
+    """Thirty rows with numbers, words, codes, an id and gaps, whose label the first column gives."""
     lines = ["size,price,shop,rooms,code,key,y"]
     for row in range(30):
         size = round(random_.gauss(5, 2), 2)

@@ -21,7 +21,7 @@ from sklearn import datasets
 
 from l2l_opt import load_rule
 from l2l_opt.evaluation.statistics import mean_and_interval
-from l2l_opt.few_shot.classifier.cross_validation import baselines, figures
+from l2l_opt.few_shot.classifier.cross_validation import baselines, metrics
 from l2l_opt.few_shot.classifier.ensemble import Settings, adapt_ensemble
 from l2l_opt.few_shot.classifier.table_encoder import TableEncoder
 from scripts.experiments import records
@@ -72,7 +72,7 @@ def encoded(columns: np.ndarray, known: np.ndarray) -> torch.Tensor:
 def main(seeds: int, rule: str, out: Path) -> None:
     """Measure and write."""
     torch.set_num_threads(1)
-    teacher = load_rule(rule)
+    update_rule = load_rule(rule)
     rows = []
     for name, (columns, labels) in tables().items():
         for size in SIZES:
@@ -81,14 +81,14 @@ def main(seeds: int, rule: str, out: Path) -> None:
                 known, others = drawn(labels, size, seed)
                 inputs, targets = encoded(columns, known), torch.from_numpy(labels)
                 ensemble = adapt_ensemble(
-                    teacher, inputs[known], targets[known], num_classes=2, settings=Settings(seed=seed)
+                    update_rule, inputs[known], targets[known], num_classes=2, settings=Settings(seed=seed)
                 )
                 predictions = {"adapted": ensemble.probabilities(inputs[others]).numpy()}
                 for other, classifier in baselines().items():
                     classifier.fit(inputs[known].numpy(), labels[known])
                     predictions[other] = classifier.predict_proba(inputs[others].numpy())
                 for who, probabilities in predictions.items():
-                    found.setdefault(who, []).append(figures(probabilities, labels[others], positive=1))
+                    found.setdefault(who, []).append(metrics(probabilities, labels[others], positive=1))
             row: dict[str, Any] = {"data": name, "examples": size, "seeds": seeds, "methods": {}}
             ours = [own["pr_auc"] for own in found["adapted"]]
             for who, own in found.items():

@@ -1,7 +1,7 @@
-"""Few-shot figures: meta-trains each learner (resumable), and judges all of a group on the same test episodes.
+"""Few-shot results: meta-trains each learner (resumable), and evaluates all of a group on the same test episodes.
 
     python -m scripts.experiments.few_shot.measure_few_shot train sinusoid-maml --minutes 30   # go on
-    python -m scripts.experiments.few_shot.measure_few_shot judge sinusoid    # of all its learners
+    python -m scripts.experiments.few_shot.measure_few_shot evaluate sinusoid # of all its learners
     python -m scripts.experiments.few_shot.measure_few_shot costs             # of second derivatives
 
 Learners lie under runs/few-shot/NAME.
@@ -36,7 +36,7 @@ ORDER_STEPS = 2000
 CHARACTERS = "omniglot:ways=5,shots=1,split="
 
 LEARNERS: dict[str, str] = {
-    # Chosen by the most inner steps that it is judged after; others are compared after one.
+    # Chosen by the most inner steps that it is evaluated after; others are compared after one.
     "sinusoid-maml": f"{SINUSOID} --outer-steps 70000 --validation-inner-steps 10 --method maml:lr=0.01",
     "sinusoid-maml-3": f"{SINUSOID} --outer-steps 40000 --inner-steps 3 --meta-loss mean --validation-inner-steps 10 "
     "--method maml:lr=0.01",
@@ -57,7 +57,7 @@ LEARNERS: dict[str, str] = {
     },
 }
 
-JUDGEMENTS: dict[str, tuple[str, list[int], int]] = {
+EVALUATIONS: dict[str, tuple[str, list[int], int]] = {
     "sinusoid": ("sinusoids:shots=5,queries=100", [1, 5, 10], 600),
     "omniglot-random": (f"{CHARACTERS}random", [1, 3], 1000),
     "omniglot-background": (f"{CHARACTERS}background", [1, 3], 4000),
@@ -68,7 +68,7 @@ JUDGEMENTS: dict[str, tuple[str, list[int], int]] = {
 
 @click.group()
 def group() -> None:
-    """Meta-train and judge."""
+    """Meta-train and evaluate."""
 
 
 def command_of(name: str) -> list[str]:
@@ -85,21 +85,21 @@ def train(names: tuple[str, ...], minutes: float | None) -> None:
         subprocess.run([sys.executable, "-m", "l2l_opt.cli", *command_of(name), "--resume", *limit], check=True)
 
 
-@group.command("judge")
-@click.argument("which", type=click.Choice(list(JUDGEMENTS)))
-def judge_group(which: str) -> None:
-    """Judge the learners of a group whose runs are here; others keep the figures that they were given before."""
-    episodes, inner_steps, number = JUDGEMENTS[which]
+@group.command("evaluate")
+@click.argument("which", type=click.Choice(list(EVALUATIONS)))
+def evaluate_group(which: str) -> None:
+    """Evaluate the learners of a group whose runs are here; others keep the scores that they were given before."""
+    episodes, inner_steps, number = EVALUATIONS[which]
     names = [name for name in LEARNERS if name.startswith(f"{which}-") and (RUNS / name / "run.json").exists()]
     steps = [argument for count in inner_steps for argument in ("--inner-steps", str(count))]
     arguments = ["few-shot", "evaluate", *(str(RUNS / name) for name in names), "--episodes", episodes, *steps]
-    arguments += ["--num-episodes", str(number), "--out", str(RUNS / f"judged-{which}")]
+    arguments += ["--num-episodes", str(number), "--out", str(RUNS / f"evaluated-{which}")]
     subprocess.run([sys.executable, "-m", "l2l_opt.cli", *arguments], check=True)
-    found = json.loads((RUNS / f"judged-{which}" / "evaluation.json").read_text())
+    found = json.loads((RUNS / f"evaluated-{which}" / "evaluation.json").read_text())
     path = RESULTS / f"{which}.json"
     before = json.loads(path.read_text()) if path.exists() else {"learners": {}, "results": []}
     if before["results"] and any(before[key] != found[key] for key in ("episodes", "num_episodes", "seed")):
-        raise click.ClickException(f"learners must be judged on the same episodes; got others in {path}, delete it")
+        raise click.ClickException(f"learners must be evaluated on the same episodes; got others in {path}, delete it")
     learners: dict[str, Any] = before["learners"]
     for name in names:
         run = json.loads((RUNS / name / "run.json").read_text())

@@ -15,9 +15,9 @@ from scripts.experiments import records
 RESULTS = records.RESULTS / "few_shot"
 PAGE = records.ROOT / "docs" / "few-shot.md"
 PAPER = {
-    (name, steps): figure
+    (name, steps): score
     for name in ("sinusoid-maml", "sinusoid-maml-3")
-    for steps, figure in {1: ".67", 5: ".38", 10: ".35"}.items()
+    for steps, score in {1: ".67", 5: ".38", 10: ".35"}.items()
 }
 """Mean squared errors of MAML in its paper, section 5.1, after 5 shots."""
 
@@ -38,7 +38,7 @@ def adapted(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def judged(content: dict[str, Any]) -> str:
+def evaluated(content: dict[str, Any]) -> str:
     """Table of learners on test episodes."""
     base = Path(content["results"][0]["learner"]).name
     lines = [
@@ -76,7 +76,7 @@ def page() -> str:
     text = PAGE.read_text()
     for name in re.findall(r"<!-- (?!end )(\S+) -->", text):
         content = json.loads((RESULTS / f"{name}.json").read_text())
-        table = adapted(content) if name == "adapt" else judged(content)
+        table = adapted(content) if name == "adapt" else evaluated(content)
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.S)
         text = marked.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
     return text

@@ -27,7 +27,15 @@ from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.few_shot.base_models.images import NAMES, ImageModels, fit_image_models, statistics
 from l2l_opt.few_shot.base_models.tables import LabelledRows, encode, fit_table_models, predictions_of_table
 from l2l_opt.few_shot.self_training import meta_learn_self_training
-from l2l_opt.few_shot.stacking import Predictions, TopLevel, TrustEpisodes, as_weights, draw_labelled, flip, meta_learn
+from l2l_opt.few_shot.stacking import (
+    Predictions,
+    StackingEpisodes,
+    TopLevel,
+    as_weights,
+    draw_labelled,
+    flip,
+    meta_learn,
+)
 from l2l_opt.tasks.images.datasets import load_fashion_subset
 from scripts.examples.industry.merchants import generate_merchant, view_of_table
 from scripts.examples.industry.placeholders import STYLES, as_in_a_shop, render_placeholders
@@ -36,13 +44,11 @@ from scripts.experiments import records
 from scripts.experiments.few_shot.measure_adapt import shuttle
 
 SIZES = (10, 30, 100)
-Figures = dict[str, dict[str, float]]
+Metrics = dict[str, dict[str, float]]
 
 
-def baselines(
-    inputs: np.ndarray, known: Tensor, targets: Tensor, pool: Tensor, judged: Tensor
-) -> dict[str, np.ndarray]:
-    """scikit-learn's, of the same labelled examples: what each says of the judged ones."""
+def baselines(inputs: np.ndarray, known: Tensor, targets: Tensor, pool: Tensor, query: Tensor) -> dict[str, np.ndarray]:
+    """scikit-learn's, of the same labelled examples: the scores of each for the query ones."""
 
     def logistic() -> Any:
         return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
@@ -55,13 +61,13 @@ def baselines(
         "gradient boosting": boosted.fit(inputs[known], targets),
         "self-training": SelfTrainingClassifier(logistic()).fit(both, labels),
     }
-    return {name: model.predict_proba(inputs[judged])[:, 1] for name, model in fitted.items()}
+    return {name: model.predict_proba(inputs[query])[:, 1] for name, model in fitted.items()}
 
 
-def stacked(inputs: Tensor, known: Tensor, targets: Tensor, judged: Tensor) -> np.ndarray:
+def stacked(inputs: Tensor, known: Tensor, targets: Tensor, query: Tensor) -> np.ndarray:
     """Logistic regression on all that the top-level learner sees."""
     model = LogisticRegression(max_iter=1000).fit(inputs[known].numpy(), targets)
-    return model.predict_proba(inputs[judged].numpy())[:, 1]
+    return model.predict_proba(inputs[query].numpy())[:, 1]
 
 
 def recall_at(targets: np.ndarray, scores: np.ndarray, *, false_positives: float = 0.01) -> float:
@@ -76,19 +82,19 @@ def others_than(count: int, known: Tensor, generator: torch.Generator) -> Tensor
     return order[~torch.isin(order, known)]
 
 
-def summary(found: list[Figures], ours: str) -> dict[str, dict[str, Any]]:
+def summary(found: list[Metrics], ours: str) -> dict[str, dict[str, Any]]:
     """Of each method its mean and interval over seeds, and ours less it, paired."""
     rows: dict[str, dict[str, Any]] = {}
-    for name, figures in found[0].items():
+    for name, metrics in found[0].items():
         rows[name] = {}
-        for figure in figures:
-            values = [each[name][figure] for each in found]
+        for metric in metrics:
+            values = [each[name][metric] for each in found]
             mean, interval = mean_and_interval(values)
-            less, apart = mean_and_interval([each[ours][figure] - each[name][figure] for each in found])
-            rows[name][figure] = {"mean": mean, "interval": list(interval), "each": values}
-            rows[name][figure] |= {"ours_less_this": less, "interval_of_that": list(apart)}
+            less, apart = mean_and_interval([each[ours][metric] - each[name][metric] for each in found])
+            rows[name][metric] = {"mean": mean, "interval": list(interval), "each": values}
+            rows[name][metric] |= {"ours_less_this": less, "interval_of_that": list(apart)}
             click.echo(
-                f"  {name}: {figure} {mean:.3f} ({interval[0]:.3f} to {interval[1]:.3f}), "
+                f"  {name}: {metric} {mean:.3f} ({interval[0]:.3f} to {interval[1]:.3f}), "
                 f"ours {less:+.3f} ({apart[0]:+.3f} to {apart[1]:+.3f})"
             )
     return rows
@@ -109,12 +115,12 @@ OUT = click.option("--out", type=click.Path(path_type=Path), default=records.RES
 @OUT
 def placeholder(seeds: int, out: Path) -> None:
     """Photo or placeholder, at 20 % placeholders."""
-    found: dict[int, list[Figures]] = {size: [] for size in SIZES}
+    found: dict[int, list[Metrics]] = {size: [] for size in SIZES}
     for first in range(0, seeds, SEEDS_A_PREPARATION):
         prepared = _prepare(first)
         for seed in range(first, min(first + SEEDS_A_PREPARATION, seeds)):
-            for size, figures in _placeholder_seed(seed, *prepared).items():
-                found[size].append(figures)
+            for size, metrics in _placeholder_seed(seed, *prepared).items():
+                found[size].append(metrics)
             click.echo(f"seed {seed} done")
     rows = []
     for size in SIZES:
@@ -139,12 +145,12 @@ def _prepare(seed: int) -> tuple[ImageModels, dict[int, TopLevel]]:
     tasks = other_shops(models, data.train_images[1200:], styles[7:], random)
     tops = {}
     for size in SIZES:
-        sources = [TrustEpisodes(part, support=size) for part in (tasks[:9], tasks[9:])]
+        sources = [StackingEpisodes(part, support=size) for part in (tasks[:9], tasks[9:])]
         tops[size] = meta_learn(*sources, num_models=len(NAMES), seed=seed)
     return models, tops
 
 
-def _placeholder_seed(seed: int, models: ImageModels, tops: dict[int, TopLevel]) -> dict[int, Figures]:
+def _placeholder_seed(seed: int, models: ImageModels, tops: dict[int, TopLevel]) -> dict[int, Metrics]:
     random = np.random.default_rng([2, seed])
     styles = random.permutation(list(STYLES)[14:]).tolist()[:6]
     known = styles[:3]
@@ -157,16 +163,16 @@ def _placeholder_seed(seed: int, models: ImageModels, tops: dict[int, TopLevel])
         generator = torch.Generator().manual_seed(seed)
         labelled = draw_labelled(everything, size, generator)
         others = others_than(len(shop.targets), labelled, generator)
-        pool, judged = others[:300], others[300:]
+        pool, query = others[:300], others[300:]
         task = predictions_of_shop(models, shop, known=known, unlabelled=pool)
-        targets, asked = task.targets[labelled], task.inputs[judged]
+        targets, asked = task.targets[labelled], task.inputs[query]
         scores = {"top level": _of_top_level(tops[size], task.inputs[labelled], targets, asked)}
         scores["top level before any label"] = _before_labels(tops[size], asked)
         scores |= {name: asked[:, place].numpy() for place, name in enumerate(NAMES)}
         scores["average of the models"] = asked[:, : len(NAMES)].mean(1).numpy()
-        scores |= baselines(inputs, labelled, targets, pool, judged)
-        scores["logistic regression on predictions"] = stacked(task.inputs, labelled, targets, judged)
-        truth, new = task.targets[judged].numpy(), never_seen[judged.numpy()]
+        scores |= baselines(inputs, labelled, targets, pool, query)
+        scores["logistic regression on predictions"] = stacked(task.inputs, labelled, targets, query)
+        truth, new = task.targets[query].numpy(), never_seen[query.numpy()]
         results[size] = {
             name: {
                 "pr_auc": float(average_precision_score(truth, own)),
@@ -177,14 +183,14 @@ def _placeholder_seed(seed: int, models: ImageModels, tops: dict[int, TopLevel])
     return results
 
 
-def _of_top_level(top: TopLevel, inputs: Tensor, targets: Tensor, judged: Tensor) -> np.ndarray:
+def _of_top_level(top: TopLevel, inputs: Tensor, targets: Tensor, query: Tensor) -> np.ndarray:
     params = top.learn(inputs.unsqueeze(0), as_weights(targets).unsqueeze(0))
-    return top.logits(params, judged.unsqueeze(0))[0].numpy()
+    return top.logits(params, query.unsqueeze(0))[0].numpy()
 
 
-def _before_labels(top: TopLevel, judged: Tensor) -> np.ndarray:
+def _before_labels(top: TopLevel, query: Tensor) -> np.ndarray:
     start = {name: p.unsqueeze(0) for name, p in top.theta.items()}
-    return top.logits(start, judged.unsqueeze(0))[0].numpy()
+    return top.logits(start, query.unsqueeze(0))[0].numpy()
 
 
 @main.command()
@@ -231,17 +237,17 @@ def of_shuttle() -> Callable[[int, int], LabelledRows]:
 
 def _fraud_seed(
     merchant: LabelledRows, models: list[Any], learners: Any, size: int, wrong: float, seed: int
-) -> Figures:
+) -> Metrics:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.from_numpy(merchant.targets).long()
     labelled = draw_labelled(Predictions(torch.empty(0), labels), size, generator)
     others = others_than(len(merchant.targets), labelled, generator)
-    pool, judged = others[:1000], others[1000:]
+    pool, query = others[:1000], others[1000:]
     task = predictions_of_table(merchant, models, unlabelled=merchant.rows[pool.numpy()])
     targets = flip(task.targets[labelled], wrong, generator)
-    inputs, unlabelled, asked = task.inputs[labelled], task.inputs[pool], task.inputs[judged]
+    inputs, unlabelled, asked = task.inputs[labelled], task.inputs[pool], task.inputs[query]
     trained = {
-        name: learners.learn(inputs, targets, unlabelled, judged=held)
+        name: learners.learn(inputs, targets, unlabelled, may_reject=held)
         for name, held in (("", True), (", all accepted", False))
     }
     scores = {
@@ -254,13 +260,13 @@ def _fraud_seed(
     scores |= of_models | {"average of the models": asked[:, : len(models)].mean(1).numpy()}
     columns = encode(merchant.rows, merchant.rows[pool.numpy()])
     own_columns = torch.cat([columns, columns.abs()], dim=1).numpy()
-    scores |= baselines(own_columns, labelled, targets, pool, judged)
-    scores["logistic regression on predictions"] = stacked(task.inputs, labelled, targets, judged)
-    truth = task.targets[judged].numpy()
-    figures = {name: {"pr_auc": float(average_precision_score(truth, own))} for name, own in scores.items()}
-    figures["best model, chosen with test labels"] = {"pr_auc": max(figures[name]["pr_auc"] for name in of_models)}
-    figures["top level with self-made examples"]["accepted"] = trained[""].accepted
-    return figures
+    scores |= baselines(own_columns, labelled, targets, pool, query)
+    scores["logistic regression on predictions"] = stacked(task.inputs, labelled, targets, query)
+    truth = task.targets[query].numpy()
+    metrics = {name: {"pr_auc": float(average_precision_score(truth, own))} for name, own in scores.items()}
+    metrics["best model, chosen with test labels"] = {"pr_auc": max(metrics[name]["pr_auc"] for name in of_models)}
+    metrics["top level with self-made examples"]["accepted"] = trained[""].accepted
+    return metrics
 
 
 if __name__ == "__main__":

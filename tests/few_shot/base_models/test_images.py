@@ -22,7 +22,7 @@ def test_statistics_by_hand():
     assert found[1, largest] == 0.5
 
 
-def test_a_caption_is_told_by_its_words():
+def test_a_caption_is_found_by_its_words():
     assert CaptionMatcher(["a dress", "a blue shoe", "a bag"])(torch.rand(4, 28, 28)).shape == (4, 3)
     same = CaptionMatcher(["a red shoe", "shoe red a"])
     scores = same(torch.rand(3, 28, 28))

@@ -1,4 +1,4 @@
-"""What is said of a model of few examples."""
+"""Metrics of a model of few examples, and what is refused."""
 
 import math
 import time
@@ -15,8 +15,8 @@ from l2l_opt.few_shot.classifier.cross_validation import (
     calibration_error,
     check_examples,
     cross_validate,
-    figures,
     folds_of,
+    metrics,
     plan,
 )
 from l2l_opt.few_shot.classifier.ensemble import Settings
@@ -35,7 +35,7 @@ def test_folds_are_stratified_and_hold_every_example_back_once():
 
 
 def test_cross_validation_is_of_held_back_examples():
-    """Labels that nothing tells give the PR-AUC of guessing, whatever an ensemble learns by heart."""
+    """Labels that nothing predicts give the PR-AUC of guessing, whatever an ensemble memorises."""
     inputs, targets = two_clouds(60)
     shuffled = targets[torch.randperm(60, generator=torch.Generator().manual_seed(0))]
     own = {"num_classes": 2, "positive": 1, "settings": SMALL}
@@ -47,15 +47,15 @@ def test_cross_validation_is_of_held_back_examples():
     assert 0.8 < low <= learned["pr_auc"] <= high <= 1 + 1e-9
 
 
-def test_figures_are_scikit_learns():
+def test_metrics_are_scikit_learns():
     targets = np.array([0, 0, 1, 1])
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.1, 0.9]])
-    found = figures(probabilities, targets, positive=1)
+    found = metrics(probabilities, targets, positive=1)
     assert found["pr_auc"] == pytest.approx((1 + 2 / 3) / 2)
     assert found["roc_auc"] == pytest.approx(0.75)
     assert found["calibration_error"] == pytest.approx((0.1 + 0.8 + 0.4 + 0.1) / 4)
     three = np.eye(3)[[0, 1, 2, 0]]
-    assert figures(three, np.array([0, 1, 2, 0]), positive=None)["pr_auc"] == 1
+    assert metrics(three, np.array([0, 1, 2, 0]), positive=None)["pr_auc"] == 1
 
 
 def test_calibration_error_by_hand():
@@ -78,7 +78,7 @@ def test_what_nothing_can_be_learned_from_is_refused():
         ["1,5", "2,25", "3", "4", "5", "6", "7"],
     ],
 )
-def test_measured_labels_are_told_that_regression_is_not_offered(values):
+def test_measured_labels_are_refused_since_regression_is_not_offered(values):
     with pytest.raises(ValueError, match=f"got {len(values)} different numbers .* a regression, and none is offered"):
         check_examples(torch.arange(len(values)), values)
 

@@ -30,7 +30,7 @@ def test_images_are_read_by_class(tmp_path):
     assert [file.parent.name for file in files] == ["a", "a", "a", "b", "b"]
 
 
-def test_bad_image_folders_are_told_in_a_sentence(tmp_path):
+def test_bad_image_folders_are_refused_in_a_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match="a folder of images must exist"):
         read_image_folder(tmp_path / "none")
     (tmp_path / "flat").mkdir()
@@ -100,7 +100,7 @@ def test_deep_pictures_are_scaled_not_clipped(tmp_path, values, mode, suffix):
 
 
 @pytest.mark.parametrize(("turn", "bright"), [(1, (0, 0)), (3, (-1, -1)), (6, (0, -1)), (8, (-1, 0))])
-def test_pictures_are_turned_as_their_camera_says(tmp_path, turn, bright):
+def test_pictures_are_turned_as_their_camera_recorded(tmp_path, turn, bright):
     image = Image.new("L", (8, 8))
     image.putpixel((0, 0), 255)
     exif = Image.Exif()

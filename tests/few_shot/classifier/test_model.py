@@ -114,7 +114,7 @@ def test_it_goes_where_scikit_learn_goes():
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).predict_proba(x), fitted.predict_proba(x))
 
 
-def test_what_cannot_be_learned_is_told():
+def test_what_cannot_be_learned_is_refused():
     rows, y = frame()
     with pytest.raises(ValueError, match="at least two classes; got one class, 'a', add another"):
         FewShotClassifier(**SMALL).fit(rows, ["a"] * 40)

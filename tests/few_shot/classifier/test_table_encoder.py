@@ -59,7 +59,7 @@ def test_other_separators_and_numbered_classes(tmp_path):
         ('a,b\n"1,2\n', ["must be CSV text"]),
     ],
 )
-def test_bad_tables_are_told_in_a_sentence(tmp_path, text, words):
+def test_bad_tables_are_refused_in_a_sentence(tmp_path, text, words):
     with pytest.raises(ValueError, match=" ") as caught:
         read_table(write(tmp_path / "t.csv", text), label="b")
     assert all(word in str(caught.value) for word in words), caught.value
