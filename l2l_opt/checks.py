@@ -1,4 +1,4 @@
-"""Whether a value can be used, and the sentence that says why not."""
+"""Whether a value can be used, and the sentence that states why not."""
 
 import contextlib
 import inspect
@@ -126,4 +126,4 @@ def check_options(function: Callable[..., Any], **options: Any) -> None:
 
 
 class DataNote(UserWarning):
-    """Tell users what was done with data of theirs that they may want done otherwise: a warning in a sentence."""
+    """Warn in a sentence of what was done with a user's data that they may want done otherwise."""

@@ -30,17 +30,17 @@ PROCESSES.set_forkserver_preload(
 def run_python(*arguments, folder=None, **variables):
     """``python -m MODULE ...`` or ``python FILE ...`` in a folder, with further environment variables."""
     words, environment = [str(word) for word in arguments], {**os.environ, **variables}
-    with tempfile.TemporaryDirectory() as said:
-        process = PROCESSES.Process(target=_become, args=(words, folder or os.getcwd(), environment, said))
+    with tempfile.TemporaryDirectory() as report:
+        process = PROCESSES.Process(target=_become, args=(words, folder or os.getcwd(), environment, report))
         process.start()
         process.join()
-        out, err = (Path(said, name).read_text() for name in ("out", "err"))
+        out, err = (Path(report, name).read_text() for name in ("out", "err"))
     return subprocess.CompletedProcess(words, process.exitcode, out, err)
 
 
-def _become(words, folder, environment, said):
+def _become(words, folder, environment, report):
     for descriptor, name in ((1, "out"), (2, "err")):
-        with open(Path(said, name), "w") as file:
+        with open(Path(report, name), "w") as file:
             os.dup2(file.fileno(), descriptor)
     os.chdir(folder)
     os.environ.clear()

@@ -134,7 +134,7 @@ LEFT_OUT_BY_REASON = {
     "hours, and MNIST, which does not ship": ["python -m scripts.experiments.paper.reproduce_paper --figure mnist"],
     "wrote what lies under results, in minutes to hours of a quiet machine": [
         "python -m scripts.experiments.benchmarks.benchmark all",
-        "python -m scripts.experiments.default.judge_again results/default/held-out --out results/default/held-out",
+        "python -m scripts.experiments.default.evaluate_again results/default/held-out --out results/default/held-out",
         "python -m scripts.experiments.examples.measure_examples density",
         "python -m scripts.experiments.examples.measure_examples gymnasium_policy",
         "python -m scripts.experiments.examples.measure_examples reinforcement_learning",
@@ -162,7 +162,7 @@ FILE_AND_ITS_COMMAND = re.compile(r"# (\w+\.(?:py|toml)):  (.*)\n")
 
 
 class Reader:
-    """Types what a page says."""
+    """Types what a page shows."""
 
     def __init__(self, page, folder):
         self.page, self.folder, self.variables = page, folder, {}
@@ -246,7 +246,7 @@ def data(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_does_what_it_says(page, data, tmp_path, monkeypatch):
+def test_a_page_runs_as_written(page, data, tmp_path, monkeypatch):
     folder = shutil.copytree(data, tmp_path / "reader")
     (folder / "scripts").symlink_to(ROOT / "scripts")
     monkeypatch.chdir(folder)

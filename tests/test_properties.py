@@ -84,7 +84,7 @@ def test_a_range_draws_within_it(low, factor, generator):
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4), st.integers(0, 3)), min_size=1, max_size=3), GENERATORS)
-def test_a_mixture_is_what_its_notation_says(parts, generator):
+def test_a_mixture_is_what_its_notation_states(parts, generator):
     text = " + ".join(f"{weight}*quadratics:dim={low}..{low + more}" for weight, low, more in parts)
     mixture = make_tasks(text)
     assert isinstance(mixture, TaskMixture)

@@ -195,5 +195,5 @@ def read_rule(rule: str, *, seed: int) -> UpdateRule:
             return check_rule(make_rule(rule))
     if Path(rule).exists() or rule in list_pretrained():
         return load_rule(rule)
-    RULES.factory(name)  # Raises, and says which names there are.
+    RULES.factory(name)  # Raises, with the names that there are.
     raise AssertionError(rule)

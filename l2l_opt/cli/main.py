@@ -12,11 +12,11 @@ from l2l_opt.version import __version__
 
 COMMANDS = {
     "meta-train": ("l2l_opt.cli.meta_train:meta_train", "Meta-train a rule."),
-    "evaluate": ("l2l_opt.cli.evaluate:evaluate", "Judge a rule against tuned baselines."),
+    "evaluate": ("l2l_opt.cli.evaluate:evaluate", "Evaluate a rule against tuned baselines."),
     "inspect": ("l2l_opt.cli.inspect:inspect", "Write one instrumented unroll to TensorBoard."),
     "report": ("l2l_opt.cli.report:report", "Write one page about a rule or a meta-training run."),
     "few-shot": ("l2l_opt.cli.few_shot:few_shot", "Learn from a handful of examples."),
-    "show": ("l2l_opt.cli.show:show", "Print an artefact's card."),
+    "show": ("l2l_opt.cli.show:show", "Print an artefact's model card."),
     "list": ("l2l_opt.cli.list:list_names", "List tasks, rules, estimators or shipped artefacts."),
 }
 
@@ -84,7 +84,7 @@ def _leave_to_the_main_thread(error: threading.ExceptHookArgs) -> None:
 
 
 def _say_and_exit(message: str, code: int) -> NoReturn:
-    # Wrong usage is the same on all ranks of a distributed run: one says so.
+    # Wrong usage is the same on all ranks of a distributed run: one reports it.
     if code != 2 or os.environ.get("RANK", "0") == "0":
         click.echo(f"Error: {' '.join(message.split())}", err=True)
     _exit(code)

@@ -211,7 +211,7 @@ def read_trainer(ranks: Ranks, **options: Any) -> MetaTrainer:
 def _read_estimator(windows: dict[str, Any], options: dict[str, Any]) -> MetaGradientEstimator:
     name, own = parse_spec(options["estimator"])
     for flag in ("second_derivatives", "gradient_checkpointing"):
-        # Passed only where it is on, so that an estimator without such a thing says so.
+        # Passed only where it is on, so that an estimator without such a thing refuses it.
         if options[flag]:
             own[flag] = True
     keys = ("meta_loss", "normalisation", "clip_loss", "judged_on", "floor_loss")

@@ -68,9 +68,9 @@ def report(
 ) -> None:
     """Write one page about a rule (a shipped name or a path) or about a meta-training run (its folder).
 
-    The page has the card, curves beside tuned baselines with intervals, what the rule answers to gradients, its hidden
-    state in a training run, tables of evaluations, and the history of a meta-training run. It is one file that asks
-    nothing of any other: send it to a colleague.
+    The page has the model card, curves beside tuned baselines with intervals, the rule's response to gradients, its
+    hidden state in a training run, tables of evaluations, and the history of a meta-training run. It is one file that
+    asks nothing of any other: send it to a colleague.
 
     Example: l2l-opt report default-2 --task digits-mlp --out report.html
     """

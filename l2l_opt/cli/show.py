@@ -21,7 +21,7 @@ from l2l_opt.version import __version__
 @click.option("--json", "as_json", is_flag=True, default=False, show_default="off", help="For a machine to read.")
 @device_options
 def show(rule: str | None, runtime: bool, as_json: bool, device: str, threads: int, dtype: str) -> None:
-    """Print the card of RULE (a shipped name or a path): what it is, where it comes from, what it costs.
+    """Print the model card of RULE (a shipped name or a path): what it is, where it comes from, what it costs.
 
     With --runtime: versions, devices, and which kernels compute the rules' step on this machine.
 

@@ -15,7 +15,7 @@ from l2l_opt.evaluation.statistics import interval_of_mean
 
 LEARNED, OTHERS = "#000000", ("#4269d0", "#c76a15", "#3c8f5a", "#b3372e", "#7d5aa6", "#8a6d3b")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
-"""Of the others' lines, so that colour is not all that tells them apart."""
+"""Of the others' lines, so that colour is not all that distinguishes them."""
 GRID = "#b0b0b0"
 POINTS = 200
 """Of a curve that are drawn."""

@@ -128,7 +128,7 @@ def _imports(name: str) -> list[str]:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE and not node.level:
             below = [f"{node.module}.{alias.name}" for alias in node.names]
             modules = [module for module in below if _file(module) is not None]
-            # A package's own file only says what it exports, unless that is what is imported.
+            # A package's own file only lists what it exports, unless that is what is imported.
             found += modules if len(modules) == len(below) else [node.module, *modules]
         elif isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if alias.name.split(".")[0] == PACKAGE]

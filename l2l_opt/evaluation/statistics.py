@@ -9,7 +9,7 @@ from scipy.stats import DegenerateDataWarning, bootstrap, trim_mean
 CONFIDENCE = 0.95
 """Of all intervals."""
 FLOOR = 1e-6
-"""Of the initial loss: losses below count as this, since float32 cannot tell them from zero."""
+"""Of the initial loss: losses below count as this, since float32 cannot distinguish them from zero."""
 CEILING = 100.0
 """Of the initial loss: losses above, and those that are not finite, count as this in ratios and are never dropped."""
 

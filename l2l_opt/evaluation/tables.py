@@ -1,4 +1,4 @@
-"""What ``evaluation.json`` says, as tables of text: for the command line and for reports."""
+"""``evaluation.json`` as tables of text: for the command line and for reports."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -30,7 +30,7 @@ class InnerState:
     Attributes:
         params: parameter name -> ``[S, *param.shape]``.
         state: the rule's state, each tensor with a leading axis S.
-        num_steps: ``[S]``, the horizon of each student; None tells the rule that it is unknown.
+        num_steps: ``[S]``, the horizon of each student; None where it is unknown.
         data: the students' data as steps have left them, of a family with ``update_data`` alone.
     """
 

@@ -1,6 +1,6 @@
 """The compiled kernels: found, described, and what their calls are made of.
 
-Kernels and callers hand one another tables whose entries have names. The library tells these, in order (layouts.h).
+Kernels and callers hand one another tables whose entries have names. The library lists these, in order (layouts.h).
 """
 
 import ctypes

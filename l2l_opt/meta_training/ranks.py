@@ -136,14 +136,14 @@ def launch(arguments: Sequence[str], num_processes: int) -> None:
     """Run ``l2l-opt ARGUMENTS`` in that many processes on this machine, as torchrun does.
 
     Raises:
-        SystemExit: with the exit code of the process that failed first, or 1 after a signal; it has said why.
+        SystemExit: with the exit code of the process that failed first, or 1 after a signal; it has reported why.
         RankLostError: a process was killed, whatever became of others.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # The launcher's own messages are tracebacks; each rank says in a sentence what went wrong.
+    # The launcher's own messages are tracebacks; each rank reports in a sentence what went wrong.
     logging.disable(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,

@@ -75,7 +75,7 @@ class LearnedOptimizer(EagerOptimizer):
             memory; None for the precision of the computation.
 
     Groups have a ``momentum``, so that OneCycleLR, CyclicLR and fastai can cycle it; like other optimizers' options in
-    a group it has no effect, and says so once. Sparse gradients are made dense.
+    a group it has no effect, and a warning once. Sparse gradients are made dense.
 
     Raises:
         ValueError: a number out of range, an unknown guard, a state_dtype that is not floating, an artefact that is not
@@ -211,7 +211,7 @@ class LearnedOptimizer(EagerOptimizer):
         return returned
 
     def _step_group(self, group: dict[str, Any]) -> Tensor | None:
-        """One step of a group; returns sums over its coordinates that tell the size of the update, for the fallback."""
+        """One step of a group; returns sums over its coordinates, of which the fallback makes the update's size."""
         lr = float(group["lr"])
         if lr < SMALL_LR or group.get("momentum") or not OTHERS.isdisjoint(group):
             self._warn_of_habits(group, lr)

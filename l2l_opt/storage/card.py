@@ -7,12 +7,13 @@ from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.costs import rule_costs
 from l2l_opt.types import is_dict, is_list
 
+# Keys of files; the labels are what people read.
 STATED = ("rule", "task", "horizon", "figures", "licence")
 LABELS = {
     "task": "task of meta-training",
     "horizon": "horizon of meta-training",
-    "figures": "figures of meta-training",
-    "held_out_figures": "held-out figures",
+    "figures": "metrics of meta-training",
+    "held_out_figures": "held-out metrics",
     "state_bytes_per_parameter": "bytes of state per parameter, float32",
     "state_bytes_per_parameter_bfloat16": "bytes of state per parameter, hidden state in bfloat16",
     "operations_per_parameter_and_step": "floating-point operations per parameter and step",

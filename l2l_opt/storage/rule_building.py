@@ -68,7 +68,7 @@ class _Allowance(TorchDispatchMode):
         kwargs = kwargs or {}
         self.operations -= 1
         if any(argument.name == "device" for argument in func._schema.arguments):
-            # Whatever makes a tensor out of nothing says its size on the meta device, where it costs nothing.
+            # Whatever makes a tensor out of nothing shows its size on the meta device, where it costs nothing.
             free = {"device": torch.device("meta")} | {
                 key: None for key in ("generator", "pin_memory") if key in kwargs
             }

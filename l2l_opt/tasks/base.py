@@ -26,8 +26,8 @@ class TaskFamily(Protocol):
 
     Two more methods are optional. ``update_data(params, data, batch) -> data`` is called after a step on a training
     batch, with the params before it: what a student keeps beside its weights, as batch norm's running statistics, which
-    later test batches are judged with. It has the same keys, shapes and dtypes, and losses on training batches must not
-    depend on it. ``check_second_derivatives()`` raises a ValueError where the loss has none.
+    later test batches are evaluated with. It has the same keys, shapes and dtypes, and losses on training batches must
+    not depend on it. ``check_second_derivatives()`` raises a ValueError where the loss has none.
     """
 
     def sample(self, generator: torch.Generator) -> TaskData:

@@ -30,7 +30,7 @@ REASONS = {
     "derivative for": "must have second derivatives where they are asked for; got {layer}, use plain operations in it",
 }
 OTHERWISE = "must be of operations that run for many students at once; got {layer}, use other ones"
-"""What PyTorch says where a module cannot run for many students at once -> the rule that it breaks, and the fix."""
+"""PyTorch's message where a module cannot run for many students at once -> the rule that it breaks, and the fix."""
 
 
 class _Seen(TorchFunctionMode):

@@ -1,4 +1,4 @@
-"""What every measured file says of itself: the command, the versions and the machine that made it."""
+"""What every measured file states: the command, the versions and the machine that made it."""
 
 import json
 import math

@@ -48,7 +48,7 @@ def test_the_report_is_whole_and_open_to_everyone(chromium, axe, report, size, s
     headings = page.locator("h2").all_inner_texts()
     assert headings == [
         "Against tuned baselines",
-        "What it answers to gradients",
+        "Response to gradients",
         "Inside a training run",
         "Evaluations",
         "Meta-training",

@@ -37,8 +37,8 @@ def serve(folder):
     address, end = f"http://127.0.0.1:{port}", time.monotonic() + SECONDS
     while True:
         try:
-            with urllib.request.urlopen(f"{address}/data/plugin/scalars/tags", timeout=SECONDS) as answer:
-                if answer.read() not in (b"{}", b""):
+            with urllib.request.urlopen(f"{address}/data/plugin/scalars/tags", timeout=SECONDS) as response:
+                if response.read() not in (b"{}", b""):
                     return server, address
         except (urllib.error.URLError, ConnectionError):
             pass

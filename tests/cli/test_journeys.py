@@ -95,7 +95,7 @@ def test_show_says_what_a_rule_costs_and_what_is_not_known_of_it(tmp_path):
     for line in (
         "task of meta-training: none stated",
         "horizon of meta-training: none stated",
-        "held-out figures: none measured",
+        "held-out metrics: none measured",
         "licence: none stated",
         "bytes of state per parameter, float32: 320",
         "bytes of state per parameter, hidden state in bfloat16: 160",
@@ -111,7 +111,7 @@ def test_show_says_what_a_rule_costs_and_what_is_not_known_of_it(tmp_path):
     save_rule(rule, path, card=known)
     text = l2l_opt("show", path).stdout
     assert "task of meta-training: digits-mlp" in text
-    assert "held-out figures:\n  mnist: 0.25" in text
+    assert "held-out metrics:\n  mnist: 0.25" in text
     assert "\x1b" not in text
     assert "licence: MIT\\x1b[31m" in text
 
@@ -335,7 +335,7 @@ def test_a_plugins_rule_and_task_are_meta_trained_and_used(tmp_path):
     assert "--plugin FILE.py" in result.stderr
 
 
-def test_a_suite_is_judged_and_costs_nothing_the_second_time(tmp_path):
+def test_a_suite_is_evaluated_and_costs_nothing_the_second_time(tmp_path):
     plugin, suite = tmp_path / "mine.py", tmp_path / "suite.txt"
     plugin.write_text(PLUGIN)
     suite.write_text("digits-mlp:hidden=4,layers=2,batch_size=8\nmy-quadratic:dim=3  # a user's own\n")

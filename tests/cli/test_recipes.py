@@ -1,4 +1,4 @@
-"""--config: options from a file; and the shipped recipes, which are what the cards of shipped rules say."""
+"""--config: options from a file; and the shipped recipes, which are those on the cards of shipped rules."""
 
 import json
 import shlex

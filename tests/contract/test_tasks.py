@@ -72,7 +72,7 @@ def draw(family, seed=0):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_fulfils_the_protocol_and_says_what_it_is(name, make):
+def test_fulfils_the_protocol_and_describes_itself(name, make):
     assert isinstance(make(name), TaskFamily)
     assert len(TASKS.summary(name)) > 10
 

@@ -1,4 +1,4 @@
-"""The cache: what it keeps comes back exactly; what it cannot trust it computes anew."""
+"""The cache: what it keeps comes back exactly; what is damaged it computes anew."""
 
 import math
 

@@ -65,7 +65,7 @@ def test_students_of_a_mixture_are_paired_too():
     torch.testing.assert_close(ours.curves, theirs.curves, rtol=1e-9, atol=0)
 
 
-def test_schedule_free_is_judged_at_the_better_of_its_points():
+def test_schedule_free_is_evaluated_at_the_better_of_its_points():
     pytest.importorskip("schedulefree")
     family = make_task("digits-mlp:hidden=8", dtype=torch.float64)
     run = run_torch_optimizer(schedule_free, family, **HOW)
@@ -74,17 +74,17 @@ def test_schedule_free_is_judged_at_the_better_of_its_points():
     assert run.final_losses.mean() <= at_y.mean()
 
     class Plain:
-        """The same optimizer, whose evaluation point nobody asks for: judging must not have changed the curves."""
+        """The same optimizer, whose evaluation point nobody asks for: asking must not have changed the curves."""
 
         def __init__(self, params):
             self.own = schedule_free(params)
             self.own.train()
             self.zero_grad, self.step = self.own.zero_grad, self.own.step
 
-    unjudged = run_torch_optimizer(Plain, family, **HOW)
-    assert torch.equal(unjudged.curves, run.curves)
-    assert not torch.equal(unjudged.test_losses, run.test_losses)
-    assert unjudged.about == {}
+    plain = run_torch_optimizer(Plain, family, **HOW)
+    assert torch.equal(plain.curves, run.curves)
+    assert not torch.equal(plain.test_losses, run.test_losses)
+    assert plain.about == {}
 
 
 def test_prodigy_learns_with_its_defaults():
@@ -93,15 +93,15 @@ def test_prodigy_learns_with_its_defaults():
     assert (run.final_losses < 0.7 * run.curves[0]).all()
 
 
-def test_a_rule_can_be_told_a_wrong_number_of_steps_or_none():
+def test_a_rule_can_be_given_a_wrong_number_of_steps_or_none():
     family, rule = small_family(), make_rule("sgd", lr=0.01, schedule="cosine")
-    told, constant = run_rule(rule, family, **HOW), run_rule(make_rule("sgd", lr=0.01), family, **HOW)
+    given, constant = run_rule(rule, family, **HOW), run_rule(make_rule("sgd", lr=0.01), family, **HOW)
     wrong, unknown = (run_rule(rule, family, **HOW, planned_steps=steps) for steps in (10, None))
     torch.testing.assert_close(unknown.curves, constant.curves, rtol=1e-12, atol=0)
-    assert not torch.allclose(told.curves, constant.curves)
-    assert not torch.allclose(told.curves, wrong.curves)
+    assert not torch.allclose(given.curves, constant.curves)
+    assert not torch.allclose(given.curves, wrong.curves)
     exact = run_rule(rule, family, **HOW, planned_steps=60)
-    assert torch.equal(exact.curves, told.curves)
+    assert torch.equal(exact.curves, given.curves)
 
 
 def test_the_test_loss_is_of_the_students_own_batches():

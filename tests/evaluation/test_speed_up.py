@@ -1,4 +1,4 @@
-"""The definition of a speed-up, on curves whose answer is known."""
+"""The definition of a speed-up, on curves whose speed-up is known."""
 
 import numpy as np
 import pytest

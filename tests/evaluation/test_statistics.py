@@ -34,7 +34,7 @@ def test_the_interquartile_mean_by_hand():
     assert interquartile_mean(np.stack([values, values + 1])).tolist() == pytest.approx([3.5, 4.5])
 
 
-def test_the_interval_of_a_mean_over_tasks_is_as_wide_as_theory_says():
+def test_the_interval_of_a_mean_over_tasks_is_as_wide_as_in_theory():
     generator = np.random.default_rng(1)
     tasks = generator.normal(5, 1, (200, 1)) + generator.normal(0, 0.3, (200, 5))
     low, high = stratified_interval(lambda x: x.mean(axis=(1, 2)), tasks)

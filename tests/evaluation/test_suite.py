@@ -37,10 +37,10 @@ def config(tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluated(config):
     torch.set_num_threads(1)
-    said = []
+    messages = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(task_evaluation, "seconds_per_step", lambda *a, **k: NO_TIMES)
-        return evaluate_suite(make_rule("adam", lr=0.05), SUITE, config, settings=RULE, say=said.append), said
+        return evaluate_suite(make_rule("adam", lr=0.05), SUITE, config, settings=RULE, say=messages.append), messages
 
 
 def names(evaluation):
@@ -48,7 +48,7 @@ def names(evaluation):
 
 
 def test_every_task_is_evaluated_at_every_horizon_beside_every_baseline(evaluated):
-    evaluations, said = evaluated
+    evaluations, messages = evaluated
     assert [(own.task, own.horizon) for own in evaluations] == [(task, h) for task in SUITE.tasks for h in (12, 20)]
     installed = [name for name, entry in ENTRIES.items() if entry.make is None]
     for own in evaluations:
@@ -56,7 +56,7 @@ def test_every_task_is_evaluated_at_every_horizon_beside_every_baseline(evaluate
         assert expected <= set(names(own))
         assert names(own)[:2] == ["learned", "adamw"]
     assert any("muon is left out on quadratics:dim=3: it has no hidden matrices" in own.notes for own in evaluations)
-    assert "2 of 2 tasks: quadratics:dim=3 done" in said
+    assert "2 of 2 tasks: quadratics:dim=3 done" in messages
 
 
 def test_all_start_from_the_same_students(evaluated):
@@ -148,9 +148,9 @@ def test_a_second_time_all_is_read(evaluated, config, monkeypatch):
 
 def test_another_rule_costs_its_own_runs_only(evaluated, config, monkeypatch):
     monkeypatch.setattr(task_evaluation, "seconds_per_step", lambda *a, **k: NO_TIMES)
-    said = []
-    evaluate_suite(make_rule("adam", lr=0.06), SUITE, config, settings=RULE, say=said.append)
-    computed = [message for message in said if "of 2 tasks" not in message]
+    messages = []
+    evaluate_suite(make_rule("adam", lr=0.06), SUITE, config, settings=RULE, say=messages.append)
+    computed = [message for message in messages if "of 2 tasks" not in message]
     assert len(computed) == 6
     assert all(message.endswith(("learned", "timing")) for message in computed)
 
@@ -165,10 +165,10 @@ def test_another_rule_costs_its_own_runs_only(evaluated, config, monkeypatch):
     ],
 )
 def test_tuning_is_done_anew_when_anything_changes(evaluated, config, change):
-    said = []
-    evaluator = TaskEvaluator("quadratics:dim=3", replace(config, **change), say=said.append)
+    messages = []
+    evaluator = TaskEvaluator("quadratics:dim=3", replace(config, **change), say=messages.append)
     evaluator.tuned(ENTRIES["sgd"].variants[0], 12)
-    assert len(said) == 1
+    assert len(messages) == 1
 
 
 @pytest.mark.parametrize("what", ["code", "torch", "data", "grid", "horizon"])
@@ -185,16 +185,16 @@ def test_tuning_is_done_anew_when_its_surroundings_change(evaluated, config, mon
         baseline = replace(baseline, half_decades=range(-6, 2))
     else:
         horizon = 13
-    said = []
-    TaskEvaluator("quadratics:dim=3", config, say=said.append).tuned(baseline, horizon)
-    assert len(said) == 1
+    messages = []
+    TaskEvaluator("quadratics:dim=3", config, say=messages.append).tuned(baseline, horizon)
+    assert len(messages) == 1
 
 
 def test_planned_steps_belong_to_the_rules_runs(evaluated, config):
-    said = []
-    evaluator = TaskEvaluator("quadratics:dim=3", replace(config, planned_steps=None), say=said.append)
+    messages = []
+    evaluator = TaskEvaluator("quadratics:dim=3", replace(config, planned_steps=None), say=messages.append)
     evaluator.evaluate(make_rule("adam", lr=0.05), 12, RULE)
-    assert said == ["quadratics:dim=3, 12 steps: learned"]
+    assert messages == ["quadratics:dim=3, 12 steps: learned"]
 
 
 def test_several_processes_find_the_same(evaluated, config, monkeypatch, tmp_path):
@@ -219,12 +219,12 @@ print([name for name in ("click", "tensorboard", "schedulefree", "prodigyopt") i
 
 
 def test_a_wrong_task_fails_before_any_work(config):
-    said = []
+    messages = []
     with pytest.raises(ValueError, match="got 'quadratix'"):
         evaluate_suite(
-            make_rule("sgd"), Suite("bad", ("quadratics", "quadratix")), config, settings=RULE, say=said.append
+            make_rule("sgd"), Suite("bad", ("quadratics", "quadratix")), config, settings=RULE, say=messages.append
         )
-    assert said == []
+    assert messages == []
 
 
 def test_adamw_is_always_among_the_baselines():

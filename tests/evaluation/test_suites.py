@@ -1,4 +1,4 @@
-"""Suites: what a file may hold, and what is said of one that cannot be read."""
+"""Suites: what a file may hold, and the message for one that cannot be read."""
 
 import pytest
 

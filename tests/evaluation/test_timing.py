@@ -1,4 +1,4 @@
-"""Seconds a step: both loops really train, and a slow rule is told from a fast one."""
+"""Seconds a step: both loops really train, and a slow rule is distinguished from a fast one."""
 
 import time
 

@@ -198,7 +198,7 @@ def test_strides_of_any_kind():
 
 
 def in_a_new_process(**variables):
-    """What the kernels say of themselves where these environment variables are set."""
+    """The kernels' description where these environment variables are set."""
     inherited = {name: value for name, value in os.environ.items() if name != native.INSTRUCTIONS_BY}
     command = [sys.executable, "-c", "from l2l_opt.kernels import native; print(native.describe())"]
     return subprocess.run(command, env=inherited | variables, capture_output=True, text=True, check=False)
@@ -206,8 +206,8 @@ def in_a_new_process(**variables):
 
 @pytest.mark.slow
 def test_the_switch_leaves_compiled_kernels_unused():
-    answer = in_a_new_process(**{native.DISABLED_BY: "1"}).stdout
-    assert answer == "PyTorch (compiled kernels are switched off by L2L_OPT_NO_NATIVE)\n"
+    output = in_a_new_process(**{native.DISABLED_BY: "1"}).stdout
+    assert output == "PyTorch (compiled kernels are switched off by L2L_OPT_NO_NATIVE)\n"
 
 
 @pytest.fixture

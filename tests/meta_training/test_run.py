@@ -31,17 +31,17 @@ def make_trainer(outer_steps=6, validate_every=2, **options):
 
 
 def make_run(folder, *, resume=False, options=None, trainer=None, **more):
-    said = []
+    messages = []
     run = MetaTrainingRun(
         folder,
         trainer or make_trainer(),
         options=options or {"seed": 0},
         card={"task": "t"},
         resume=resume,
-        say=said.append,
+        say=messages.append,
         **more,
     )
-    return run, said
+    return run, messages
 
 
 def go(run, **options):
@@ -100,9 +100,9 @@ def test_a_crash_then_resume_gives_the_uninterrupted_digests(crash_at, tmp_path)
     part, _ = make_run(tmp_path / "part")
     with pytest.raises(RuntimeError, match="crash"):
         go(part, observers=[StopAfter(crash_at, RuntimeError("crash"))])
-    resumed, said = make_run(tmp_path / "part", resume=True)
+    resumed, messages = make_run(tmp_path / "part", resume=True)
     assert resumed.trainer.outer_steps_done == (crash_at - 1) // 2 * 2
-    assert said == [f"going on from outer step {resumed.trainer.outer_steps_done}"]
+    assert messages == [f"going on from outer step {resumed.trainer.outer_steps_done}"]
     assert go(resumed) == "finished"
     assert record_of(tmp_path / "part")["digests"] == record_of(tmp_path / "whole")["digests"]
 
@@ -160,8 +160,8 @@ def test_a_folder_with_a_run_is_refused_and_left_alone(tmp_path):
 
 
 def test_resume_where_there_is_nothing_starts(tmp_path):
-    run, said = make_run(tmp_path / "new", resume=True)
-    assert said == ["no checkpoint there yet: starting from the beginning"]
+    run, messages = make_run(tmp_path / "new", resume=True)
+    assert messages == ["no checkpoint there yet: starting from the beginning"]
     assert go(run) == "finished"
 
 
@@ -180,8 +180,8 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
     go(run)
     newest = sorted((tmp_path / "checkpoint").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:-10])
-    resumed, said = make_run(tmp_path, resume=True)
-    assert said[0].startswith("passing over a checkpoint: a checkpoint must be a whole safetensors file")
+    resumed, messages = make_run(tmp_path, resume=True)
+    assert messages[0].startswith("passing over a checkpoint: a checkpoint must be a whole safetensors file")
     assert resumed.trainer.outer_steps_done == 4
     go(resumed)
     assert record_of(tmp_path)["outer_step"] == 6

@@ -9,7 +9,7 @@ from l2l_opt.rules import make_rule
 
 
 def fresh(**options):
-    """A rule whose read-out says nothing: the hand-made direction alone."""
+    """A rule whose read-out is zero: the hand-made direction alone."""
     rule = make_rule("compact", **options).double()
     with torch.no_grad():
         rule.readout.weight.zero_()

@@ -1,4 +1,4 @@
-"""What a rule costs is counted on the rule, and agrees with what its layers say."""
+"""What a rule costs is counted on the rule, and agrees with its layers' sizes."""
 
 import pytest
 import torch

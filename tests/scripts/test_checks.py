@@ -42,15 +42,15 @@ def check(folder, files):
 
 
 def test_tidy_files_pass(tmp_path):
-    said, passed = check(tmp_path, TIDY)
-    assert passed, said
-    assert "Failed" not in said
+    report, passed = check(tmp_path, TIDY)
+    assert passed, report
+    assert "Failed" not in report
 
 
 def test_all_that_is_wrong_is_found_and_named(tmp_path):
-    said, passed = check(tmp_path, TIDY | {name: content for name, (content, _) in WRONG.items()})
+    report, passed = check(tmp_path, TIDY | {name: content for name, (content, _) in WRONG.items()})
     assert not passed
-    assert "Passed" not in said
+    assert "Passed" not in report
     for _, finding in WRONG.values():
-        assert finding in said
-    assert not any(name in said for name in TIDY)
+        assert finding in report
+    assert not any(name in report for name in TIDY)

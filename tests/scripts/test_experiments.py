@@ -129,7 +129,7 @@ def test_the_default_rule_is_measured_outside_its_comfort(small_default, tmp_pat
     assert long["diverged"] == 0
 
 
-def test_a_rule_is_judged_again_beside_baselines_that_ran_before(small_default, tmp_path):
+def test_a_rule_is_evaluated_again_beside_baselines_that_ran_before(small_default, tmp_path):
     rule, suite = small_default / "second" / "rule.safetensors", small_default / "suite.txt"
     common = ["--horizon", 12, "--seeds", 2, "--tuning-seeds", 1, "--baselines", "adamw,prodigy"]
     arguments = ["evaluate", rule, "--suite", suite, *common, "--cache", tmp_path / "cache", "--out", tmp_path / "then"]
@@ -137,7 +137,7 @@ def test_a_rule_is_judged_again_beside_baselines_that_ran_before(small_default, 
     subprocess.run(command, check=True, capture_output=True)
     earlier = tmp_path / "then" / "evaluation.json"
     again = ["--rule", rule, "--cache", tmp_path / "cache", "--out", tmp_path / "now"]
-    run_script("default.judge_again", tmp_path / "then", *again)
+    run_script("default.evaluate_again", tmp_path / "then", *again)
     then, now = (json.loads(path.read_text()) for path in (earlier, tmp_path / "now" / "evaluation.json"))
     assert {key: now[key] for key in ("summary", "results", "suite")} == {
         key: then[key] for key in ("summary", "results", "suite")
@@ -150,7 +150,7 @@ def test_a_rule_is_judged_again_beside_baselines_that_ran_before(small_default, 
 
     then["results"][1]["final_losses"][0] += 1e-3
     earlier.write_text(json.dumps(then))
-    done = start("default.judge_again", tmp_path / "then", *again)
+    done = start("default.evaluate_again", tmp_path / "then", *again)
     assert done.returncode == 1
     assert "adamw must end where it did" in done.stderr
 

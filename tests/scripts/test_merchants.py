@@ -22,8 +22,8 @@ def test_models_of_other_merchants_say_something_of_a_new_one():
     task = predictions_of_table(merchant, models)
     assert task.inputs.shape == (3000, 3 + 12 + 12)
     torch.testing.assert_close(task.inputs[:, 3:15].mean(0), torch.zeros(12), atol=0.1, rtol=0)
-    figures = [average_precision_score(merchant.targets, task.inputs[:, place]) for place in range(3)]
-    assert max(figures) > 1.5 * merchant.targets.mean()
+    scores = [average_precision_score(merchant.targets, task.inputs[:, place]) for place in range(3)]
+    assert max(scores) > 1.5 * merchant.targets.mean()
 
 
 def test_a_view_hides_columns_and_keeps_labels():

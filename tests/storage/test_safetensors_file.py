@@ -223,7 +223,7 @@ def test_messages_stay_short():
     assert "\n" not in brief("a\nb" * 9)
 
 
-def test_a_foreign_file_is_told_from_its_header_alone(tmp_path, monkeypatch):
+def test_a_foreign_file_is_refused_by_its_header_alone(tmp_path, monkeypatch):
     save_file({"a": torch.zeros(2)}, tmp_path / "foreign.safetensors")
     monkeypatch.setattr("l2l_opt.storage.safetensors_file.digest", lambda tensors: pytest.fail("tensors were read"))
     with pytest.raises(FileFormatError, match="must be written by l2l_opt"):

@@ -33,7 +33,7 @@ def test_clusters_without_noise_are_points_and_every_class_is_there():
     assert len(data["inputs"].unique(dim=0)) == 8
 
 
-def test_teachers_outputs_have_deviation_one_and_the_noise_asked_for():
+def test_a_random_networks_outputs_have_deviation_one_and_the_noise_asked_for():
     clean, noisy = (sample(make_task(f"teacher-mlp:noise={noise},outputs=2"), 0) for noise in (0, 0.5))
     assert clean["targets"].std(0).tolist() == pytest.approx([1, 1], abs=1e-4)
     assert torch.equal(clean["inputs"], noisy["inputs"])
@@ -52,7 +52,7 @@ def test_least_squares_have_their_condition_and_a_solution(condition):
     assert float(family.loss({"theta": solution}, data, batch)) < 1e-12
 
 
-def test_signals_are_of_ten_patterns_that_can_be_told_apart():
+def test_signals_are_of_ten_patterns_that_can_be_distinguished():
     examples = signal_examples()
     assert examples.inputs.shape == (4000, 40)
     assert torch.bincount(examples.targets).tolist() == [400] * 10

@@ -278,7 +278,7 @@ def test_meta_training_takes_running_statistics(estimator):
     assert any(not torch.equal(before[name], weight) for name, weight in rule.named_parameters())
 
 
-def test_a_torch_optimizer_is_judged_with_its_students_statistics():
+def test_a_torch_optimizer_is_evaluated_with_its_students_statistics():
     family = with_batch_norm(init="module")
     run = run_torch_optimizer(lambda params: torch.optim.SGD(params, lr=0.1), family, horizon=5, num_seeds=2, seed=0)
     own = run_rule(make_rule("sgd", lr=0.1), family, horizon=5, num_seeds=2, seed=0)

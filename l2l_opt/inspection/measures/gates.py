@@ -1,4 +1,4 @@
-"""The gates of a rule's LSTM, seen where its operator is called: neither rules nor kernels carry instruments."""
+"""The gates of a rule's LSTM, recorded where its operator is called: neither rules nor kernels carry instruments."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ def gates_of(
     *,
     num_steps: Tensor | None,
 ) -> list[Tensor]:
-    """The gates with which a rule answers one tensor's gradient, layer by layer: ``[3, hidden_size, N]`` each.
+    """The gates of a rule at one tensor's gradient, layer by layer: ``[3, hidden_size, N]`` each.
 
     Args:
         rule: any; one without an LSTM has none.

@@ -1,4 +1,4 @@
-"""A rule's response surface: what it answers to a gradient, after a history of gradients."""
+"""A rule's response surface: its update for a gradient, after a history of gradients."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class ResponseSurface:
 
     Attributes:
         past: ``[rows]``, the mean gradient of the history.
-        present: ``[columns]``, the gradient that is answered.
+        present: ``[columns]``, the last gradient.
         updates: ``[rows, columns]``.
         noise: deviation of the gradients of the history around their mean.
         history: their number.
@@ -46,12 +46,12 @@ def response_surface(
     """Ask a rule for its update of a vector of ``points x points`` coordinates, all at the same place.
 
     Coordinate (i, j) has seen ``history`` gradients around ``past[i]``, and now sees ``present[j]``; the parameters do
-    not move meanwhile, so that nothing but gradients tells coordinates apart.
+    not move meanwhile, so that nothing but gradients distinguishes coordinates.
 
     Args:
         rule: any.
         noise: deviation of past gradients around their mean, the same draws for every coordinate.
-        history: gradients before the one that is answered.
+        history: gradients before the last.
         reach: largest magnitude of past and present gradients, in the gradient's own unit.
         points: of the grid, along each axis; an odd number has nothing in its middle.
         planned_steps: the number of steps that the rule is given; twice the history where None.

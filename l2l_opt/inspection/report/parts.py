@@ -16,7 +16,7 @@ class Chart:
         title: what it is.
         description: what one would see in it.
         figure: as matplotlib has drawn it, in the colours of ``inspection.pictures``.
-        table: the same in numbers; None where ``description`` says it all.
+        table: the same in numbers; None where ``description`` has it all.
     """
 
     title: str

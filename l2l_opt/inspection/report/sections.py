@@ -44,11 +44,11 @@ def headline(evaluations: Sequence[TaskEvaluation]) -> str:
 
 
 def card_section(rule: UpdateRule) -> Section:
-    """What the artefact says of the rule, and what was counted on it."""
+    """What the artefact states of the rule, and what was counted on it."""
     facts = []
     for name, value in facts_of(card_of(rule)):
         facts += [(name, value)] if isinstance(value, str) else [(f"{name}: {key}", item) for key, item in value]
-    return Section("card", "The rule's card", "What the file says of itself, and what was counted here.", facts=facts)
+    return Section("card", "Model card", "What the file states, and what was counted here.", facts=facts)
 
 
 def curves_section(evaluations: Sequence[TaskEvaluation], *, rule: str, tuning_seeds: int) -> Section:
@@ -78,7 +78,7 @@ def curves_section(evaluations: Sequence[TaskEvaluation], *, rule: str, tuning_s
 
 
 def response_section(rule: UpdateRule) -> Section:
-    """What the rule answers to a gradient, after histories with and without noise."""
+    """The rule's update for a gradient, after histories with and without noise."""
     surfaces = surfaces_of(rule)
     largest = figures.largest_update(surfaces)
     charts = [
@@ -91,7 +91,7 @@ def response_section(rule: UpdateRule) -> Section:
         )
         for own in surfaces
     ]
-    return Section("response", "What it answers to gradients", "One coordinate, asked after a history.", charts=charts)
+    return Section("response", "Response to gradients", "One coordinate, after a history.", charts=charts)
 
 
 def unroll_section(runs: Sequence[tuple[str, WatchedRun]]) -> Section:

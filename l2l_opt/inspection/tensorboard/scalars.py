@@ -9,7 +9,7 @@ from l2l_opt.meta_training.outer_loop import OuterLoop, OuterStep
 
 
 def write_scalars(writer: SummaryWriter, values: Mapping[str, float], step: int) -> None:
-    """Write tag -> value at a step; values that are NaN, which say that there is none, are left out.
+    """Write tag -> value at a step; values that are NaN, where there is none, are left out.
 
     Raises:
         ValueError: a writer that is closed.

@@ -1,7 +1,7 @@
 // A step of an optimizer in place, as all kinds of rules see it.
 //
 // A kind is given its rule's numbers and a tensor's (KindOf). features() fills the network's inputs for one tile and may bring moments
-// up to date; output() makes updates of the network's outputs. A kind that NEEDS_SUMS looks at a tensor as a whole before:
+// up to date; output() makes updates of the network's outputs. A kind that NEEDS_SUMS reads a tensor as a whole before:
 // start() before anything else, prepare() at every tile for sums, combine() at what these sums come to. A kind that
 // LEAVES_DIRECTIONS makes updates when all coordinates have theirs, in finish().
 #pragma once

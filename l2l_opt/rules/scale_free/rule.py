@@ -92,7 +92,7 @@ class ScaleFreeRule(UpdateRule):
     near .1, Adam's step. The read-outs start near zero, so that a fresh rule is that. The bounds of ``CompactRule``
     hold it over long runs. Where num_steps is unknown f stays 0.
 
-    How far a student can be moved before its gradients are about something else no scale of its own tells: layers with
+    How far a student can be moved before its gradients are about something else no scale of its own shows: layers with
     a factor of 30 within them want steps a thirtieth of others'. So the scale of steps, exp(q), starts at
     exp(-caution), rises while gradients agree with those before, and falls where they oppose each other.
 
@@ -109,14 +109,14 @@ class ScaleFreeRule(UpdateRule):
     What a tensor shows, c, is known without what any other has, and moves nothing by its scale:
 
     ===========================================  ============  ========================================================
-    feature                                      range         tells
+    feature                                      range         shows
     ===========================================  ============  ========================================================
     f, f^2, sqrt f                               0 to 1        how much of the run is over
     tanh(t / 10 - 1)                             -.8 to 1      that averages are young
     log(T / 500) / 2, of T 50 to 5000            -1.2 to 1.2   how long the run is; 0 where unknown
     num_steps known                              0 or 1        whether f means anything
     log(rms(p) / rms(p_0))                       -2 to 2       that the tensor has outgrown its beginning
-    started at zero                              0 or 1        that its own size says nothing
+    started at zero                              0 or 1        that its own size means nothing
     vector                                       0 or 1        that nothing is whitened
     log(count) / 5 - 1                           -1 to 2       how much noise sums over it average away
     2 rms(m_.99 / r) - 1, 2 rms(m_.9 / r) - 1    -1 to 1, 3.7  signal to noise: -.8 and -.5 for noise alone

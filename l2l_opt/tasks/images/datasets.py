@@ -128,7 +128,7 @@ def load_cifar10(*, root: str | os.PathLike[str] | None = None) -> ImageData:
 
     Raises:
         FileNotFoundError: nothing found; the message names every place and how to get the files.
-        ValueError: a file that is not what its name says.
+        ValueError: a file that is not of the kind in its name.
     """
     folders = candidate_folders("cifar10", root)
     train_names, test_names = [f"data_batch_{number}" for number in range(1, 6)], ["test_batch"]
@@ -217,7 +217,9 @@ def _read_idx(path: Path) -> np.ndarray:
     header = 4 + 4 * num_axes
     shape = np.frombuffer(content, ">u4", num_axes, 4) if len(content) >= header else np.zeros(0)
     if content[:3] != b"\x00\x00\x08" or num_axes == 0 or len(content) != header + int(np.prod(shape, dtype=np.int64)):
-        raise ValueError(f"an idx file must hold unsigned bytes and as many as its header says; got {path}, replace it")
+        raise ValueError(
+            f"an idx file must hold unsigned bytes and as many as its header states; got {path}, replace it"
+        )
     return np.frombuffer(content, np.uint8, offset=header).reshape(tuple(int(length) for length in shape))
 
 

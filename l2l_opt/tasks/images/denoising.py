@@ -14,7 +14,7 @@ SIDE = 16
 
 
 class Denoiser(nn.Module):
-    """Noise is added to grey images, and a convolutional network says what it was.
+    """Noise is added to grey images, and a convolutional network estimates it.
 
     Half as many places and twice the channels within, and a way around it for the detail.
 

@@ -36,7 +36,7 @@ def parts_of_tiles() -> Examples:
 
 @register_module_task("picture-mixer", batch_size=32)
 def picture_mixer(*, width: int = 24, blocks: int = 2) -> partial[ModuleTask]:
-    """MLP-Mixer that says which of two photographs, and which quarter of it, a piece of 12 x 12 pixels is from.
+    """MLP-Mixer that classifies which of two photographs, and which quarter of it, a piece of 12 x 12 pixels is from.
 
     Args:
         width: features of each of the 16 parts of a piece.

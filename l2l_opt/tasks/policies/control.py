@@ -103,20 +103,20 @@ class ControlTask(abc.ABC):
         """
 
     def observe(self, states: Tensor) -> Tensor:
-        """What the policy sees of states ``[..., num_states]``: all, unless said otherwise."""
+        """What the policy sees of states ``[..., num_states]``: all, unless overridden."""
         return states
 
     def init_params(self, data: TaskData, generator: torch.Generator) -> Params:
         return fresh_parameters(self.policy, reset_parameters, generator, self.device)
 
     def sample_batch(self, data: TaskData, generator: torch.Generator, split: Split = "train") -> Batch:
-        """``start [E, num_states]`` and ``noise [H, E, ...]``, which makes actions of what the policy says."""
+        """``start [E, num_states]`` and ``noise [H, E, ...]``, which makes actions of the policy's outputs."""
         start = self.start(generator).to(device=self.device, dtype=self.dtype)
         noise = self.policy.draw_noise((self.steps, self.episodes), generator=generator, dtype=self.dtype)
         return {"start": start, "noise": noise.to(self.device)}
 
     def outputs(self, params: Params, observations: Tensor) -> tuple[Tensor, ...]:
-        """What the policy with these weights says to observations ``[..., num_observations]``."""
+        """The policy's outputs, with these weights, for observations ``[..., num_observations]``."""
         return torch.func.functional_call(self.policy, params, (observations,))
 
     @torch.no_grad()
@@ -139,7 +139,7 @@ class ControlTask(abc.ABC):
         return self.play(params, data, batch).rewards.sum(-1).mean()
 
     def score(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
-        """What few-shot learners are judged by: ``episode_return``."""
+        """The score of few-shot learners: ``episode_return``."""
         return self.episode_return(params, data, batch)
 
     def loss(self, params: Params, data: TaskData, batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""Policies: networks that say how likely each action is, and turn noise drawn beforehand into actions."""
+"""Policies: networks that give each action's probability, and turn noise drawn beforehand into actions."""
 
 import abc
 import math

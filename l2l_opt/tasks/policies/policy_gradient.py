@@ -12,7 +12,7 @@ def returns_to_go(rewards: Tensor, *, discount: float) -> Tensor:
 def advantages_over_others(returns: Tensor, alive: Tensor) -> Tensor:
     """Each episode's returns-to-go beside the mean of the *other* episodes that are alive at the same time.
 
-    What other episodes did says nothing of this one's actions, so the baseline adds no bias to derivatives of any
+    Other episodes are independent of this one's actions, so the baseline adds no bias to derivatives of any
     order; a mean that counts the episode itself would shrink them by 1 / E.
 
     Args:

@@ -1,7 +1,7 @@
 """Students whose data are generated."""
 
 from l2l_opt.tasks.synthetic import (
-    clusters_and_teachers,
+    clusters_and_networks,
     flow,
     flow_sampler,
     gated,
@@ -13,7 +13,7 @@ from l2l_opt.tasks.synthetic import (
 )
 
 __all__ = [
-    "clusters_and_teachers",
+    "clusters_and_networks",
     "flow",
     "flow_sampler",
     "gated",

@@ -30,7 +30,7 @@ class Gated(nn.Module):
 def rings_gated(
     *, hidden: int = 24, layers: int = 2, rings: int = 4, noise: NotNegative = 0.1, examples: int = 1024
 ) -> partial[GeneratedTask]:
-    """Gated perceptron that tells rings around a point apart; each student has ellipses of its own.
+    """Gated perceptron that separates rings around a point; each student has ellipses of its own.
 
     Args:
         hidden: units of each gated layer.

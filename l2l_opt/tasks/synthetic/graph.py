@@ -55,7 +55,7 @@ class GraphConvolution(nn.Module):
 
 @register_module_task("graph-convolution", batch_size=32)
 def graph_convolution(*, hidden: int = 16) -> partial[ModuleTask]:
-    """Graph convolutional network that tells four communities of a generated graph of 400 nodes apart.
+    """Graph convolutional network that separates four communities of a generated graph of 400 nodes.
 
     Args:
         hidden: units between the two layers.

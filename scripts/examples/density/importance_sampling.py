@@ -46,16 +46,16 @@ def train(*, steps: int, batch_size: int = 256, seed: int = 0) -> list[tuple[flo
     # torch.optim.Adam(params.values(), lr=1e-2) could stand here.
     optimizer = LearnedOptimizer([value.requires_grad_() for value in params.values()], num_steps=steps)
 
-    def figures() -> tuple[float, float]:
+    def measures() -> tuple[float, float]:
         log_weights = family.draw_log_weights(params, {}, torch.Generator().manual_seed(seed + 1))
         return float(effective_sample_size(log_weights)), float(log_normaliser(log_weights).exp())
 
-    before = figures()
+    before = measures()
     for _ in range(steps):
         optimizer.zero_grad()
         family.loss(params, {}, family.sample_batch({}, generator)).backward()
         optimizer.step()
-    return [before, figures()]
+    return [before, measures()]
 
 
 def main() -> None:

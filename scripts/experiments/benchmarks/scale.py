@@ -31,7 +31,7 @@ STATISTICS = 4
 
 
 def page() -> str:
-    """The whole page: the text of ``TEMPLATE`` with its figures and tables."""
+    """The whole page: the text of ``TEMPLATE`` with its numbers and tables."""
     sizes, meta_training, plans = (
         read(name) for name in ("benchmarks/sizes", "benchmarks/meta-training", "long_horizons/plans")
     )

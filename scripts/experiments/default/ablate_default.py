@@ -97,7 +97,7 @@ PARTS: dict[str, tuple[Callable[[ScaleFreeRule], None] | None, str | None]] = {
 
 @click.command()
 @click.option("--rule", "source", default="default-2", show_default=True)
-@click.option("--retrained", multiple=True, help="Another artefact, judged as it is.")
+@click.option("--retrained", multiple=True, help="Another artefact, evaluated as it is.")
 @click.option("--suite", default="validation", show_default=True)
 @click.option("--horizon", "horizons", multiple=True, default=(500, 2000), show_default=True)
 @click.option("--seeds", default=3, show_default=True)

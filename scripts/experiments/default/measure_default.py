@@ -92,13 +92,13 @@ def planned(rule_name: str, suite: str, seeds: int, out: Path, horizons: tuple[i
     rule, rows = load_rule(rule_name), []
     for spec, family in families(suite):
         for horizon in horizons:
-            told: dict[str, int | None] = {
+            planned: dict[str, int | None] = {
                 "right": horizon,
                 "unknown": None,
                 "a third": horizon // 3,
                 "three times": 3 * horizon,
             }
-            losses = {name: _mean(rule, family, horizon, seeds, steps) for name, steps in told.items()}
+            losses = {name: _mean(rule, family, horizon, seeds, steps) for name, steps in planned.items()}
             losses["adamw defaults"] = _mean(make_rule("adamw:lr=0.001"), family, horizon, seeds, horizon)
             good = {
                 name: losses[name] <= max(1.15 * losses["right"], losses["adamw defaults"])
@@ -197,7 +197,7 @@ def _long_run(rule: UpdateRule, spec: str, family: TaskFamily, horizon: int) -> 
 
 
 def _mean(rule: UpdateRule, family: TaskFamily, horizon: int, seeds: int, steps: int | None) -> float:
-    """The mean final loss over the reporting students of a rule that is told ``steps``."""
+    """The mean final loss over the reporting students of a rule that is given ``steps``."""
     run = run_rule(rule, family, horizon=horizon, num_seeds=seeds, seed=0, planned_steps=steps)
     return float(run.final_losses.double().mean())
 

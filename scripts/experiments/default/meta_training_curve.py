@@ -1,8 +1,8 @@
-"""Quality against meta-training time: the validation figures of runs of `meta_train_default`.
+"""Quality against meta-training time: the validation metrics of runs of `meta_train_default`.
 
     python -m scripts.experiments.default.meta_training_curve runs/seed-1/choices runs/seed-2/choices
 
-A figure is the mean over a run's own validation students of the logarithm of a final loss over the first; what counts
+A metric is the mean over a run's own validation students of the logarithm of a final loss over the first; what counts
 is how far it falls below that of the fresh rule, at 0 hours. Writes results/default/meta-training.{json,png}.
 """
 
@@ -22,7 +22,7 @@ from matplotlib import pyplot
 
 
 def curve_of(run: Path) -> dict[str, Any]:
-    """Outer steps, hours of the core and validation figures of one run, those of interrupted calls joined."""
+    """Outer steps, hours of the core and validation metrics of one run, those of interrupted calls joined."""
     about = json.loads((run / "run.json").read_text())
     steps, figures = read_scalars(run / "events")["validation/figure"]
     hours_a_step = about["minutes"] / 60 / about["outer_step"]
@@ -39,7 +39,7 @@ def curve_of(run: Path) -> dict[str, Any]:
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), default=records.RESULTS / "default", show_default=True)
 def main(runs: tuple[Path, ...], out: Path) -> None:
-    """Draw the validation figures of RUNS against time."""
+    """Draw the validation metrics of RUNS against time."""
     curves = [curve_of(run) for run in runs]
     records.write(out / "meta-training.json", {"curves": curves})
     figure, axis = pyplot.subplots(figsize=(6.4, 4.4))

@@ -1,4 +1,4 @@
-"""Put a meta-trained rule among the shipped ones, its whole making and its figures on the card.
+"""Put a meta-trained rule among the shipped ones, its whole making and its metrics on the model card.
 
     python -m scripts.experiments.default.ship_rule runs/default/all --name default-2 --evaluation EVALUATION
     python -m scripts.experiments.default.ship_rule --name default-2 --evaluation EVALUATION
@@ -39,17 +39,17 @@ def stages_of(run: Path) -> list[dict[str, Any]]:
 
 def held_out_figures(path: Path) -> dict[str, Any]:
     """Of an evaluation over the held-out suite, a line a horizon."""
-    figures = {}
+    metrics = {}
     for own in json.loads(path.read_text())["summary"]:
         wins, ratio = own["wins"]["adamw"], own["ratio"]["adamw"]
-        figures[f"{own['horizon']} steps"] = {
+        metrics[f"{own['horizon']} steps"] = {
             "at or below tuned AdamW": f"{wins['wins']} of {wins['tasks']} tasks",
             "AdamW's loss over ours": round(ratio["geometric_mean"], 3),
             "interval": [round(bound, 3) for bound in ratio["interval"]],
             "speed-up in steps": round(own["speed_up_steps"]["interquartile_mean"], 2),
             "speed-up in seconds": round(own["speed_up_seconds"]["interquartile_mean"], 2),
         }
-    return figures
+    return metrics
 
 
 def provenance_of(run: Path, versions: dict[str, str]) -> dict[str, Any]:
@@ -84,8 +84,8 @@ def main(run: Path | None, name: str, evaluation: Path | None, since: str | None
     if since is not None:
         card["since_meta_training"] = since
     if evaluation is not None:
-        figures = dict(card["figures"])
-        card["figures"] = figures | {"held_out": figures.get("held_out", {}) | held_out_figures(evaluation)}
+        metrics = dict(card["figures"])
+        card["figures"] = metrics | {"held_out": metrics.get("held_out", {}) | held_out_figures(evaluation)}
     digest = save_rule(rule, FOLDER / f"{name}.safetensors", card=card)
     records.write(records.RESULTS / "default" / f"{name}.json", {"digest": digest, "card": card})
     click.echo(f"{name}: {digest}")

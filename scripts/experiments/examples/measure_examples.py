@@ -1,4 +1,4 @@
-"""Examples that end in the figure of a chaotic run, on ten seeds: the median and the worst, which their guides state.
+"""Examples that end in the measure of a chaotic run, on ten seeds: the median and the worst, which their guides state.
 
     python -m scripts.experiments.examples.measure_examples                         # all of them
     python -m scripts.experiments.examples.measure_examples density recommendation
@@ -24,10 +24,10 @@ from scripts.experiments import records
 
 FOLDER = records.RESULTS / "examples"
 
-Figures = dict[str, float]
+Measures = dict[str, float]
 
 
-def density(example: ModuleType, seed: int) -> Figures:
+def density(example: ModuleType, seed: int) -> Measures:
     _, (sample_size, integral) = example.train(steps=1000, seed=seed)
     _, (of_short_run, _) = example.train(steps=500, batch_size=128, seed=seed)
     return {
@@ -37,7 +37,7 @@ def density(example: ModuleType, seed: int) -> Figures:
     }
 
 
-def recommendation(example: ModuleType, seed: int) -> Figures:
+def recommendation(example: ModuleType, seed: int) -> Measures:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "ratings.csv"
         example.write_ratings(file, *example.generate_ratings(torch.Generator().manual_seed(seed), 8000))
@@ -45,7 +45,7 @@ def recommendation(example: ModuleType, seed: int) -> Figures:
     return {"test RMSE": error, "test RMSE over that of the mean": error / error_of_mean}
 
 
-def reinforcement_learning(example: ModuleType, seed: int) -> Figures:
+def reinforcement_learning(example: ModuleType, seed: int) -> Measures:
     learner = example.fresh_learner(
         make_task("navigation"), "sgd:lr=0.0003", outer_steps=150, inner_steps=1, environments=10, seed=seed
     )
@@ -58,17 +58,17 @@ def reinforcement_learning(example: ModuleType, seed: int) -> Figures:
     }
 
 
-def gymnasium_policy(example: ModuleType, seed: int) -> Figures:
+def gymnasium_policy(example: ModuleType, seed: int) -> Measures:
     returns = example.train("CartPole-v1", rule="default-1", updates=100, episodes=10, steps=200, seed=seed)
     return {"return of the last tenth": sum(returns[-10:]) / 10}
 
 
 @dataclass(frozen=True)
 class Example:
-    """Where an example is, how it is run on one seed, and which of its figures are the better the lower they are."""
+    """Where an example is, how it is run on one seed, and which of its measures are the better the lower they are."""
 
     module: str
-    run: Callable[[ModuleType, int], Figures]
+    run: Callable[[ModuleType, int], Measures]
     lower: tuple[str, ...] = ()
 
 
@@ -93,13 +93,13 @@ def main(names: tuple[str, ...], seeds: int, out: Path) -> None:
         command = f"scripts.examples.{own.module}"
         module = importlib.import_module(command)
         runs = [own.run(module, seed) for seed in range(seeds)]
-        figures = {}
-        for figure in runs[0]:
-            values = [run[figure] for run in runs]
-            worst = (max if figure in own.lower else min)(values)
-            figures[figure] = {"median": statistics.median(values), "worst": worst, "values": values}
-            click.echo(f"{name}: {figure}: median {figures[figure]['median']:.3g}, worst {worst:.3g}")
-        records.write(out / f"{name}.json", {"example": f"python -m {command}", "figures": figures})
+        measures = {}
+        for measure in runs[0]:
+            values = [run[measure] for run in runs]
+            worst = (max if measure in own.lower else min)(values)
+            measures[measure] = {"median": statistics.median(values), "worst": worst, "values": values}
+            click.echo(f"{name}: {measure}: median {measures[measure]['median']:.3g}, worst {worst:.3g}")
+        records.write(out / f"{name}.json", {"example": f"python -m {command}", "figures": measures})
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """The compact rule after 15 minutes of tbptt-20, then 30 minutes of nres against 30 more of tbptt-20.
 
     python -m scripts.experiments.long_horizons.compare_estimators train --out runs/comparison   # 75 minutes
-    python -m scripts.experiments.long_horizons.compare_estimators judge nres RULE               # and so for each
+    python -m scripts.experiments.long_horizons.compare_estimators evaluate nres RULE            # and so for each
     python -m scripts.experiments.long_horizons.compare_estimators table
 
-train takes one core; RULE is runs/comparison/nres/last.safetensors. judge trains validation students, of seeds and
+train takes one core; RULE is runs/comparison/nres/last.safetensors. evaluate trains validation students, of seeds and
 architectures that meta-training never sees, for 200, 2,000 and 10,000 steps and writes
 results/long_horizons/judged/NAME.json; table compares them.
 """
@@ -62,14 +62,14 @@ def train(out: Path) -> None:
 @click.argument("name")
 @click.argument("rule")
 @click.option("--horizon", "horizons", type=int, multiple=True, default=HORIZONS)
-def judge(name: str, rule: str, horizons: tuple[int, ...]) -> None:
+def evaluate(name: str, rule: str, horizons: tuple[int, ...]) -> None:
     """Train validation students with RULE, an artefact or a registered name with its options."""
-    teacher = make_rule(rule) if rule.partition(":")[0] in RULES.names() else load_rule(rule)
+    update_rule = make_rule(rule) if rule.partition(":")[0] in RULES.names() else load_rule(rule)
     results = []
     for horizon in horizons:
         start = time.perf_counter()
         curves = training_losses(
-            teacher,
+            update_rule,
             make_tasks(TASK),
             numbers=range(STUDENTS),
             horizon=horizon,
@@ -89,20 +89,20 @@ def judge(name: str, rule: str, horizons: tuple[int, ...]) -> None:
             }
         )
         click.echo(f"{name} at {horizon}: mean final loss {float(final.mean()):.5f}, diverged {int(diverged.sum())}")
-        card = getattr(teacher, "card", None) or {}
+        card = getattr(update_rule, "card", None) or {}
         content = {"rule": name, "digest": card.get("digest"), "provenance": card.get("provenance"), "task": TASK}
         records.write(FOLDER / "judged" / f"{name}.json", {**content, "results": results})
 
 
 @group.command()
 def table() -> None:
-    """Compare what was judged; intervals are bootstrapped over the same students."""
-    judged = {path.stem: json.loads(path.read_text()) for path in sorted((FOLDER / "judged").glob("*.json"))}
+    """Compare what was evaluated; intervals are bootstrapped over the same students."""
+    evaluated = {path.stem: json.loads(path.read_text()) for path in sorted((FOLDER / "judged").glob("*.json"))}
     rows = []
-    for name, record in judged.items():
+    for name, record in evaluated.items():
         for result in record["results"]:
             final = _final_losses(result)
-            against = _result(judged["tbptt"], result["horizon"])
+            against = _result(evaluated["tbptt"], result["horizon"])
             other = _final_losses(against)
             ratio, interval = mean_and_interval(np.log(final / other).tolist())
             rows.append(
@@ -128,7 +128,7 @@ def table() -> None:
 
 
 def _final_losses(result: dict) -> np.ndarray:
-    """Losses that float32 cannot tell from 0 count as its resolution."""
+    """Losses that float32 cannot distinguish from 0 count as its resolution."""
     final = np.array([np.inf if value is None else value for value in result["final_losses"]])
     return final.clip(min=float(np.finfo(np.float32).eps))
 

@@ -1,10 +1,10 @@
-"""Damages artefacts, checkpoints and state dicts at random, and loads them: refused, or equal to what they say.
+"""Damages artefacts, checkpoints and state dicts at random, and loads them: refused, or equal to what they state.
 
     python -m scripts.experiments.optimizer.fuzz_files --cases 2000
 
 Of every case it must hold that loading ends within seconds, in a documented exception of one line or in what was
 asked for; that nothing is executed (an audit hook watches for code, processes, sockets, pickles and new modules); and
-that what loads is what was saved or, where somebody has made the digests fit again, what the file then says, able to
+that what loads is what was saved or, where somebody has made the digests fit again, what the file then states, able to
 take a step. A state dict that is refused must leave the optimizer as it was. Writes results/optimizer/fuzz.json.
 """
 
@@ -73,8 +73,8 @@ class Tally:
         self.failures: list[str] = []
         self.slowest = 0.0
 
-    def run(self, about: str, mutation: str, action: Callable[[], Any], judge: Callable[[Any], str]) -> None:
-        """Load one case and judge it; ``judge`` says what it loaded as, or raises AssertionError."""
+    def run(self, about: str, mutation: str, action: Callable[[], Any], check: Callable[[Any], str]) -> None:
+        """Load one case and check it; ``check`` returns what it loaded as, or raises AssertionError."""
         self.watch.seen.clear()
         faulthandler.dump_traceback_later(60, exit=True)
         start = time.perf_counter()
@@ -90,7 +90,7 @@ class Tally:
                 assert len(message) < 700, f"no sentence: {message[:900]!r}"
                 assert "; got" in message, f"names no rule: {message!r}"
             else:
-                outcome = judge(loaded)
+                outcome = check(loaded)
             assert not self.watch.seen, f"executed: {self.watch.seen}"
         except Exception as error:  # noqa: BLE001 - whatever else a case does is what is looked for
             outcome = "failed"
@@ -220,15 +220,15 @@ def fuzz_files(
             content = mutations.resigned(rng, originals[name], mutations.RESIGNED[kind])
         path.write_bytes(content)
 
-        def judge(loaded: Any, name: str = name, kind: str = kind, content: bytes = content) -> str:
+        def check(loaded: Any, name: str = name, kind: str = kind, content: bytes = content) -> str:
             use(loaded)
             if plain(loaded) == expected[name]:
                 return "equal to the original"
             assert kind in mutations.RESIGNED, "loaded, and differs from the original"
-            assert plain(loaded) == plain(content), "loaded, and differs from what the file says"
-            return "as the file says"
+            assert plain(loaded) == plain(content), "loaded, and differs from what the file states"
+            return "as the file states"
 
-        tally.run(f"case {number}, {name}, {kind}", kind, lambda: read(path), judge)
+        tally.run(f"case {number}, {name}, {kind}", kind, lambda: read(path), check)
         assert not witness.exists(), f"case {number} executed a payload"
 
 
@@ -306,24 +306,24 @@ def fuzz_states(tally: Tally, cases: int, rng: random.Random, _folder: Path) -> 
     for number in range(cases):
         name, kind = rng.choice(sorted(rules)), rng.choice(sorted(mutations.STATE_DICTS))
         given = mutations.STATE_DICTS[kind](rng, copy.deepcopy(saved[name]))
-        judged = train(optimizer(rules[name]), steps=1)
-        before = numbers(judged.state_dict())
+        tested = train(optimizer(rules[name]), steps=1)
+        before = numbers(tested.state_dict())
 
-        def action(judged: LearnedOptimizer = judged, given: Any = given, before: Any = before) -> LearnedOptimizer:
+        def action(tested: LearnedOptimizer = tested, given: Any = given, before: Any = before) -> LearnedOptimizer:
             try:
-                judged.load_state_dict(copy.deepcopy(given))
+                tested.load_state_dict(copy.deepcopy(given))
             except ValueError:
-                assert numbers(judged.state_dict()) == before, "refused, and the optimizer has changed"
+                assert numbers(tested.state_dict()) == before, "refused, and the optimizer has changed"
                 raise
-            return judged
+            return tested
 
-        def judge(judged: LearnedOptimizer, given: Any = given, name: str = name) -> str:
-            found = numbers(judged.state_dict())
+        def check(tested: LearnedOptimizer, given: Any = given, name: str = name) -> str:
+            found = numbers(tested.state_dict())
             assert holds(found, numbers(renumbered(given))), "loaded, and differs from what was given"
-            train(judged, steps=1)
+            train(tested, steps=1)
             return "equal to the original" if found == numbers(saved[name]) else "as given"
 
-        tally.run(f"case {number}, {name}, {kind}", kind, action, judge)
+        tally.run(f"case {number}, {name}, {kind}", kind, action, check)
 
 
 def renumbered(state_dict: dict[str, Any]) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def foreign(rng: Random, content: bytes, witness: str) -> bytes:
     return buffer.getvalue()
 
 
-# Damage to what a file says, with its digests made to fit: what loads must be what the file says.
+# Damage to what a file states, with its digests made to fit: what loads must be what the file states.
 
 
 def change_card(rng: Random, _tensors: dict[str, Tensor], card: dict[str, Any]) -> None:

@@ -108,7 +108,7 @@ def density(rule_name: str, horizons: tuple[int, ...], seeds: int, tuning_seeds:
 @group.command()
 @common
 def bounds(rule_name: str, horizons: tuple[int, ...], seeds: int, tuning_seeds: int, out: Path) -> None:
-    """Why the rule is where it is: its weights with the bounds on growth and first trust set otherwise.
+    """Why the rule is where it is: its weights with the bounds on growth and the first step scale set otherwise.
 
     On the students that Adam is tuned on, since what comes of it might suggest another rule.
     """
@@ -134,25 +134,25 @@ def bounds(rule_name: str, horizons: tuple[int, ...], seeds: int, tuning_seeds: 
 def compare(
     rule_name: str, spec: str, horizon: int, seeds: int, tuning_seeds: int, scores: Scores, *, name: str | None = None
 ) -> list[dict[str, Any]]:
-    """The rule, then tuned Adam, on the same students: every figure, its mean and its interval."""
+    """The rule, then tuned Adam, on the same students: every metric, its mean and its interval."""
     family, name = make_task(spec), name or spec
     trials = [(own, tune(own, family, horizon=horizon, num_seeds=tuning_seeds, seed=SEED)) for own in ADAM]
     best, tuning = min(trials, key=lambda trial: trial[1].losses[trial[1].lr])
     tried = {own.name: {f"{lr:.3g}": loss for lr, loss in tuning.losses.items()} for own, tuning in trials}
     adam: dict[str, Any] = {"lr": tuning.lr, "schedule": "constant", **best.options, "tried": tried}
     rules = {"learned": (load_rule(rule_name), {"rule": rule_name}), "adam": (best.make(tuning.lr), adam)}
-    rows, figures = [], {}
+    rows, metrics = [], {}
     for optimizer, (rule, settings) in rules.items():
-        figures[optimizer] = run(rule, spec, horizon, seeds, scores)
+        metrics[optimizer] = run(rule, spec, horizon, seeds, scores)
         row = {"task": name, "horizon": horizon, "optimizer": optimizer, "settings": settings}
-        for key, values in figures[optimizer].items():
+        for key, values in metrics[optimizer].items():
             mean, interval = mean_and_interval(values)
             row[key] = {"mean": mean, "interval": list(interval), "values": values}
         rows.append(finite(row))
-        shown = ", ".join(f"{key} {row[key]['mean']:.4g}" for key in figures[optimizer])
+        shown = ", ".join(f"{key} {row[key]['mean']:.4g}" for key in metrics[optimizer])
         click.echo(f"{name} {horizon} {optimizer}: {shown}")
-    for key, values in figures["learned"].items():
-        mean, interval = mean_and_interval([a - b for a, b in zip(values, figures["adam"][key], strict=True)])
+    for key, values in metrics["learned"].items():
+        mean, interval = mean_and_interval([a - b for a, b in zip(values, metrics["adam"][key], strict=True)])
         rows[0].setdefault("above_adam", {})[key] = finite({"mean": mean, "interval": list(interval)})
     return rows
 
@@ -161,12 +161,12 @@ def run(rule: UpdateRule, spec: str, horizon: int, seeds: int, scores: Scores) -
     """Final training losses, test losses and scores of the reporting students."""
     students = reporting_students(rule, make_task(spec), numbers=range(seeds), horizon=horizon, seed=SEED)
     curves = train(students)
-    figures = {"final_loss": final_losses(curves).double().tolist()}
+    metrics = {"final_loss": final_losses(curves).double().tolist()}
     for own in students.members:
         test_loss = float(loss_on_test_batches(own.family, params_of(own), own.data, SEED, own.number))
         for key, value in {"test_loss": test_loss, **scores(own)}.items():
-            figures.setdefault(key, []).append(value)
-    return figures
+            metrics.setdefault(key, []).append(value)
+    return metrics
 
 
 def params_of(own: Student) -> dict[str, torch.Tensor]:

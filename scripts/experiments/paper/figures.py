@@ -66,7 +66,7 @@ class Figure:
     """A figure of the paper.
 
     Attributes:
-        artefacts: to judge; the first of each rule is the one in the short table.
+        artefacts: to evaluate; the first of each rule is the one in the short table.
         settings: its panels.
         seeds: artefacts among those that differ in the seed of their meta-training alone.
         note: what is not as in the paper.

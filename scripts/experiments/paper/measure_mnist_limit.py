@@ -3,8 +3,8 @@
     python -m scripts.experiments.paper.measure_mnist_limit
 
 An optimizer of the paper's figure sees 12,800 examples once. Here each reporting student is trained for many epochs on
-those examples alone that it has seen by step 95, the middle of the last ten steps, and is judged on training images
-that it has not seen. The least such loss over learning rates and epochs, chosen with the judged images in sight, is
+those examples alone that it has seen by step 95, the middle of the last ten steps, and is evaluated on training images
+that it has not seen. The least such loss over learning rates and epochs, chosen with the evaluated images in sight, is
 what an optimizer would have to reach that gets as much out of one pass as Adam out of many. Writes
 results/paper/mnist/limit.json.
 """
@@ -20,7 +20,7 @@ from l2l_opt.rules import make_rule
 from l2l_opt.tasks.mixture import make_tasks
 from scripts.experiments.records import RESULTS, write
 
-STEPS, SEEDS, EPOCHS, BATCH, JUDGED = 95, 10, 20, 128, 10_000
+STEPS, SEEDS, EPOCHS, BATCH, EVALUATED = 95, 10, 20, 128, 10_000
 RATES = (0.003, 0.01)
 
 
@@ -38,10 +38,10 @@ def main() -> None:
         seen = torch.stack([batch["index"][seed] for batch in window.batches[:STEPS]]).flatten()
         unseen = torch.ones(last - first, dtype=torch.bool)
         unseen[seen - first] = False
-        judged = unseen.nonzero().squeeze(1)[:JUDGED] + first
+        evaluated = unseen.nonzero().squeeze(1)[:EVALUATED] + first
         for lr in RATES:
             params = {name: param[seed] for name, param in window.inner.params.items()}
-            curves[lr].append(epochs(family, params, seen, judged, lr=lr, seed=seed))
+            curves[lr].append(epochs(family, params, seen, evaluated, lr=lr, seed=seed))
             print(f"seed {seed}, lr {lr}: {min(curves[lr][-1]):.4f}")
     means = {lr: torch.tensor(curve).mean(dim=0) for lr, curve in curves.items()}
     lr = min(means, key=lambda lr: float(means[lr].min()))
@@ -54,7 +54,7 @@ def main() -> None:
     print(f"{mean:.4f} ({interval[0]:.4f} to {interval[1]:.4f}) after {epoch + 1} epochs at lr {lr}")
 
 
-def epochs(family, params, seen, judged, *, lr: float, seed: int) -> list[float]:
+def epochs(family, params, seen, evaluated, *, lr: float, seed: int) -> list[float]:
     """Losses on unseen images after each epoch over the seen ones."""
     generator = torch.Generator().manual_seed(seed)
     params = {name: param.clone().requires_grad_() for name, param in params.items()}
@@ -65,8 +65,8 @@ def epochs(family, params, seen, judged, *, lr: float, seed: int) -> list[float]
             family.loss(params, {}, {"index": batch}).backward()
             optimizer.step()
         with torch.no_grad():
-            outputs = torch.func.functional_call(family.module, params, family.examples.inputs[judged])
-            found.append(float(cross_entropy(outputs, family.examples.targets[judged])))
+            outputs = torch.func.functional_call(family.module, params, family.examples.inputs[evaluated])
+            found.append(float(cross_entropy(outputs, family.examples.targets[evaluated])))
     return found
 
 

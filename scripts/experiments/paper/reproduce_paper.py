@@ -41,7 +41,7 @@ RESULTS = records.RESULTS / "paper"
 )
 @click.option("--only", multiple=True, help="Artefacts to meta-train; all of the figure where none is named.")
 @click.option("--artefacts", is_flag=True, help="Take committed artefacts and baselines; run the learned rules again.")
-@click.option("--seeds", type=int, default=None, help="Students reported on; as each setting says where not given.")
+@click.option("--seeds", type=int, default=None, help="Students reported on; of each setting where not given.")
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/paper"), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=RESULTS, show_default="results/paper")
 def main(
@@ -83,12 +83,12 @@ def all_artefacts() -> list[Path]:
 
 
 def evaluate(name: str, *, artefacts: bool, seeds: int | None, runs: Path, out: Path) -> None:
-    """Judge a figure's learned rules, and its baselines where they are not to be read."""
+    """Evaluate a figure's learned rules, and its baselines where they are not to be read."""
     figure, results = FIGURES[name], []
     known = figures.read(RESULTS / name) if artefacts else []
     for setting in figure.settings:
         here, count = figures.of(known, setting), setting.seeds if seeds is None else seeds
-        results += [judge(own, setting, here, count) for own in figure.artefacts if artefact(own).exists()]
+        results += [evaluate_rule(own, setting, here, count) for own in figure.artefacts if artefact(own).exists()]
         read = [result for result in here if result.optimizer != "learned"]
         wanted = [own for own in BASELINES if setting.baselines is None or own.name in setting.baselines]
         results += read or [tuned(baseline, setting, count, runs) for baseline in wanted]
@@ -100,7 +100,7 @@ def evaluate(name: str, *, artefacts: bool, seeds: int | None, runs: Path, out: 
             click.echo(f"{setting.title}: {figures.label(result):<20} {result.mean:.4g} ({low:.4g} to {high:.4g})")
 
 
-def judge(name: str, setting: Setting, known: list[Result], seeds: int) -> Result:
+def evaluate_rule(name: str, setting: Setting, known: list[Result], seeds: int) -> Result:
     """A learned rule on the reporting students; what is known of this artefact is read where it takes long to run."""
     rule = load_rule(artefact(name)).to(setting.dtype)
     card = rule.card or {}

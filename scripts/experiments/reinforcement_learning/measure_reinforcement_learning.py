@@ -3,8 +3,8 @@
 python -m scripts.experiments.reinforcement_learning.measure_reinforcement_learning adaptation TASK | training | picture
 
 Writes results/reinforcement_learning/NAME.json; each run has a seed of its own for first weights, environments and
-episodes, and is judged in environments that nothing was trained or tuned in. CartPole's returns are of gymnasium's own
-environment.
+episodes, and is evaluated in environments that nothing was trained or tuned in. CartPole's returns are of
+gymnasium's own environment.
 """
 
 import json
@@ -40,7 +40,7 @@ ADAM_RATES = [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Setting:
     """How a task's learners are meta-trained.
 
     Attributes:
@@ -59,14 +59,14 @@ class Recipe:
 
 
 RECIPES = {
-    "navigation": Recipe(
+    "navigation": Setting(
         "navigation:episodes=10,hidden=16",
         {"maml": "sgd:lr=0.0003", "learned rule": "rnnprop:hidden_size=8,num_layers=1,output_scale=0.3"},
         outer_steps=60,
         environments=4,
         theta_lr=1e-2,
     ),
-    "cartpole": Recipe(
+    "cartpole": Setting(
         "cartpole:episodes=10,hidden=16",
         {"maml": "sgd:lr=0.01", "learned rule": "rnnprop:hidden_size=8,num_layers=1,output_scale=0.3"},
         outer_steps=50,
@@ -98,10 +98,10 @@ def returns_in_gymnasium(
     generators = [make_generator(0, stream, run) for run in range(learner.num_runs)]
     data, batches = draw(family, generators, environments=environments, batches=INNER_STEPS + 1)
     inner, phi = learner.start(environments)
-    judge, returns = make_generator(1, stream), []
+    generator, returns = make_generator(1, stream), []
     with torch.no_grad():
         for step in range(INNER_STEPS + 1):
-            played = cartpole_returns(family, inner.params, data, episodes=episodes, generator=judge).mean(1)
+            played = cartpole_returns(family, inner.params, data, episodes=episodes, generator=generator).mean(1)
             returns.append(played.unflatten(0, (learner.num_runs, environments)))
             if step < INNER_STEPS:
                 inner, _ = unroll(learner.rule, family, data, inner, batches[step : step + 2], phi=phi)
@@ -228,13 +228,15 @@ def training(updates: int, seeds: int) -> None:
         # A student's own tensors have an axis of one particle in front.
         params = tree_map(lambda *leaves: torch.cat(leaves), *(own.inner.params for own in students.members))
         physics = stacked([own.data for own in students.members])
-        judge = make_generator(1, Stream.REPORTING)
-        figures = {
+        generator = make_generator(1, Stream.REPORTING)
+        metrics = {
             "mean over training": curves.mean(0),
             "mean of the last tenth": curves[-updates // 10 :].mean(0),
-            "gymnasium after training": cartpole_returns(family, params, physics, episodes=20, generator=judge).mean(1),
+            "gymnasium after training": cartpole_returns(
+                family, params, physics, episodes=20, generator=generator
+            ).mean(1),
         }
-        summary = {name: mean_and_interval(value.double().tolist()) for name, value in figures.items()}
+        summary = {name: mean_and_interval(value.double().tolist()) for name, value in metrics.items()}
         print(spec, {name: f"{mean:.1f} [{low:.1f}, {high:.1f}]" for name, (mean, (low, high)) in summary.items()})
         results.append(
             {

@@ -1,4 +1,4 @@
-"""MAML for policies in several runs at once, so that figures have intervals: one batch of all runs' environments.
+"""MAML for policies in several runs at once, so that results have intervals: one batch of all runs' environments.
 
 Each run is what ``MetaLearner`` does, with two differences: the meta-loss is over all inner steps, since the episodes
 that the next step learns from are played anyway, and the rule has a rate of its own.

@@ -1,4 +1,4 @@
-"""What TensorBoard is told of gates, of Adam, of response surfaces and of meta-gradients, against definitions."""
+"""What TensorBoard shows of gates, of Adam, of response surfaces and of meta-gradients, against definitions."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A report: what it says is what was measured, and nothing in it can break out of the page."""
+"""A report: it shows what was measured, and nothing in it can break out of the page."""
 
 import re
 from html.parser import HTMLParser

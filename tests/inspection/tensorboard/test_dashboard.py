@@ -38,7 +38,7 @@ def raw_unroll(rule, family, seed):
     return name, rows
 
 
-def test_charts_say_what_a_raw_unroll_says(tmp_path):
+def test_charts_show_what_a_raw_unroll_gives(tmp_path):
     torch.manual_seed(0)
     rule, family = small_rule("rnnprop"), small_family(torch.float32)
     adam = next(baseline for baseline in BASELINES if baseline.name == "adam")

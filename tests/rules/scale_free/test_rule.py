@@ -21,7 +21,7 @@ from l2l_opt.rules.scale_free.whitening import whitened
 
 
 def silent(**options):
-    """A rule whose read-outs say nothing and which begins with full steps: the hand-made direction alone."""
+    """A rule whose read-outs are zero and which begins with full steps: the hand-made direction alone."""
     rule = make_rule("scale-free", **({"caution": 0} | options)).double()
     with torch.no_grad():
         for linear in (rule.readout, rule.gates, rule.choices):

@@ -175,7 +175,7 @@ def test_generated_ratings_are_each_students_own_and_learned():
 
 
 def test_the_held_out_ratings_are_what_they_were():
-    """Published figures depend on them; torch's normal numbers end in other bits on other processors."""
+    """Published results depend on them; torch's normal numbers end in other bits on other processors."""
     family = make_task("ratings-factorisation")
     params, data, batch = draw(family)
     assert list(params) == ["people.weight", "works.weight"]

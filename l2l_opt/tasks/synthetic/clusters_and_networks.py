@@ -1,4 +1,4 @@
-"""Multilayer perceptrons on random clusters and random teachers, drawn anew for every student."""
+"""Multilayer perceptrons on random clusters and random networks, drawn anew for every student."""
 
 from functools import partial
 from typing import Annotated
@@ -11,7 +11,7 @@ from l2l_opt.tasks.base import register_module_task
 from l2l_opt.tasks.generated import GeneratedTask
 from l2l_opt.tasks.layers.basic import CLASS_LOSSES, INITS, Activation, ClassLoss, Init, perceptron
 
-LABELS = ("clusters", "teacher")
+LABELS = ("clusters", "teacher")  # A teacher is a random network; cards of rules hold these words.
 
 
 @register_module_task("clusters-mlp", batch_size=32)
@@ -43,9 +43,9 @@ def clusters_mlp(
         loss: cross-entropy, smoothed (a tenth spread over all classes) or squared (to one-hot classes).
         dim: of the points.
         classes: how many.
-        labels: where they come from, clusters or teacher.
-        noise: standard deviation within a cluster, where that of centres is 1; or of the noise on the teacher's
-            outputs, where theirs is 1.
+        labels: where they come from, clusters or teacher (a random network).
+        noise: standard deviation within a cluster, where that of centres is 1; or of the noise on the
+            network's outputs, where theirs is 1.
         examples: in the training split of each student.
 
     Raises:
@@ -58,7 +58,7 @@ def clusters_mlp(
         spread = torch.randn(number, dim, generator=generator, dtype=torch.float64)
         return (centres[cloud] + noise * spread) / (1 + noise**2) ** 0.5, cloud % classes
 
-    def of_teacher(generator: torch.Generator, number: int) -> tuple[Tensor, Tensor]:
+    def of_network(generator: torch.Generator, number: int) -> tuple[Tensor, Tensor]:
         points, outputs = _teach(generator, number, dim, classes)
         outputs = outputs + noise * torch.randn(outputs.shape, generator=generator, dtype=torch.float64)
         return points, outputs.argmax(-1)
@@ -67,14 +67,14 @@ def clusters_mlp(
         GeneratedTask,
         nn.Sequential(*perceptron([dim, *[hidden] * layers, classes], activation=activation, norm=norm)),
         CLASS_LOSSES[loss],
-        of_clusters if labels == "clusters" else of_teacher,
+        of_clusters if labels == "clusters" else of_network,
         examples=examples,
         init_fn=INITS[init],
     )
 
 
 @register_module_task("teacher-mlp", batch_size=32)
-def teacher_mlp(
+def random_network_mlp(
     *,
     hidden: int = 32,
     layers: int = 1,

@@ -1,6 +1,6 @@
-"""Judge a rule whose code has changed: it and AdamW run anew, other baselines keep the runs of an earlier evaluation.
+"""Evaluate a rule whose code has changed: it and AdamW run again, others keep the runs of an earlier evaluation.
 
-    python -m scripts.experiments.default.judge_again results/default/held-out --out results/default/held-out
+    python -m scripts.experiments.default.evaluate_again results/default/held-out --out results/default/held-out
 
 That AdamW ends where it did, to the last bit, is what shows that students and batches are those of the earlier runs.
 EARLIER is a folder of `l2l-opt evaluate --suite`; the picture of curves has the new runs alone.
@@ -34,7 +34,7 @@ from scripts.experiments import records
 @click.option("--cache", type=click.Path(path_type=Path), default=DEFAULT_FOLDER, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(earlier: Path, rule_name: str, horizons: tuple[int, ...], cache: Path, out: Path) -> None:
-    """Judge the rule of EARLIER anew."""
+    """Evaluate the rule of EARLIER again."""
     torch.set_num_threads(1)
     make_writable_folder(out)
     before = json.loads((earlier / "evaluation.json").read_text())
@@ -75,7 +75,7 @@ def with_earlier(evaluation: TaskEvaluation, rows: list[dict[str, Any]]) -> Task
         elif fresh[row["optimizer"]].record()["final_losses"] != row["final_losses"]:
             raise click.ClickException(
                 f"{row['optimizer']} must end where it did on {evaluation.task} after {evaluation.horizon} steps; got "
-                f"{fresh[row['optimizer']].final_losses} instead of {row['final_losses']}, judge all baselines anew"
+                f"{fresh[row['optimizer']].final_losses} instead of {row['final_losses']}, evaluate all baselines again"
             )
     return replace(evaluation, results=[*evaluation.results, *kept])
 
