@@ -133,8 +133,8 @@ def test_progress_weighs_windows_as_it_does_the_whole_horizon():
     torch.testing.assert_close((first + second) / 2, whole)
     torch.testing.assert_close(progress.per_student(losses, initial, None, fractions), whole)
     assert (second.abs() > 0).all()
-    own_ages = torch.stack([fractions[:2, 0], fractions[2:, 0]], dim=1)
-    mixed = progress.per_student(losses[:3], initial, None, own_ages)
+    own_fractions = torch.stack([fractions[:2, 0], fractions[2:, 0]], dim=1)
+    mixed = progress.per_student(losses[:3], initial, None, own_fractions)
     assert float(mixed[0]) == pytest.approx(float(first[0]))
     expected = (1.5 * (losses[1, 1] / initial[1]).log() + 2 * (losses[2, 1] / initial[1]).log()) / 2
     assert float(mixed[1]) == pytest.approx(float(expected))
@@ -169,11 +169,11 @@ def test_a_clip_bounds_each_loss_and_stands_for_divergence():
     clipped = MetaLoss("mean", "log", clip=2.0)
     assert clipped.per_student(losses, initial).tolist() == pytest.approx([1.0, 2.0])
     assert not torch.isfinite(MetaLoss("mean", "log")(losses, initial))
-    live = losses[:3].nan_to_num(3.0).requires_grad_()
-    clipped(live, initial).backward()
-    assert live.grad is not None
-    assert live.grad[1, 1] == 0  # Beyond the bound nothing is to be gained.
-    assert live.grad[1, 0] > 0
+    finite = losses[:3].nan_to_num(3.0).requires_grad_()
+    clipped(finite, initial).backward()
+    assert finite.grad is not None
+    assert finite.grad[1, 1] == 0  # Beyond the bound nothing is to be gained.
+    assert finite.grad[1, 0] > 0
 
 
 def test_log_meta_loss_does_not_see_a_tasks_scale():

@@ -15,7 +15,7 @@ DEFAULT_FOLDER = Path("~/.cache/l2l_opt/baselines")
 class Cache:
     """A folder of results; safe for several processes, since files are put in place whole.
 
-    A file holds its own key and a digest of its content. One that is damaged, or of another key, is not trusted: the
+    A file holds its own key and a digest of its content. One that is damaged, or of another key, is not used: the
     result is computed anew.
 
     Args:

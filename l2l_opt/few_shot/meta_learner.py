@@ -46,7 +46,7 @@ class MetaLearnerOptions(OuterOptions):
 
 
 class MetaLearner(OuterLoop[MetaLearnerOptions]):
-    """Learn where students start (theta) and how they are taught (phi), over episodes.
+    """Learn where students start (theta) and how they adapt (phi), over episodes.
 
         minimise over theta and phi  E_episode f(theta'; query set),    theta' = g_phi(theta, support set)
 

@@ -30,7 +30,7 @@ class EpisodeTask:
         init: where weights begin: ``"fresh"``, drawn by init_fn, or ``"module"``, the model's own, as of a pretrained
             one. What is frozen (``requires_grad=False``) is a constant.
         init_fn: draws fresh weights in place; by default ``reset_parameters()`` of every submodule.
-        device: where the model lives; that of the episodes.
+        device: of the model and the episodes.
         dtype: of its weights.
 
     Raises:

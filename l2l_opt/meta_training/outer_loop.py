@@ -226,7 +226,7 @@ class OuterLoop(abc.ABC, Generic[Options]):
     def _average(self) -> None:
         if not self.options.average_phi:
             return
-        # A short memory at first, so that the average does not dwell on where the weights began.
+        # A short average at first, so that it does not dwell on where the weights began.
         decay = min(self.options.average_phi, (1 + self.outer_steps_done) / (10 + self.outer_steps_done))
         for name, own in copy_weights(self.weights).items():
             averages = self._averages[name]

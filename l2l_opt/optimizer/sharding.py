@@ -61,7 +61,7 @@ def state_like(param: Tensor, value: Tensor) -> Tensor:
 
     Args:
         param: the parameter.
-        value: this device's part of the state: ``[features, *local.shape]`` with perhaps an axis behind, or 0-dim.
+        value: this device's share of the state: ``[features, *local.shape]`` with perhaps an axis behind, or 0-dim.
     """
     if not _is_dtensor(param) or not value.dim():
         return value

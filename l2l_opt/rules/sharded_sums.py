@@ -1,4 +1,4 @@
-"""Sums over a tensor, its shards included: the only way in which a rule looks beyond a coordinate."""
+"""Sums over a tensor, its shards included: the only way in which a rule reads beyond a coordinate."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -54,7 +54,7 @@ def whole_shape(value: Tensor) -> tuple[int, ...]:
 
 
 def tensor_sum(value: Tensor, reduce: Reduce | None = None) -> Tensor:
-    """The sum over all coordinates of one tensor, 0-dim: the only way in which a rule may look beyond a coordinate.
+    """The sum over all coordinates of one tensor, 0-dim: the only way in which a rule may read beyond a coordinate.
 
     Args:
         value: of any shape; where the parameter is sharded, this device's shard.

@@ -34,13 +34,13 @@ def card_of(rule: UpdateRule) -> dict[str, Any]:
     """
     card = dict(rule.card or {})
     card.setdefault("rule", {"name": rule.registry_name, "config": rule.config})
-    figures = card.get("figures")
+    metrics = card.get("figures")
     costs = rule_costs(rule)
     return (
         {key: card.pop(key, None) for key in STATED}
         | {
             # Validation chooses a rule: what it measured is no evidence about tasks that the rule has not seen.
-            "held_out_figures": figures.get("held_out") if is_dict(figures) else None,
+            "held_out_figures": metrics.get("held_out") if is_dict(metrics) else None,
             "weights": sum(weight.numel() for weight in rule.parameters()),
             "state_bytes_per_parameter": costs.state_bytes,
             "state_bytes_per_parameter_bfloat16": costs.state_bytes_bfloat16,

@@ -97,7 +97,7 @@ class TaskMixture:
 
     Args:
         components: the families.
-        device: where tensors live.
+        device: of the tensors.
         dtype: of all tensors.
         transform: applied to every family drawn, e.g. an augmentation.
 

@@ -34,7 +34,7 @@ class ModuleTask:
             pretrained one.
         init_fn: ``init_fn(module)`` draws fresh weights in place with torch's global generator, which is seeded for
             the call; by default ``reset_parameters()`` of every submodule.
-        device: where tensors live.
+        device: of the tensors.
         dtype: of the weights and of floating-point inputs and targets.
 
     Raises:

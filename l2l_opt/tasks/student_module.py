@@ -28,7 +28,7 @@ class StudentModule:
         init: where students start: ``"fresh"``, weights drawn by ``init_fn``, or ``"module"``, the module's own.
         init_fn: ``init_fn(module)`` draws fresh weights in place with torch's global generator, which is seeded for
             the call; by default ``reset_parameters()`` of every submodule with weights to train.
-        device: where tensors live.
+        device: of the tensors.
         dtype: of weights and buffers.
 
     Attributes:

@@ -188,7 +188,7 @@ def test_adapt_and_predict_images(tmp_path):
         ("a,y\n1,x\n2,x\n3,z\n4,z\n", ["--model", "conv"], 2, ["convolutions need images"]),
     ],
 )
-def test_adapt_says_what_is_wrong_and_writes_nothing(run, tmp_path, text, arguments, code, words):  # noqa: F811
+def test_adapt_names_what_is_wrong_and_writes_nothing(run, tmp_path, text, arguments, code, words):  # noqa: F811
     (tmp_path / "t.csv").write_text(text)
     found, _, err = run("few-shot", "adapt", "--data", "t.csv", "--label", "y", "--out", "model", *arguments)
     assert found == code
@@ -245,7 +245,7 @@ def test_a_model_is_not_overwritten_and_predictions_need_its_columns(table, run)
         (["--meta-lr", "-1"], ["meta_lr must be a positive number"]),
     ],
 )
-def test_meta_train_says_what_is_wrong_and_writes_nothing(run, tmp_path, arguments, words):  # noqa: F811
+def test_meta_train_names_what_is_wrong_and_writes_nothing(run, tmp_path, arguments, words):  # noqa: F811
     code, _, err = run("few-shot", "meta-train", "--outer-steps", 2, "--out", "run", *arguments)
     assert code in (1, 2)
     assert all(word in error_line(err) for word in words), err

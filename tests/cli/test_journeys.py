@@ -87,7 +87,7 @@ def test_meta_train_evaluate_inspect_show(tmp_path):
         assert word in text
 
 
-def test_show_says_what_a_rule_costs_and_what_is_not_known_of_it(tmp_path):
+def test_show_prints_what_a_rule_costs_and_what_is_not_known_of_it(tmp_path):
     path = tmp_path / "rule.safetensors"
     rule = CoordinatewiseLSTM()
     save_rule(rule, path)
@@ -122,7 +122,7 @@ def test_show_serves_rules_whose_parts_take_only_some_tensors(tmp_path):
     assert json.loads(l2l_opt("show", tmp_path, "--json").stdout)["state_bytes_per_parameter"] == 4 * 2 * 2 * 3
 
 
-def test_show_runtime_says_which_kernels_compute(monkeypatch):
+def test_show_runtime_names_which_kernels_compute(monkeypatch):
     found = json.loads(l2l_opt("show", "--runtime", "--json").stdout)
     assert found["kernels"] == native.describe()
     assert found["versions"]["torch"] == torch.__version__
@@ -288,7 +288,7 @@ def test_a_changed_option_is_refused_unless_allowed_and_students_are_reset_where
     assert json.loads((tmp_path / "run" / "run.json").read_text())["outer_step"] == 8
 
 
-def test_a_dry_run_says_what_it_needs_and_starts_nothing(tmp_path):
+def test_a_dry_run_prints_what_it_needs_and_starts_nothing(tmp_path):
     result = l2l_opt("meta-train", *SMALL, "--dry-run", "--out", tmp_path / "run")
     for word in ("student parameters: 3\n", "peak memory: ", "seconds per outer step: ", "checkpoint: "):
         assert word in result.stdout

@@ -20,12 +20,12 @@ class Counter:
 
 
 def test_a_result_is_computed_once_and_comes_back_exactly(tmp_path):
-    compute = Counter({"curves": torch.rand(4, 2, dtype=torch.float64), "figures": [[0.1, math.inf]], "lr": 0.1 + 0.2})
+    compute = Counter({"curves": torch.rand(4, 2, dtype=torch.float64), "losses": [[0.1, math.inf]], "lr": 0.1 + 0.2})
     first = Cache(tmp_path / "new").get(KEY, compute)
     again = Cache(tmp_path / "new").get(dict(reversed(KEY.items())), compute)
     assert compute.calls == 1
     assert torch.equal(first["curves"], again["curves"])
-    assert (again["figures"], again["lr"]) == ([[0.1, math.inf]], 0.1 + 0.2)
+    assert (again["losses"], again["lr"]) == ([[0.1, math.inf]], 0.1 + 0.2)
 
 
 @pytest.mark.parametrize("changed", [{"horizon": 11}, {"seeds": [0, 2]}, {"task": "quadratics:dim=3"}, {"more": None}])
@@ -52,7 +52,7 @@ def test_a_damaged_file_is_computed_anew(tmp_path, how):
     assert compute.calls == 2, "the damaged file has been replaced"
 
 
-def test_a_file_of_another_key_in_its_place_is_not_trusted(tmp_path):
+def test_a_file_of_another_key_in_its_place_is_not_used(tmp_path):
     cache = Cache(tmp_path)
     cache.get(KEY, Counter("right"))
     other = KEY | {"horizon": 99}

@@ -123,7 +123,7 @@ def test_an_episode_depends_on_its_seed_alone(name):
     assert set(one) == {"support_inputs", "support_targets", "query_inputs", "query_targets"}
 
 
-def test_every_source_says_what_it_is():
+def test_every_source_describes_itself():
     assert set(EPISODES.names()) >= {"sinusoids", "omniglot", "clusters", "images", "table", "imbalanced"}
     assert all(len(EPISODES.summary(name)) > 20 for name in EPISODES.names())
 

@@ -175,7 +175,7 @@ def test_a_rule_is_for_learned_rule_alone(params):
         make_method("maml", params, rule=make_rule("sgd"))
 
 
-def test_every_method_says_what_it_is():
+def test_every_method_describes_itself():
     assert all(len(METHODS.summary(name)) > 20 for name in METHODS.names())
 
 

@@ -41,7 +41,7 @@ def top():
 
 
 @pytest.mark.slow
-def test_trust_goes_to_the_model_that_is_right(top):
+def test_the_model_that_is_right_weighs_most(top):
     for good in range(3):
         task = world(good=good, seed=100 + good)
         params = learn(top, task)

@@ -216,7 +216,7 @@ def test_state_and_parameters_stay_where_they_are():
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_changes_what_it_says_and_nothing_else(name):
+def test_changes_what_it_declares_and_nothing_else(name):
     """Parameters, hidden, cell, moments and tensor scalars; and what became of each tensor."""
     rule = make_rule(name, purely=False)
     params, grads = [torch.randn(30), torch.randn(5, 4)], [torch.randn(30), torch.randn(5, 4)]

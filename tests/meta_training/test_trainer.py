@@ -76,7 +76,7 @@ def test_validation_changes_nothing_and_repeats():
     trainer = make()
     trainer.outer_step()
     one, other = trainer.validate(), trainer.validate()
-    assert one.figure == other.figure
+    assert one.metric == other.metric
     assert one.curve.shape == (8,)
     plain = make()
     plain.outer_step()

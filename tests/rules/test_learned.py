@@ -79,7 +79,7 @@ def test_composed_routes_by_name_and_shape():
         torch.testing.assert_close(updates[name], -rate * torch.ones_like(grads[name]))
 
 
-def test_composed_takes_rule_objects_and_says_when_nothing_matches():
+def test_composed_takes_rule_objects_and_reports_when_nothing_matches():
     inner = CoordinatewiseLSTM(hidden_size=3)
     rule = ComposedRule(parts=[{"rule": inner, "max_dim": 1}])
     assert rule.config["parts"][0]["config"]["hidden_size"] == 3
@@ -98,7 +98,7 @@ def test_composed_takes_rule_objects_and_says_when_nothing_matches():
         ({"parts": [{"rule": "nonsense"}]}, "a rule must be a registered name"),
     ],
 )
-def test_composed_says_what_is_wrong(options, message):
+def test_composed_names_what_is_wrong(options, message):
     with pytest.raises(ValueError, match=message):
         ComposedRule(**options)
 

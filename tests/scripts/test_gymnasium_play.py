@@ -45,7 +45,7 @@ def test_the_same_generator_gives_the_same_returns_and_the_limit_is_kept():
     assert first.min() >= 8
 
 
-def test_without_gymnasium_the_error_says_what_to_install(monkeypatch):
+def test_without_gymnasium_the_error_names_what_to_install(monkeypatch):
     family = make_task("cartpole:steps=5")
     params, data = policies(family, 1)
     monkeypatch.setitem(sys.modules, "gymnasium", None)

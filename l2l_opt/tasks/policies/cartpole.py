@@ -36,7 +36,7 @@ class CartPole(ControlTask):
         steps: of an episode at most.
         discount: of rewards, a step.
         memory: of second derivatives: 1 unbiased, 0 of low variance (``policy_gradient.surrogate``).
-        device: where tensors live.
+        device: of the tensors.
         dtype: of floating-point tensors.
 
     Raises:

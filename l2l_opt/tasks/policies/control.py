@@ -49,7 +49,7 @@ class ControlTask(abc.ABC):
             derivatives know of it.
         memory: of ``surrogate``, for second derivatives only.
         best_return: that no episode exceeds, so that losses are not negative; in units of reward.
-        device: where tensors live.
+        device: of the tensors.
         dtype: of all floating-point tensors.
 
     Raises:

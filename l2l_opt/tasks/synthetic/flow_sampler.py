@@ -193,7 +193,7 @@ class FlowSampler:
         hidden: units of the hidden layer of each.
         loss: importance-weighted, reverse-kl or chi-square.
         batch_size: points a batch, a multiple of four.
-        device: where tensors live.
+        device: of the tensors.
         dtype: of all tensors.
 
     Raises:

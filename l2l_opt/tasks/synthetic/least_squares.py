@@ -23,7 +23,7 @@ class LeastSquares:
         examples: rows in the training split; a quarter as many more are the test split.
         batch_size: rows a batch, drawn with replacement; all of them, and no noise from batches, where None.
         init_scale: standard deviation of the initial theta.
-        device: where tensors live.
+        device: of the tensors.
         dtype: of all tensors.
 
     Raises:

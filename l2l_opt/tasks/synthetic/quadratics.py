@@ -15,7 +15,7 @@ class Quadratics:
     Args:
         dim: length of theta.
         init_scale: standard deviation of the initial theta.
-        device: where tensors live.
+        device: of the tensors.
         dtype: of all tensors.
 
     Source: arXiv 1606.04474, section 3.1.

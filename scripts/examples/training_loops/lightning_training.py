@@ -66,7 +66,7 @@ def train(folder: Path, *, epochs: int, planned_epochs: int, resume: Path | None
         enable_model_summary=False,
         default_root_dir=folder,
     )
-    # The optimizer's state is tensors and plain values, so that no checkpoint need be trusted.
+    # The optimizer's state is tensors and plain values, so that a checkpoint runs no code.
     trainer.fit(model, loader, ckpt_path=resume, weights_only=True)
     trainer.save_checkpoint(folder / "training.ckpt")
     return model

@@ -26,7 +26,7 @@ from scripts.experiments import records
 FLOOR = 1e-6
 """Of the first loss: what lies below counts as that."""
 SIZE, WHITENED_SHARE, POWER = -3, -2, -1
-"""Their places among a tensor's choices."""
+"""Their places among a tensor's heads."""
 
 
 @torch.no_grad()

@@ -162,13 +162,13 @@ def long(rule_name: str, suite: str, seeds: int, out: Path, horizon: int, longes
 def against(evaluation: Path, rule_name: str, horizon: int, out: Path) -> None:
     """Final losses on the students of an earlier evaluation, beside what it has of the baselines and of its rule."""
     content = json.loads(evaluation.read_text())
-    rule, protocol, rows = load_rule(rule_name), content["protocol"], []
+    rule, config, rows = load_rule(rule_name), content["protocol"], []
     earlier: dict[str, dict[str, float]] = {}
     for row in content["results"]:
         if row["horizon"] == horizon:
             earlier.setdefault(row["task"], {})[row["optimizer"]] = records.numbers([row["mean"]])[0]
     for spec, others in earlier.items():
-        run = run_rule(rule, make_tasks(spec), horizon=horizon, num_seeds=protocol["seeds"], seed=protocol["seed"])
+        run = run_rule(rule, make_tasks(spec), horizon=horizon, num_seeds=config["seeds"], seed=config["seed"])
         losses = run.final_losses.double().tolist()
         rows.append(
             {"task": spec, "final_losses": losses, "mean": sum(losses) / len(losses), "earlier": finite(others)}

@@ -5,7 +5,7 @@
 
 A stage is a run of `l2l-opt meta-train` in a folder of its own, with checkpoints, by noise-reuse evolution over whole
 runs of up to 1,000 steps, weighted towards their ends; a next goes on from its best rule. One is left: learning
-the biases of choices first made validation worse (results/NOTEBOOK.md, entry 26):
+the biases of the heads (``choices``) first made validation worse (results/NOTEBOOK.md, entry 26):
 
 choices  of a tensor as they follow what it shows, 102 weights
 """

@@ -24,13 +24,13 @@ from matplotlib import pyplot
 def curve_of(run: Path) -> dict[str, Any]:
     """Outer steps, hours of the core and validation metrics of one run, those of interrupted calls joined."""
     about = json.loads((run / "run.json").read_text())
-    steps, figures = read_scalars(run / "events")["validation/figure"]
+    steps, metrics = read_scalars(run / "events")["validation/figure"]
     hours_a_step = about["minutes"] / 60 / about["outer_step"]
     return {
         "seed": about["options"]["seed"],
         "outer_steps": steps.tolist(),
         "hours": (steps * hours_a_step).round(3).tolist(),
-        "validation": figures.round(4).tolist(),
+        "validation": metrics.round(4).tolist(),
         "finished": about["finished"],
     }
 

@@ -25,7 +25,7 @@ RECIPE = "python -m scripts.experiments.default.meta_train_default"
 
 
 def stages_of(run: Path) -> list[dict[str, Any]]:
-    """What every stage up to a run was: its command, outer steps, minutes and validation figure."""
+    """What every stage up to a run was: its command, outer steps, minutes and validation metric."""
     before = json.loads((run / "run.json").read_text())["options"]["rule"]
     earlier = stages_of(Path(before).parent) if Path(before).exists() else []
     card = dict(load_rule(run / "rule.safetensors").card or {})
@@ -37,7 +37,7 @@ def stages_of(run: Path) -> list[dict[str, Any]]:
     return [*earlier, stage]
 
 
-def held_out_figures(path: Path) -> dict[str, Any]:
+def held_out_metrics(path: Path) -> dict[str, Any]:
     """Of an evaluation over the held-out suite, a line a horizon."""
     metrics = {}
     for own in json.loads(path.read_text())["summary"]:
@@ -85,7 +85,7 @@ def main(run: Path | None, name: str, evaluation: Path | None, since: str | None
         card["since_meta_training"] = since
     if evaluation is not None:
         metrics = dict(card["figures"])
-        card["figures"] = metrics | {"held_out": metrics.get("held_out", {}) | held_out_figures(evaluation)}
+        card["figures"] = metrics | {"held_out": metrics.get("held_out", {}) | held_out_metrics(evaluation)}
     digest = save_rule(rule, FOLDER / f"{name}.safetensors", card=card)
     records.write(records.RESULTS / "default" / f"{name}.json", {"digest": digest, "card": card})
     click.echo(f"{name}: {digest}")

@@ -225,7 +225,7 @@ def test_free_text_and_empty_columns_are_left_out_and_named():
     assert "'about' (names or text, nearly all different), 'nothing' (no values)" in notes
 
 
-def test_the_user_says_what_a_column_is():
+def test_the_user_sets_what_a_column_is():
     rows = {"a": ["1", "2"] * 10, "b": [str(row) for row in range(20)], "c": ["x", "y"] * 10, "d": ["7", "8"] * 10}
     encoder, notes = fitted(rows, a="words", b="numbers", c="ignore", d="id")
     assert (list(encoder.words), list(encoder.numbers), encoder.ids, notes) == (["a"], ["b"], ["d"], "")

@@ -123,7 +123,7 @@ def estimator_losses(rule, window, index, phi):
     return unroll(rule, window.family, tree_map(one, window.data), inner, batches, phi=phi)[1]
 
 
-def test_a_particle_that_diverges_is_worth_the_clip_and_its_pair_lives_on():
+def test_a_particle_that_diverges_is_worth_the_clip_and_its_pair_goes_on():
     rule, family = quadratic(lr=1.0)
     loss = MetaLoss("mean", "log", clip=2.0)
     estimator = NRES(horizon=400, truncation_length=200, sigma=3.0, meta_loss=loss)

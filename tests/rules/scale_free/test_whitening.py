@@ -36,7 +36,7 @@ def test_singular_values_become_what_the_polynomials_make_of_them(rows, columns,
     assert torch.linalg.eigvalsh(product.double()).min() > -10 * tolerance
 
 
-def test_the_scale_of_a_matrix_is_not_seen():
+def test_the_scale_of_a_matrix_does_not_count():
     matrix = torch.randn(6, 9, dtype=torch.float64)
     torch.testing.assert_close(whitened(matrix), whitened(1000 * matrix), rtol=1e-10, atol=1e-12)
 
