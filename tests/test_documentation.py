@@ -121,6 +121,10 @@ LEFT_OUT_BY_REASON = {
         "pip install 'l2l_opt[rl]'",
     ],
     "downloads": ["npm install --no-package-lock --prefix tests/browser"],
+    "needs a git clone; tests/scripts/test_house.py runs it there": [
+        "python -m scripts.house.count_code",
+        "python -m scripts.house.count_words",
+    ],
     "names in sentences": ["l2l-opt evaluate", "l2l-opt evaluate --suite", "l2l-opt few-shot meta-train"],
     "writes a page of docs, which tests/scripts compares with it": [
         "python -m scripts.experiments.benchmarks.scale",
