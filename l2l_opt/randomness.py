@@ -21,7 +21,7 @@ class Stream(enum.IntEnum):
 
 
 def make_generator(seed: int, stream: Stream, *numbers: int) -> torch.Generator:
-    """A CPU generator for (seed, stream, numbers), e.g. (seed, META_TRAINING, student number, inner run).
+    """Return a CPU generator for (seed, stream, numbers), e.g. (seed, META_TRAINING, student number, inner run).
 
     Tasks draw on the CPU whatever the device of the run, so that one seed gives the same students everywhere.
 

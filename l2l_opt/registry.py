@@ -59,11 +59,11 @@ class Registry(Generic[T]):
         return sorted(self._factories)
 
     def summary(self, name: str) -> str:
-        """The first docstring line of what is registered under ``name``."""
+        """Return the first docstring line of what is registered under ``name``."""
         return (inspect.getdoc(self.factory(name)) or "").split("\n")[0]
 
     def options(self, name: str) -> dict[str, inspect.Parameter]:
-        """The options that ``name`` takes, with their defaults."""
+        """Return the options that ``name`` takes, with their defaults."""
         parameters = inspect.signature(self.factory(name)).parameters
         return {key: value for key, value in parameters.items() if value.kind is not inspect.Parameter.VAR_KEYWORD}
 

@@ -55,7 +55,7 @@ def notes_said() -> Iterator[list[str]]:
 
 
 def column_option(name: str, about: str, *, default: str = "none") -> Any:
-    """A repeatable option that names columns."""
+    """Return a repeatable option that names columns."""
     return click.option(f"--{name}", multiple=True, metavar="COLUMN", show_default=default, help=about)
 
 

@@ -45,7 +45,7 @@ def load_plugins(context: click.Context, parameter: click.Parameter, paths: tupl
 
 
 def plugin_files() -> tuple[Path, ...]:
-    """The files of --plugin, for processes that must load them too."""
+    """Return the files of --plugin, for processes that must load them too."""
     return click.get_current_context().meta.get(PLUGINS, ())
 
 
@@ -162,7 +162,7 @@ def fields_of(options_class: type, options: Mapping[str, Any]) -> dict[str, Any]
 
 
 def read_device(name: str) -> torch.device:
-    """A device of this machine.
+    """Return a device of this machine.
 
     Raises:
         ValueError: torch does not know it, or the machine has none.
@@ -177,13 +177,13 @@ def read_device(name: str) -> torch.device:
 
 
 def read_tasks(spec: str, *, device: torch.device, dtype: str) -> Tasks:
-    """A task family, or a mixture of them, from its notation on the command line."""
+    """Return a task family, or a mixture of them, from its notation on the command line."""
     with wrong_usage():
         return make_tasks(spec, device=device, dtype=DTYPES[dtype])
 
 
 def read_rule(rule: str, *, seed: int) -> UpdateRule:
-    """A fresh rule by its registered name, or the one that an artefact holds.
+    """Return a fresh rule by its registered name, or the one that an artefact holds.
 
     Raises:
         ValueError: neither.

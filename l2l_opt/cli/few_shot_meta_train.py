@@ -102,7 +102,7 @@ def meta_train(**options: Any) -> None:
 
 
 def make_learner(**options: Any) -> tuple[LearnerConfig, MetaLearner]:
-    """A fresh learner and its config from the options of ``meta-train``; others are left aside.
+    """Return a fresh learner and its config from the options of ``meta-train``; others are left aside.
 
     Raises:
         ValueError: an option that cannot be.

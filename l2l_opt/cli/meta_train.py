@@ -186,7 +186,7 @@ def print_plan(found: Plan, trainer: MetaTrainer, *, as_json: bool) -> None:
 
 
 def read_trainer(ranks: Ranks, **options: Any) -> MetaTrainer:
-    """A fresh trainer from the options of ``meta-train``.
+    """Return a fresh trainer from the options of ``meta-train``.
 
     Raises:
         ValueError: an option that cannot be.

@@ -12,7 +12,7 @@ from l2l_opt.pretrained import find_recipe, list_recipes
 
 
 def read_recipe(source: str) -> dict[str, Any]:
-    """The options that a recipe gives, as they are written there.
+    """Return the options that a recipe gives, as they are written there.
 
     Args:
         source: a TOML file, a run's run.json or its folder, or the name of a shipped rule.
@@ -34,7 +34,7 @@ def read_recipe(source: str) -> dict[str, Any]:
 
 
 def defaults_of(command: click.Command, source: str) -> dict[str, Any]:
-    """What a recipe gives to the parameters of a command, as text for their types to read.
+    """Return what a recipe gives to the parameters of a command, as text for their types to read.
 
     Raises:
         click.UsageError: an option that the command does not have, or what is no value of one.

@@ -104,7 +104,7 @@ def report(
 
 
 def _place(rule_or_run: str) -> tuple[Path | None, str]:
-    """The run's folder, if it is one, and where its rule is.
+    """Return the run's folder, if it is one, and where its rule is.
 
     Raises:
         ValueError: a folder that is no run's.
@@ -126,7 +126,7 @@ def _evaluations_of(run: Path | None) -> list[Path]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What an evaluation.json holds.
+    """Return what an evaluation.json holds.
 
     Raises:
         ValueError: another kind of file.

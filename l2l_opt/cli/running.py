@@ -23,7 +23,7 @@ META_LR_SCHEDULE = option(
 
 
 def run_options(*more: Declared) -> Callable[..., Any]:
-    """The options of ``RunOptions`` and --config, with others of the command."""
+    """Return the options of ``RunOptions`` and --config, with others of the command."""
     return option_group(
         "Run",
         CONFIG,
@@ -60,7 +60,7 @@ class RunOptions:
         return cls(**{field.name: options.pop(field.name) for field in fields(cls)})
 
     def of_folder(self) -> dict[str, Any]:
-        """What a ``ResumableRun`` is made with."""
+        """Return what a ``ResumableRun`` is made with."""
         return {
             "resume": self.resume,
             "allow_changed_options": self.allow_changed_options,

@@ -37,7 +37,7 @@ class Cache:
         return self.folder / f"{key['kind']}-{hashlib.sha256(_text(key).encode()).hexdigest()[:40]}.safetensors"
 
     def get(self, key: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
-        """The result of a key, from disk or computed and kept.
+        """Return the result of a key, from disk or computed and kept.
 
         Args:
             key: plain JSON values: all that determines the result; ``key["kind"]`` begins the file's name.

@@ -99,7 +99,7 @@ def curves_png(evaluations: Sequence[TaskEvaluation]) -> bytes:
 
 
 def profile_png(summaries: Sequence[dict[str, Any]]) -> bytes:
-    """The fraction of tasks on which each optimizer is within a ratio of the best one: a panel a horizon."""
+    """Return the fraction of tasks on which each optimizer is within a ratio of the best one: a panel a horizon."""
     figure = Figure(figsize=(5 * len(summaries), 3.6), layout="constrained")
     axes = figure.subplots(1, len(summaries), squeeze=False)[0]
     for axis, summary in zip(axes, summaries, strict=True):

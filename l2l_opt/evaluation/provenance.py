@@ -85,7 +85,7 @@ def fingerprint(tasks: Tasks, *, seed: int) -> list[str]:
 
 
 def rule_identity(rule: UpdateRule) -> dict[str, Any]:
-    """A rule's name, config, weights and code."""
+    """Return a rule's name, config, weights and code."""
     return {
         "name": rule.registry_name or type(rule).__name__,
         "config": rule.config,
@@ -95,7 +95,7 @@ def rule_identity(rule: UpdateRule) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What times depend on: processor, cores, threads of torch."""
+    """Return what times depend on: processor, cores, threads of torch."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

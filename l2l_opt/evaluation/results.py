@@ -91,5 +91,5 @@ class TaskEvaluation:
         return self.results[0].curves[0].tolist()
 
     def result_of(self, optimizer: str) -> Result | None:
-        """The result of an optimizer, where it was run."""
+        """Return the result of an optimizer, where it was run."""
         return next((result for result in self.results if result.optimizer == optimizer), None)

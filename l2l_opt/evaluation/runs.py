@@ -76,7 +76,7 @@ def run_rule(
 
 
 def reporting_students(rule: UpdateRule, tasks: Tasks, *, numbers: Sequence[int], horizon: int, seed: int) -> Students:
-    """The students that every optimizer is reported on: same params, same batches, whatever the optimizer."""
+    """Return the students that every optimizer is reported on: same params, same batches, whatever the optimizer."""
     return Students(
         rule,
         tasks,
@@ -89,7 +89,7 @@ def reporting_students(rule: UpdateRule, tasks: Tasks, *, numbers: Sequence[int]
 
 
 def loss_on_test_batches(family: TaskFamily, params: Params, data: TaskData, seed: int, number: int) -> Tensor:
-    """The mean loss over ``TEST_BATCHES`` test batches, which belong to the student and not to the optimizer: 0-dim."""
+    """Return the mean loss over ``TEST_BATCHES`` test batches, which depend on the student alone: 0-dim."""
     generator = make_generator(seed, Stream.TEST, number)
     with torch.no_grad():
         batches = [family.sample_batch(data, generator, "test") for _ in range(TEST_BATCHES)]

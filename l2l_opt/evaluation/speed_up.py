@@ -19,14 +19,13 @@ TIE = 1e-6
 
 
 def running_mean(curves: np.ndarray, length: int) -> np.ndarray:
-    """Means over the last ``length`` losses: ``[steps, ...]`` -> ``[steps - length + 1, ...]``; row i is after
-    ``length + i`` steps."""
+    """Return means over the last ``length`` losses: ``[steps - length + 1, ...]``, row i after ``length + i`` steps."""
     windows = np.lib.stride_tricks.sliding_window_view(np.asarray(curves, dtype=np.float64), length, axis=0)
     return windows.mean(axis=-1)
 
 
 def steps_to_reach(curves: np.ndarray, targets: np.ndarray, length: int) -> np.ndarray:
-    """Steps until the lower envelope of the running means is at or below a student's target.
+    """Return steps until the lower envelope of the running means is at or below a student's target.
 
     Args:
         curves: ``[steps, rates, seeds]``, training losses; those that are not finite count as infinite.

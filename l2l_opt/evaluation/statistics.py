@@ -66,7 +66,7 @@ def bounded(losses: np.ndarray, initial: np.ndarray | float) -> np.ndarray:
 
 
 def geometric_mean_ratio(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
-    """The geometric mean over tasks of (mean over seeds of theirs / mean over seeds of ours); above 1 ours is better.
+    """Return the loss ratio: geometric mean over tasks of (mean over seeds of theirs / ours); above 1 ours is better.
 
     Args:
         theirs: ``[..., tasks, seeds]``, positive.
@@ -79,7 +79,7 @@ def geometric_mean_ratio(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
-    """The mean of the middle half of all tasks and seeds together.
+    """Return the mean of the middle half of all tasks and seeds together.
 
     Args:
         values: ``[..., tasks, seeds]``.
@@ -122,7 +122,7 @@ def stratified_interval(
 
 
 def performance_profile(losses: np.ndarray, ratios: np.ndarray) -> np.ndarray:
-    """The fraction of tasks on which an optimizer is within a ratio of the best one.
+    """Return the fraction of tasks on which an optimizer is within a ratio of the best one.
 
     Args:
         losses: ``[optimizers, tasks]``, positive; NaN where an optimizer was not run.

@@ -32,7 +32,7 @@ def seconds_speed_ups(evaluation: TaskEvaluation) -> list[float]:
 
 
 def losses_of(evaluations: Sequence[TaskEvaluation], optimizer: str, *, test: bool = False) -> np.ndarray:
-    """Final (or test) losses ``[tasks, seeds]`` within the bounds of ``statistics.bounded``; NaN where not run."""
+    """Return final (or test) losses ``[tasks, seeds]``, bounded by ``statistics.bounded``; NaN where not run."""
     rows = []
     for own in evaluations:
         result, initial = own.result_of(optimizer), float(np.mean(own.first_losses))
@@ -79,7 +79,7 @@ def _of_horizon(evaluations: Sequence[TaskEvaluation]) -> dict[str, Any]:
 
 
 def _speed_ups(evaluations: Sequence[TaskEvaluation]) -> dict[str, Any]:
-    """What is measured against AdamW, where it was run."""
+    """Return what is measured against AdamW, where it was run."""
     steps = np.asarray([own.speed_ups for own in evaluations])
     seconds = np.asarray([seconds_speed_ups(own) for own in evaluations])
     ours, adamw = (losses_of(evaluations, name).mean(axis=1) for name in ("learned", "adamw"))
@@ -98,7 +98,7 @@ def _with_interval(name: str, statistic: Callable[..., np.ndarray], *samples: np
 def as_json(
     evaluations: Sequence[TaskEvaluation], suite: Suite, config: SuiteConfig, rule: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What ``evaluation.json`` holds."""
+    """Return what ``evaluation.json`` holds."""
     content = {
         "suite": {"name": suite.name, "tasks": suite.tasks},
         "rule": dict(rule),

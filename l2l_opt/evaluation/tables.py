@@ -123,11 +123,11 @@ def _rate(settings: Record) -> str:
 
 
 def interval_text(interval: Sequence[float | None]) -> str:
-    """An interval of losses, or of ratios."""
+    """Return an interval of losses, or of ratios."""
     low, high = interval
     return f"{loss_text(low)} to {loss_text(high)}"
 
 
 def loss_text(value: float | None) -> str:
-    """A loss of ``evaluation.json``, where null stands for one that is not finite."""
+    """Return a loss of ``evaluation.json``, where null stands for one that is not finite."""
     return "diverged" if value is None or not np.isfinite(value) else f"{value:.4g}"

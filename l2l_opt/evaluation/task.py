@@ -152,7 +152,7 @@ class TaskEvaluator:
         return self._cached("timing", key, ": timing", compute)
 
     def _as_it_is(self, entry: Entry, horizon: int) -> Result:
-        """An entry with its defaults."""
+        """Return an entry with its defaults."""
         assert entry.make is not None
         make = entry.make
         version = provenance.version_of(entry.package or "torch")
@@ -163,7 +163,7 @@ class TaskEvaluator:
         return Result.of(run, self.task, horizon, entry.name, {"defaults_of": version, **run.about})
 
     def _tuned_entry(self, entry: Entry, horizon: int) -> list[Result]:
-        """The best of all its trials; of AdamW also the best at a constant rate."""
+        """Return the best of all its trials; of AdamW also the best at a constant rate."""
         trials = [(variant, self.tuned(variant, horizon)) for variant in entry.variants]
         results = [self._best(entry.name, trials, horizon)]
         if ADAMW_CONSTANT in entry.variants:
@@ -198,13 +198,13 @@ class TaskEvaluator:
         return self.cache.get({**self.about, "kind": kind, **key}, say_and_compute)
 
     def _code(self, *modules: str, without: tuple[str, ...] = ()) -> str:
-        """A digest of files of this room, of the task's, and of all that they import."""
+        """Return a digest of files of this room, of the task's, and of all that they import."""
         names = [f"l2l_opt.evaluation.{name}" for name in modules]
         return provenance.code_digest([*names, *provenance.task_code(self.task)], without=without)
 
 
 def _target(final: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """A final loss that is to be reached: no lower than the floor; one that is not finite is reached by none."""
+    """Return a final loss that is to be reached: no lower than the floor; one that is not finite is reached by none."""
     return np.where(np.isfinite(final), np.maximum(final, FLOOR * np.abs(first)), -np.inf)
 
 

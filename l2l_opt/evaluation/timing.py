@@ -63,7 +63,7 @@ def _block_length(loop: Callable[[int], float]) -> int:
 def _loop(
     make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], tasks: Tasks, seed: int
 ) -> Callable[[int], float]:
-    """A training loop that goes on where it stopped: steps -> seconds."""
+    """Return a training loop that goes on where it stopped: steps -> seconds."""
     student = fresh_student(tasks, seed=seed, stream=Stream.REPORTING)
     params = student.parameters()
     batches = itertools.cycle([student.batch() for _ in range(NUM_BATCHES)])

@@ -104,7 +104,7 @@ class MetaLearner(OuterLoop[MetaLearnerOptions]):
         return self.best_weights["theta"]
 
     def differentiate(self) -> tuple[float, int]:
-        """The meta-gradient of a batch of fresh episodes."""
+        """Return the meta-gradient of a batch of fresh episodes."""
         batch, steps = self.options.meta_batch, self.options.inner_steps
         first = self.outer_steps_done * batch
         episodes = self._draw(self.family, range(first, first + batch), Stream.META_TRAINING, steps)

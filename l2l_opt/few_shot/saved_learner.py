@@ -56,7 +56,7 @@ class LearnerConfig:
         return make_model(self.model, input_shape=episodes.input_shape, num_outputs=episodes.num_outputs)
 
     def make_method(self, params: Params) -> Method:
-        """The method for these parameters, its rule on their device and in their dtype."""
+        """Return the method for these parameters, its rule on their device and in their dtype."""
         name, options = parse_spec(self.method)
         rule = None if self.rule is None else make_rule(self.rule["name"], **self.rule["config"])
         method = make_method(name, params, rule=rule, **options)

@@ -43,7 +43,7 @@ USUAL = Batching()
 
 
 def propose(logits: Tensor, batching: Batching, *, taken: int = 0) -> tuple[Tensor, Tensor]:
-    """Indices of a batch and the labels made for it.
+    """Return indices of a batch and the labels made for it.
 
     Args:
         logits: ``[S, unlabelled]``, of the rare class.

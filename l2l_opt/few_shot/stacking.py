@@ -70,7 +70,7 @@ class Predictions:
 
 
 def draw_labelled(task: Predictions, size: int, generator: torch.Generator) -> Tensor:
-    """Indices of labelled examples, of the rare class ``max(3, round(size * share))`` among them, in random order.
+    """Draw indices of labelled examples, ``max(3, round(size * share))`` of the rare class among them.
 
     Raises:
         ValueError: the task has too few examples.

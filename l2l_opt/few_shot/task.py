@@ -82,7 +82,7 @@ class EpisodeTask:
     """A batch is a function of the episode alone, so that it is made once for all episodes and inner steps."""
 
     def sample(self, generator: torch.Generator) -> TaskData:
-        """An episode: ``support_inputs``, ``support_targets``, ``query_inputs``, ``query_targets``."""
+        """Return an episode: ``support_inputs``, ``support_targets``, ``query_inputs``, ``query_targets``."""
         episode = self.episodes.sample(generator)
         if self.student.differs_in_training:
             episode["seed"] = torch.randint(2**62, (), generator=generator).to(self.device)
@@ -92,7 +92,7 @@ class EpisodeTask:
         return self.student.first_weights(generator)
 
     def sample_batch(self, data: TaskData, generator: torch.Generator, split: Split = "train") -> Batch:
-        """The whole support set (``"train"``) or query set (``"test"``); nothing is drawn."""
+        """Return the whole support set (``"train"``) or query set (``"test"``); nothing is drawn."""
         if split == "train":
             seed = {"seed": data["seed"]} if "seed" in data else {}
             return {"inputs": data["support_inputs"], "targets": data["support_targets"], **seed}
@@ -167,7 +167,7 @@ class PartlyAdapted:
             self.update_data = self._update_data
 
     def divide(self, params: Params) -> tuple[Params, TaskData]:
-        """The parameters that are adapted, and the others as data."""
+        """Return the parameters that are adapted, and the others as data."""
         own = {name: p for name, p in params.items() if self.adapts(name)}
         return own, {HELD_STILL + name: p for name, p in params.items() if name not in own}
 
@@ -202,6 +202,6 @@ def _rest(data: TaskData) -> TaskData:
 
 
 def score_of(family: TaskFamily) -> Callable[[Params, TaskData, Batch], Tensor]:
-    """The score of a family's students: its ``score`` if it has one, its loss otherwise."""
+    """Return the score of a family's students: its ``score`` if it has one, its loss otherwise."""
     found: Callable[[Params, TaskData, Batch], Tensor] = getattr(family, "score", family.loss)
     return found

@@ -174,7 +174,7 @@ class _Window:
         return [weight.unsqueeze(0) for weight in weights], biases.unsqueeze(0)
 
     def replay(self, d_losses: Tensor, d_ends: Sequence[Tensor]) -> list[Tensor | None]:
-        """Derivatives of phi, summed over blocks of coordinates so that temporary memory does not grow with them."""
+        """Return derivatives of phi, summed over blocks of coordinates so that memory does not grow with them."""
         phi = list(self.rule.parameters())
         with torch.enable_grad():
             weights, biases = self._weights()
@@ -212,7 +212,7 @@ class _Window:
         return [_sum(pair) for pair in zip(through_body, through_features, strict=True)]
 
     def _blocks(self, name: str) -> Iterator[slice]:
-        """A tensor's sampled coordinates in blocks whose inputs, of all students and steps, take some BLOCK_BYTES."""
+        """Yield a tensor's sampled coordinates in blocks whose inputs, of all students and steps, take BLOCK_BYTES."""
         students, *shape = self.params[name].shape
         numbers = 3 * self.rule.body.num_inputs + 6
         length = BLOCK_BYTES // (4 * numbers * len(self.gradients) * students * native.TILE)
@@ -222,7 +222,7 @@ class _Window:
         return (slice(start, min(start + step, total), stride) for start in range(offset, total, step))
 
     def _d_updates(self, name: str, block: slice, d_losses: Tensor, d_end: Tensor) -> Tensor:
-        """d meta-loss / d update of every step, ``[K, S, n]``: of all later losses, and of the end."""
+        """Return d meta-loss / d update of every step, ``[K, S, n]``: of all later losses, and of the end."""
         d_params = _flat(d_end)[:, block]
         found: list[Tensor] = []
         for d_loss, gradients in zip(reversed(d_losses[1:]), reversed(self.loss_gradients[1:]), strict=True):
@@ -259,7 +259,7 @@ def _rows(value: Tensor) -> Tensor:
 
 
 def _like(rows: Tensor) -> Tensor:
-    """New memory for ``[rows, S, N]``, laid out as ``[S, rows, N]``."""
+    """Return new memory for ``[rows, S, N]``, laid out as ``[S, rows, N]``."""
     return torch.empty_like(rows.movedim(0, 1), memory_format=torch.contiguous_format).movedim(0, 1)
 
 

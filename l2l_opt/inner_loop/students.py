@@ -202,7 +202,7 @@ class Students:
         return value.unsqueeze(0).expand(self.num_particles, *value.shape)
 
     def windows(self, length: int, among: Sequence[int] | None = None) -> Iterator[Window]:
-        """The next ``length`` inner steps of every student, one batch for each architecture.
+        """Yield the next ``length`` inner steps of every student, one batch for each architecture.
 
         Each window must be given back to ``advance``.
 

@@ -100,10 +100,10 @@ def training_losses(
 
 
 def tail_length(horizon: int) -> int:
-    """Steps that a final loss is the mean of: 10 %, at least 10, and no more than there are."""
+    """Return steps that a final loss is the mean of: 10 %, at least 10, and no more than there are."""
     return min(max(10, horizon // 10), horizon)
 
 
 def final_losses(curves: Tensor) -> Tensor:
-    """The mean training loss of the last 10 % of the steps, at least 10: ``[horizon, ...]`` -> ``[...]``."""
+    """Return the mean training loss of the last 10 % of the steps, at least 10: ``[horizon, ...]`` -> ``[...]``."""
     return curves[-tail_length(curves.shape[0]) :].mean(dim=0)

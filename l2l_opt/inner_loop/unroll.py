@@ -40,7 +40,7 @@ class InnerState:
     data: TaskData | None = None
 
     def detach(self) -> "InnerState":
-        """The same place without the graph that led there: a truncation window's edge."""
+        """Return the same place without the graph that led there: a truncation window's edge."""
         return InnerState(*tree_map(_detach, (self.params, self.state, self.num_steps, self.data)))
 
 
@@ -97,10 +97,13 @@ def losses_and_gradients(
 def apply_rule(
     rule: UpdateRule, phi: Mapping[str, Tensor], grads: Params, inner: InnerState
 ) -> tuple[Params, RuleState]:
-    """Updates and next state of S students: the rule, written for one student, under vmap.
+    """Return updates and next state of S students: the rule, written for one student, under vmap.
 
     Args:
-        phi: the rule's weights, shared (``param.shape``) or one set a student (``[S, *param.shape]``).
+        rule: the update rule.
+        phi: its weights, shared (``param.shape``) or one set a student (``[S, *param.shape]``).
+        grads: ``[S, *param.shape]`` each.
+        inner: where the students stand.
     """
     shapes = {name: weight.shape for name, weight in rule.named_parameters()}
     phi_dims = {name: 0 if weight.shape != shapes[name] else None for name, weight in phi.items()}

@@ -118,7 +118,7 @@ def addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_int64]:
 
 
 def tensor_table(layout: str, counts: Sequence[int], **columns: Iterable[Rows]) -> ctypes.Array[ctypes.c_int64]:
-    """What the kernels are given of tensors of so many coordinates: where of each all that the layout names lies."""
+    """Return what kernels are given of tensors of so many coordinates: where all that the layout names lies."""
     table: list[int] = []
     for count, *entries in zip(counts, *in_order(layout, columns), strict=True):
         table.append(count)
@@ -136,7 +136,7 @@ def problem(
     steps: int = 1,
     options: int = 0,
 ) -> ctypes.Array[ctypes.c_int64]:
-    """The sizes that a call of the kernels is about.
+    """Return the sizes that a call of the kernels is about.
 
     Args:
         weights: as ``Operands`` has them.

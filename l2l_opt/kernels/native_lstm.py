@@ -139,7 +139,7 @@ def _weights_of(flat: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _widths(weights: Sequence[Tensor]) -> list[int]:
-    """Inputs of each layer, its own hidden state among them."""
+    """Return inputs of each layer, its own hidden state among them."""
     return [weights[2 * layer].shape[2] + weights[-1].shape[2] for layer in range(len(weights) // 2)]
 
 

@@ -153,7 +153,7 @@ class NativeStep:
 
 
 def _given(rule: CompiledStep, states: Sequence[dict[str, Tensor]], num_steps: Any, particles: int | None) -> Tensor:
-    """The kind's numbers of each tensor, ``[tensors, P, numbers]``."""
+    """Return the kind's numbers of each tensor, ``[tensors, P, numbers]``."""
     rows = [native.in_order(f"{rule.kind}.given", rule.given(state, num_steps)) for state in states]
     if particles is None:
         return torch.tensor([[row] for row in rows], dtype=torch.float32)

@@ -32,7 +32,7 @@ class Operands(NamedTuple):
         return [x.new_empty(self.weights[-1].shape[-2], *x.shape[1:]) for x in self.inputs]
 
     def one_by_one(self) -> Iterator["Operands"]:
-        """The operands of each tensor alone."""
+        """Yield the operands of each tensor alone."""
         for x, h, c, bias in zip(*self[:4], strict=True):
             yield Operands([x], [h], [c], [bias], list(self.weights))
 

@@ -60,7 +60,7 @@ def fused_coordinatewise_lstm(
 
 
 def _implementation(operands: Operands) -> Any:
-    """The module that computes fastest on these."""
+    """Return the module that computes fastest on these."""
     return next((module for module in (native_lstm, inductor) if module.serves(operands)), portable)
 
 

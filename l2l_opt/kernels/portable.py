@@ -16,7 +16,7 @@ BLOCK_LENGTH = 2048
 
 
 def forward(operands: Operands) -> list[Tensor]:
-    """Outputs, next hidden and next cell states of each tensor, one list after the other."""
+    """Return outputs, next hidden and next cell states of each tensor, one list after the other."""
     inputs, hidden, cell, biases, weights = operands
     *gate_weights, readout = weights
     outputs, next_hidden, next_cell = operands.new_outputs(), new_like(hidden), new_like(cell)
@@ -41,7 +41,7 @@ def forward(operands: Operands) -> list[Tensor]:
 def backward(
     operands: Operands, next_hidden: Sequence[Tensor], d_results: Sequence[Tensor | None], *, needs_d_inputs: bool
 ) -> list[Tensor]:
-    """Derivatives of inputs, hidden, cell, biases and weights, one list after the other.
+    """Return derivatives of inputs, hidden, cell, biases and weights, one list after the other.
 
     Args:
         operands: of the step.

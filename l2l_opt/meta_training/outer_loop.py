@@ -184,7 +184,7 @@ class OuterLoop(abc.ABC, Generic[Options]):
 
     @abc.abstractmethod
     def evaluate(self) -> tuple[float, Tensor]:
-        """The metric and the curve of a validation, of the weights as they stand."""
+        """Return the metric and the curve of a validation, of the weights as they stand."""
 
     def outer_step(self) -> OuterStep:
         """Take one outer step. A meta-gradient that is not finite is counted, and changes nothing."""
@@ -325,12 +325,12 @@ class OuterLoop(abc.ABC, Generic[Options]):
 
 
 def copy_weights(weights: Mapping[str, Params]) -> dict[str, Params]:
-    """Sets of tensors by value."""
+    """Copy sets of tensors by value."""
     return {name: {key: weight.detach().clone() for key, weight in own.items()} for name, own in weights.items()}
 
 
 def meta_learning_rate(base: float, outer_step: int, outer_steps: int, *, schedule: str) -> float:
-    """The meta-learning rate of one outer step: ``base``, or ``base (1 + cos(pi t / T)) / 2``.
+    """Return the meta-learning rate of one outer step: ``base``, or ``base (1 + cos(pi t / T)) / 2``.
 
     Raises:
         ValueError: an unknown schedule.

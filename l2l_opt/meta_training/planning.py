@@ -78,12 +78,12 @@ class Plan:
 
 
 def gibibytes(count: float) -> str:
-    """A number of bytes as people read it."""
+    """Return a number of bytes as people read it."""
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def plan_of_students(trainer: MetaTrainer) -> Plan:
-    """What the students' weights and states alone need, known from their shapes without making them.
+    """Return what the students' weights and states alone need, known from their shapes without making them.
 
     A lower bound of the peak: gradients that the unroll keeps, the students' own states, and the next.
     """
@@ -195,7 +195,7 @@ def _outer_step(
 def _through_probes(
     measure: Callable[[int], float], probes: tuple[int, int], length: float, of: Callable[[int], float]
 ) -> float:
-    """The affine function of ``of(steps)`` through two measurements, at ``length``; never less than the longer one."""
+    """Extrapolate ``of(steps)`` to ``length`` by two measurements and a line; never less than the longer one."""
     short, long = measure(probes[0]), measure(probes[1])
     slope = max((long - short) / (of(probes[1]) - of(probes[0])), 0.0)
     return max(long + slope * (of(int(length)) - of(probes[1])), long if length >= probes[1] else 0.0)

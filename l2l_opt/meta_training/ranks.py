@@ -45,7 +45,7 @@ class Ranks:
         return self.rank == 0
 
     def share(self, numbers: Sequence[T]) -> Sequence[T]:
-        """The part of ``numbers`` that is this rank's: contiguous, of about equal length.
+        """Return the part of ``numbers`` that is this rank's: contiguous, of about equal length.
 
         Raises:
             ValueError: fewer numbers than ranks.
@@ -82,7 +82,7 @@ class Ranks:
         return [bool(flag) for flag in raised.tolist()]
 
     def gather(self, value: T) -> list[T]:
-        """The value of every rank, on every rank."""
+        """Return the value of every rank, on every rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -112,7 +112,7 @@ ALONE = Ranks()
 
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
-    """The ranks that torchrun has started this process among; alone where it has not."""
+    """Join the ranks that torchrun has started this process among; alone where it has not."""
     if not under_launcher():
         yield ALONE
         return
@@ -175,7 +175,7 @@ def launch(arguments: Sequence[str], num_processes: int) -> None:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """This rank's own GPU where the device is ``cuda`` without a number."""
+    """Return this rank's own GPU where the device is ``cuda`` without a number."""
     if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return device

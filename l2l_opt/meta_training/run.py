@@ -117,6 +117,7 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
         Args:
             minutes: wall-clock minutes for this call, None for no limit.
             checkpoint_every: outer steps between checkpoints; every three minutes where None.
+            observers: called after every outer step and validation.
 
         Returns:
             ``"finished"``, ``"out of time"``, or the name of the signal.
@@ -283,7 +284,7 @@ def refuse_unusable_folder(folder: Path, *, resume: bool) -> None:
 
 @contextlib.contextmanager
 def _signals(*, repeated_end_it: bool) -> Iterator[list[str]]:
-    """The names of SIGINT and SIGTERM received meanwhile.
+    """Collect the names of SIGINT and SIGTERM received meanwhile.
 
     Args:
         repeated_end_it: whether a second one has its usual effect. Not so among ranks, where both the terminal and

@@ -121,7 +121,7 @@ class MetaTrainer(OuterLoop[MetaTrainingOptions]):
         )
 
     def differentiate(self) -> tuple[float, int]:
-        """The meta-gradient and the meta-loss are means over the students of all ranks."""
+        """Average the meta-gradient and the meta-loss over the students of all ranks."""
         if self.outer_steps_done >= self.options.imitation_steps:
             self.imitating = None
         estimator = self.estimator if self.imitating is None else self.imitation
@@ -156,11 +156,11 @@ class MetaTrainer(OuterLoop[MetaTrainingOptions]):
         return float(self.estimator.meta_loss.normalise(final_losses(curves), curves[0]).mean()), curves.mean(dim=1)
 
     def best_rule(self) -> UpdateRule:
-        """The rule with its best weights; shares none with the one in training."""
+        """Return the rule with its best weights; shares none with the one in training."""
         return self.rule_with(self.best_phi)
 
     def rule_with(self, phi: Params) -> UpdateRule:
-        """A copy of the rule with other weights."""
+        """Return a copy of the rule with other weights."""
         rule = copy.deepcopy(self.rule)
         for name, weight in rule.named_parameters():
             weight.data = phi[name].detach().clone()

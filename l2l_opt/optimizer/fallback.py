@@ -112,7 +112,7 @@ class Fallback:
 
 
 def snapshot(param: Tensor) -> Tensor:
-    """A parameter as it is, to go back to, and room for Adam's two moments; ``[3, *param.shape]``."""
+    """Return a parameter as it is, to go back to, and room for Adam's two moments; ``[3, *param.shape]``."""
     value = widened(plain(param))
     kept = value.new_zeros(3, *value.shape)
     kept[0].copy_(value)
@@ -149,7 +149,7 @@ def settle(fallback: Fallback, loss: float, states: States, *, lr: float) -> boo
 
 
 def sample(param: LocalParameter) -> Tensor:
-    """A copy of some of a parameter's coordinates, evenly spaced."""
+    """Return a copy of some of a parameter's coordinates, evenly spaced."""
     flat = param.value.reshape(-1)
     return widened(flat[:: max(1, flat.numel() // SAMPLE)]).clone()
 

@@ -153,7 +153,7 @@ class LearnedOptimizer(EagerOptimizer):
             raise
 
     def _check_rule_of(self, group: Any) -> None:
-        """A group may say the optimizer's own rule again, as those of ZeroRedundancyOptimizer do, and no other."""
+        """Refuse a group's rule that is not the optimizer's own, which ZeroRedundancyOptimizer's groups name again."""
         if not (is_dict(group) and "rule" in group):
             return
         given = group["rule"]
@@ -401,7 +401,7 @@ def _check_arguments(rule: Any, guard: Any, state_dtype: Any, others: dict[str, 
 
 
 def _longest_horizon(rule: UpdateRule) -> int | None:
-    """The longest of the runs that a rule was meta-trained on, from its card: ``100`` or ``100..2000:growing``."""
+    """Return the longest run that a rule was meta-trained on, from its card: ``100`` or ``100..2000:growing``."""
     found = re.findall(r"\d+", str((rule.card or {}).get("horizon", "")))
     return max(map(int, found)) if found else None
 

@@ -36,7 +36,7 @@ class LocalParameter(NamedTuple):
     own: dict[str, Any]
 
     def narrow(self, axis: int, start: int, length: int) -> "LocalParameter":
-        """Some of the coordinates."""
+        """Return some of the coordinates."""
         state = {
             key: value.narrow(axis + 1, start, length) if value.dim() else value for key, value in self.state.items()
         }
@@ -47,7 +47,7 @@ class LocalParameter(NamedTuple):
 def local_parameter(
     name: str, param: Tensor, gradient: Tensor, own: dict[str, Any], keys: Collection[str]
 ) -> LocalParameter:
-    """What lies on this device of a parameter.
+    """Return what lies on this device of a parameter.
 
     Args:
         name: of the parameter.
@@ -62,7 +62,7 @@ def local_parameter(
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """This device's coordinates of a tensor, real, sharing its memory."""
+    """Return this device's coordinates of a tensor, real, sharing its memory."""
     tensor = sharding.local(tensor.detach())
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
@@ -90,7 +90,7 @@ def check_placement(rule: UpdateRule, name: str, param: Tensor) -> None:
 
 
 def fresh_state(rule: UpdateRule, name: str, param: Tensor, *, state_dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """The state of a parameter before its first update.
+    """Return the state of a parameter before its first update.
 
     Args:
         rule: whose state.
@@ -126,7 +126,7 @@ def is_finite(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def largest(tensor: Tensor) -> Tensor:
-    """The largest magnitude, 0-dim, in the precision that rules compute in; NaN where there is one."""
+    """Return the largest magnitude, 0-dim, in the precision that rules compute in; NaN where there is one."""
     if not tensor.numel():
         return widened(tensor.new_zeros(()))
     return widened(torch.linalg.vector_norm(tensor, torch.inf))  # pyright: ignore
@@ -148,7 +148,7 @@ def buckets_of(params: Sequence[LocalParameter]) -> list[tuple[Reduce | None, li
 
 
 def reduce_over(shards: sharding.Shards | None) -> Reduce | None:
-    """The sum over the shards of tensors that are spread so; None for tensors that are whole."""
+    """Return the sum over the shards of tensors that are spread so; None for tensors that are whole."""
     if shards is None or not shards.dims:
         return None
     return functools.partial(sharding.mesh_sum, shards=shards)

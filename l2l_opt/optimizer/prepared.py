@@ -69,7 +69,7 @@ class PreparedGroup:
     def of(
         cls, rule: UpdateRule, compiled: CompiledStep | None, params: Sequence[LocalParameter], num_steps: int | None
     ) -> "PreparedGroup | None":
-        """The group, where its kernel keeps the clock and parameters are what the kernels see; otherwise None."""
+        """Return the group if its kernel keeps the clock and parameters are what kernels see; otherwise None."""
         if compiled is None or not compiled.keeps_clock:
             return None
         plain = all(

@@ -45,19 +45,19 @@ def divided_axes(tensor: Tensor) -> list[int]:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What lies on this device of a DTensor, sharing its memory; any other tensor as it is."""
+    """Return what lies on this device of a DTensor, sharing its memory; any other tensor as it is."""
     return tensor.to_local() if _is_dtensor(tensor) else tensor
 
 
 def placed_like(param: Tensor, value: Tensor) -> Tensor:
-    """A DTensor spread as the parameter is, of another of the same global shape that may be spread otherwise."""
+    """Return a DTensor spread as the parameter is, of another of the same global shape that may be spread otherwise."""
     if not _is_dtensor(param) or not _is_dtensor(value) or value.placements == param.placements:
         return value
     return value.redistribute(placements=param.placements)
 
 
 def state_like(param: Tensor, value: Tensor) -> Tensor:
-    """A parameter's state as a DTensor where the parameter is one, sharded alike; otherwise as it is.
+    """Return a parameter's state as a DTensor where the parameter is one, sharded alike; otherwise as it is.
 
     Args:
         param: the parameter.
@@ -76,7 +76,7 @@ def state_like(param: Tensor, value: Tensor) -> Tensor:
 
 
 def mesh_sum(value: Tensor, shards: Shards) -> Tensor:
-    """The sum, element by element, over the devices among which a tensor is divided.
+    """Return the sum, element by element, over the devices among which a tensor is divided.
 
     Args:
         value: this device's term, of any shape.
@@ -86,7 +86,7 @@ def mesh_sum(value: Tensor, shards: Shards) -> Tensor:
 
 
 def mesh_mean(value: float, shards: Shards) -> float:
-    """The mean of what each device of a mesh has."""
+    """Return the mean of what each device of a mesh has."""
     mesh = shards.mesh
     own = torch.tensor(value, dtype=torch.float64, device=mesh.device_type)
     return float(_all_sum(own, mesh, range(mesh.ndim))) / mesh.size()
@@ -105,7 +105,7 @@ def _is_dtensor(tensor: Tensor) -> "TypeGuard[DTensor]":
 
 
 def _behind_features(placement: Any) -> Any:
-    """The placement of a parameter for a state with one more axis in front."""
+    """Return the placement of a parameter for a state with one more axis in front."""
     if placement.is_replicate():
         return placement
     factor = getattr(placement, "split_factor", None)

@@ -186,7 +186,7 @@ def _check_tensor(value: Tensor, like: Tensor, p: Tensor, about: str, *, must_be
 
 
 def in_own_order(state_dict: Any, param_groups: Sequence[Mapping[str, Any]]) -> Any:
-    """A state dict whose groups have the optimizer's order of parameters, where both sides name the same ones."""
+    """Reorder a state dict's groups to the optimizer's parameters, where both sides name the same ones."""
     if not (is_dict(state_dict) and is_list(groups := state_dict.get("param_groups"))):
         return state_dict
     if len(groups) != len(param_groups):
@@ -205,7 +205,7 @@ def _in_order(group: Any, own: Mapping[str, Any]) -> Any:
 
 
 def fresh_meta_state(rule: UpdateRule, name: str, p: Tensor) -> Mapping[str, Tensor]:
-    """What the rule would begin with for one parameter, on the meta device where the rule can do that."""
+    """Return what the rule would begin with for one parameter, on the meta device where the rule can do that."""
     dtype = p.dtype.to_real() if p.is_complex() else p.dtype
     try:
         return rule.init_state({name: torch.empty(_shape(p), dtype=dtype, device="meta")})[name]
@@ -221,7 +221,7 @@ def _shape(p: Tensor) -> tuple[int, ...]:
 
 
 def _number(value: Any) -> float:
-    """A real number or a tensor of one as a float; NaN for anything else."""
+    """Return a real number or a tensor of one as a float; NaN for anything else."""
     if isinstance(value, Tensor):
         is_real = value.numel() == 1 and not value.is_complex() and value.dtype != torch.bool
     else:
@@ -276,7 +276,7 @@ class Boxed:
 
 
 def boxed(state_dict: dict[str, Any]) -> dict[str, Any]:
-    """The state dict with every parameter's state boxed."""
+    """Return the state dict with every parameter's state boxed."""
     return {**state_dict, "state": {key: Boxed(own) for key, own in state_dict["state"].items()}}
 
 

@@ -50,7 +50,7 @@ class Stepper:
         self._seen: dict[Tensor, tuple[tuple[int, int], ...]] = {}
 
     def rule_on(self, device: torch.device) -> UpdateRule:
-        """The rule, on a device."""
+        """Return the rule, on a device."""
         own = next(itertools.chain(self.rule.parameters(), self.rule.buffers()), None)
         if own is not None and own.device != device:
             self.rule.to(device)
@@ -93,7 +93,7 @@ class Stepper:
     def _good(
         self, params: Sequence[LocalParameter], compiled: CompiledStep, options: Options, reduce: Reduce | None
     ) -> Sequence[LocalParameter]:
-        """The parameters that a kernel may step; the others are skipped.
+        """Return the parameters that a kernel may step; the others are skipped.
 
         It sees gradients that are not finite itself, but only those on this device. It keeps states finite, so they
         need not be looked through unless somebody else has changed them since.
@@ -122,7 +122,7 @@ class Stepper:
 
 
 def _versions(param: LocalParameter) -> tuple[tuple[int, int], ...]:
-    """What changes where a state is changed by others than the kernels, which leave versions as they are."""
+    """Return what changes where a state is changed by others than the kernels, which leave versions as they are."""
     kept = (value for value in param.state.values() if value.dim())
     return tuple((id(value), 0 if value.is_inference() else value._version) for value in kept)
 

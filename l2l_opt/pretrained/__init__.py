@@ -8,24 +8,24 @@ DEFAULT = "default-2"
 
 
 def list_pretrained() -> list[str]:
-    """The names of the shipped artefacts; each works wherever a rule's path does."""
+    """Return the names of the shipped artefacts; each works wherever a rule's path does."""
     return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
 
 def list_recipes() -> list[str]:
-    """The names of the shipped rules whose options of ``meta-train`` are known."""
+    """Return the names of the shipped rules whose options of ``meta-train`` are known."""
     return sorted(path.stem for path in FOLDER.glob("recipes/*.toml"))
 
 
 def find_recipe(source: str) -> Path:
-    """The file of options behind a shipped rule's name, a run's folder or a path."""
+    """Return the file of options behind a shipped rule's name, a run's folder or a path."""
     if source in list_recipes():
         return FOLDER / "recipes" / f"{source}.toml"
     return Path(source) / "run.json" if Path(source).is_dir() else Path(source)
 
 
 def find_artefact(source: str | os.PathLike[str]) -> Path:
-    """The file behind a shipped name or a path.
+    """Return the file behind a shipped name or a path.
 
     Raises:
         FileNotFoundError: neither.

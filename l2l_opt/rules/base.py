@@ -40,7 +40,7 @@ class UpdateRule(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def init_state(self, params: Params) -> RuleState:
-        """The state before the first update.
+        """Return the state before the first update.
 
         Args:
             params: parameter name -> tensor of any shape.
@@ -66,7 +66,7 @@ class UpdateRule(nn.Module, abc.ABC):
         """
 
     def decay_schedule(self, progress: float) -> float:
-        """What weight decay is multiplied by: the rule's own schedule, so that decay ends where its updates do.
+        """Return what weight decay is multiplied by: the rule's own schedule, so that decay ends where its updates do.
 
         Args:
             progress: of a planned run, ``min(t / num_steps, 1)``.
@@ -77,16 +77,16 @@ class UpdateRule(nn.Module, abc.ABC):
         return 1.0
 
     def compiled_step(self) -> CompiledStep | None:
-        """The same computation for ``kernels.PreparedStep``, in place; None where it is not compiled."""
+        """Return the same computation for ``kernels.PreparedStep``, in place; None where it is not compiled."""
         return None
 
     def compiled_step_of(self, phi: Params) -> CompiledStep | None:
-        """The same for ``kernels.particles_step_``, with weights phi, shared or ``[P, ...]``; None where it is not."""
+        """Return the same for ``kernels.particles_step_``, with weights phi, shared or ``[P, ...]``; or None."""
         return None
 
 
 def initial_step(param: Tensor) -> Tensor:
-    """The clock of one parameter before its first update: 0-dim float32, as torch.optim keeps it."""
+    """Return the clock of one parameter before its first update: 0-dim float32, as torch.optim keeps it."""
     return torch.zeros((), dtype=torch.float32, device=param.device)
 
 

@@ -111,7 +111,7 @@ class ComposedRule(UpdateRule):
         return fmean(rule.decay_schedule(progress) for rule in self.rules())
 
     def rules(self) -> Iterable[UpdateRule]:
-        """The parts, in their order."""
+        """Return the parts, in their order."""
         return (part for part in self.parts if isinstance(part, UpdateRule))
 
 

@@ -35,28 +35,31 @@ def moving_average(average: Tensor, value: Tensor, *, beta: float) -> Tensor:
 
 
 def bias_correction(steps: Tensor, *, beta: float, dtype: torch.dtype) -> Tensor:
-    """What a moving average started at zero is divided by: ``1 - beta^steps``.
+    """Return what a moving average started at zero is divided by: ``1 - beta^steps``.
 
     Computed with expm1, since in float32 the plain formula loses four digits at the first step.
 
     Args:
         steps: 0-dim, number of values averaged (1 at the first).
+        beta: the average's decay.
+        dtype: of the result.
     """
     return -torch.expm1(steps.to(dtype) * math.log(beta))
 
 
 def safe_sqrt(value: Tensor) -> Tensor:
-    """The square root with derivative zero at zero, where the true one is infinite and second derivatives NaN."""
+    """Take the square root with derivative zero at zero, where the true one is infinite."""
     positive = value > 0
     return torch.where(positive, torch.where(positive, value, 1.0).sqrt(), 0.0)
 
 
 def progress(step: Tensor, num_steps: Tensor | None, *, dtype: torch.dtype) -> Tensor | None:
-    """The fraction of the training run that is over, ``min(t / num_steps, 1)``; None where num_steps is unknown.
+    """Return the fraction of the training run that is over, ``min(t / num_steps, 1)``; None where num_steps is unknown.
 
     Args:
         step: 0-dim, updates already applied.
         num_steps: 0-dim, planned updates.
+        dtype: of the result.
     """
     if num_steps is None:
         return None

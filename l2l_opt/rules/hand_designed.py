@@ -43,7 +43,7 @@ class HandDesignedRule(UpdateRule):
     def direction(
         self, gradient: Tensor, moments: dict[str, Tensor], steps: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The descent direction and the next moments; ``steps`` is 0-dim, 1 at the first update."""
+        """Return the descent direction and the next moments; ``steps`` is 0-dim, 1 at the first update."""
 
     def init_state(self, params: Params) -> RuleState:
         return {

@@ -96,11 +96,11 @@ class GradientRule(UpdateRule):
 
     @abc.abstractmethod
     def features(self, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Inputs of the body from a gradient ``[*shape]``: ``[num_inputs, *shape]``, and next state but the body's."""
+        """Return the body's inputs ``[num_inputs, *shape]`` for a gradient, and the next state but the body's."""
 
     @abc.abstractmethod
     def output(self, output: Tensor) -> Tensor:
-        """Updates of the body's outputs, of any shape; no weights of phi are read."""
+        """Return updates of the body's outputs, of any shape; no weights of phi are read."""
 
     def forward(
         self, grads: Params, state: RuleState, params: Params, *, num_steps: Tensor | None = None

@@ -30,7 +30,7 @@ def summed_by(reduce: Reduce | None) -> Iterator[None]:
 
 
 def shard_sum(value: Tensor, reduce: Reduce | None = None) -> Tensor:
-    """The sum of a value, element by element, over the devices that hold the shards of one tensor.
+    """Return the sum of a value, element by element, over the devices that hold the shards of one tensor.
 
     Args:
         value: this device's term, of any shape.
@@ -46,7 +46,7 @@ def is_sharded() -> bool:
 
 
 def whole_shape(value: Tensor) -> tuple[int, ...]:
-    """The shape of a tensor of which rows lie on other devices; its own where it is whole."""
+    """Return the shape of a tensor of which rows lie on other devices; its own where it is whole."""
     if not is_sharded() or not value.dim():
         return tuple(value.shape)
     rows = shard_sum(torch.tensor(float(value.shape[0]), device=value.device))
@@ -54,7 +54,7 @@ def whole_shape(value: Tensor) -> tuple[int, ...]:
 
 
 def tensor_sum(value: Tensor, reduce: Reduce | None = None) -> Tensor:
-    """The sum over all coordinates of one tensor, 0-dim: the only way in which a rule may read beyond a coordinate.
+    """Sum over all coordinates of one tensor, 0-dim: the only way in which a rule may read beyond a coordinate.
 
     Args:
         value: of any shape; where the parameter is sharded, this device's shard.
@@ -66,7 +66,7 @@ def tensor_sum(value: Tensor, reduce: Reduce | None = None) -> Tensor:
 
 
 def tensor_rms(value: Tensor, reduce: Reduce | None = None) -> Tensor:
-    """The root mean square over all coordinates of one tensor, 0-dim; 0 for an empty one.
+    """Return the root mean square over all coordinates of one tensor, 0-dim; 0 for an empty one.
 
     Args:
         value: of any shape; where the parameter is sharded, this device's shard.

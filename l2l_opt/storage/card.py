@@ -51,7 +51,7 @@ def card_of(rule: UpdateRule) -> dict[str, Any]:
 
 
 def facts_of(card: Mapping[str, Any]) -> list[tuple[str, str | list[tuple[str, str]]]]:
-    """A card for people to read: names with values, or with names and values of their own."""
+    """Return a card for people to read: names with values, or with names and values of their own."""
     facts: list[tuple[str, str | list[tuple[str, str]]]] = []
     for key, value in card.items():
         label = _plain(LABELS.get(key, key.replace("_", " ")))
@@ -77,5 +77,5 @@ def _is_interval(item: Sequence[Any]) -> bool:
 
 
 def _plain(value: Any) -> str:
-    """A file's text, without the control characters that a terminal would obey."""
+    """Return a file's text, without the control characters that a terminal would obey."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))

@@ -15,7 +15,7 @@ SPARE_OPERATIONS = 1000
 
 
 def build_rule(name: str, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> UpdateRule:
-    """A rule of a registered kind with given weights, in their dtypes.
+    """Return a rule of a registered kind with given weights, in their dtypes.
 
     A config may ask for any size (``num_layers=10**9``); the weights that were read are what it can rightly need. So
     construction is stopped once it has made more than 16 times their elements or 100 operations a weight tensor, and

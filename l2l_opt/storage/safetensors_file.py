@@ -50,14 +50,14 @@ class Kind(NamedTuple):
     dtypes: set[str]
 
     def oversized(self, size: int, header: int) -> str | None:
-        """What of a file is beyond the limits, if anything is."""
+        """Return what of a file is beyond the limits, if anything is."""
         for what, found, limit in (("", size, self.largest_file()), ("a header of ", header, self.largest_header)):
             if found > limit:
                 return f"{what}{found} bytes where {limit} are the limit"
         return None
 
     def refusal(self, rule: str, got: str, fix: str = "fetch or write it anew") -> FileFormatError:
-        """The error of a file of this kind that breaks a rule."""
+        """Return the error of a file of this kind that breaks a rule."""
         return FileFormatError(f"{self.word}{rule}; got {got}, {fix}")
 
 
@@ -76,7 +76,7 @@ KINDS = {
 
 
 def serialised(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, kind: str) -> bytes:
-    """The bytes of a file that ``read`` takes back.
+    """Return the bytes of a file that ``read`` takes back.
 
     Args:
         tensors: what it holds.
@@ -113,7 +113,7 @@ def serialised(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, ki
 
 
 def read(path: Path, *, kind: str, format_version: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the description in a file, verified, in time and memory bounded by ``KINDS``.
+    """Return the tensors and the description in a file, verified, in time and memory bounded by ``KINDS``.
 
     Args:
         path: of the file.

@@ -120,4 +120,5 @@ STATISTICS = "statistics/"
 
 
 def statistics_of(data: TaskData) -> Params:
+    """A student's running statistics, by the names of its module's buffers."""
     return {name.removeprefix(STATISTICS): value for name, value in data.items() if name.startswith(STATISTICS)}

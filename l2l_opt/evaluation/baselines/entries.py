@@ -82,7 +82,7 @@ def entries_named(names: Iterable[str], *, classical: bool = False) -> tuple[Ent
 
 
 def entries_for(tasks: Tasks, task: str, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
-    """The entries that can be run on a task, and a note for each that cannot.
+    """Return the entries that can be run on a task, and a note for each that cannot.
 
     Args:
         tasks: the task.

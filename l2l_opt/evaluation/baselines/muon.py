@@ -16,7 +16,7 @@ SMALLEST_NORM = 1e-7
 
 
 class Muon(AdamW):
-    """Hidden matrices by Muon, all else by AdamW, at one learning rate:
+    """Hidden matrices by Muon, all else by AdamW, at one learning rate.
 
         b <- momentum * b + (1 - momentum) * g;   n = momentum * b + (1 - momentum) * g
         update = -lr * schedule * (0.2 sqrt(max(A, B)) NewtonSchulz(n) + weight_decay * theta),   theta [A, B]

@@ -32,6 +32,7 @@ def prodigy(params: list[nn.Parameter]) -> Any:
 
 
 def is_installed(package: str) -> bool:
+    """Return whether a package of the ``[bench]`` extra is here."""
     return importlib.util.find_spec(package) is not None
 
 

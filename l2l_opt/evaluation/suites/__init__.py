@@ -21,12 +21,12 @@ class Suite:
 
 
 def list_suites() -> list[str]:
-    """The names of the shipped suites."""
+    """Return the names of the shipped suites."""
     return sorted(path.stem for path in FOLDER.glob("*.txt"))
 
 
 def load_suite(source: str | os.PathLike[str]) -> Suite:
-    """The suite of a name or in a file: a task specification a line, from # on a comment.
+    """Return the suite of a name or in a file: a task specification a line, from # on a comment.
 
     Args:
         source: the name of a shipped suite, or a path.

@@ -29,7 +29,7 @@ STATISTICS = (
 
 
 def statistics(images: Tensor) -> Tensor:
-    """What ``STATISTICS`` names, ``[images, 7]``, of pictures ``[images, height, width]`` in 0 to 1."""
+    """Return what ``STATISTICS`` names, ``[images, 7]``, of pictures ``[images, height, width]`` in 0 to 1."""
     levels = (images * 31).round().long().flatten(1)
     counts = torch.zeros(len(images), 32).scatter_add_(1, levels, torch.ones_like(levels, dtype=torch.float32))
     shares = counts / counts.sum(1, keepdim=True)

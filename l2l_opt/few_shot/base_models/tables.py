@@ -40,7 +40,7 @@ def encode(rows: np.ndarray, unlabelled: np.ndarray) -> Tensor:
 
 
 def fit_table_models(tables: Sequence[LabelledRows]) -> list[Any]:
-    """A model of each table whose rows are all labelled: gradient boosting on encoded columns."""
+    """Return a model of each table whose rows are all labelled: gradient boosting on encoded columns."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     models = []
@@ -59,7 +59,7 @@ def log_odds(model: Any, rows: Tensor) -> Tensor:
 def predictions_of_table(
     table: LabelledRows, models: Sequence[Any], *, unlabelled: np.ndarray | None = None
 ) -> Predictions:
-    """What the top-level learner sees of a table: every model's log-odds, every column, and how far out it lies.
+    """Return what the top-level learner sees of a table: every model's log-odds, every column, and how far out it lies.
 
     Args:
         table: whose rows.

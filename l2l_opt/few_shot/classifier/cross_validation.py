@@ -70,7 +70,7 @@ class Plan:
     methods: tuple[str, ...]
 
     def less(self, num_examples: int, settings: Settings) -> list[str]:
-        """What there is less of than without a budget, in words."""
+        """Return what there is less of than without a budget, in words."""
         return [
             *([f"{self.examples} of {num_examples} examples"] if self.examples < num_examples else []),
             *([f"{self.folds} folds instead of {MOST_FOLDS}"] if self.folds < MOST_FOLDS else []),
@@ -229,7 +229,7 @@ def _drawn(targets: Tensor, count: int) -> Tensor:
 def _interval(
     probabilities: np.ndarray, targets: np.ndarray, estimate: float, *, positive: int | None, resamples: int = 500
 ) -> tuple[float, float]:
-    """The 95 % bootstrap interval of PR-AUC over examples, drawn class by class (fixed seed), less the bias."""
+    """Return the 95 % bootstrap interval of PR-AUC over examples, drawn class by class (fixed seed), less the bias."""
     generator = np.random.default_rng(0)
     members = [np.flatnonzero(targets == c) for c in np.unique(targets)]
     times = np.stack(

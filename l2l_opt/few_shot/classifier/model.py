@@ -143,12 +143,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self.ensemble_.probabilities(inputs).numpy()
 
     def predict(self, X: Any) -> np.ndarray:
-        """The likeliest class of each example."""
+        """Return the likeliest class of each example."""
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(1)]
 
     def encode(self, X: Any) -> Tensor:
-        """Inputs of the students, for examples like those it was fitted with.
+        """Return inputs of the students, for examples like those it was fitted with.
 
         Raises:
             ValueError: examples of another kind.
@@ -162,7 +162,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self.encoder_.encode(_named(validate_data(self, X, **_OF_ARRAYS, reset=False)))
 
     def update_rule(self) -> UpdateRule:
-        """The update rule of the students."""
+        """Return the update rule of the students."""
         return self.rule if isinstance(self.rule, UpdateRule) else load_rule(RULE if self.rule is None else self.rule)
 
     def settings(self) -> Settings:
@@ -198,7 +198,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
     def columns_of(self, table: "DataFrame") -> "DataFrame":
-        """A table's columns as they were when fitted; those that make no inputs may be absent, others are dropped.
+        """Return a table's columns as when fitted; those that make no inputs may be absent, others are dropped.
 
         Raises:
             ValueError: a column is missing.

@@ -193,7 +193,7 @@ class TableEncoder:
         return torch.cat(inputs, dim=1).float()
 
     def values(self, column: Any) -> np.ndarray:
-        """A column's numbers, NaN where there is no value.
+        """Return a column's numbers, NaN where there is no value.
 
         Raises:
             ValueError: a cell that is no number, or one too large.

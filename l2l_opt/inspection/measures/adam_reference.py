@@ -32,7 +32,7 @@ class AdamReference:
         self._together: tuple[tuple[str, ...], Tensor] | None = None
 
     def sample(self, name: str, tensor: Tensor) -> Tensor:
-        """The coordinates of a tensor that are followed."""
+        """Return the coordinates of a tensor that are followed."""
         stride = self.strides[name]
         if tensor.is_contiguous():
             # One call where flatten and slice are two; this is paid at every step of the monitored run.
@@ -40,7 +40,7 @@ class AdamReference:
         return tensor.reshape(-1)[::stride]
 
     def begin_stretch(self) -> None:
-        """Some gradients have been missed: means start from zero, mean squares go on."""
+        """Start means from zero, since some gradients have been missed; mean squares go on."""
         for name, (m, _) in self.moments.items():
             m.zero_()
             self.steps_of_stretch[name] = 0

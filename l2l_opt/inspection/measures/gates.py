@@ -64,7 +64,7 @@ def gates_of(
     *,
     num_steps: Tensor | None,
 ) -> list[Tensor]:
-    """The gates of a rule at one tensor's gradient, layer by layer: ``[3, hidden_size, N]`` each.
+    """Return the gates of a rule at one tensor's gradient, layer by layer: ``[3, hidden_size, N]`` each.
 
     Args:
         rule: any; one without an LSTM has none.

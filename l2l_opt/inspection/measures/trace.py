@@ -66,7 +66,7 @@ class CoordinateTracer:
                 self._hidden.setdefault(key, []).append(torch.cat(values, dim=1))
 
     def trace(self) -> CoordinateTrace:
-        """What was seen so far."""
+        """Return what was seen so far."""
         names = [
             f"{name}{list(map(int, np.unravel_index(int(index), p.shape))) if p.dim() else ''}"
             for name, p, indices in self._followed

@@ -81,7 +81,7 @@ def trajectory(trace: CoordinateTrace, index: int) -> Figure:
 
 
 def largest_update(surfaces: Sequence[ResponseSurface]) -> float:
-    """What a scale of colours has to reach."""
+    """Return what a scale of colours has to reach."""
     return max(float(surface.updates.abs().nan_to_num(posinf=0).max()) for surface in surfaces) or 1.0
 
 

@@ -14,7 +14,7 @@ FOLDER = files("l2l_opt.inspection.report")
 
 
 def render(title: str, summary: str, sections: Sequence[Section], *, command: str) -> str:
-    """The page.
+    """Return the page.
 
     Args:
         title: its heading.

@@ -31,7 +31,7 @@ HISTORY = {
 
 
 def headline(evaluations: Sequence[TaskEvaluation]) -> str:
-    """The first thing to know: final losses beside tuned AdamW's."""
+    """Return the first thing to know: final losses beside tuned AdamW's."""
     sentences = []
     for own in evaluations:
         learned, adamw = own.results[0], own.result_of("adamw")
@@ -44,7 +44,7 @@ def headline(evaluations: Sequence[TaskEvaluation]) -> str:
 
 
 def card_section(rule: UpdateRule) -> Section:
-    """What the artefact states of the rule, and what was counted on it."""
+    """Return what the artefact states of the rule, and what was counted on it."""
     facts = []
     for name, value in facts_of(card_of(rule)):
         facts += [(name, value)] if isinstance(value, str) else [(f"{name}: {key}", item) for key, item in value]
@@ -78,7 +78,7 @@ def curves_section(evaluations: Sequence[TaskEvaluation], *, rule: str, tuning_s
 
 
 def response_section(rule: UpdateRule) -> Section:
-    """The rule's update for a gradient, after histories with and without noise."""
+    """Return the rule's update for a gradient, after histories with and without noise."""
     surfaces = surfaces_of(rule)
     largest = figures.largest_update(surfaces)
     charts = [
@@ -130,7 +130,7 @@ def evaluation_section(evaluations: Sequence[tuple[str, Mapping[str, Any]]]) -> 
 
 
 def history_section(events: Path) -> Section:
-    """A meta-training run over its outer steps.
+    """Return a meta-training run over its outer steps.
 
     Args:
         events: the run's folder of them.

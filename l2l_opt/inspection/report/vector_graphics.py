@@ -24,7 +24,7 @@ IDENTIFIER = re.compile(r'(\bid="|href="#|url\(#)')
 
 
 def inline_svg(figure: Figure, *, key: str, title: str, description: str) -> str:
-    """An ``<svg>`` element that scales with its place.
+    """Return an ``<svg>`` element that scales with its place.
 
     Args:
         figure: drawn in the colours of ``pictures``.

@@ -122,7 +122,7 @@ def surfaces_of(rule: UpdateRule) -> list[ResponseSurface]:
 
 
 def write_hparams(writer: SummaryWriter, options: Mapping[str, Any], run: WatchedRun) -> None:
-    """What the run was, and its final loss, for the hparams tab."""
+    """Write what the run was, and its final loss, for the hparams tab."""
     plain = {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in options.items()}
     # In the run's own folder, and not one below it that would be a run of its own.
     writer.add_hparams(plain, {"hparam/final_loss": run.final_loss}, run_name=".")

@@ -13,8 +13,10 @@ EVERY = 20
 
 
 class FewShotLog:
-    """Over outer steps ``meta/loss`` (of the query sets), ``meta/gradient_norm``, ``meta/lr``, ``meta/skipped``,
-    ``meta/seconds``, ``meta_gradient_norm/W`` of each tensor learned, and ``validation/figure``.
+    """Scalars of few-shot meta-training, over outer steps.
+
+    ``meta/loss`` (of the query sets), ``meta/gradient_norm``, ``meta/lr``, ``meta/skipped``, ``meta/seconds``,
+    ``meta_gradient_norm/W`` of each tensor learned, and ``validation/figure``.
 
     Args:
         folder: of the events.

@@ -148,7 +148,7 @@ class UnrollMonitor:
 
     @torch.no_grad()
     def _keep(self, optimizer: torch.optim.Optimizer) -> None:
-        """What the step is about to change, or to use up."""
+        """Keep what the step is about to change, or to use up."""
         self._named = dict(named_parameters(optimizer))
         self._before = {name: plain(p).clone() for name, p in self._named.items()}
         if isinstance(optimizer, LearnedOptimizer):

@@ -22,7 +22,7 @@ def write_scalars(writer: SummaryWriter, values: Mapping[str, float], step: int)
 
 
 def outer_step_scalars(loop: OuterLoop, step: OuterStep) -> dict[str, float]:
-    """What is drawn of one outer step, whatever is learned; ``meta_gradient_norm/W`` for each tensor W."""
+    """Return what is drawn of one outer step, whatever is learned; ``meta_gradient_norm/W`` for each tensor W."""
     values = {
         "meta/loss": step.meta_loss,
         "meta/gradient_norm": step.meta_gradient_norm,

@@ -58,7 +58,7 @@ class EvolutionStrategy(MetaGradientEstimator):
             raise ValueError(f"sigma must be a positive number; got {self.sigma!r}, use e.g. 0.01")
 
     def draw_noise(self, phi: Params, students: Students, student: Student) -> Params:
-        """eps of the deviation sigma for what starts at the student's inner step: ``[*weight.shape]`` each."""
+        """Draw eps of the deviation sigma for what starts at the student's inner step: ``[*weight.shape]`` each."""
         generator = make_generator(
             students.seed, Stream.EVOLUTION, student.number, student.inner_run, student.attempt, student.inner_step
         )
@@ -120,7 +120,7 @@ class _WindowedEvolution(EvolutionStrategy):
 
     @abc.abstractmethod
     def perturb(self, phi: Params, students: Students, student: Student) -> tuple[Params, Params]:
-        """eps of the student's next window, and what the difference of its pair is multiplied by."""
+        """Return eps of the student's next window, and what the difference of its pair is multiplied by."""
 
     @torch.no_grad()
     def estimate(self, rule: UpdateRule, students: Students) -> tuple[MetaGradient, Students]:

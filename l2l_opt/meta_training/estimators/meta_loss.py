@@ -62,7 +62,7 @@ class MetaLoss:
             raise ValueError(f"loss_on must be 'train' or 'test'; got {self.loss_on!r}, use one of these")
 
     def __call__(self, *losses: Any, **more: Any) -> Tensor:
-        """The meta-loss, 0-dim: the mean of ``per_student``, whose arguments these are."""
+        """Return the meta-loss, 0-dim: the mean of ``per_student``, whose arguments these are."""
         return self.per_student(*losses, **more).mean()
 
     def per_student(
@@ -72,7 +72,7 @@ class MetaLoss:
         best_losses: Tensor | None = None,
         progress: Tensor | None = None,
     ) -> Tensor:
-        """The meta-loss of each student over K steps.
+        """Return the meta-loss of each student over K steps.
 
         Args:
             losses: ``[K + 1, S]``, as ``unroll`` returns them.
@@ -109,7 +109,7 @@ class MetaLoss:
         return losses.clamp(min=tiny).log() - initial.log()
 
     def weights(self, length: int) -> Tensor:
-        """The weights of steps, ``[length]``."""
+        """Return the weights of steps, ``[length]``."""
         if not isinstance(self.over_steps, str):
             if len(self.over_steps) != length:
                 raise ValueError(f"over_steps must be as many as the steps; got {len(self.over_steps)} and {length}")

@@ -95,7 +95,7 @@ class TruncatedBackprop(MetaGradientEstimator):
         return MetaGradient(gradients, values.mean(), all_losses), students
 
     def _bounded(self, gradients: Sequence[Tensor], share: float) -> Sequence[Tensor]:
-        """The meta-gradient of a window, no longer than its students' share of ``clip_window``; zero if not finite."""
+        """Return a window's meta-gradient, clipped to its students' share of ``clip_window``; zero if not finite."""
         if self.clip_window is None:
             return gradients
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(each) for each in gradients]))
@@ -105,7 +105,7 @@ class TruncatedBackprop(MetaGradientEstimator):
         return [factor * each for each in gradients]
 
     def _draw_sample(self, students: Students, first: Student) -> CoordinateSample | None:
-        """The coordinates of a window, drawn for the first of its students."""
+        """Return the coordinates of a window, drawn for the first of its students."""
         if self.coordinate_stride == 1:
             return None
         generator = make_generator(

@@ -149,7 +149,7 @@ def context_of(
     *,
     usual_run: float,
 ) -> Context:
-    """What tensors show as wholes.
+    """Return what tensors show as wholes.
 
     Args:
         per_tensor: parameter name -> features of its coordinates.
@@ -237,7 +237,7 @@ def _saw_nothing(step: Tensor, first_gradient: Tensor) -> Tensor:
 
 
 def _unit(first_gradient: Tensor) -> Tensor:
-    """The power of two next above the first root mean square gradient, over which later ones are logarithms.
+    """Return the power of two next above the first root mean square gradient, over which later ones are logarithms.
 
     So training is the same to the last bit where all of a tensor's gradients are a power of two times as large.
     """

@@ -359,5 +359,5 @@ class ScaleFreeRule(UpdateRule):
         return self.output_scale * schedule / context.touched_fraction * torch.where(zero, natural, bounded)
 
     def _natural(self, shape: Sequence[int]) -> float:
-        """The root mean square that a tensor is taken to have which started at zero."""
+        """Return the root mean square that a tensor is taken to have which started at zero."""
         return (3 * math.prod(shape[1:])) ** -0.5 if is_matrix(shape) else self.zero_scale

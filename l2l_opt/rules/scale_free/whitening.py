@@ -105,7 +105,7 @@ def step_(
 
 
 def _whitening(wide: Tensor) -> Tensor:
-    """The symmetric ``[m, m]`` that makes ``whitened`` of a matrix ``[m, n]``, in four buffers of that size."""
+    """Return the symmetric ``[m, m]`` that makes ``whitened`` of a matrix ``[m, n]``, in four buffers of that size."""
     gram = wide @ wide.mT
     square = gram.diagonal().sum().clamp(min=LEAST_SQUARE)
     gram /= square
@@ -125,5 +125,5 @@ def _whitening(wide: Tensor) -> Tensor:
 
 
 def _scale(shape: Sequence[int]) -> float:
-    """What singular values of one are multiplied by, for coordinates of the root mean square WHITENED_RMS."""
+    """Return what singular values of one are multiplied by, for coordinates of the root mean square WHITENED_RMS."""
     return WHITENED_RMS * max(shape[0], math.prod(shape[1:])) ** 0.5

@@ -110,10 +110,12 @@ def load_idx(name: str, *, root: str | os.PathLike[str] | None = None) -> ImageD
 
 
 def load_mnist(root: str | os.PathLike[str] | None) -> ImageData:
+    """MNIST, as ``load_idx`` finds it."""
     return load_idx("mnist", root=root)
 
 
 def load_fashion(root: str | os.PathLike[str] | None) -> ImageData:
+    """Fashion-MNIST, as ``load_idx`` finds it."""
     return load_idx("fashion-mnist", root=root)
 
 

@@ -18,10 +18,12 @@ Cell = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def elman(drive: Tensor, recurrent: Tensor, _: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Of ``nn.RNN`` with tanh."""
     return torch.tanh(drive + recurrent), c
 
 
 def elman_relu(drive: Tensor, recurrent: Tensor, _: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Of ``nn.RNN`` with relu."""
     return torch.relu(drive + recurrent), c
 
 
