@@ -12,6 +12,7 @@ from l2l_opt.inner_loop.students import Students
 from l2l_opt.inner_loop.unroll import unroll
 from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule
+from l2l_opt.tasks.base import Split
 from l2l_opt.tasks.mixture import Tasks
 
 
@@ -31,7 +32,7 @@ def train(
         window_length: inner steps whose batches are held in memory at once.
 
     Returns:
-        ``[horizon, S]``, the training loss before each step, on the CPU.
+        ``[horizon, S]``, the loss before each step, on the split that the students are judged on, on the CPU.
     """
     rule, first = students.rule, students.members[0]
     device, horizon = first.initial_losses.device, first.horizon
@@ -53,7 +54,9 @@ def train(
                         None if planned_steps is None else torch.full((count,), float(planned_steps), device=device)
                     )
                 inner = replace(window.inner, num_steps=planned)
-                inner, losses = unroll(rule, window.family, window.data, inner, window.batches, phi=own_phi)
+                inner, losses = unroll(
+                    rule, window.family, window.data, inner, window.batches, phi=own_phi, loss_batches=window.judging
+                )
                 students.advance(window, replace(inner, num_steps=known), losses)
                 curves[start : start + losses.shape[0] - 1, window.indices] = losses[:-1].cpu()
     return curves
@@ -70,6 +73,7 @@ def training_losses(
     phi: Mapping[str, Tensor] | None = None,
     group_size: int | None = None,
     window_length: int = 50,
+    loss_on: Split = "train",
 ) -> Tensor:
     """Train students through one whole inner run, without a graph.
 
@@ -83,9 +87,10 @@ def training_losses(
         phi: the rule's weights, shared or one set a student; the rule's own where None.
         group_size: students that share an architecture; 1 for a single family and all for a mixture where None.
         window_length: inner steps whose batches are held in memory at once.
+        loss_on: the split whose losses are returned; students are trained on training batches whatever it is.
 
     Returns:
-        ``[horizon, S]``, the training loss before each step, on the CPU.
+        ``[horizon, S]``, the loss before each step, on the CPU.
     """
     students = Students(
         rule,
@@ -95,6 +100,7 @@ def training_losses(
         seed=seed,
         stream=stream,
         group_size=group_size,
+        loss_on=loss_on,
     )
     return train(students, phi=phi, window_length=window_length)
 

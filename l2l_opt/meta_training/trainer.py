@@ -142,7 +142,7 @@ class MetaTrainer(OuterLoop[MetaTrainingOptions]):
         return gradients, meta_loss
 
     def evaluate(self) -> tuple[float, Tensor]:
-        """Train the validation students."""
+        """Train the validation students; their losses are on the split of the meta-loss."""
         own = training_losses(
             self.rule,
             self.validation_family,
@@ -151,6 +151,7 @@ class MetaTrainer(OuterLoop[MetaTrainingOptions]):
             seed=self.seed,
             stream=Stream.VALIDATION,
             group_size=self.validation_group_size,
+            loss_on=self.estimator.meta_loss.loss_on,
         )
         curves = torch.cat(self.ranks.gather(own), dim=1)
         return float(self.estimator.meta_loss.normalise(final_losses(curves), curves[0]).mean()), curves.mean(dim=1)

@@ -218,3 +218,29 @@ def test_an_average_of_phi_is_validated_and_kept_and_phi_goes_on_alone():
 def test_an_average_outside_of_its_bounds_is_named():
     with pytest.raises(ValueError, match=r"average_phi must lie in \[0, 1\); got 1.0, use e.g. 0.99, or 0 for none"):
         make(average_phi=1.0)
+
+
+class _OffsetOnTest:
+    """A quadratic whose test losses lie higher by 3, and whose test minimum is no other."""
+
+    def sample(self, generator):
+        return {"target": torch.randn(4, generator=generator)}
+
+    def init_params(self, data, generator):
+        return {"w": torch.randn(4, generator=generator)}
+
+    def sample_batch(self, data, generator, split="train"):
+        return {"offset": torch.tensor(3.0 if split == "test" else 0.0)}
+
+    def loss(self, params, data, batch):
+        return (params["w"] - data["target"]).square().sum() + batch["offset"]
+
+
+def test_validation_is_on_the_split_of_the_meta_loss():
+    figures, rule = {}, small_rule("rnnprop")
+    for split in ("train", "test"):
+        estimator = TruncatedBackprop(horizon=20, truncation_length=10, meta_loss=MetaLoss(loss_on=split))
+        trainer = MetaTrainer(rule, _OffsetOnTest(), estimator, outer_steps=1, validation_students=3)
+        figures[split] = trainer.validate().metric
+    # The same students and steps: what is trained on does not change with what is looked at.
+    assert figures["test"] == pytest.approx(figures["train"] + 3, rel=1e-5)
