@@ -24,6 +24,7 @@ _HOMES = {
     "register_rule": "l2l_opt.rules.base",
     "register_task": "l2l_opt.tasks.base",
     "FewShotClassifier": "l2l_opt.few_shot.classifier.model",
+    "specialise": "l2l_opt.specialising.run",
 }
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "register_rule",
     "register_task",
     "save_rule",
+    "specialise",
 ]
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from l2l_opt.rules.base import UpdateRule, register_rule
     from l2l_opt.rules.lstm import CoordinatewiseLSTM
     from l2l_opt.rules.rnnprop import RNNProp
+    from l2l_opt.specialising.run import specialise
     from l2l_opt.storage.rule_file import load_rule, save_rule
     from l2l_opt.tasks.base import TaskFamily, register_task
     from l2l_opt.tasks.module_task import ModuleTask

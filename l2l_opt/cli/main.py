@@ -13,6 +13,7 @@ from l2l_opt.version import __version__
 COMMANDS = {
     "meta-train": ("l2l_opt.cli.meta_train:meta_train", "Meta-train a rule."),
     "evaluate": ("l2l_opt.cli.evaluate:evaluate", "Evaluate a rule against tuned baselines."),
+    "specialise": ("l2l_opt.cli.specialise:specialise", "Make a rule better on your own kind of task."),
     "inspect": ("l2l_opt.cli.inspect:inspect", "Write one instrumented unroll to TensorBoard."),
     "report": ("l2l_opt.cli.report:report", "Write one page about a rule or a meta-training run."),
     "few-shot": ("l2l_opt.cli.few_shot:few_shot", "Learn from a handful of examples."),

@@ -63,6 +63,7 @@ class TaskEvaluator:
     Args:
         task: its specification.
         config: how.
+        tasks: the task itself, where ``task`` is no notation but a name for it.
         say: given what is about to be computed; nothing where it is read from the cache.
 
     Raises:
@@ -70,9 +71,11 @@ class TaskEvaluator:
         FileNotFoundError: data that are not on this machine.
     """
 
-    def __init__(self, task: str, config: SuiteConfig, *, say: Say = lambda message: None):
+    def __init__(self, task: str, config: SuiteConfig, *, tasks: Tasks | None = None, say: Say = lambda message: None):
         self.task, self.config, self.say = task, config, say
-        self.tasks: Tasks = make_tasks(task, device=config.device, dtype=config.dtype)
+        known = tasks is None
+        self.tasks: Tasks = make_tasks(task, device=config.device, dtype=config.dtype) if tasks is None else tasks
+        self.task_modules = provenance.task_code(task) if known else [type(self.tasks).__module__]
         self.cache = Cache(config.cache)
         self.students = {"num_seeds": config.num_seeds, "seed": config.seed}
         wanted = entries_named(config.baselines, classical=config.classical)
@@ -200,7 +203,7 @@ class TaskEvaluator:
     def _code(self, *modules: str, without: tuple[str, ...] = ()) -> str:
         """Return a digest of files of this room, of the task's, and of all that they import."""
         names = [f"l2l_opt.evaluation.{name}" for name in modules]
-        return provenance.code_digest([*names, *provenance.task_code(self.task)], without=without)
+        return provenance.code_digest([*names, *self.task_modules], without=without)
 
 
 def _target(final: np.ndarray, first: np.ndarray) -> np.ndarray:

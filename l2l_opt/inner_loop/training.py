@@ -32,7 +32,7 @@ def train(
         window_length: inner steps whose batches are held in memory at once.
 
     Returns:
-        ``[horizon, S]``, the loss before each step, on the split that the students are judged on, on the CPU.
+        ``[horizon, S]``, the loss before each step, on the split of the students' ``loss_on``, on the CPU.
     """
     rule, first = students.rule, students.members[0]
     device, horizon = first.initial_losses.device, first.horizon
@@ -55,7 +55,13 @@ def train(
                     )
                 inner = replace(window.inner, num_steps=planned)
                 inner, losses = unroll(
-                    rule, window.family, window.data, inner, window.batches, phi=own_phi, loss_batches=window.judging
+                    rule,
+                    window.family,
+                    window.data,
+                    inner,
+                    window.batches,
+                    phi=own_phi,
+                    loss_batches=window.loss_batches,
                 )
                 students.advance(window, replace(inner, num_steps=known), losses)
                 curves[start : start + losses.shape[0] - 1, window.indices] = losses[:-1].cpu()

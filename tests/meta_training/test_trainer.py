@@ -237,10 +237,10 @@ class _OffsetOnTest:
 
 
 def test_validation_is_on_the_split_of_the_meta_loss():
-    figures, rule = {}, small_rule("rnnprop")
+    metrics, rule = {}, small_rule("rnnprop")
     for split in ("train", "test"):
         estimator = TruncatedBackprop(horizon=20, truncation_length=10, meta_loss=MetaLoss(loss_on=split))
         trainer = MetaTrainer(rule, _OffsetOnTest(), estimator, outer_steps=1, validation_students=3)
-        figures[split] = trainer.validate().metric
+        metrics[split] = trainer.validate().metric
     # The same students and steps: what is trained on does not change with what is looked at.
-    assert figures["test"] == pytest.approx(figures["train"] + 3, rel=1e-5)
+    assert metrics["test"] == pytest.approx(metrics["train"] + 3, rel=1e-5)

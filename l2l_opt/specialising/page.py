@@ -1,0 +1,166 @@
+"""What a specialisation has bought, in words and as one HTML page."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from l2l_opt.evaluation.tables import Table, interval_text, loss_text
+from l2l_opt.inspection.pictures import figures
+from l2l_opt.inspection.report.page import render
+from l2l_opt.inspection.report.parts import Chart, Section
+from l2l_opt.inspection.report.sections import response_section
+from l2l_opt.rules.base import UpdateRule
+from l2l_opt.specialising.comparison import BEFORE, RESIZED, SPECIALISED, Comparison
+from l2l_opt.specialising.selection import Score
+
+NAMES = {BEFORE: "the rule it began from", RESIZED: "that rule with its best step size"}
+"""Of optimizers, in sentences."""
+
+
+def percent(change: float) -> str:
+    """Put a mean of logarithms of loss ratios into words: ``8.1 % lower``."""
+    ratio = math.exp(change) - 1
+    return f"{100 * abs(ratio):.1f} % {'lower' if ratio < 0 else 'higher'}"
+
+
+def sentence(comparison: Comparison, *, seconds: float) -> str:
+    """Give the result in a sentence, the first thing to know."""
+    change, interval = comparison.against(BEFORE)
+    low, high = (percent(edge) for edge in interval)
+    others = [own.optimizer for own in comparison.results() if own.optimizer not in (SPECIALISED, BEFORE)]
+    beside = "; ".join(
+        f"{percent(comparison.against(name)[0])} than {NAMES.get(name, f'tuned {name}')}" for name in others
+    )
+    count = comparison.break_even(seconds)
+    worth = "it does not reach the old rule's loss sooner" if count is None else f"worth it from training {count} on"
+    return (
+        f"After {comparison.horizon} steps of {comparison.task} the training loss is {percent(change)} than with the "
+        f"rule it began from (95 % interval: {low} to {high}){'; ' if beside else ''}{beside}; {worth}."
+    )
+
+
+def nothing_gained(scores: Mapping[str, Score]) -> str:
+    """Give the result where the old rule stays."""
+    name = min(scores, key=lambda name: scores[name].change)
+    low, high = (percent(edge) for edge in scores[name].interval)
+    return (
+        "Nothing was gained, so the rule is the one that it began from: the best that was learned has a final loss "
+        f"{percent(scores[name].change)} (95 % interval: {low} to {high}) on validation students."
+    )
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Every optimizer beside the specialised rule, training and test."""
+    speed_ups = {name: own.speed_ups for name, own in comparison.evaluations.items()}
+    rows = []
+    for own in sorted(comparison.results(), key=lambda result: result.mean):
+        record = own.record()
+        cells = [own.optimizer, loss_text(record["mean"]), interval_text(record["interval"])]
+        cells.append(loss_text(record.get("test_mean")))
+        for test in (False, True):
+            change = None if own.optimizer == SPECIALISED else comparison.against(own.optimizer, test=test)
+            cells.append("" if change is None else _ratio_text(*change))
+        faster = speed_ups.get(own.optimizer)
+        cells.append(f"{sum(faster) / len(faster):.2f}" if faster else "")
+        rows.append(cells)
+    headings = [
+        "optimizer",
+        "final training loss",
+        "95 % interval",
+        "test loss",
+        "specialised over it",
+        "of test losses",
+        "speed-up over AdamW",
+    ]
+    caption = f"{comparison.task}, {comparison.horizon} steps; ratios below 1: the specialised rule is better"
+    return Table(caption, headings, rows)
+
+
+def check_table(checks: Sequence[Comparison]) -> Table:
+    """Sizes, lengths and data that it was not meta-trained on."""
+    rows = []
+    for own in checks:
+        ours, before = (own.evaluations[name].results[0].mean for name in (SPECIALISED, BEFORE))
+        ratios = [_ratio_text(*own.against(BEFORE, test=test)) for test in (False, True)]
+        rows.append([own.task, str(own.horizon), loss_text(before), loss_text(ours), *ratios])
+    headings = ["task", "steps", "before", "specialised", "specialised over before", "of test losses"]
+    return Table("Not meta-trained on; ratios below 1: the specialised rule is better", headings, rows)
+
+
+def page(
+    content: Mapping[str, Any], comparison: Comparison, checks: Sequence[Comparison], rules: Mapping[str, UpdateRule]
+) -> str:
+    """Make the whole page.
+
+    Args:
+        content: of ``specialised.json``.
+        comparison: on the task itself.
+        checks: on others.
+        rules: specialised and before, whose responses are drawn.
+    """
+    picture = Chart(
+        f"{comparison.task}, {comparison.horizon} steps",
+        "Training loss at each step, mean of the students. Shaded: 95 % intervals of the mean.",
+        figures.interval_curves(comparison.results(), title=""),
+    )
+    sections = [
+        Section(
+            "comparison",
+            "On fresh students",
+            "Nothing was learned, tuned or chosen on these students. Baselines have the learning rate and schedule "
+            "that were best for this task. The rule it began from with its best step size is the control: what "
+            "learning buys is what it buys beyond that.",
+            charts=[picture],
+            tables=[comparison_table(comparison)],
+        )
+    ]
+    if checks:
+        sections.append(Section("checks", "On others of the kind", tables=[check_table(checks)]))
+    sections.append(_learning_section(content, comparison))
+    for name, rule in rules.items():
+        own = response_section(rule)
+        sections.append(
+            Section(f"response-{name}", f"What it answers to gradients: {name}", own.lead, charts=own.charts)
+        )
+    options = content["options"]
+    title = f"{options['rule']} specialised on {options['task']}"
+    command = f"l2l-opt specialise {options['rule']} --task {options['task']!r} --minutes {options['minutes']:g}"
+    return render(title, content["sentence"], sections, command=command)
+
+
+def _learning_section(content: Mapping[str, Any], comparison: Comparison) -> Section:
+    plan = [
+        [
+            stage["estimator"],
+            *(f"{stage[key]:g}" for key in ("students", "truncation_length", "outer_steps", "meta_lr")),
+        ]
+        for stage in content["plan"]
+    ]
+    scores = [
+        [name, _ratio_text(score["change"], score["interval"])]
+        for name, score in content["selection"]["scores"].items()
+    ]
+    count = content["break_even"]
+    facts = [
+        ("kept", content["selection"]["kept"]),
+        ("seconds of learning", f"{content['seconds']:.0f}"),
+        ("steps that a training saves to the old rule's final loss", f"{comparison.steps_saved():.0f}"),
+        ("seconds a step", f"{comparison.seconds_per_step:.3g}"),
+        ("worth it from training number", "never" if count is None else str(count)),
+        ("best factor of the old rule's steps", f"{content['best_size']:.3g}"),
+    ]
+    return Section(
+        "learning",
+        "What was learned",
+        "Rules are chosen on one half of the validation students and scored on the other.",
+        facts=facts,
+        tables=[
+            Table("Stages", ["estimator", "students", "window", "outer steps", "meta-learning rate"], plan),
+            Table("Final loss over that of the rule it began from, validation students", ["rule", "ratio"], scores),
+        ],
+    )
+
+
+def _ratio_text(change: float, interval: Sequence[float]) -> str:
+    low, high = (math.exp(edge) for edge in interval)
+    return f"{math.exp(change):.3f} ({low:.3f} to {high:.3f})"

@@ -1,0 +1,182 @@
+"""How a specialisation spends its minutes: decided once, from a measurement of this machine, before the first step."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from l2l_opt.meta_training.estimators import ESTIMATORS, MetaGradientEstimator, MetaLoss
+from l2l_opt.meta_training.planning import plan as plan_run
+from l2l_opt.meta_training.trainer import MetaTrainer
+from l2l_opt.registry import parse_spec
+from l2l_opt.rules.base import UpdateRule
+from l2l_opt.specialising.stages import Stage, stages_of
+from l2l_opt.tasks.base import Split
+from l2l_opt.tasks.mixture import Tasks
+
+FEWEST_OUTER_STEPS, MOST_OUTER_STEPS = 100, 600
+"""Fewer learn little, so that students are halved first; more would be spent better on twice the students."""
+FEWEST_STUDENTS, MOST_STUDENTS = 4, 128
+VALIDATIONS = 8
+"""Of each stage, beside the one before its first step."""
+VALIDATION_STUDENTS = 32
+KEPT_BACK = 0.1
+"""Of the time: for choosing in the end, and since no measurement is exact."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a rule is specialised on.
+
+    Attributes:
+        horizon: inner steps of a training.
+        loss_on: the split whose losses count.
+        seed: of everything random.
+    """
+
+    horizon: int
+    loss_on: Split
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.horizon < 2:
+            raise ValueError(f"horizon must be 2 steps or more; got {self.horizon}, use e.g. 250")
+
+    def estimator(self, stage: "PlannedStage") -> MetaGradientEstimator:
+        """Make the estimator of a stage."""
+        name, options = parse_spec(stage.estimator)
+        return ESTIMATORS.make(
+            name,
+            horizon=self.horizon,
+            truncation_length=stage.truncation_length,
+            staggered=True,
+            meta_loss=MetaLoss("progress", "log", 1.0, self.loss_on),
+            **options,
+        )
+
+    def trainer(self, rule: UpdateRule, tasks: Tasks, stage: "PlannedStage") -> MetaTrainer:
+        """Make a fresh trainer of a stage.
+
+        Args:
+            rule: whose weights it changes in place.
+            tasks: where students come from.
+            stage: as planned.
+        """
+        return MetaTrainer(
+            rule,
+            tasks,
+            self.estimator(stage),
+            outer_steps=stage.outer_steps,
+            num_students=stage.students,
+            meta_lr=stage.meta_lr,
+            meta_lr_schedule="cosine",
+            average_phi=stage.average_phi,
+            validate_every=max(stage.outer_steps // VALIDATIONS, 1),
+            validation_students=VALIDATION_STUDENTS,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage with its numbers, as ``run.json`` has it.
+
+    Attributes:
+        estimator, share, meta_lr, average_phi: as the stage has them.
+        students: side by side.
+        truncation_length: inner steps of a window.
+        outer_steps: of the meta-optimizer.
+        seconds_per_outer_step: as measured.
+        minutes: expected.
+    """
+
+    estimator: str
+    share: float
+    meta_lr: float
+    average_phi: float
+    students: int
+    truncation_length: int
+    outer_steps: int = 1
+    seconds_per_outer_step: float = math.nan
+    minutes: float = math.nan
+
+    def record(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def make_plan(
+    rule: UpdateRule,
+    tasks: Tasks,
+    objective: Objective,
+    *,
+    minutes: float,
+    say: Callable[[str], Any] = lambda message: None,
+) -> list[PlannedStage]:
+    """Measure the machine on this task, and decide students, windows and outer steps.
+
+    Args:
+        rule: that is specialised; unchanged.
+        tasks: where students come from.
+        objective: what counts.
+        minutes: for all stages.
+        say: given what was found.
+
+    Raises:
+        ValueError: minutes that are not positive; students that do not fit into memory.
+    """
+    if not 0 < minutes < math.inf:
+        raise ValueError(f"minutes must be a positive number; got {minutes}, use e.g. 10")
+    found = []
+    for stage in stages_of(rule.registry_name):
+        seconds = 60 * minutes * stage.share * (1 - KEPT_BACK)
+        planned = _fitted(rule, tasks, objective, stage, seconds)
+        say(
+            f"planned: {planned.outer_steps} outer steps of {planned.students} students by {planned.estimator}, "
+            f"windows of {planned.truncation_length} of {objective.horizon} steps, {planned.minutes:.1f} minutes"
+        )
+        found.append(planned)
+    return found
+
+
+def _fitted(rule: UpdateRule, tasks: Tasks, objective: Objective, stage: Stage, seconds: float) -> PlannedStage:
+    """Students and outer steps of a stage for so many seconds."""
+    planned = PlannedStage(
+        stage.estimator,
+        stage.share,
+        stage.meta_lr,
+        stage.average_phi,
+        stage.students,
+        longest_window(objective.horizon, stage.truncation_length),
+    )
+    tried: set[int] = set()
+    while True:
+        tried.add(planned.students)
+        found = plan_run(objective.trainer(rule, tasks, planned))
+        fits = found.seconds_per_outer_step is not None
+        count = _outer_steps(found.seconds_per_outer_step, planned, objective, seconds) if fits else 0
+        halved, doubled = planned.students // 2, planned.students * 2
+        if count < FEWEST_OUTER_STEPS and halved >= FEWEST_STUDENTS and halved not in tried:
+            planned = replace(planned, students=halved)
+        elif count > MOST_OUTER_STEPS and doubled <= MOST_STUDENTS and doubled not in tried:
+            planned = replace(planned, students=doubled)
+        else:
+            found.refuse_what_cannot_fit()
+            per_step = found.seconds_per_outer_step or math.nan
+            count = min(max(count, 1), MOST_OUTER_STEPS)
+            return replace(
+                planned, outer_steps=count, seconds_per_outer_step=per_step, minutes=min(count * per_step, seconds) / 60
+            )
+
+
+def _outer_steps(per_step: float | None, planned: PlannedStage, objective: Objective, seconds: float) -> int:
+    """Outer steps for which there is time beside the validations of a stage."""
+    assert per_step is not None
+    particles = planned.students * objective.estimator(planned).num_particles
+    of_validation = per_step * objective.horizon / planned.truncation_length * VALIDATION_STUDENTS / particles
+    return int((seconds - (VALIDATIONS + 1) * of_validation) / per_step)
+
+
+def longest_window(horizon: int, most: int) -> int:
+    """Find the longest window of at most so many steps that divides the horizon."""
+    return next(length for length in range(min(most, horizon), 0, -1) if horizon % length == 0)

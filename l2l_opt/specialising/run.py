@@ -1,0 +1,363 @@
+"""A specialisation in a folder: planned, meta-trained stage by stage, chosen and compared; resumed anywhere.
+
+DIR/rule.safetensors    the specialised rule, or the one it began from where nothing was gained
+DIR/run.json            options, plan, scores; the plan is there before the first step
+DIR/stage-1/ ...        a meta-training run each
+DIR/specialised.json    the comparison on fresh students
+DIR/specialised.html    the same as a page
+DIR/events/             TensorBoard's, before and after
+"""
+
+import contextlib
+import copy
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from l2l_opt.inspection.tensorboard.dashboard import inspect_rule
+from l2l_opt.meta_training.run import MetaTrainingRun
+from l2l_opt.meta_training.trainer import MetaTrainer
+from l2l_opt.rules.base import UpdateRule
+from l2l_opt.specialising.comparison import BEFORE, RESIZED, SPECIALISED, Comparing, Comparison, changed
+from l2l_opt.specialising.page import nothing_gained, page, sentence
+from l2l_opt.specialising.plan import Objective, PlannedStage, make_plan
+from l2l_opt.specialising.selection import Selection, best_size, resized, select
+from l2l_opt.storage.files import make_writable_folder, write_atomically
+from l2l_opt.storage.finite_json import json_text
+from l2l_opt.storage.rule_file import load_rule, save_rule
+from l2l_opt.tasks.base import Split, TaskFamily
+from l2l_opt.tasks.held_out import hold_out
+from l2l_opt.tasks.mixture import Tasks, make_tasks
+
+
+@dataclass(frozen=True)
+class SpecialiseOptions:
+    """What determines a specialisation, as ``run.json`` has it.
+
+    Attributes:
+        task: the notation of the task, or a name of the user's own.
+        rule: a shipped name or a path.
+        minutes: of meta-training.
+        horizon: inner steps of a training.
+        loss_on: the split whose losses count; with ``"test"`` a part of the training examples stands for it.
+        seed: of everything random.
+        device: of students.
+        dtype: of students, ``"float32"`` or ``"float64"``.
+        baselines: that the result is compared with, tuned.
+        seeds: students that it is reported on.
+        tuning_seeds: others, that baselines are tuned on.
+        checks: other tasks of the kind and other lengths, as ``comparison.changed`` reads them.
+    """
+
+    task: str
+    rule: str = "default-2"
+    minutes: float = 10.0
+    horizon: int = 250
+    loss_on: Split = "train"
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    baselines: tuple[str, ...] = ("adamw", "muon")
+    seeds: int = 10
+    tuning_seeds: int = 5
+    checks: tuple[str, ...] = ()
+
+    CHANGEABLE = ("baselines", "seeds", "tuning_seeds", "checks")
+    """What may be other when a run goes on, since nothing learned depends on it."""
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {key: list(getattr(self, key)) for key in ("baselines", "checks")}
+
+
+@dataclass(frozen=True)
+class Specialised:
+    """What a specialisation came to.
+
+    Attributes:
+        rule: the specialised rule, or the one it began from where nothing was gained.
+        gained: whether it is better than the one it began from, by an interval on students it was not chosen by.
+        sentence: the result in words.
+        folder: where all of it lies.
+        comparison: on fresh students; None where nothing was gained.
+    """
+
+    rule: UpdateRule
+    gained: bool
+    sentence: str
+    folder: Path
+    comparison: Comparison | None = None
+
+
+class StoppedBySignalError(RuntimeError):
+    """A signal ended a specialisation; its checkpoint is written."""
+
+
+@dataclass
+class Specialisation:
+    """A specialisation under way.
+
+    Args:
+        folder: of the run; made if need be.
+        options: that determine it.
+        tasks: the task itself, where it is not registered.
+        rule: the rule itself, where it is not in a file.
+        resume: go on from what lies in the folder.
+        say: given progress in lines.
+        watch: makes observers of a stage's trainer, in a context, e.g. a progress bar.
+        plugins: digests of files that registered rules or tasks.
+
+    Raises:
+        ValueError: an option that cannot be; a folder that holds a run already, or one of other options.
+        OSError: the folder cannot be written.
+    """
+
+    folder: Path
+    options: SpecialiseOptions
+    tasks: Tasks | None = None
+    rule: UpdateRule | None = None
+    resume: bool = False
+    say: Callable[[str], Any] = lambda message: None
+    watch: Callable[[MetaTrainer, Path], Any] = lambda trainer, folder: contextlib.nullcontext(())
+    plugins: tuple[str, ...] = ()
+    record: dict[str, Any] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        own = self.options
+        self.registered = self.tasks is None
+        dtype = {"float32": torch.float32, "float64": torch.float64}[own.dtype]
+        self.place = {"device": torch.device(own.device), "dtype": dtype}
+        self.objective = Objective(own.horizon, own.loss_on, own.seed)
+        known: Tasks = make_tasks(own.task, **self.place) if self.tasks is None else self.tasks
+        self.learned_on = hold_out(known) if own.loss_on == "test" else known
+        self.before = (load_rule(own.rule) if self.rule is None else copy.deepcopy(self.rule)).to(**self.place)
+        resized(self.before, 1.0)
+        for check in own.checks:
+            changed(own.task, own.horizon, check)
+        if not self.resume and (self.folder / "run.json").exists():
+            raise ValueError(
+                f"a folder must not hold a run already; got {str(self.folder)!r}, use another or go on with --resume"
+            )
+        make_writable_folder(self.folder)
+        self._read_record()
+
+    def go(self) -> Specialised:
+        """Take it to its end.
+
+        Raises:
+            StoppedBySignalError: a signal ended it.
+        """
+        if "plan" not in self.record:
+            self.say("measuring this machine on the task")
+            planned = make_plan(
+                self.before, self.learned_on, self.objective, minutes=self.options.minutes, say=self.say
+            )
+            self._note(plan=[stage.record() for stage in planned], seconds=0.0)
+        plan = [PlannedStage(**stage) for stage in self.record["plan"]]
+        candidates = self._meta_train(plan)
+        rule, selection = self._select(candidates)
+        gained = selection.kept != BEFORE
+        self._save(rule, selection)
+        if gained:
+            comparison = self._compare(rule)
+            text = sentence(comparison, seconds=self.record["seconds"])
+            self._publish(comparison, selection, rule, text)
+        else:
+            comparison, text = None, nothing_gained(selection.scores)
+        self._note(finished=True, sentence=text)
+        return Specialised(rule, gained, text, self.folder, comparison)
+
+    def _meta_train(self, plan: Sequence[PlannedStage]) -> dict[str, UpdateRule]:
+        """All stages, one after the other; the rules that came of them, the first the one they began from."""
+        candidates, start = {BEFORE: self.before}, self.before
+        for number, stage in enumerate(plan, start=1):
+            folder = self.folder / f"stage-{number}"
+            trainer = self.objective.trainer(copy.deepcopy(start), self.learned_on, stage)
+            options = self._determining() | stage.record() | {"stage": number}
+            card = {"task": self.options.task, "horizon": self.options.horizon}
+            run = MetaTrainingRun(folder, trainer, options=options, card=card, resume=self.resume, say=self.say)
+            spent = self.record["stages"].get(str(number), 0.0)
+            left = 60 * self.options.minutes * stage.share - spent
+            if trainer.outer_steps_done < stage.outer_steps and left > 0:
+                began = time.monotonic()
+                with self.watch(trainer, folder) as observers:
+                    ending = run.go(minutes=left / 60, checkpoint_every=None, observers=list(observers))
+                spent += time.monotonic() - began
+                self._note(stages=self.record["stages"] | {str(number): spent})
+                if ending.startswith("SIG"):
+                    raise StoppedBySignalError(ending)
+            candidates[f"stage {number}, best"] = start = trainer.best_rule()
+            candidates[f"stage {number}, last"] = trainer.rule_with(trainer.averaged_phi)
+        return candidates
+
+    def _select(self, candidates: Mapping[str, UpdateRule]) -> tuple[UpdateRule, Selection]:
+        began = time.monotonic()
+        self.say(f"choosing among {len(candidates)} rules on fresh students")
+        selection = select(candidates, self.learned_on, self.objective)
+        seconds = sum(self.record["stages"].values()) + time.monotonic() - began
+        self._note(selection=selection.record(), seconds=seconds)
+        return candidates[selection.kept], selection
+
+    def _save(self, rule: UpdateRule, selection: Selection) -> None:
+        card = {key: value for key, value in (self.before.card or {}).items() if key in ("horizon", "licence")} | {
+            "task": self.options.task,
+            "provenance": {"began_from": self.options.rule, "options": self.options.plain(), **self.record},
+            "figures": {"selection": selection.record()},
+        }
+        digest = save_rule(rule, self.folder / "rule.safetensors", card=json.loads(json_text(card)))
+        self._note(digest=digest)
+
+    def _compare(self, rule: UpdateRule) -> Comparison:
+        size = best_size(self.before, self.learned_on, self.objective)
+        self._note(best_size=size)
+        rules = {SPECIALISED: rule, BEFORE: self.before, RESIZED: resized(self.before, size)}
+        return self.comparing.compare(
+            rules,
+            self.options.task,
+            self.options.horizon,
+            tasks=None if self.registered else self.tasks,
+            timed=True,
+        )
+
+    @property
+    def comparing(self) -> Comparing:
+        """How rules are compared, with what is kept in the folder."""
+        own = self.options
+        return Comparing(
+            num_seeds=own.seeds,
+            tuning_seeds=own.tuning_seeds,
+            baselines=own.baselines,
+            seed=own.seed,
+            folder=self.folder / "cache",
+            place=self.place,
+            plugins=self.plugins,
+            say=self.say,
+        )
+
+    def _publish(self, comparison: Comparison, selection: Selection, rule: UpdateRule, text: str) -> None:
+        own = self.options
+        rules = {SPECIALISED: rule, BEFORE: self.before}
+        checks = [
+            self.comparing.compare(rules, *changed(own.task, own.horizon, check), baselines=()) for check in own.checks
+        ]
+        content = {
+            "options": own.plain(),
+            "sentence": text,
+            "plan": self.record["plan"],
+            "selection": selection.record(),
+            "seconds": self.record["seconds"],
+            "best_size": self.record["best_size"],
+            "break_even": comparison.break_even(self.record["seconds"]),
+            "comparison": comparison.record(),
+            "checks": [check.record() for check in checks],
+        }
+        write_atomically(self.folder / "specialised.json", json_text(content).encode())
+        write_atomically(self.folder / "specialised.html", page(content, comparison, checks, rules).encode())
+        for name, each in rules.items():
+            inspected = inspect_rule(
+                each,
+                self.learned_on,
+                task=own.task,
+                horizon=own.horizon,
+                seed=own.seed,
+                folder=self.folder / "events" / name,
+                every=max(own.horizon // 250, 1),
+                histogram_every=0,
+            )
+            for _ in inspected:
+                pass
+
+    def _determining(self) -> dict[str, Any]:
+        return {key: value for key, value in self.options.plain().items() if key not in SpecialiseOptions.CHANGEABLE}
+
+    def _read_record(self) -> None:
+        path = self.folder / "run.json"
+        self.record = {"options": self.options.plain(), "stages": {}}
+        if not path.exists():
+            return
+        found = json.loads(path.read_text(encoding="utf-8"))
+        mine = self._determining()
+        others = {key: found["options"].get(key) for key, value in mine.items() if found["options"].get(key) != value}
+        if others:
+            listed = ", ".join(f"{key} was {old!r}, is {mine[key]!r}" for key, old in others.items())
+            raise ValueError(
+                f"a run must be resumed with the options it was started with; got others ({listed}), use those"
+            )
+        self.record = found | {"options": self.options.plain()}
+
+    def _note(self, **values: Any) -> None:
+        self.record |= values
+        write_atomically(self.folder / "run.json", json_text(self.record).encode())
+
+
+def specialise(
+    task: str | TaskFamily | Any,
+    *,
+    rule: str | UpdateRule = "default-2",
+    minutes: float = 10.0,
+    horizon: int = 250,
+    loss_on: Split = "train",
+    out: str | Path = "runs/specialised",
+    resume: bool = False,
+    seed: int = 0,
+    baselines: Sequence[str] = ("adamw", "muon"),
+    checks: Sequence[str] = (),
+    say: Callable[[str], Any] = print,
+    **options: Any,
+) -> Specialised:
+    """Make a rule better on your own kind of task, where you train such a model again and again.
+
+    The rule is meta-trained on trainings of the task, from where it stands; students, windows and outer steps are
+    decided once, from the speed of this machine. What is kept is better by a 95 % interval on students that it was not
+    chosen by; otherwise the old rule is. It is then compared with the old one, with the best change of its step size,
+    and with baselines tuned on the same task.
+
+    Args:
+        task: a task's notation, a family of your own (``ModuleTask(module, loss_fn, dataset)``) or a mixture.
+        rule: a shipped name, a path, or a rule.
+        minutes: of meta-training, on this machine.
+        horizon: steps of a training.
+        loss_on: ``"train"``, or ``"test"`` for a rule that is good on examples it has not seen; a fifth of the training
+            examples stands for them, so that the real test split stays unseen.
+        out: a folder for all that is written.
+        resume: go on from what lies there.
+        seed: of everything random.
+        baselines: to compare with, each tuned; none for no comparison with them.
+        checks: other sizes and lengths to try it on, e.g. ``("hidden=128", "horizon=1000")``.
+        say: given progress.
+        options: others of ``SpecialiseOptions``.
+
+    Raises:
+        ValueError: an option that cannot be; a folder that holds a run already.
+        OSError: the folder cannot be written.
+
+    Example:
+        >>> mine = l2l_opt.specialise(ModuleTask(model, cross_entropy, (x, y)), minutes=10)
+        >>> optimizer = LearnedOptimizer(model.parameters(), rule=mine.rule, num_steps=1000)
+    """
+    notation = task if isinstance(task, str) else type(task).__name__
+    name = rule if isinstance(rule, str) else rule.registry_name or type(rule).__name__
+    own = SpecialiseOptions(
+        task=notation,
+        rule=name,
+        minutes=minutes,
+        horizon=horizon,
+        loss_on=loss_on,
+        seed=seed,
+        baselines=tuple(baselines),
+        checks=tuple(checks),
+        **options,
+    )
+    return Specialisation(
+        Path(out),
+        own,
+        tasks=None if isinstance(task, str) else task,
+        rule=None if isinstance(rule, str) else rule,
+        resume=resume,
+        say=say,
+    ).go()

@@ -1,0 +1,132 @@
+"""Which rule to keep: the best on one half of fresh validation students, if it is ahead on the other half."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from l2l_opt.evaluation.statistics import bounded, mean_and_interval
+from l2l_opt.inner_loop.training import final_losses, training_losses
+from l2l_opt.randomness import Stream
+from l2l_opt.rules.base import UpdateRule
+from l2l_opt.specialising.plan import VALIDATION_STUDENTS, Objective
+from l2l_opt.tasks.mixture import TaskMixture, Tasks
+
+STUDENTS = 64
+"""That one of the rules is chosen by, and as many others that say how good it is."""
+GROUP = 8
+"""Students of a mixture that share an architecture."""
+SIZES = tuple(2 ** (half / 2) for half in range(-4, 5))
+"""Factors of a rule's steps that its best size is looked for among."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A rule against the one it began from, on the same students.
+
+    Attributes:
+        change: the mean of log(its final loss / the final loss of the rule it began from); below 0 it is better.
+        interval: of that mean, 95 %.
+    """
+
+    change: float
+    interval: tuple[float, float]
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the whole interval lies below 0."""
+        return self.interval[1] < 0
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was kept.
+
+    Attributes:
+        kept: name of the rule; the first where nothing was gained.
+        scores: of every rule but the first, on students that were not used to choose.
+    """
+
+    kept: str
+    scores: dict[str, Score]
+
+    def record(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"kept": self.kept, "scores": {name: vars(score) for name, score in self.scores.items()}}
+
+
+def select(candidates: Mapping[str, UpdateRule], tasks: Tasks, objective: Objective) -> Selection:
+    """Choose among rules; the first is the one they began from, and stays where no other is better for certain.
+
+    The luckiest of many looks best on the students that it is chosen by, so others tell how good it is.
+
+    Args:
+        candidates: rules by name, the first the one that they are compared with.
+        tasks: where students come from.
+        objective: what counts.
+    """
+    first, *others = candidates
+    finals = {name: _finals(rule, tasks, objective, 2 * STUDENTS) for name, rule in candidates.items()}
+    changes = {name: log_ratios(finals[name], finals[first]) for name in others}
+    choosing, telling = slice(0, STUDENTS), slice(STUDENTS, None)
+    scores = {name: Score(*mean_and_interval(own[telling].tolist())) for name, own in changes.items()}
+    best = min(others, key=lambda name: changes[name][choosing].mean(), default=first)
+    return Selection(best if best in scores and scores[best].is_better else first, scores)
+
+
+def best_size(rule: UpdateRule, tasks: Tasks, objective: Objective) -> float:
+    """Find the factor of a rule's steps with the least final loss on the students that it is chosen by: the control.
+
+    What learning buys is what it buys beyond this one number.
+    """
+    base = _finals(rule, tasks, objective, STUDENTS)
+    found = {
+        size: log_ratios(_finals(resized(rule, size), tasks, objective, STUDENTS), base).mean()
+        for size in SIZES
+        if size != 1
+    } | {1.0: 0.0}
+    return min(found, key=lambda size: found[size])
+
+
+def resized(rule: UpdateRule, size: float) -> UpdateRule:
+    """Copy a rule so that all of its updates are longer by a factor.
+
+    Raises:
+        ValueError: a rule without the option ``output_scale``.
+    """
+    config = dict(rule.config)
+    if "output_scale" not in config:
+        raise ValueError(
+            f"a rule must have the option output_scale to be resized; got {rule.registry_name!r}, use another"
+        )
+    config["output_scale"] *= size
+    other = type(rule)(**config).to(next(rule.parameters()))
+    other.load_state_dict(rule.state_dict())
+    return other
+
+
+def _finals(rule: UpdateRule, tasks: Tasks, objective: Objective, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Train the students that rules are chosen by: final and first losses."""
+    curves = training_losses(
+        rule,
+        tasks,
+        # Those of validation come first.
+        numbers=range(VALIDATION_STUDENTS, VALIDATION_STUDENTS + count),
+        horizon=objective.horizon,
+        seed=objective.seed,
+        stream=Stream.VALIDATION,
+        group_size=GROUP if isinstance(tasks, TaskMixture) else None,
+        loss_on=objective.loss_on,
+    ).double()
+    return final_losses(curves).numpy(), curves[0].numpy()
+
+
+def log_ratios(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """log(our final loss / theirs) of each student, both bounded by multiples of the first loss.
+
+    Args:
+        ours: final and first losses.
+        theirs: likewise.
+    """
+    return np.log(bounded(*ours)) - np.log(bounded(*theirs))

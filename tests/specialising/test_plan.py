@@ -1,0 +1,64 @@
+"""A plan fits the minutes there are, and is decided before the first step."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from l2l_opt.rules import make_rule
+from l2l_opt.specialising import plan as module
+from l2l_opt.specialising.plan import MOST_OUTER_STEPS, Objective, longest_window, make_plan
+from l2l_opt.tasks import make_task
+from tests.conftest import small_rule
+
+
+def planned(monkeypatch, seconds_of_a_student, minutes, *, horizon=100):
+    """The plan on a machine on which an outer step takes so many seconds a student."""
+
+    def measured(trainer):
+        per_step = seconds_of_a_student * trainer.options.num_students
+        return SimpleNamespace(seconds_per_outer_step=per_step, refuse_what_cannot_fit=lambda: None)
+
+    monkeypatch.setattr(module, "plan_run", measured)
+    objective = Objective(horizon, "train", 0)
+    return make_plan(make_rule("scale-free"), make_task("quadratics:dim=3"), objective, minutes=minutes)
+
+
+@pytest.mark.parametrize("minutes", [2.0, 10.0, 60.0])
+@pytest.mark.parametrize("seconds_of_a_student", [0.001, 0.02, 0.3])
+def test_a_plan_takes_the_minutes_there_are_and_no_more(monkeypatch, seconds_of_a_student, minutes):
+    stages = planned(monkeypatch, seconds_of_a_student, minutes)
+    assert sum(stage.minutes for stage in stages) <= minutes
+    for stage in stages:
+        assert 1 <= stage.outer_steps <= MOST_OUTER_STEPS
+
+
+def test_a_slow_task_has_fewer_students_before_fewer_steps(monkeypatch):
+    slow, fast = (planned(monkeypatch, seconds, 10.0)[0] for seconds in (0.1, 0.005))
+    assert slow.students < fast.students
+    assert slow.outer_steps >= 100
+
+
+def test_a_window_divides_the_horizon():
+    assert [longest_window(horizon, 50) for horizon in (250, 20, 97, 120)] == [50, 20, 1, 40]
+
+
+def test_other_rules_are_meta_trained_by_truncated_backprop(monkeypatch):
+    monkeypatch.setattr(
+        module,
+        "plan_run",
+        lambda trainer: SimpleNamespace(seconds_per_outer_step=0.1, refuse_what_cannot_fit=lambda: None),
+    )
+    (stage,) = make_plan(small_rule("lstm"), make_task("quadratics:dim=3"), Objective(40, "train", 0), minutes=1.0)
+    assert stage.estimator.startswith("tbptt")
+    assert stage.truncation_length == 20
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("inf"), float("nan")])
+def test_minutes_that_cannot_be_are_refused(minutes):
+    with pytest.raises(ValueError, match="minutes must be a positive number; got"):
+        make_plan(make_rule("scale-free"), make_task("quadratics"), Objective(20, "train", 0), minutes=minutes)
+
+
+def test_a_training_of_one_step_is_refused():
+    with pytest.raises(ValueError, match="horizon must be 2 steps or more; got 1"):
+        Objective(1, "train", 0)
