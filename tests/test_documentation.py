@@ -53,6 +53,10 @@ SHORTER = {
         "--baselines adamw,muon,prodigy": f"{QUICK_EVALUATION},muon,prodigy",
         "horizons=(500,)": "horizons=(4,), num_seeds=2, tuning_seeds=1",
     },
+    "docs/specialise.md": {
+        "--minutes 10": "--minutes 0.02 --horizon 10 --seeds 2 --tuning-seeds 1 --baselines ''",
+        "minutes=10": "minutes=0.02, horizon=10, seeds=2, tuning_seeds=1, baselines=()",
+    },
     "docs/few-shot.md": {
         "--label is_fraud": "--label is_fraud --members 2 --steps 5",
         "--data photos/": "--data photos/ --grey --side 8 --members 2 --steps 5",

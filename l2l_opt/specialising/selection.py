@@ -17,8 +17,8 @@ STUDENTS = 64
 """That one of the rules is chosen by, and as many others that say how good it is."""
 GROUP = 8
 """Students of a mixture that share an architecture."""
-SIZES = tuple(2 ** (half / 2) for half in range(-4, 5))
-"""Factors of a rule's steps that its best size is looked for among."""
+SIZES, WIDEST = range(-4, 5), 16
+"""Factors 2^(k / 2) of a rule's steps that its best size is looked for among, widened where the best is at the edge."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,16 @@ def best_size(rule: UpdateRule, tasks: Tasks, objective: Objective) -> float:
     What learning buys is what it buys beyond this one number.
     """
     base = _finals(rule, tasks, objective, STUDENTS)
-    found = {
-        size: log_ratios(_finals(resized(rule, size), tasks, objective, STUDENTS), base).mean()
-        for size in SIZES
-        if size != 1
-    } | {1.0: 0.0}
-    return min(found, key=lambda size: found[size])
+    changes, trial, best = {0: 0.0}, [half for half in SIZES if half], 0
+    while trial:
+        for half in trial:
+            finals = _finals(resized(rule, 2 ** (half / 2)), tasks, objective, STUDENTS)
+            changes[half] = float(log_ratios(finals, base).mean())
+        best = min(changes, key=lambda half: (changes[half], half))
+        low, high = min(changes), max(changes)
+        trial = list(range(low - 2, low)) if best == low > -WIDEST else []
+        trial = trial or (list(range(high + 1, high + 3)) if best == high < WIDEST else [])
+    return 2 ** (best / 2)
 
 
 def resized(rule: UpdateRule, size: float) -> UpdateRule:
