@@ -44,7 +44,7 @@ class Comparison:
         return rules + next(iter(self.evaluations.values())).results[1:]
 
     def against(self, other: str, *, test: bool = False) -> tuple[float, tuple[float, float]]:
-        """Compare final losses: the mean of log(specialised / other) over students and its interval; below 0 is better."""
+        """Compare final losses: the mean of log(specialised / other) and its interval; below 0 is better."""
         losses = {own.optimizer: own.test_losses if test else own.final_losses for own in self.results()}
         first = np.asarray(self.evaluations[SPECIALISED].first_losses)
         ours, theirs = (np.asarray(losses[name], dtype=np.float64) for name in (SPECIALISED, other))

@@ -130,7 +130,11 @@ ALLOWED = (
         r"(?i)inspection|evaluation/plots|benchmark|curve|reinforcement|test_report",
         "matplotlib's",
     ),
-    Use(r"\bfigures(?=\.|$|:|;| import|,)|Figures as SVG", r"inspection", "matplotlib's, and the file that draws them"),
+    Use(
+        r"\bfigures(?=\.|$|:|;| import|,)|Figures as SVG",
+        r"inspection|specialising/page",
+        "matplotlib's, and the file that draws them",
+    ),
     Use(r"(?i)figures?", r"experiments/paper|test_experiments|README|docs/tasks|test_documentation", "of the paper"),
     Use(r"\bProtocol\b", r"\.py$", "typing's"),
     Use(r"(random|RANDOM)[ _](walk|WALK)\w*", r"rules|kernels", "the process"),
