@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from l2l_opt.evaluation.baselines.entries import entries_named
 from l2l_opt.inspection.tensorboard.dashboard import inspect_rule
 from l2l_opt.meta_training.run import MetaTrainingRun
 from l2l_opt.meta_training.trainer import MetaTrainer
@@ -137,6 +138,7 @@ class Specialisation:
         self.learned_on = hold_out(known) if own.loss_on == "test" else known
         self.before = (load_rule(own.rule) if self.rule is None else copy.deepcopy(self.rule)).to(**self.place)
         resized(self.before, 1.0)
+        entries_named(own.baselines, classical=True)
         for check in own.checks:
             changed(own.task, own.horizon, check)
         if not self.resume and (self.folder / "run.json").exists():

@@ -1,0 +1,132 @@
+"""A specialisation is stopped and goes on alike, is compared, and keeps the old rule where nothing is gained."""
+
+import contextlib
+import json
+
+import pytest
+import torch
+
+from l2l_opt import ModuleTask, load_rule, save_rule, specialise
+from l2l_opt.rules import make_rule
+from l2l_opt.specialising import selection
+from l2l_opt.specialising.run import Specialisation, SpecialiseOptions
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _few_students(monkeypatch):
+    monkeypatch.setattr(selection, "STUDENTS", 6)
+    monkeypatch.setattr(selection, "SIZES", range(-1, 2))
+    monkeypatch.setattr(selection, "WIDEST", 1)
+
+
+def slow_rule(tmp_path):
+    """SGD in the form of a rule with a size, far too slow, so that any learning is a gain."""
+    path = tmp_path / "slow.safetensors"
+    torch.manual_seed(0)
+    save_rule(make_rule("compact", output_scale=1e-4), path)
+    return path
+
+
+def options(tmp_path, **more):
+    own = {"task": "quadratics:dim=3", "rule": str(slow_rule(tmp_path)), "horizon": 10, "minutes": 5.0, "seeds": 2}
+    return SpecialiseOptions(**{**own, "tuning_seeds": 1, "baselines": (), **more})
+
+
+def planned(folder, own, outer_steps=4):
+    """A folder with a plan, as a run leaves it that was stopped before its first step."""
+    stage = {"estimator": "tbptt", "share": 1.0, "meta_lr": 0.05, "average_phi": 0.0, "students": 2}
+    stage |= {"truncation_length": 10, "outer_steps": outer_steps, "seconds_per_outer_step": 0.1, "minutes": 1.0}
+    folder.mkdir()
+    record = {"options": own.plain(), "stages": {}, "plan": [stage], "seconds": 0.0}
+    (folder / "run.json").write_text(json.dumps(record))
+
+
+def test_it_goes_on_where_it_stopped_and_ends_alike(tmp_path):
+    own = options(tmp_path)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        planned(folder, own)
+    found = Specialisation(whole, own, resume=True).go()
+
+    class Stopping:
+        def on_outer_step(self, trainer, step):
+            if step.number == 2:
+                raise KeyboardInterrupt
+
+        def on_validation(self, trainer, validation):
+            pass
+
+    watch = lambda trainer, folder: contextlib.nullcontext([Stopping()])  # noqa: E731
+    with pytest.raises(KeyboardInterrupt):
+        Specialisation(parts, own, resume=True, watch=watch).go()
+    again = Specialisation(parts, own, resume=True).go()
+    for name, weight in found.rule.named_parameters():
+        assert torch.equal(weight, dict(again.rule.named_parameters())[name]), name
+    assert found.gained == again.gained
+
+
+def test_what_it_has_bought_is_published(tmp_path):
+    own = options(tmp_path, baselines=("adamw",), checks=("dim=4", "horizon=20"))
+    planned(tmp_path / "run", own, outer_steps=12)
+    found = Specialisation(tmp_path / "run", own, resume=True).go()
+    assert found.gained
+    content = json.loads((tmp_path / "run" / "specialised.json").read_text())
+    names = {result["optimizer"] for result in content["comparison"]["results"]}
+    assert names == {"specialised", "before", "resized", "adamw", "adamw-constant"}
+    assert [own["horizon"] for own in content["checks"]] == [10, 20]
+    assert content["checks"][0]["task"] == "quadratics:dim=4"
+    change, (low, high) = content["comparison"]["log_ratio"]["before"]["train"]
+    assert low <= change <= high
+    assert found.sentence == content["sentence"]
+    assert "than with the rule it began from" in found.sentence
+    html = (tmp_path / "run" / "specialised.html").read_text()
+    assert found.sentence.split(" (")[0] in html
+    assert list((tmp_path / "run" / "events").glob("*/learned/events*"))
+    kept = load_rule(tmp_path / "run" / "rule.safetensors")
+    assert kept.card["figures"]["selection"]["kept"] != "before"
+
+
+def test_the_old_rule_stays_where_nothing_was_gained(tmp_path):
+    own = options(tmp_path)
+    planned(tmp_path / "run", own, outer_steps=1)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    record["plan"][0]["meta_lr"] = 1e-12
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    found = Specialisation(tmp_path / "run", own, resume=True).go()
+    assert not found.gained
+    assert found.comparison is None
+    assert found.sentence.startswith("Nothing was gained")
+    before = load_rule(own.rule)
+    for name, weight in load_rule(tmp_path / "run" / "rule.safetensors").named_parameters():
+        assert torch.equal(weight, dict(before.named_parameters())[name])
+
+
+def test_other_options_do_not_resume_a_run(tmp_path):
+    planned(tmp_path / "run", options(tmp_path))
+    with pytest.raises(ValueError, match="options it was started with; got others .horizon was 10, is 20"):
+        Specialisation(tmp_path / "run", options(tmp_path, horizon=20), resume=True)
+    # What nothing learned depends on may change.
+    Specialisation(tmp_path / "run", options(tmp_path, seeds=3), resume=True)
+
+
+def test_an_own_module_from_python(tmp_path):
+    inputs, targets = torch.randn(60, 4), torch.randint(3, (60,))
+    family = ModuleTask(torch.nn.Linear(4, 3), torch.nn.functional.cross_entropy, (inputs, targets), batch_size=8)
+    said = []
+    found = specialise(
+        family,
+        rule=load_rule(slow_rule(tmp_path)),
+        minutes=0.05,
+        horizon=10,
+        loss_on="test",
+        out=tmp_path / "own",
+        seeds=2,
+        tuning_seeds=1,
+        baselines=(),
+        say=said.append,
+    )
+    assert (tmp_path / "own" / "rule.safetensors").exists()
+    assert found.gained == (found.comparison is not None)
+    assert any(text.startswith("planned:") for text in said)
