@@ -218,15 +218,8 @@ def context_of(
     touched_before = of("seen")
     touched_average = touched_before + (1 - TOUCHED_BETA) * (touched - touched_before)
     touched_average = torch.where(step < TOUCHED_STEPS, touched_average, torch.maximum(touched_average, touched_before))
-    values = (
-        fast,
-        slow,
-        first,
-        gradient,
-        log_step_scale.clamp(LEAST_LOG_STEP_SCALE, MOST_LOG_STEP_SCALE),
-        touched_average,
-        of("walk"),
-    )
+    log_step_scale = log_step_scale.clamp(LEAST_LOG_STEP_SCALE, MOST_LOG_STEP_SCALE)
+    values = (fast, slow, first, gradient, log_step_scale, touched_average, of("walk"))
     tensor_scalars = dict(zip(TENSOR_SCALARS, values, strict=True))
     return Context(features, rms_p, first_rms, fraction, run, length_scale, known[0] > 0, tensor_scalars)
 
