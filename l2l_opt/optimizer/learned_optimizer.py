@@ -37,6 +37,8 @@ from l2l_opt.types import is_dict
 ADAMW_LR = 1e-3
 """The rate at which weight decay is as strong as AdamW's."""
 SMALL_LR = 0.03
+LARGEST_DROP = 10
+"""By what a schedule that leaves no trace in the group, as fastai's, divides the rate from step to step at most."""
 FAR = 10
 """Times the horizon that a rule was meta-trained on, beyond which it is used at one's own risk."""
 OTHERS = frozenset(("betas", "eps", "foreach", "fused", "amsgrad", "nesterov", "dampening"))
@@ -114,6 +116,7 @@ class LearnedOptimizer(EagerOptimizer):
         self._keys: dict[Tensor, frozenset[str]] = {}
         self._fallback, self._stepper = Fallback(), Stepper(rule)
         self._prepared: dict[int, PreparedGroup] = {}
+        self._rates: dict[int, float] = {}
         defaults: dict[str, Any] = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -215,6 +218,8 @@ class LearnedOptimizer(EagerOptimizer):
         lr = float(group["lr"])
         if lr < SMALL_LR or group.get("momentum") or not OTHERS.isdisjoint(group):
             self._warn_of_habits(group, lr)
+        else:
+            self._rates[id(group)] = lr
         options = Options(
             num_steps=group["num_steps"],
             lr=lr,
@@ -300,8 +305,10 @@ class LearnedOptimizer(EagerOptimizer):
         if all(p.grad is None for p in group["params"]):
             return
         usual = max(float(group.get(key, 0.0)) for key in ("initial_lr", "max_lr"))
+        comes_down = usual >= SMALL_LR or 0 < self._rates.get(id(group), 0.0) <= LARGEST_DROP * lr
+        self._rates[id(group)] = lr
         # After its first step, a scheduler of usual rates means small ones; none at all is torch's, to make states.
-        if 0 < lr < SMALL_LR and not (group["steps_taken"] and usual >= SMALL_LR):
+        if 0 < lr < SMALL_LR and not (group["steps_taken"] and comes_down):
             self._warn_once(
                 f"lr multiplies the learned update and is 1.0 as meta-trained; got {lr:g}, which makes it hardly move: "
                 "leave lr out, or let a schedule rise to 1, unless that is meant",
@@ -368,6 +375,7 @@ class LearnedOptimizer(EagerOptimizer):
         self._stepper, self._prepared, self._keys = Stepper(self.rule), {}, {}
         self._lock = self.__dict__.get("_lock") or threading.RLock()
         self._said = self.__dict__.get("_said", set())
+        self._rates = {id(group): float(group["lr"]) for group in self.param_groups if group.get("lr") is not None}
         for group in self.param_groups:
             for key in self.defaults.keys() - {"differentiable"}:  # torch's own, which no group of ours holds
                 group.setdefault(key, self.defaults[key])

@@ -353,6 +353,27 @@ def test_a_small_base_rate_behind_a_warm_up_from_nothing_is_noticed():
     assert found.startswith(SMALL)
 
 
+def test_a_schedule_that_leaves_no_trace_in_the_group_comes_down_without_a_warning():
+    """As fastai's, which only sets lr: small rates are noticed where they are jumped to, in a resumed run too."""
+    params, rule = [nn.Parameter(torch.ones(1))], RNNProp(hidden_size=2)
+
+    def run(optimizer, rates):
+        params, found = optimizer.param_groups[0]["params"], []
+        for lr in rates:
+            optimizer.param_groups[0]["lr"] = lr
+            found += warnings_of(optimizer, params, 1)
+        return found
+
+    optimizer = LearnedOptimizer(params, rule)
+    assert not run(optimizer, [0.04, 1.0, 0.2, 0.025])
+    again = LearnedOptimizer(params, rule)
+    again.load_state_dict(optimizer.state_dict())
+    for resumed in (again, copy.deepcopy(optimizer), optimizer):
+        assert not run(resumed, [0.01, 1e-3, 5e-3])
+        (found,) = run(resumed, [1.0, 3e-4])
+        assert found.startswith(SMALL)
+
+
 @pytest.mark.parametrize("entries", [{"betas": (0.9, 0.99), "eps": 1e-8}, {"momentum": 0.9}, {"foreach": None}])
 def test_options_of_other_optimizers_in_a_group_have_no_effect_and_are_saved(entries):
     ends, rule = [], small_rule("rnnprop")
