@@ -151,6 +151,7 @@ LEFT_OUT_BY_REASON = {
         "python -m scripts.experiments.few_shot.measure_few_shot train NAME",
         "python -m scripts.experiments.industry.measure_industry fraud",
         "python -m scripts.experiments.industry.measure_industry placeholder",
+        "python -m scripts.experiments.optimizer.measure_frameworks",
         "python -m scripts.experiments.optimizer.measure_optimizer",
         "python -m scripts.experiments.other_tasks.measure_other_tasks density",
         "python -m scripts.experiments.other_tasks.measure_other_tasks recommendation",
