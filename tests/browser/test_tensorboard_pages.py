@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 SIZE = {"width": 1400, "height": 4000}
 """Tall, since TensorBoard draws what is in view."""
 SECONDS = 60.0
-QUANTITIES = ["loss", "gradient_rms", "update_rms", "update_over_parameter", "effective_lr", "cosine_with_descent"]
+QUANTITIES = ["Loss", "gradient_rms", "update_rms", "update_over_parameter", "effective_lr", "cosine_with_descent"]
 QUANTITIES += ["cosine_with_adam", "hparam"]
 STATE = ["state_hidden_rms", "state_hidden_mean", "state_hidden_max", "state_cell_rms", "gate_input_closed"]
 STATE += ["gate_input_open", "gate_forget_closed", "gate_forget_open", "gate_output_closed", "gate_output_open"]
@@ -133,6 +133,22 @@ def assert_opens_on(page, address, layout):
     titles = [title for charts in layout.values() for title in charts]
     dashboard.assert_shown(titles)
     dashboard.assert_drawn("tf-custom-scalar-multi-line-chart-card", least=len(titles))
+
+
+def assert_first_card_is_the_loss(page, address):
+    """Without a tab asked for, TensorBoard opens on all cards in the order of their tags."""
+    page.goto("about:blank")
+    page.goto(address)
+    page.locator("card-view").nth(1).wait_for()
+    assert page.locator("card-view").first.inner_text().split()[:2] == ["Loss", "/student"]
+
+
+def test_an_inspection_opens_on_the_loss(page, inspection):
+    assert_first_card_is_the_loss(page, inspection)
+
+
+def test_a_meta_training_run_opens_on_the_loss(page, meta_training):
+    assert_first_card_is_the_loss(page, meta_training)
 
 
 def test_an_inspection_opens_on_a_readable_dashboard(page, inspection):

@@ -64,11 +64,11 @@ def test_meta_train_evaluate_inspect_show(tmp_path):
     )  # fmt: skip
     events = EventAccumulator(str(tmp_path / "logs" / "adam"))
     events.Reload()
-    assert [event.step for event in events.Scalars("loss/student")] == list(range(7))
+    assert [event.step for event in events.Scalars("Loss/student")] == list(range(7))
     events = EventAccumulator(str(tmp_path / "logs" / "learned"), size_guidance={"scalars": 0, "histograms": 0})
     events.Reload()
     for tag in (
-        "loss/student",
+        "Loss/student",
         "gradient_rms/theta",
         "update_rms/theta",
         "state_hidden_mean/theta",

@@ -9,7 +9,7 @@ Layout = dict[str, dict[str, list]]
 def unroll_layout() -> Layout:
     """Of an unroll, as ``UnrollMonitor`` tags it."""
     return {
-        "Student": {"loss under each optimizer": _lines("loss/student")},
+        "Student": {"loss under each optimizer": _lines("Loss/student")},
         "Updates": {
             "update, root mean square": _lines("update_rms/.*"),
             "update over parameter": _lines("update_over_parameter/.*"),
@@ -37,7 +37,7 @@ def meta_training_layout() -> Layout:
         "Meta-training": {
             "meta-loss": _lines("meta/loss"),
             "validation metric": _lines("validation/figure"),
-            "student's loss at each validation": _lines("student/loss"),
+            "student's loss at each validation": _lines("Loss/student"),
         },
         "Meta-gradient": {
             "norm before clipping": _lines("meta/gradient_norm"),

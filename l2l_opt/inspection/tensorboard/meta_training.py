@@ -27,7 +27,7 @@ class MetaTrainingLog:
     Charts over outer steps: ``meta/loss``, ``meta/gradient_norm``, ``meta/lr``, ``meta/skipped``, ``meta/seconds``,
     ``meta/coordinates_per_second``; ``meta_gradient_norm/W`` of each weight tensor W of the rule; ``students/horizon_``
     and ``students/age_`` ``mean`` and ``max``; ``validation/figure``; ``student/final_loss`` of the unroll's student.
-    Over inner steps, one run a validation (``validation-000120``): ``student/loss``, and
+    Over inner steps, one run a validation (``validation-000120``): ``Loss/student``, and
     ``meta_gradient/by_position`` where an unroll was drawn too.
 
     Every few minutes, at a validation, the unroll of the rule as it is then: pictures of the validation students before
@@ -64,7 +64,7 @@ class MetaTrainingLog:
         self.writer.add_scalar("validation/figure", validation.metric, validation.outer_step)
         with SummaryWriter(str(self.folder / f"validation-{validation.outer_step:06d}")) as writer:
             for step, loss in enumerate(validation.curve.tolist()):
-                write_scalars(writer, {"student/loss": loss}, step)
+                write_scalars(writer, {"Loss/student": loss}, step)
             if time.monotonic() - self._last_dashboard >= self.dashboard_seconds:
                 self._draw(trainer, validation, writer)
                 self._last_dashboard = time.monotonic()

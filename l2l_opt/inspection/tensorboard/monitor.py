@@ -43,7 +43,7 @@ class UnrollMonitor:
     Charts, T being a tensor's name (``group.index`` for unnamed parameters):
 
     ==============================  ==============================================================================
-    ``loss/student``                what ``log_loss`` was given
+    ``Loss/student``                what ``log_loss`` was given
     ``gradient_rms/T``              root mean square of the gradient
     ``update_rms/T``                of the update
     ``update_over_parameter/T``     rms(update) / rms(parameter)
@@ -110,10 +110,10 @@ class UnrollMonitor:
         ]
 
     def log_loss(self, loss: Tensor | float) -> None:
-        """Write the loss that the next step starts from, as ``loss/student``, where that step is written."""
+        """Write the loss that the next step starts from, as ``Loss/student``, where that step is written."""
         if self.num_steps == self._next_point:
             value = loss.detach().item() if isinstance(loss, Tensor) else loss
-            write_scalars(self.writer, {"loss/student": value}, self.num_steps)
+            write_scalars(self.writer, {"Loss/student": value}, self.num_steps)
 
     def detach(self) -> None:
         """Leave the optimizer as it was."""

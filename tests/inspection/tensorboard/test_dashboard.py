@@ -58,7 +58,7 @@ def test_charts_show_what_a_raw_unroll_gives(tmp_path):
     events = EventAccumulator(str(tmp_path / "learned"), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
     for tag, key in (
-        ("loss/student", "loss"),
+        ("Loss/student", "loss"),
         (f"update_rms/{name}", "rms"),
         (f"cosine_with_descent/{name}", "cosine"),
     ):
@@ -76,7 +76,7 @@ def test_charts_show_what_a_raw_unroll_gives(tmp_path):
     assert {f"hidden/{name}", f"gradient/{name}", f"update/{name}"} <= set(tags["histograms"])
     others = EventAccumulator(str(tmp_path / "adam"), size_guidance={"scalars": 0})
     others.Reload()
-    assert others.Scalars("loss/student")[0].value == pytest.approx(rows["loss"][0])
+    assert others.Scalars("Loss/student")[0].value == pytest.approx(rows["loss"][0])
     cosines = [event.value for event in others.Scalars(f"cosine_with_adam/{name}")]
     assert min(cosines) > 0.99  # Adam goes where Adam would
     assert [run.optimizer for run in runs] == ["learned", "adam"]

@@ -55,7 +55,7 @@ def test_charts_say_what_happened(tmp_path):
     _, _, truth = run(tmp_path, lambda model: LearnedOptimizer(model.named_parameters(), RNNProp(hidden_size=3)))
     events = read(tmp_path)
     for tag, key in (
-        ("loss/student", "loss"),
+        ("Loss/student", "loss"),
         ("gradient_rms/weight", "gradient"),
         ("update_rms/weight", "update"),
         ("state_hidden_rms/weight", "hidden"),
@@ -163,6 +163,6 @@ def test_a_meta_training_run_is_drawn_whole(tmp_path):
     metrics = {validation.outer_step: validation.metric for validation in validations}
     assert series(events, "validation/figure") == pytest.approx(metrics)
     assert set(metrics) == {0, 2, 4}
-    curve = series(read(tmp_path / "validation-000004"), "student/loss")
+    curve = series(read(tmp_path / "validation-000004"), "Loss/student")
     np.testing.assert_allclose(list(curve.values()), validations[-1].curve.numpy(), rtol=1e-6)
     assert list(curve) == list(range(8))
