@@ -3,7 +3,7 @@
 import contextlib
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from l2l_opt.checks import DataNote
-from l2l_opt.cli.common import plugin_option, read_rule, wrong_usage
+from l2l_opt.cli.common import print_table, read_rule, wrong_usage
+from l2l_opt.cli.options import JSON, SEED, GroupedCommand, count, cpu_options, option, option_group, path_option
 from l2l_opt.few_shot.classifier.cross_validation import BUDGET, check_examples, cross_validate
 from l2l_opt.few_shot.classifier.image_folder import read_image_folder, read_images
 from l2l_opt.few_shot.classifier.model import (
@@ -33,6 +33,8 @@ from l2l_opt.version import __version__
 
 MANY = 1000
 """Examples for which a student trained by minibatches is the better choice."""
+ROLES = ("ignore", "id", "numbers", "words")
+OF_CLASSIFIER = ("model", "steps", "members", "decay", "hidden_inputs", "seed")
 
 
 @contextlib.contextmanager
@@ -54,73 +56,52 @@ def notes_said() -> Iterator[list[str]]:
         yield notes
 
 
-def column_option(name: str, about: str, *, default: str = "none") -> Any:
-    """Return a repeatable option that names columns."""
-    return click.option(f"--{name}", multiple=True, metavar="COLUMN", show_default=default, help=about)
+def columns(name: str, text: str, *, default: str = "none") -> Callable[..., Any]:
+    """Declare a repeatable option that names columns."""
+    return option(f"--{name}", None, f"{text}; repeatable.", multiple=True, metavar="COLUMN", show_default=default)
 
 
-@click.command()
-@click.option(
-    "--data", type=click.Path(path_type=Path), required=True, help="A CSV file, or a folder of images by class."
+@click.command(cls=GroupedCommand)
+@option_group(
+    "Data",
+    path_option("--data", None, "CSV file, or folder of images by class.", required=True),
+    option("--label", None, "The CSV file's column of classes.", show_default="none"),
+    columns("ignore", "Leave this column out"),
+    columns("id", "Leave this column out, and copy it to predictions"),
+    columns("numbers", "Read this column as numbers"),
+    columns("words", "Read this column as words"),
+    option("--positive", None, "Of two classes the one to be found.", show_default="the rarer"),
+    count("--side", 28, "Pixels a side that images are scaled to.", least=4),
+    option("--colour/--grey", True, "Whether images keep their colours."),
 )
-@click.option("--label", default=None, show_default="none", help="The CSV file's column of classes.")
-@column_option("ignore", "Leave this column out; repeatable.")
-@column_option("id", "This column names the rows: left out, and copied to predictions; repeatable.")
-@column_option("numbers", "Read this column as numbers, where it would be left out or words; repeatable.")
-@column_option("words", "Read this column as words, where it would be left out or numbers; repeatable.")
-@click.option("--positive", default=None, show_default="the rarer", help="Of two classes the one to be found.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the model, made anew.")
-@click.option("--rule", default=RULE, show_default=True, help="The update rule: a shipped name, or an artefact.")
-@click.option(
-    "--model",
-    default=None,
-    show_default=f"{OF_TABLES.model} of rows, {OF_IMAGES.model} of images",
-    help="Each student.",
+@option_group(
+    "Student",
+    option("--rule", RULE, "Rule that trains them: a shipped name or an artefact."),
+    option("--model", None, "Each student.", show_default=f"{OF_TABLES.model} of rows, {OF_IMAGES.model} of images"),
+    count("--steps", OF_TABLES.steps, "Updates of each."),
+    count(
+        "--members",
+        None,
+        "Students whose predictions are averaged.",
+        show_default=f"{OF_TABLES.members} of rows, {OF_IMAGES.members} of images",
+    ),
+    option("--decay", OF_TABLES.decay, "Weight of the penalty on squared weights.", type=click.FloatRange(min=0)),
+    option(
+        "--hidden-inputs",
+        OF_TABLES.hidden_inputs,
+        "Share of a row's inputs that each student never sees.",
+        type=click.FloatRange(min=0, max=0.95),
+    ),
+    SEED,
 )
-@click.option("--steps", type=click.IntRange(min=1), default=OF_TABLES.steps, show_default=True, help="Updates.")
-@click.option(
-    "--members",
-    type=click.IntRange(min=1),
-    default=None,
-    show_default=f"{OF_TABLES.members} of rows, {OF_IMAGES.members} of images",
-    help="Students whose predictions are averaged.",
+@option_group(
+    "Output",
+    path_option("--out", None, "Folder of the model, which must not hold one.", required=True),
+    option("--budget", BUDGET, "Seconds of cross-validation, roughly.", type=click.FloatRange(min=0, min_open=True)),
+    JSON,
 )
-@click.option(
-    "--decay", type=click.FloatRange(min=0), default=OF_TABLES.decay, show_default=True, help="Of squared weights."
-)
-@click.option(
-    "--hidden-inputs",
-    type=click.FloatRange(min=0, max=0.95),
-    default=OF_TABLES.hidden_inputs,
-    show_default=True,
-    help="Share of a row's inputs that each student never sees.",
-)
-@click.option("--side", type=click.IntRange(min=4), default=28, show_default=True, help="Pixels that images are made.")
-@click.option("--colour/--grey", default=True, show_default=True, help="Whether images keep their colours.")
-@click.option(
-    "--budget",
-    type=click.FloatRange(min=0, min_open=True),
-    default=BUDGET,
-    show_default=True,
-    help="Seconds or so of cross-validation, reckoned beforehand; more are not spent on intervals.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of torch.")
-@click.option("--json", "as_json", is_flag=True, default=False, show_default="off", help="Print report.json.")
-@plugin_option
-def adapt(
-    data: Path,
-    label: str | None,
-    positive: str | None,
-    out: Path,
-    rule: str,
-    side: int,
-    colour: bool,
-    budget: float,
-    threads: int,
-    as_json: bool,
-    **options: Any,
-) -> None:
+@cpu_options
+def adapt(data: Path, label: str | None, out: Path, rule: str, **options: Any) -> None:
     """Make a model of 10 to 100 labelled rows or images, and say how good it is.
 
     Fresh students are trained by a shipped rule; nothing is fetched. PR-AUC, ROC-AUC and calibration error come from
@@ -129,31 +110,33 @@ def adapt(
 
     Example: l2l-opt few-shot adapt --data my.csv --label is_fraud --out model
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(options["threads"])
     if (out / FILE).exists():
         raise click.UsageError(
             f"--out must not hold a model already; got {str(out)!r}, use another folder or remove it"
         )
-    roles = {name: role for role in ("ignore", "id", "numbers", "words") for name in options.pop(role)}
+    roles = {name: role for role in ROLES for name in options[role]}
     with notes_said() as notes, wrong_usage():
-        update_rule = read_rule(rule, seed=options["seed"])
-        inputs, labels = _read_examples(data, label=label, roles=roles, pixels=Pixels(side, colour))
+        loaded = read_rule(rule, seed=options["seed"])
+        pixels = Pixels(options["side"], options["colour"])
+        inputs, labels = _read_examples(data, label=label, roles=roles, pixels=pixels)
         classes, targets = np.unique(labels, return_inverse=True)
         names, targets = [str(name) for name in classes], torch.from_numpy(targets)
         check_examples(targets, names)
-        found = _positive(names, targets, positive)
+        found = _positive(names, targets, options["positive"])
         if len(targets) > MANY:
             advice = f"more than {MANY} examples: a model trained by LearnedOptimizer on batches may be better"
             warnings.warn(advice, DataNote, stacklevel=1)
-        classifier = FewShotClassifier(update_rule, columns=roles, **options).fit(inputs, labels)
+        own = {key: options[key] for key in OF_CLASSIFIER}
+        classifier = FewShotClassifier(loaded, columns=roles, **own).fit(inputs, labels)
         results = cross_validate(
-            update_rule,
+            loaded,
             classifier.encode(inputs),
             targets,
             num_classes=len(names),
             positive=found,
             settings=classifier.settings(),
-            budget=budget,
+            budget=options["budget"],
             watch=_progress,
         )
     report = {
@@ -168,7 +151,7 @@ def adapt(
     }
     make_writable_folder(out)
     classifier.save(out, {"rule": rule, "data": str(data)})
-    _write_report(report, out, as_json=as_json)
+    _write_report(report, out, as_json=options["as_json"])
 
 
 def _read_examples(data: Path, *, label: str | None, roles: dict[str, str], pixels: Pixels) -> tuple[Any, np.ndarray]:
@@ -217,25 +200,24 @@ def _print(report: dict[str, Any]) -> None:
     counts = ", ".join(f"{count} {name}" for name, count in report["examples"].items())
     click.echo(f"{counts}; of what is known elsewhere the rule {report['rule']} transfers, no weights do")
     wanted = report["positive"]
-    table = Table(title="cross-validated" + ("" if wanted is None else f", to find {wanted!r}"))
-    for heading in ("", "PR-AUC", "95 % interval", "ROC-AUC", "calibration error"):
-        table.add_column(heading, justify="right" if heading else "left")
+    rows = []
     for name, own in report["cross_validation"].items():
         low, high = own["pr_auc_interval"]
         cells = [f"{own['pr_auc']:.3f}", f"{low:.3f} to {high:.3f}"]
-        table.add_row(name, *cells, f"{own['roc_auc']:.3f}", f"{own['calibration_error']:.3f}")
-    Console(width=None if Console().is_terminal else 110).print(table)
+        rows.append([name, *cells, f"{own['roc_auc']:.3f}", f"{own['calibration_error']:.3f}"])
+    title = "cross-validated" + ("" if wanted is None else f", to find {wanted!r}")
+    print_table(title, ("", "PR-AUC", "95 % interval", "ROC-AUC", "calibration error"), rows)
 
 
-@click.command()
-@click.option("--model", type=click.Path(path_type=Path), required=True, help="Folder that adapt wrote.")
-@click.option(
-    "--data", type=click.Path(path_type=Path), required=True, help="A CSV file, an image or a folder of them."
+@click.command(cls=GroupedCommand)
+@option_group(
+    "Data",
+    path_option("--model", None, "Folder that adapt wrote.", required=True),
+    path_option("--data", None, "CSV file, image or folder of images.", required=True),
+    columns("id", "Copy this column to the predictions", default="ids that adapt found"),
+    path_option("--out", None, "CSV file of predictions.", required=True),
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV file of predictions.")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of torch.")
-@column_option("id", "Copy this column of the file to the predictions; repeatable.", default="ids that adapt found")
-@plugin_option
+@cpu_options
 def predict(model: Path, data: Path, out: Path, threads: int, **options: Any) -> None:
     """Say what new rows or images are.
 

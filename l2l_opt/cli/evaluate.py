@@ -1,31 +1,24 @@
 """l2l-opt evaluate."""
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-import rich.table
-from rich.console import Console
 
-from l2l_opt.cli.common import device_options, plugin_files, register_plugins, wrong_usage
-from l2l_opt.cli.evaluating import (
-    COUNT,
-    TASK_HELP,
-    begin,
-    cache_option,
-    config_of,
-    say,
-    seed_option,
-    tuning_seeds_option,
-)
+from l2l_opt.cli.common import print_table, wrong_usage
+from l2l_opt.cli.evaluating import CACHE, begin, config_of, task_option, tuning_seeds
+from l2l_opt.cli.messages import say
+from l2l_opt.cli.options import JSON, SEED, GroupedCommand, count, device_options, option, option_group, path_option
+from l2l_opt.cli.plugins import plugin_files, register_plugins
 from l2l_opt.evaluation.baselines.entries import CLASSICAL, ENTRIES
 from l2l_opt.evaluation.plots import curves_png, profile_png
 from l2l_opt.evaluation.results import TaskEvaluation
 from l2l_opt.evaluation.suite import evaluate_suite
 from l2l_opt.evaluation.suites import Suite, load_suite
 from l2l_opt.evaluation.summary import as_json
-from l2l_opt.evaluation.tables import Table, tables_of
+from l2l_opt.evaluation.tables import tables_of
 from l2l_opt.storage.files import write_atomically
 from l2l_opt.storage.finite_json import json_text
 
@@ -34,56 +27,36 @@ OF_A_SUITE = {"horizons": (500, 2000), "seeds": 5, "tuning_seeds": 3, "baselines
 """What is not given."""
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("rule")
-@click.option("--task", default=None, show_default="digits-mlp", help=TASK_HELP)
-@click.option(
-    "--suite",
-    "source",
-    default=None,
-    show_default="none",
-    help="Many tasks instead of one: validation, held-out, or a file with one task a line.",
+@option_group(
+    "Evaluation",
+    task_option("--task", None, show_default="digits-mlp"),
+    option("--suite", None, "Many tasks: validation, held-out, or a file with one a line.", show_default="none"),
+    count(
+        "--horizon horizons",
+        None,
+        "Inner steps; repeatable.",
+        show_default="100, of a suite 500 and 2000",
+        multiple=True,
+    ),
+    count("--seeds", None, "Students reported on.", show_default="10, of a suite 5"),
+    tuning_seeds(None, show_default="10, of a suite 3"),
+    option(
+        "--baselines",
+        None,
+        "Baselines of both lists; adamw is always in a suite's.",
+        show_default=f"{', '.join(CLASSICAL)}; of a suite {', '.join(ENTRIES)}",
+    ),
+    SEED,
+    CACHE,
 )
-@click.option(
-    "--horizon",
-    "horizons",
-    type=COUNT,
-    multiple=True,
-    show_default="100, of a suite 500 and 2000",
-    help="Inner steps; repeatable.",
+@option_group(
+    "Output", path_option("--out", "runs/evaluation", "Folder of evaluation.json, curves.png and profile.png."), JSON
 )
-@click.option("--seeds", type=COUNT, default=None, show_default="10, of a suite 5", help="Students reported on.")
-@tuning_seeds_option(None, "10, of a suite 3")
-@click.option(
-    "--baselines",
-    default=None,
-    show_default=f"{OF_A_TASK['baselines']}, of a suite {OF_A_SUITE['baselines']}",
-    help="Which to compare with, of both lists; of a suite adamw is always among them, and sgd has momentum.",
-)
-@cache_option
-@click.option(
-    "--nproc", type=COUNT, default=1, show_default=True, help="Tasks at a time, each in a process with one thread."
-)
-@seed_option
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default="runs/evaluation",
-    show_default=True,
-    help="For evaluation.json, curves.png and, of several tasks, profile.png.",
-)
-@click.option(
-    "--json",
-    "as_json_text",
-    is_flag=True,
-    default=False,
-    show_default="off",
-    help="Print evaluation.json instead of tables.",
-)
+@option_group("Machine", count("--nproc", 1, "Tasks at a time, each in a process with one thread."))
 @device_options
-def evaluate(
-    rule: str, task: str | None, source: str | None, nproc: int, out: Path, as_json_text: bool, **options: Any
-) -> None:
+def evaluate(rule: str, task: str | None, suite: str | None, nproc: int, out: Path, **options: Any) -> None:
     """Evaluate RULE (a shipped name or a path) against tuned baselines, on one task or on a suite of tasks.
 
     Baselines get half-decade learning rates, a grid widened while the best sits at its edge, and students of their own
@@ -98,34 +71,34 @@ def evaluate(
 
     Example: l2l-opt evaluate default-2 --suite held-out --out runs/held-out
     """
-    if task is not None and source is not None:
-        raise click.UsageError(f"--suite and --task exclude each other; got {source!r} and {task!r}, use one of them")
-    options |= {key: options[key] or value for key, value in (OF_A_TASK if source is None else OF_A_SUITE).items()}
+    if task is not None and suite is not None:
+        raise click.UsageError(f"--suite and --task exclude each other; got {suite!r} and {task!r}, use one of them")
+    options |= {key: options[key] or value for key, value in (OF_A_TASK if suite is None else OF_A_SUITE).items()}
     horizons = tuple(dict.fromkeys(options["horizons"]))
     with wrong_usage():
-        config = config_of(options, horizons=horizons, num_seeds=options["seeds"], classical=source is None)
+        config = config_of(options, horizons=horizons, num_seeds=options["seeds"], classical=suite is None)
         name = task or "digits-mlp"
-        suite = Suite(name, (name,)) if source is None else load_suite(source)
+        tasks = Suite(name, (name,)) if suite is None else load_suite(suite)
     loaded = begin(rule, out, config, threads=options["threads"])
     settings = {"rule": rule, "name": loaded.registry_name, "digest": (loaded.card or {}).get("digest")}
     with wrong_usage():
         evaluations = evaluate_suite(
             loaded,
-            suite,
+            tasks,
             config,
             settings=settings,
             num_processes=nproc,
-            initializer=register_plugins,
+            initializer=begin_process,
             initargs=(plugin_files(),),
             say=say,
         )
-    content = as_json(evaluations, suite, config, settings)
+    content = as_json(evaluations, tasks, config, settings)
     written = write_evaluation(out, content, evaluations)
-    if as_json_text:
+    if options["as_json"]:
         click.echo(json_text(content), nl=False)
         return
     for table in tables_of(content):
-        _print(table)
+        print_table(table.caption, table.headings, table.rows, bold="learned")
     for note in content["notes"]:
         click.echo(f"note: {note}")
     for path in written:
@@ -142,10 +115,7 @@ def write_evaluation(out: Path, content: dict[str, Any], evaluations: Sequence[T
     return [out / name for name in files]
 
 
-def _print(table: Table) -> None:
-    shown = rich.table.Table(title=table.caption)
-    for index, heading in enumerate(table.headings):
-        shown.add_column(heading, justify="right" if index else "left")
-    for row in table.rows:
-        shown.add_row(*row, style="bold" if row[0] == "learned" else "")
-    Console(width=None if Console().is_terminal else 160).print(shown)
+def begin_process(plugins: tuple[Path, ...]) -> None:
+    """Make a process ready for tasks: Ctrl-C, which a terminal sends to all, ends it without a word of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    register_plugins(plugins)

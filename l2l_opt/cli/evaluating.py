@@ -1,42 +1,37 @@
 """What evaluate, inspect and report share: options, how tasks are evaluated, and the rule to begin with."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
-from l2l_opt.cli.common import DTYPES, plugin_digests, read_device
+from l2l_opt.cli.messages import note_kept
+from l2l_opt.cli.options import DTYPES, Declared, count, option
+from l2l_opt.cli.plugins import plugin_digests
 from l2l_opt.evaluation.cache import DEFAULT_FOLDER
 from l2l_opt.evaluation.task import SuiteConfig
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.storage.files import make_writable_folder
 from l2l_opt.storage.rule_file import load_rule
 
-Command = Callable[..., Any]
-
-TASK_HELP = "NAME or NAME:OPTION=VALUE,..."
-COUNT = click.IntRange(min=1)
-
-cache_option = click.option(
-    "--cache",
-    "--cache-dir",
-    "cache",
+CACHE = option(
+    "--cache --cache-dir cache",
+    DEFAULT_FOLDER,
+    "Folder where tuned baselines and all runs are kept.",
     type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_FOLDER,
-    show_default=True,
-    help="A folder where tuned baselines and all runs are kept.",
 )
-"""--cache."""
-seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all students.")
-"""--seed."""
 
 
-def tuning_seeds_option(default: int | None = 3, shown: str | bool = True) -> Callable[[Command], Command]:
+def task_option(names: str, default: Any, **attributes: Any) -> Declared:
+    """--task."""
+    text = "Task, NAME or NAME:OPTION=VALUE,..." + "; repeatable." * ("multiple" in attributes)
+    return option(names, default, text, **attributes)
+
+
+def tuning_seeds(default: int | None, **attributes: Any) -> Declared:
     """--tuning-seeds."""
-    help_text = "Other students, on which baselines are tuned."
-    return click.option("--tuning-seeds", type=COUNT, default=default, show_default=shown, help=help_text)
+    return count("--tuning-seeds", default, "Other students, on which baselines are tuned.", **attributes)
 
 
 def names_in(text: str) -> tuple[str, ...]:
@@ -50,15 +45,12 @@ def config_of(options: dict[str, Any], **more: Any) -> SuiteConfig:
     Args:
         options: of the command line: baselines, tuning_seeds, seed, cache, device, dtype.
         more: of ``SuiteConfig``.
-
-    Raises:
-        ValueError: a device that this machine lacks.
     """
     return SuiteConfig(
         tuning_seeds=options["tuning_seeds"],
         seed=options["seed"],
         baselines=names_in(options["baselines"]),
-        device=str(read_device(options["device"])),
+        device=options["device"],
         dtype=DTYPES[options["dtype"]],
         cache=options["cache"],
         plugins=plugin_digests(),
@@ -71,9 +63,6 @@ def begin(rule: str, folder: Path, config: SuiteConfig, *, threads: int) -> Upda
     torch.set_num_threads(threads)
     loaded = load_rule(rule).to(device=config.device, dtype=config.dtype)
     make_writable_folder(folder)
+    if config.cache is not None:
+        note_kept(f"what was tuned and run is kept in {config.cache}")
     return loaded
-
-
-def say(message: str) -> None:
-    """Print progress, out of the way of results."""
-    click.echo(message, err=True)

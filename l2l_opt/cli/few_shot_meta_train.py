@@ -6,21 +6,9 @@ from typing import Any
 import click
 import torch
 
-from l2l_opt.cli.common import (
-    COUNT,
-    DTYPES,
-    FROM_ZERO,
-    SEED,
-    GroupedCommand,
-    device_options,
-    fields_of,
-    option,
-    option_group,
-    read_device,
-    read_rule,
-    wrong_usage,
-)
-from l2l_opt.cli.running import META_LR_SCHEDULE, OUTER_STEPS, RunOptions, follow, run_options
+from l2l_opt.cli.common import fields_of, place_of, read_rule, wrong_usage
+from l2l_opt.cli.options import GroupedCommand, count, device_options, option, option_group
+from l2l_opt.cli.running import RunOptions, follow, meta_optimizer_options, run_options, validate_every
 from l2l_opt.few_shot.meta_learner import META_LOSSES, MetaLearner, MetaLearnerOptions
 from l2l_opt.few_shot.run import FewShotRun
 from l2l_opt.few_shot.saved_learner import LearnerConfig, load_weights
@@ -33,53 +21,36 @@ from l2l_opt.tasks.layers.basic import INITS
 @click.command("meta-train", cls=GroupedCommand)
 @option_group(
     "Student",
-    option(
-        "--method",
-        "maml",
-        "maml, fomaml, anil, meta-sgd, reptile, meta-lstm or learned-rule, with options: maml:lr=0.4.",
-    ),
-    option(
-        "--rule",
-        None,
-        "Of learned-rule: a rule's name (with fresh weights), or an artefact to go on from.",
-        show_default="none",
-    ),
-    option(
-        "--episodes",
-        "sinusoids",
-        "sinusoids, omniglot, clusters, images, table or imbalanced, with options: omniglot:ways=5,shots=1.",
-    ),
-    option("--model", "mlp", "mlp or conv, with options: mlp:hidden=64x64."),
+    option("--method", "maml", "Few-shot method (l2l-opt list methods), e.g. maml:lr=0.4."),
+    option("--rule", None, "Rule of learned-rule: a name (fresh weights) or an artefact.", show_default="none"),
+    option("--episodes", "sinusoids", "Episodes (l2l-opt list episodes), e.g. omniglot:ways=5,shots=1."),
+    option("--model", "mlp", "Student (l2l-opt list models), e.g. mlp:hidden=64x64."),
     option(
         "--batch-norm",
         "transductive",
-        "Whose statistics batch norm takes: of the batch at hand, or of the support set.",
+        "Batch norm's statistics: of the batch at hand, or of the support set.",
         type=click.Choice(BATCH_NORMS),
     ),
-    option("--init", "default", "First weights.", type=click.Choice([*INITS, "module"])),
-    option("--inner-steps", 1, "Updates by a support set.", type=COUNT),
+    option("--init", "default", "How first weights are drawn.", type=click.Choice([*INITS, "module"])),
+    count("--inner-steps", 1, "Updates by a support set."),
 )
-@option_group(
-    "Meta-optimizer",
-    OUTER_STEPS,
+@meta_optimizer_options(
     option(
         "--meta-loss",
         "last",
-        "The query loss after the last inner step, or its mean over those after each.",
+        "Query loss after the last inner step, or mean over all.",
         type=click.Choice(META_LOSSES),
     ),
-    option("--meta-batch", 32, "Episodes an outer step.", type=COUNT),
-    option("--meta-lr", 1e-3, "AdamW's learning rate."),
-    META_LR_SCHEDULE,
-    option("--clip-norm", 10.0, "Bound on the meta-gradient's norm."),
+    count("--meta-batch", 32, "Episodes of an outer step."),
+    clip_norm=10.0,
 )
 @option_group(
     "Validation",
-    option("--validate-every", 500, "Outer steps; 0 = at the end only.", type=FROM_ZERO),
-    option("--validation-episodes", 200, "Of other classes.", type=COUNT),
-    option("--validation-inner-steps", None, "Updates by a support set.", show_default="as --inner-steps", type=COUNT),
+    validate_every(500),
+    count("--validation-episodes", 200, "Episodes of a validation, of other classes."),
+    count("--validation-inner-steps", None, "Updates by their support sets.", show_default="as --inner-steps"),
 )
-@run_options(SEED)
+@run_options()
 @device_options
 def meta_train(**options: Any) -> None:
     """Meta-train where a model starts and how it adapts, over many small tasks.
@@ -107,7 +78,7 @@ def make_learner(**options: Any) -> tuple[LearnerConfig, MetaLearner]:
     Raises:
         ValueError: an option that cannot be.
     """
-    place: dict[str, Any] = {"device": read_device(options["device"]), "dtype": DTYPES[options["dtype"]]}
+    place = place_of(options)
     rule = None if options["rule"] is None else read_rule(options["rule"], seed=options["seed"])
     parts = fields_of(LearnerConfig, options)
     parts["rule"] = None if rule is None else {"name": rule.registry_name, "config": rule.config}

@@ -5,18 +5,10 @@ from typing import Any
 
 import click
 
-from l2l_opt.cli.common import device_options, wrong_usage
-from l2l_opt.cli.evaluating import (
-    COUNT,
-    TASK_HELP,
-    begin,
-    cache_option,
-    config_of,
-    names_in,
-    say,
-    seed_option,
-    tuning_seeds_option,
-)
+from l2l_opt.cli.common import wrong_usage
+from l2l_opt.cli.evaluating import CACHE, begin, config_of, names_in, task_option, tuning_seeds
+from l2l_opt.cli.messages import say
+from l2l_opt.cli.options import SEED, GroupedCommand, count, device_options, option, option_group, path_option
 from l2l_opt.evaluation.baselines.tuning import BASELINES
 from l2l_opt.evaluation.task import TaskEvaluator
 from l2l_opt.inspection.tensorboard.dashboard import inspect_rule
@@ -25,44 +17,33 @@ from l2l_opt.storage.files import make_writable_folder
 NAMES = tuple(baseline.name for baseline in BASELINES)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("rule")
-@click.option("--task", default="digits-mlp", show_default=True, help=TASK_HELP)
-@click.option("--horizon", type=COUNT, default=100, show_default=True, help="Inner steps.")
-@click.option(
-    "--baselines", default=",".join(NAMES), show_default=True, help="Tuned and drawn beside it; none for none."
+@option_group(
+    "Evaluation",
+    task_option("--task", "digits-mlp"),
+    count("--horizon", 100, "Inner steps."),
+    option("--baselines", ",".join(NAMES), "Baselines drawn beside it, each tuned; none for none."),
+    tuning_seeds(3),
+    SEED,
+    CACHE,
 )
-@tuning_seeds_option()
-@click.option("--every", type=COUNT, default=1, show_default=True, help="Steps between points.")
-@click.option(
-    "--histogram-every",
-    type=click.IntRange(min=0),
-    default=None,
-    show_default="a fiftieth of the horizon",
-    help="Steps; 0 for no histograms.",
+@option_group(
+    "Output",
+    count("--every", 1, "Inner steps between points."),
+    count(
+        "--histogram-every",
+        None,
+        "Inner steps between histograms; 0 for none.",
+        show_default="a fiftieth of the horizon",
+        least=0,
+    ),
+    path_option("--logdir", "runs/inspection", "Folder for TensorBoard."),
+    path_option("--pictures", None, "Folder for the pictures as SVG files too.", show_default="none"),
 )
-@seed_option
-@click.option(
-    "--logdir", type=click.Path(path_type=Path), default="runs/inspection", show_default=True, help="For TensorBoard."
-)
-@click.option(
-    "--pictures",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=None,
-    show_default="none",
-    help="A folder for the pictures as SVG files too.",
-)
-@cache_option
 @device_options
 def inspect(
-    rule: str,
-    task: str,
-    horizon: int,
-    every: int,
-    histogram_every: int | None,
-    logdir: Path,
-    pictures: Path | None,
-    **options: Any,
+    rule: str, task: str, horizon: int, histogram_every: int | None, logdir: Path, pictures: Path | None, **options: Any
 ) -> None:
     """Train one student with RULE (a shipped name or a path) in a plain loop, and write all of it to TensorBoard.
 
@@ -92,7 +73,7 @@ def inspect(
         seed=config.seed,
         folder=logdir,
         baselines=[(own, evaluator.tuned(own, horizon)) for own in BASELINES if own.name in wanted],
-        every=every,
+        every=options["every"],
         histogram_every=-(-horizon // 50) if histogram_every is None else histogram_every,
         pictures_folder=pictures,
     ):

@@ -1,13 +1,15 @@
 """l2l-opt list."""
 
-import inspect
 import json
+import shutil
+import textwrap
 from collections.abc import Callable, Iterable
+from inspect import Parameter, signature
 from typing import Any
 
 import click
 
-from l2l_opt.cli.common import device_options
+from l2l_opt.cli.options import JSON, GroupedCommand, device_options, option_group
 from l2l_opt.few_shot.methods import METHODS, method_options
 from l2l_opt.few_shot.models import MODELS, model_options
 from l2l_opt.few_shot.sources import EPISODES, episode_options
@@ -19,56 +21,64 @@ from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.tasks import TASKS
 from l2l_opt.tasks.base import task_options
 
-FEW_SHOT: dict[str, tuple[Registry[Any], Callable[[str], Iterable[str]]]] = {
+LISTED: dict[str, tuple[Registry[Any], Callable[[str], Iterable[str]]]] = {
+    "tasks": (TASKS, task_options),
+    "rules": (RULES, RULES.options),
+    "estimators": (
+        ESTIMATORS,
+        lambda name: [
+            key for key in ESTIMATORS.options(name) if key not in signature(MetaGradientEstimator).parameters
+        ],
+    ),
     "episodes": (EPISODES, episode_options),
     "methods": (METHODS, method_options),
     "models": (MODELS, model_options),
 }
-"""What is listed of few-shot learning, and which options users give."""
+"""What is listed, and which options of each users give."""
 
 
-@click.command("list")
-@click.argument(
-    "what", type=click.Choice(["tasks", "rules", "estimators", "pretrained", "episodes", "methods", "models"])
-)
-@click.option("--json", "as_json", is_flag=True, default=False, show_default="off", help="For a machine to read.")
+@click.command("list", cls=GroupedCommand)
+@click.argument("what", type=click.Choice(["pretrained", *LISTED]), metavar="WHAT")
+@option_group("Output", JSON)
 @device_options
-def list_names(what: str, as_json: bool, device: str, threads: int, dtype: str) -> None:
-    """List WHAT there is, with a line and the options of each.
+def list_names(what: str, as_json: bool, **unused: Any) -> None:
+    """List WHAT there is: pretrained, tasks, rules, estimators, episodes, methods or models, each with its options.
 
     Example: l2l-opt list tasks
     """
-    entries: list[dict[str, Any]] = []
-    if what == "pretrained":
-        for name in list_pretrained():
-            card = load_rule(name).card or {}
-            summary = f"{card['rule']['name']}, meta-trained on {card.get('task')} to horizon {card.get('horizon')}"
-            entries.append({"name": name, "summary": summary, "options": {}})
-    elif what == "tasks":
-        entries = [_entry(name, TASKS.summary(name), task_options(name)) for name in TASKS.names()]
-    elif what == "rules":
-        entries = [_entry(name, RULES.summary(name), RULES.options(name)) for name in RULES.names()]
-    elif what in FEW_SHOT:
-        registry, own_options = FEW_SHOT[what]
-        for name in registry.names():
-            options = registry.options(name)
-            entries.append(_entry(name, registry.summary(name), {key: options[key] for key in own_options(name)}))
-    else:
-        common = inspect.signature(MetaGradientEstimator).parameters
-        for name in ESTIMATORS.names():
-            own = {key: value for key, value in ESTIMATORS.options(name).items() if key not in common}
-            entries.append(_entry(name, ESTIMATORS.summary(name), own))
+    entries = _pretrained() if what == "pretrained" else _registered(*LISTED[what])
     if as_json:
         click.echo(json.dumps(entries, indent=2))
         return
+    lines = textwrap.TextWrapper(
+        shutil.get_terminal_size().columns, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
     for entry in entries:
-        click.echo(f"{entry['name']}: {entry['summary']}")
-        if entry["options"]:
-            click.echo("    " + ", ".join(f"{key}={value}" for key, value in entry["options"].items()))
+        click.echo(lines.fill(f"{entry['name']}: {entry['summary'].replace('``', '')}"))
+        options = ", ".join(f"{key}={value}" for key, value in entry["options"].items())
+        if options:
+            click.echo(lines.fill(f"    {options}"))
+    if what == "pretrained":
+        click.echo("l2l-opt show NAME says more of each")
 
 
-def _entry(name: str, summary: str, options: dict[str, inspect.Parameter]) -> dict[str, Any]:
-    empty = inspect.Parameter.empty
-    defaults = {key: "(required)" if value.default is empty else value.default for key, value in options.items()}
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
-    return {"name": name, "summary": summary, "options": plain}
+def _pretrained() -> list[dict[str, Any]]:
+    entries = []
+    for name in list_pretrained():
+        card = load_rule(name).card or {}
+        families = card["task"].split(" + ")
+        tasks = families[0] if len(families) == 1 else f"{len(families)} families of tasks"
+        summary = f"{card['rule']['name']}, meta-trained on {tasks} to horizon {card['horizon']}"
+        entries.append({"name": name, "summary": summary, "options": {}})
+    return entries
+
+
+def _registered(registry: Registry[Any], options_of: Callable[[str], Iterable[str]]) -> list[dict[str, Any]]:
+    entries = []
+    for name in registry.names():
+        known = registry.options(name)
+        defaults = {key: known[key].default for key in options_of(name)}
+        options = {key: "(required)" if value is Parameter.empty else value for key, value in defaults.items()}
+        options |= {key: list(value) for key, value in options.items() if isinstance(value, tuple)}
+        entries.append({"name": name, "summary": registry.summary(name), "options": options})
+    return entries

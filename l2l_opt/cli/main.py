@@ -4,10 +4,12 @@ import importlib
 import os
 import sys
 import threading
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import click
 
+from l2l_opt.cli.messages import Stopped, did_you_mean
 from l2l_opt.version import __version__
 
 COMMANDS = {
@@ -16,36 +18,65 @@ COMMANDS = {
     "specialise": ("l2l_opt.cli.specialise:specialise", "Make a rule better on your own kind of task."),
     "inspect": ("l2l_opt.cli.inspect:inspect", "Write one instrumented unroll to TensorBoard."),
     "report": ("l2l_opt.cli.report:report", "Write one page about a rule or a meta-training run."),
-    "few-shot": ("l2l_opt.cli.few_shot:few_shot", "Learn from a handful of examples."),
+    "few-shot": ("l2l_opt.cli.main:few_shot", "Learn from a handful of examples."),
     "show": ("l2l_opt.cli.show:show", "Print an artefact's model card."),
     "list": ("l2l_opt.cli.list:list_names", "List tasks, rules, estimators or shipped artefacts."),
+}
+FEW_SHOT = {
+    "meta-train": ("l2l_opt.cli.few_shot_meta_train:meta_train", "Meta-train a learner on episodes."),
+    "evaluate": ("l2l_opt.cli.few_shot_evaluate:evaluate", "Evaluate learners on test episodes."),
+    "adapt": ("l2l_opt.cli.adapt:adapt", "Make a model of 10 to 100 labelled rows or images."),
+    "predict": ("l2l_opt.cli.adapt:predict", "Classify new rows or images by such a model."),
 }
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module only when the command runs, so that --help needs no torch."""
+    """Imports a command's module only when the command runs, so that --help needs no torch.
+
+    Args:
+        table: of each command its place, and its line of --help.
+    """
+
+    def __init__(self, *arguments: Any, table: Mapping[str, tuple[str, str]], **attributes: Any):
+        super().__init__(*arguments, **attributes)
+        self.table = table
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # Who asks for nothing is shown what there is.
+        return super().parse_args(ctx, args or ["--help"])
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        if cmd_name not in self.table:
+            if cmd_name.startswith("-") or ctx.resilient_parsing:
+                return None
+            hint = did_you_mean(cmd_name, self.table)
+            raise click.UsageError(f"a command must be one that {ctx.command_path} has; got {cmd_name!r}, {hint}", ctx)
+        module, _, attribute = self.table[cmd_name][0].partition(":")
         return getattr(importlib.import_module(module), attribute)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+            formatter.write_dl([(name, summary) for name, (_, summary) in self.table.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["--help", "-h"]})
+@click.group(cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["--help", "-h"]})
 @click.version_option(__version__, prog_name="l2l-opt")
 @click.option("--debug", is_flag=True, default=False, show_default="off", help="Show tracebacks; goes anywhere.")
 def group(debug: bool) -> None:
     """Learned optimizers: meta-train, evaluate, inspect.
 
     Example: l2l-opt meta-train --rule rnnprop --task digits-mlp --out runs/first
+    """
+
+
+@click.group(cls=LazyGroup, table=FEW_SHOT)
+def few_shot() -> None:
+    """Learn from a handful of examples: a model that adapts to a support set, and a rule that teaches it.
+
+    Example: l2l-opt few-shot meta-train --episodes sinusoids --method maml --out runs/sines
     """
 
 
@@ -56,15 +87,17 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     if not debug:
         threading.excepthook = _leave_to_the_main_thread
+    own = {"arguments": arguments, "kept": "nothing was kept"}
     try:
-        result = group.main(args=arguments, prog_name="l2l-opt", standalone_mode=False, obj={"arguments": arguments})
+        result = group.main(args=arguments, prog_name="l2l-opt", standalone_mode=False, obj=own)
         _exit(result if isinstance(result, int) else 0)
+    except (Stopped, click.Abort, KeyboardInterrupt) as error:
+        click.echo(error if isinstance(error, Stopped) else f"stopped by Ctrl-C; {own['kept']}", err=True)
+        _exit(1)
     except click.ClickException as error:
         if debug and error.__cause__ is not None:
             raise
         _say_and_exit(error.format_message(), error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        _say_and_exit("interrupted", 1)
     except Exception as error:
         if debug:
             raise

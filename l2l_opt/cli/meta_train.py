@@ -9,23 +9,9 @@ from typing import Any
 import click
 import torch
 
-from l2l_opt.cli.common import (
-    COUNT,
-    DTYPES,
-    FROM_ZERO,
-    SEED,
-    GroupedCommand,
-    device_options,
-    fields_of,
-    option,
-    option_group,
-    read_device,
-    read_rule,
-    read_tasks,
-    switch,
-    wrong_usage,
-)
-from l2l_opt.cli.running import META_LR_SCHEDULE, OUTER_STEPS, RunOptions, follow, run_options
+from l2l_opt.cli.common import fields_of, place_of, read_rule, wrong_usage
+from l2l_opt.cli.options import GroupedCommand, count, device_options, option, option_group, switch
+from l2l_opt.cli.running import RunOptions, follow, meta_optimizer_options, run_options, validate_every
 from l2l_opt.inspection.measures.profile import MetaTrainingProfile
 from l2l_opt.inspection.tensorboard.meta_training import MetaTrainingLog
 from l2l_opt.meta_training.estimators import ESTIMATORS, MetaGradientEstimator, MetaLoss
@@ -38,6 +24,7 @@ from l2l_opt.meta_training.trainer import MetaTrainer, MetaTrainingOptions
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks.augmentation import Scales, augment
+from l2l_opt.tasks.mixture import make_tasks
 
 
 @click.command(
@@ -47,82 +34,57 @@ from l2l_opt.tasks.augmentation import Scales, augment
 )
 @option_group(
     "Student",
-    option("--rule", "lstm", "A rule's name (with fresh weights), or an artefact to go on from."),
-    option(
-        "--task",
-        "digits-mlp",
-        "The meta-training tasks: NAME:OPTION=VALUE,...; values may be ranges (hidden=8..64) or choices "
-        "(activation='relu|tanh'), and families be mixed by weight ('2*digits-mlp + quadratics').",
-    ),
-    option(
-        "--horizon",
-        "100",
-        "Inner steps from fresh weights to reset: 100, 100..2000 (log-uniform), or 100..2000:growing (over outer "
-        "steps).",
-    ),
-    option("--students", 8, "Students trained side by side.", type=COUNT),
-    option(
+    option("--rule", "lstm", "Rule to meta-train: a name (fresh weights) or an artefact."),
+    option("--task", "digits-mlp", "Tasks, e.g. 'mnist-mlp:hidden=8..64 + 2*quadratics'."),
+    option("--horizon", "100", "Inner steps of an inner run: 100, 100..2000 or 100..2000:growing."),
+    count("--students", 8, "Students trained side by side."),
+    count(
         "--group-size",
         None,
         "Students that share an architecture and its horizon.",
         show_default="all of a mixture, 1 of one family",
-        type=COUNT,
     ),
-    switch("--staggered/--no-staggered", "Cut first inner runs at random, so that not all students end together."),
+    switch("--staggered/--no-staggered", "Cut first inner runs at random, so that not all end together."),
     option("--reparametrise", None, "Random scale of each tensor, e.g. 1e-3..1e3.", show_default="off"),
     option("--loss-scale", None, "Random scale of the loss, e.g. 1e-2..1e2.", show_default="off"),
 )
 @option_group(
     "Meta-gradient",
-    option("--estimator", "tbptt", "Of the meta-gradient: tbptt, full-es, pes or nres, e.g. nres:sigma=0.01."),
-    option("--truncation-length", 20, "Inner steps of a truncation window; it divides the horizon."),
-    switch("--second-derivatives/--no-second-derivatives", "Of tbptt: differentiate the students' gradients too."),
+    option("--estimator", "tbptt", "Meta-gradient: tbptt, full-es, pes or nres, e.g. nres:sigma=0.01."),
+    option("--truncation-length", 20, "Inner steps of a truncation window; it divides the horizon.", metavar="N"),
+    switch("--second-derivatives/--no-second-derivatives", "With tbptt: differentiate students' gradients too."),
     switch(
         "--gradient-checkpointing/--no-gradient-checkpointing",
-        "Of tbptt: memory that grows with the root of the window, for one more forward pass.",
+        "With tbptt: memory by the window's root, for one more forward pass.",
     ),
-    option("--imitate", None, "A rule to imitate first, e.g. adam:lr=0.001.", show_default="off"),
-    option("--imitation-steps", 0, "Outer steps of imitation.", type=FROM_ZERO),
+    option("--imitate", None, "Rule to imitate first, e.g. adam:lr=0.001.", show_default="off"),
+    count("--imitation-steps", 0, "Outer steps of imitation.", least=0),
 )
 @option_group(
     "Meta-loss",
-    option("--meta-loss", "sum", "How the losses of a window are weighed.", type=click.Choice(OVER_STEPS)),
-    option(
-        "--normalisation",
-        "none",
-        "log takes each loss as log(loss / first loss), whatever its scale.",
-        type=click.Choice(NORMALISATIONS),
-    ),
+    option("--meta-loss", "sum", "How a window's losses are weighed.", type=click.Choice(OVER_STEPS)),
+    option("--normalisation", "none", "log takes log(loss / first loss).", type=click.Choice(NORMALISATIONS)),
     option("--clip-loss", None, "Bound on each (normalised) loss.", show_default="off", type=float),
     option("--floor-loss", 0.0, "Added to loss / first loss before the logarithm."),
-    option("--loss-on judged_on", "train", "The batches of its losses.", type=click.Choice(SPLITS)),
+    option("--loss-on judged_on", "train", "Batches that losses are of.", type=click.Choice(SPLITS)),
 )
-@option_group(
-    "Meta-optimizer",
-    OUTER_STEPS,
-    option("--meta-lr", 1e-3, "AdamW's learning rate on the rule's weights."),
-    META_LR_SCHEDULE,
+@meta_optimizer_options(
     option("--meta-weight-decay", 0.0, "AdamW's weight decay on the rule's weights."),
-    option("--clip-norm", 1.0, "Bound on the meta-gradient's norm."),
-    option(
-        "--average-phi",
-        0.0,
-        "Decay of a moving average of the rule's weights that is validated and kept, e.g. 0.99; 0 = none.",
-    ),
+    option("--average-phi", 0.0, "Decay of averaged weights, which are validated and kept, e.g. 0.99; 0 for none."),
+    clip_norm=1.0,
 )
 @option_group(
     "Validation",
-    option("--validate-every", 20, "Outer steps; 0 = at the end only.", type=FROM_ZERO),
-    option("--validation-students", 8, "Students a validation trains.", type=COUNT),
-    option("--validation-horizon", None, "Inner steps of each.", show_default="the longest of --horizon", type=COUNT),
+    validate_every(20),
+    count("--validation-students", 8, "Students of a validation."),
+    count("--validation-horizon", None, "Their inner steps.", show_default="the longest of --horizon"),
     option("--validation-task", None, "Their tasks.", show_default="as --task, not augmented"),
 )
 @run_options(
-    SEED,
     switch("--dry-run", "Print what the run needs, and end."),
     switch("--profile", "Time operators in OUT/profile.txt and a trace."),
 )
-@option_group("Machine", option("--nproc", 1, "Processes that share the students.", type=COUNT))
+@option_group("Machine", count("--nproc", 1, "Processes that share the students."))
 @device_options
 @click.pass_context
 def meta_train(context: click.Context, nproc: int, dry_run: bool, profile: bool, **options: Any) -> None:
@@ -191,17 +153,18 @@ def read_trainer(ranks: Ranks, **options: Any) -> MetaTrainer:
     Raises:
         ValueError: an option that cannot be.
     """
-    device, dtype = local_device(read_device(options["device"])), options["dtype"]
+    place = place_of(options)
+    place["device"] = local_device(place["device"])
     windows = {key: options[key] for key in ("horizon", "truncation_length", "staggered", "group_size")}
-    rule = read_rule(options["rule"], seed=options["seed"]).to(device=device, dtype=DTYPES[dtype])
-    tasks = read_tasks(options["task"], device=device, dtype=dtype)
+    rule = read_rule(options["rule"], seed=options["seed"]).to(**place)
+    tasks = make_tasks(options["task"], **place)
     other, imitated = options["validation_task"], options["imitate"]
     return MetaTrainer(
         rule,
         augment(tasks, reparametrise=_scales(options["reparametrise"]), loss_scale=_scales(options["loss_scale"])),
         _read_estimator(windows, options),
-        validation_family=tasks if other is None else read_tasks(other, device=device, dtype=dtype),
-        imitation=None if imitated is None else Imitation(make_rule(imitated).to(device), **windows),
+        validation_family=tasks if other is None else make_tasks(other, **place),
+        imitation=None if imitated is None else Imitation(make_rule(imitated).to(place["device"]), **windows),
         ranks=ranks,
         num_students=options["students"],
         **fields_of(MetaTrainingOptions, options),

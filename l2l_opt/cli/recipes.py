@@ -1,13 +1,13 @@
 """--config: the options of a command from a file."""
 
-import difflib
 import json
 import tomllib
 from typing import Any
 
 import click
 
-from l2l_opt.cli.common import option
+from l2l_opt.cli.messages import did_you_mean
+from l2l_opt.cli.options import option
 from l2l_opt.pretrained import find_recipe, list_recipes
 
 
@@ -47,8 +47,7 @@ def defaults_of(command: click.Command, source: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in read_recipe(source).items():
         if _plain(key) not in known:
-            near = difflib.get_close_matches(_plain(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(sorted(known))}"
+            hint = did_you_mean(_plain(key), sorted(known))
             raise click.UsageError(f"a recipe must give options of the command; got {key!r} in {source!r}, {hint}")
         parameter = known[_plain(key)]
         if isinstance(value, dict) or (isinstance(value, list) and not parameter.multiple):
@@ -70,8 +69,7 @@ def _use(context: click.Context, parameter: click.Parameter, source: str | None)
 CONFIG = option(
     "--config",
     None,
-    "Options from a TOML file (outer-steps = 300), from a run's run.json, or of a shipped rule by its name. "
-    "The command line overrides them.",
+    "Options of a TOML file, a run or a shipped rule; those given besides override them.",
     show_default="none",
     metavar="FILE",
     is_eager=True,

@@ -1,23 +1,15 @@
 """l2l-opt report."""
 
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
-from l2l_opt.cli.common import device_options, wrong_usage
-from l2l_opt.cli.evaluating import (
-    COUNT,
-    TASK_HELP,
-    begin,
-    cache_option,
-    config_of,
-    say,
-    seed_option,
-    tuning_seeds_option,
-)
+from l2l_opt.cli.common import wrong_usage
+from l2l_opt.cli.evaluating import CACHE, begin, config_of, task_option, tuning_seeds
+from l2l_opt.cli.messages import command_line, say
+from l2l_opt.cli.options import SEED, GroupedCommand, count, device_options, option, option_group, path_option
 from l2l_opt.evaluation.task import TaskEvaluator
 from l2l_opt.inspection.pictures.watched_run import watch
 from l2l_opt.inspection.report.page import render
@@ -33,29 +25,30 @@ from l2l_opt.inspection.report.sections import (
 from l2l_opt.storage.files import write_atomically
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("rule_or_run")
-@click.option(
-    "--task", "names", multiple=True, default=("digits-mlp",), show_default=True, help=f"{TASK_HELP}; repeatable."
+@option_group(
+    "Evaluation",
+    task_option("--task names", ("digits-mlp",), multiple=True),
+    count("--horizon", 200, "Inner steps."),
+    count("--seeds", 5, "Students in curves."),
+    tuning_seeds(3),
+    option("--baselines", "adamw,sgd,adam", "Baselines of evaluate --suite; adamw is always among them."),
+    SEED,
+    CACHE,
 )
-@click.option("--horizon", type=COUNT, default=200, show_default=True, help="Inner steps.")
-@click.option("--seeds", type=COUNT, default=5, show_default=True, help="Students in curves.")
-@tuning_seeds_option()
-@click.option(
-    "--baselines", default="adamw,sgd,adam", show_default=True, help="As evaluate --suite has them; adamw always."
+@option_group(
+    "Output",
+    option(
+        "--evaluation evaluations",
+        None,
+        "An evaluation.json whose tables are wanted; repeatable.",
+        show_default="those in the run's folder",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        multiple=True,
+    ),
+    path_option("--out", "report.html", "The page to write."),
 )
-@click.option(
-    "--evaluation",
-    "evaluations",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    multiple=True,
-    help="An evaluation.json whose tables are wanted; repeatable.  [default: those in the run's folder]",
-)
-@seed_option
-@click.option(
-    "--out", type=click.Path(path_type=Path), default="report.html", show_default=True, help="The page to write."
-)
-@cache_option
 @device_options
 def report(
     rule_or_run: str,
@@ -96,9 +89,7 @@ def report(
         sections.append(history_section(run / "events"))
     sections.append(card_section(loaded.float().cpu()))
     summary = headline(measured)
-    arguments = click.get_current_context().obj["arguments"]
-    text = render(name, summary, sections, command=shlex.join(["l2l-opt", *arguments]))
-    write_atomically(out, text.encode())
+    write_atomically(out, render(name, summary, sections, command=command_line()).encode())
     click.echo(summary)
     click.echo(f"report: {out}")
 

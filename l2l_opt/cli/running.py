@@ -10,35 +10,49 @@ from typing import Any
 
 import click
 
-from l2l_opt.cli.common import COUNT, JSON, Declared, option, option_group, switch
+from l2l_opt.cli.messages import Stopped, command_line, note_kept, say
+from l2l_opt.cli.options import JSON, SEED, Declared, count, option, option_group, path_option, switch
 from l2l_opt.cli.progress import MetaTrainingProgress
 from l2l_opt.cli.recipes import CONFIG
 from l2l_opt.meta_training.outer_loop import SCHEDULES
 from l2l_opt.meta_training.run import Observer, ResumableRun
 
-OUTER_STEPS = option("--outer-steps", 1000, "Steps of the meta-optimizer.", type=COUNT)
-META_LR_SCHEDULE = option(
-    "--meta-lr-schedule", "constant", "Of the meta-learning rate, over outer steps.", type=click.Choice(SCHEDULES)
-)
+
+def meta_optimizer_options(*more: Declared, clip_norm: float) -> Callable[..., Any]:
+    """The options of AdamW on what is learned, with others of the command."""
+    return option_group(
+        "Meta-optimizer",
+        count("--outer-steps", 1000, "Outer steps, each an update of what is learned."),
+        option("--meta-lr", 1e-3, "AdamW's learning rate on what is learned."),
+        option("--meta-lr-schedule", "constant", "Of that rate, over outer steps.", type=click.Choice(SCHEDULES)),
+        option("--clip-norm", clip_norm, "Bound on the meta-gradient's norm."),
+        *more,
+    )
+
+
+def validate_every(default: int) -> Declared:
+    """--validate-every."""
+    return count("--validate-every", default, "Outer steps between validations; 0 for one at the end only.", least=0)
 
 
 def run_options(*more: Declared) -> Callable[..., Any]:
-    """Return the options of ``RunOptions`` and --config, with others of the command."""
+    """The options of ``RunOptions``, --seed and --config, with others of the command."""
     return option_group(
         "Run",
         CONFIG,
-        option("--out", "runs/meta-train", "The run's folder.", type=click.Path(path_type=Path)),
+        path_option("--out", "runs/meta-train", "The run's folder."),
+        SEED,
         *more,
         option(
             "--minutes",
             None,
-            "Stop after that time, with a checkpoint.",
+            "Minutes after which it stops, with a checkpoint.",
             show_default="no limit",
             type=click.FloatRange(min=0, min_open=True),
         ),
         switch("--resume", "Go on from the last checkpoint in --out, or start where there is none."),
-        switch("--allow-changed-options", "With --resume: go on with other options than the run was started with."),
-        option("--checkpoint-every", None, "Outer steps.", show_default="3 minutes", type=COUNT),
+        switch("--allow-changed-options", "With --resume: go on with other options than the run had."),
+        count("--checkpoint-every", None, "Outer steps between checkpoints.", show_default="3 minutes"),
         JSON,
     )
 
@@ -64,7 +78,7 @@ class RunOptions:
         return {
             "resume": self.resume,
             "allow_changed_options": self.allow_changed_options,
-            "say": lambda message: click.echo(message, err=True),
+            "say": say,
         }
 
 
@@ -78,8 +92,9 @@ def follow(run: ResumableRun, options: RunOptions, *, artefact: str, watchers: S
         watchers: make observers that are closed at the end.
 
     Raises:
-        click.ClickException: a signal ended it.
+        Stopped: a signal ended it.
     """
+    note_kept("the run's last checkpoint is kept", "--resume")
     with contextlib.ExitStack() as stack:
         observers: list[Observer] = []
         if run.ranks.is_first:
@@ -100,7 +115,5 @@ def follow(run: ResumableRun, options: RunOptions, *, artefact: str, watchers: S
         click.echo(f"{artefact}: {run.folder / artefact}.safetensors")
         click.echo(f"curves: tensorboard --logdir {run.folder / 'events'}")
     if ending.startswith("SIG"):
-        raise click.ClickException(
-            f"a run must reach its last outer step to be done; got {ending} after {run.trainer.outer_steps_done}, "
-            "go on with --resume"
-        )
+        done = run.trainer.outer_steps_done
+        raise Stopped(f"stopped by {ending} after outer step {done}; go on with: {command_line('--resume')}")

@@ -8,19 +8,18 @@ import click
 import torch
 from torch.utils._triton import has_triton
 
-from l2l_opt.cli.common import device_options
+from l2l_opt.cli.options import JSON, GroupedCommand, device_options, option_group, switch
 from l2l_opt.kernels import native
 from l2l_opt.storage.card import card_of, facts_of
 from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.version import __version__
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("rule", required=False)
-@click.option("--runtime", is_flag=True, default=False, show_default="off", help="Instead: what computes here.")
-@click.option("--json", "as_json", is_flag=True, default=False, show_default="off", help="For a machine to read.")
+@option_group("Output", switch("--runtime", "Print what computes here instead."), JSON)
 @device_options
-def show(rule: str | None, runtime: bool, as_json: bool, device: str, threads: int, dtype: str) -> None:
+def show(rule: str | None, runtime: bool, as_json: bool, **unused: Any) -> None:
     """Print the model card of RULE (a shipped name or a path): what it is, where it comes from, what it costs.
 
     With --runtime: versions, devices, and which kernels compute the rules' step on this machine.

@@ -133,7 +133,7 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
             for observer in observers:
                 observer.on_validation(self.trainer, validation)
 
-        with _signals(repeated_end_it=self.ranks.size == 1) as received:
+        with _signals(self.say, repeated_end_it=self.ranks.size == 1) as received:
 
             def should_stop() -> bool:
                 nonlocal last_saved, saved_at
@@ -283,10 +283,11 @@ def refuse_unusable_folder(folder: Path, *, resume: bool) -> None:
 
 
 @contextlib.contextmanager
-def _signals(*, repeated_end_it: bool) -> Iterator[list[str]]:
+def _signals(say: Callable[[str], Any], *, repeated_end_it: bool) -> Iterator[list[str]]:
     """Collect the names of SIGINT and SIGTERM received meanwhile.
 
     Args:
+        say: is given what comes of the first one.
         repeated_end_it: whether a second one has its usual effect. Not so among ranks, where both the terminal and
             the launcher send what a user has sent once.
     """
@@ -294,9 +295,14 @@ def _signals(*, repeated_end_it: bool) -> Iterator[list[str]]:
     usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, _: FrameType | None) -> None:
-        received.append(signal.Signals(number).name)
+        name = signal.Signals(number).name
+        received.append(name)
         if repeated_end_it:
             signal.signal(number, usual[signal.Signals(number)])
+        if len(received) == 1:
+            again = "; a second one ends it at once" * repeated_end_it
+            with contextlib.suppress(RuntimeError):  # The stream is being written to at this very moment.
+                say(f"{name}: the run ends after this outer step, with a checkpoint{again}")
 
     try:
         for number in usual:

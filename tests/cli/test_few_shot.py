@@ -260,12 +260,3 @@ def test_a_folder_with_a_run_is_refused(run, tmp_path):  # noqa: F811
     code, _, err = run(*arguments, "--resume", "--method", "fomaml")
     assert (code, "method was 'maml', is 'fomaml'" in error_line(err)) == (2, True)
     assert run(*arguments, "--resume")[0] == 0
-
-
-@pytest.mark.parametrize("command", ["meta-train", "evaluate", "adapt", "predict"])
-def test_help_shows_an_example_and_every_default(command):
-    text = l2l_opt("few-shot", command, "--help").stdout
-    assert f"Example: l2l-opt few-shot {command}" in " ".join(text.split())
-    options = text.partition("Options:")[2]
-    num_options = sum(line.strip().startswith("--") for line in options.splitlines())
-    assert options.count("[default:") + options.count("[required]") >= num_options - 1

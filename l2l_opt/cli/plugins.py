@@ -1,0 +1,46 @@
+"""Users' own files, which register rules, tasks and models."""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+import click
+
+PLUGINS = "l2l_opt.plugins"
+
+
+def load_plugins(context: click.Context, parameter: click.Parameter, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Run a user's own files, which register rules and tasks."""
+    register_plugins(paths)
+    context.meta[PLUGINS] = paths
+    return paths
+
+
+def plugin_files() -> tuple[Path, ...]:
+    """The files of --plugin, for processes that must load them too."""
+    return click.get_current_context().meta.get(PLUGINS, ())
+
+
+def plugin_digests() -> tuple[str, ...]:
+    """SHA-256 of the files of --plugin, which results depend on."""
+    return tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in plugin_files())
+
+
+def register_plugins(paths: tuple[Path, ...]) -> None:
+    """Run files that register rules and tasks, in this process.
+
+    Raises:
+        click.UsageError: a file that is not Python or fails.
+    """
+    for number, path in enumerate(paths):
+        spec = importlib.util.spec_from_file_location(f"l2l_opt_plugin_{number}_{path.stem}", path)
+        if spec is None or spec.loader is None:
+            raise click.UsageError(f"a plugin must be a Python file; got {str(path)!r}, use FILE.py")
+        module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:
+            message = (
+                f"a plugin must run without error; got {type(error).__name__}: {error} from {str(path)!r}, mend it"
+            )
+            raise click.UsageError(message) from error
