@@ -4,7 +4,8 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from l2l_opt.meta_training.outer_loop import OuterLoop, OuterStep, Validation
 
@@ -23,15 +24,19 @@ class MetaTrainingProgress:
         self.seconds, self.coordinate_steps = 0.0, 0
         self.started = time.monotonic()
         self.progress = Progress(
-            TextColumn("meta-training"),
-            BarColumn(),
+            TextColumn("outer step"),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[metric]}"),
+            TextColumn("left"),
+            # On a narrow terminal these two give way.
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            TextColumn(
+                "{task.fields[metric]}, {task.elapsed:.0f} s so far",
+                table_column=Column(ratio=4, no_wrap=True, overflow="ellipsis"),
+            ),
             console=self.console,
             disable=not self.console.is_terminal,
+            expand=True,
         )
         budget = "" if minutes is None else f", at most {minutes:g} minutes"
         self.console.print(

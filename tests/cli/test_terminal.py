@@ -1,5 +1,6 @@
-"""What somebody at a terminal meets: help, names mistyped, lines of 80 columns, Ctrl-C."""
+"""What somebody at a terminal meets: help, names mistyped, lines of 80 columns, progress, Ctrl-C."""
 
+import os
 import re
 import shlex
 import signal
@@ -99,6 +100,46 @@ def test_lists_fit_80_columns(run, monkeypatch, what):  # noqa: F811
     if what == "pretrained":
         assert "default-2: scale-free, meta-trained on 13 families of tasks" in out
         assert "l2l-opt show NAME" in out
+
+
+def on_terminal(columns, *arguments):
+    """What a command shows on a terminal of so many columns, line by line and frame by frame."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    words = [*COMMAND, *map(str, arguments)]
+    shown = b""
+    with subprocess.Popen(
+        words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment | {"TERM": "xterm"}
+    ) as process:
+        os.close(theirs)
+        # Linux reports the end as an error.
+        try:
+            while piece := os.read(ours, 1 << 16):
+                shown += piece
+        except OSError:
+            pass
+    os.close(ours)
+    assert process.returncode == 0, shown
+    return re.split(r"[\r\n]+", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown.decode()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [80, 40])
+def test_progress_keeps_outer_step_and_time_left_on_a_narrow_terminal(columns, tmp_path):
+    options = [*SMALL, "--outer-steps", 120, "--validate-every", 40, "--students", 2, "--out", tmp_path / "run"]
+    frames = [line for line in on_terminal(columns, "meta-train", *options) if line.startswith("outer step")]
+    assert frames[-1].startswith("outer step 120/120 0:00:00 left")
+    assert len(frames) > 3
+    for frame in frames:
+        assert re.match(r"outer step +\d+/120 (\d:\d\d:\d\d|-:--:--) left ", frame), frame
+        assert len(frame) <= columns
+    assert ("validation" in frames[-1]) == (columns == 80)
 
 
 def interrupted(arguments, *marks, **options):
