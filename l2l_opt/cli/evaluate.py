@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from l2l_opt.cli.common import print_table, wrong_usage
-from l2l_opt.cli.evaluating import CACHE, begin, config_of, task_option, tuning_seeds
+from l2l_opt.cli.evaluating import CACHE, begin, config_of, refuse_without_finite_results, task_option, tuning_seeds
 from l2l_opt.cli.messages import say
 from l2l_opt.cli.options import JSON, SEED, GroupedCommand, count, device_options, option, option_group, path_option
 from l2l_opt.cli.plugins import plugin_files, register_plugins
@@ -92,6 +92,8 @@ def evaluate(rule: str, task: str | None, suite: str | None, nproc: int, out: Pa
             initargs=(plugin_files(),),
             say=say,
         )
+    results = [result for own in evaluations for result in own.results]
+    refuse_without_finite_results(tasks.name, (loss for own in results for loss in own.final_losses))
     content = as_json(evaluations, tasks, config, settings)
     written = write_evaluation(out, content, evaluations)
     if options["as_json"]:

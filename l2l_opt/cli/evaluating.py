@@ -1,5 +1,7 @@
 """What evaluate, inspect and report share: options, how tasks are evaluated, and the rule to begin with."""
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +68,17 @@ def begin(rule: str, folder: Path, config: SuiteConfig, *, threads: int) -> Upda
     if config.cache is not None:
         note_kept(f"what was tuned and run is kept in {config.cache}")
     return loaded
+
+
+def refuse_without_finite_results(what: str, values: Iterable[float]) -> None:
+    """Call no comparison one where nothing in it is finite.
+
+    Raises:
+        ValueError: not a single value is.
+    """
+    found = list(values)
+    if not any(map(math.isfinite, found)):
+        raise ValueError(
+            f"some final loss must be finite; got infinity or NaN in all {len(found)} runs on {what}, use a task whose "
+            "loss and gradients are finite, or fewer inner steps"
+        )

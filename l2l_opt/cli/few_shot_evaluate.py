@@ -7,6 +7,7 @@ import click
 import torch
 
 from l2l_opt.cli.common import place_of, print_table, wrong_usage
+from l2l_opt.cli.evaluating import refuse_without_finite_results
 from l2l_opt.cli.options import JSON, SEED, GroupedCommand, count, device_options, option, option_group, path_option
 from l2l_opt.few_shot.evaluation import Scores, differences, evaluate_learner, written
 from l2l_opt.few_shot.saved_learner import load_learner
@@ -48,6 +49,7 @@ def evaluate(learners: tuple[Path, ...], out: Path, as_json: bool, **options: An
         for steps in dict.fromkeys(options["inner_steps"] or (learner.config.inner_steps,)):
             how = {"inner_steps": steps, "episodes": asked["num_episodes"], "seed": asked["seed"]}
             results.append(evaluate_learner(str(path), learner.method, theta, family, **how))
+    refuse_without_finite_results("test episodes", (float(loss) for own in results for loss in own.losses))
     content = written(results, asked)
     write_atomically(out / "evaluation.json", content.encode())
     if as_json:

@@ -6,7 +6,15 @@ from typing import Any
 import click
 
 from l2l_opt.cli.common import wrong_usage
-from l2l_opt.cli.evaluating import CACHE, begin, config_of, names_in, task_option, tuning_seeds
+from l2l_opt.cli.evaluating import (
+    CACHE,
+    begin,
+    config_of,
+    names_in,
+    refuse_without_finite_results,
+    task_option,
+    tuning_seeds,
+)
 from l2l_opt.cli.messages import say
 from l2l_opt.cli.options import SEED, GroupedCommand, count, device_options, option, option_group, path_option
 from l2l_opt.evaluation.baselines.tuning import BASELINES
@@ -65,7 +73,7 @@ def inspect(
     loaded = begin(rule, logdir, config, threads=options["threads"])
     if pictures is not None:
         make_writable_folder(pictures)
-    for run in inspect_rule(
+    runs = inspect_rule(
         loaded,
         evaluator.tasks,
         task=task,
@@ -76,6 +84,10 @@ def inspect(
         every=options["every"],
         histogram_every=-(-horizon // 50) if histogram_every is None else histogram_every,
         pictures_folder=pictures,
-    ):
+    )
+    finals = []
+    for run in runs:
+        finals.append(run.final_loss)
         click.echo(f"{run.optimizer}: loss {run.losses[0]:.4g} at the first step, {run.final_loss:.4g} at the end")
+    refuse_without_finite_results(task, finals)
     click.echo(f"look at it: tensorboard --logdir {logdir}")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from l2l_opt.cli.common import wrong_usage
-from l2l_opt.cli.evaluating import CACHE, begin, config_of, task_option, tuning_seeds
+from l2l_opt.cli.evaluating import CACHE, begin, config_of, refuse_without_finite_results, task_option, tuning_seeds
 from l2l_opt.cli.messages import command_line, say
 from l2l_opt.cli.options import SEED, GroupedCommand, count, device_options, option, option_group, path_option
 from l2l_opt.evaluation.task import TaskEvaluator
@@ -77,6 +77,8 @@ def report(
     loaded = begin(source, out.absolute().parent, config, threads=options["threads"])
     name = rule_or_run if run is None else run.name
     measured = [own.evaluate(loaded, horizon, {"rule": source}) for own in evaluators]
+    results = [result for own in measured for result in own.results]
+    refuse_without_finite_results(" and ".join(names), (loss for own in results for loss in own.final_losses))
     runs = [(own.task, watch("learned", loaded, own.tasks, horizon=horizon, seed=config.seed)) for own in evaluators]
     sections = [
         curves_section(measured, rule=name, tuning_seeds=config.tuning_seeds),

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -93,6 +92,7 @@ def follow(run: ResumableRun, options: RunOptions, *, artefact: str, watchers: S
 
     Raises:
         Stopped: a signal ended it.
+        click.ClickException: nothing was learned.
     """
     note_kept("the run's last checkpoint is kept", "--resume")
     with contextlib.ExitStack() as stack:
@@ -102,7 +102,7 @@ def follow(run: ResumableRun, options: RunOptions, *, artefact: str, watchers: S
             observers += [stack.enter_context(contextlib.closing(watcher())) for watcher in watchers]
         ending = run.go(minutes=options.minutes, checkpoint_every=options.checkpoint_every, observers=observers)
     if not run.ranks.is_first:
-        if ending.startswith("SIG"):
+        if ending.startswith("SIG") or not run.has_learned:
             raise SystemExit(1)
         return
     record = json.loads((run.folder / "run.json").read_text())
@@ -110,10 +110,13 @@ def follow(run: ResumableRun, options: RunOptions, *, artefact: str, watchers: S
         click.echo(json.dumps(record, indent=2))
     else:
         metric, steps = record["figures"]["validation"], run.trainer.outer_steps
-        shown = "none yet" if metric is None or not math.isfinite(metric) else f"{metric:.4g}"
+        shown = "none yet" if metric is None else f"{metric:.4g}"
         click.echo(f"{ending} after outer step {record['outer_step']} of {steps}, best validation metric {shown}")
-        click.echo(f"{artefact}: {run.folder / artefact}.safetensors")
+        name = artefact if run.has_learned else "last"
+        click.echo(f"{name}: {run.folder / name}.safetensors")
         click.echo(f"curves: tensorboard --logdir {run.folder / 'events'}")
     if ending.startswith("SIG"):
         done = run.trainer.outer_steps_done
         raise Stopped(f"stopped by {ending} after outer step {done}; go on with: {command_line('--resume')}")
+    if not run.has_learned:
+        raise click.ClickException(run.trainer.why_nothing_was_learned)

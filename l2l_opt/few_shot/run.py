@@ -16,6 +16,7 @@ from l2l_opt.few_shot.saved_learner import LearnerConfig, load_weights, save_lea
 from l2l_opt.meta_training.outer_loop import copy_weights
 from l2l_opt.meta_training.run import ResumableRun
 from l2l_opt.storage.rule_file import save_rule
+from l2l_opt.types import Params
 
 
 class FewShotRun(ResumableRun[MetaLearner]):
@@ -32,14 +33,14 @@ class FewShotRun(ResumableRun[MetaLearner]):
         self.config = config
         super().__init__(folder, trainer, **options)
 
-    def save_artefacts(self, card: Mapping[str, Any], *, latest_is_best: bool) -> dict[str, str]:
+    def save_artefacts(self, card: Mapping[str, Any], best: Mapping[str, Params] | None) -> dict[str, str]:
         learner = self.trainer
-        best = copy_weights(learner.kept_weights) if latest_is_best else learner.best_weights
+        learned = {} if best is None else {"learner": best}
         digests = {
             name: save_learner(self.folder / f"{name}.safetensors", self.config, **weights, card=card)
-            for name, weights in (("learner", best), ("last", copy_weights(learner.weights)))
+            for name, weights in (learned | {"last": copy_weights(learner.weights)}).items()
         }
-        if ships_rule(learner.method):
+        if best is not None and ships_rule(learner.method):
             rule = copy.deepcopy(learner.rule)
             load_weights(rule, best["phi"])
             digests["rule"] = save_rule(rule, self.folder / "rule.safetensors", card=card)

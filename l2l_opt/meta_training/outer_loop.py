@@ -135,9 +135,10 @@ class OuterLoop(abc.ABC, Generic[Options]):
         outer_steps: planned outer steps.
         outer_steps_done: taken so far.
         num_skipped: those among them whose meta-gradient was not finite.
+        first_skipped: what was not finite at the first of them, in words; empty where there was none.
         seconds: that they took.
         last_validated: outer steps done at the last validation.
-        best: the best validation so far, None before the first.
+        best: the best validation so far, None where none was finite.
         best_weights: ``weights`` at that point, averaged.
         optimizer: of what is learned.
     """
@@ -155,6 +156,7 @@ class OuterLoop(abc.ABC, Generic[Options]):
         self.outer_steps, self.seed = options.outer_steps, options.seed
         self.optimizer = torch.optim.AdamW(learned.values(), lr=options.meta_lr, weight_decay=options.meta_weight_decay)
         self.outer_steps_done = self.num_skipped = 0
+        self.first_skipped = ""
         self.seconds, self.last_validated = 0.0, -1
         self.best: Validation | None = None
         self.best_weights, self._averages = copy_weights(weights), copy_weights(weights)
@@ -193,6 +195,11 @@ class OuterLoop(abc.ABC, Generic[Options]):
         norm, meta_lr, skipped, norms = self._descend()
         self._average()
         self.outer_steps_done += 1
+        if skipped and self.num_skipped == 1:
+            infinite = (
+                f"norm of the meta-gradient of {norm}" if math.isfinite(meta_loss) else f"meta-loss of {meta_loss}"
+            )
+            self.first_skipped = f"a {infinite} at outer step {self.outer_steps_done}"
         seconds = time.perf_counter() - start
         self.seconds += seconds
         return OuterStep(self.outer_steps_done, meta_loss, norm, meta_lr, skipped, seconds, coordinate_steps, norms)
@@ -258,8 +265,36 @@ class OuterLoop(abc.ABC, Generic[Options]):
 
     def consider(self, validation: Validation) -> None:
         """Keep what is learned as the best if this validation of it beats the best so far."""
-        if self.best is None or validation.metric < self.best.metric:
+        if self.is_better(validation):
             self.best, self.best_weights = validation, copy_weights(self.kept_weights)
+
+    def is_better(self, validation: Validation) -> bool:
+        """Whether a validation is finite and beats the best so far."""
+        return validation.metric < (math.inf if self.best is None else self.best.metric)
+
+    @property
+    def all_skipped(self) -> bool:
+        """Whether every outer step was skipped, so that the weights are those it began with."""
+        return 0 < self.outer_steps_done == self.num_skipped
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether there are weights worth keeping: a finite validation, and an outer step that was not skipped."""
+        return self.best is not None and not self.all_skipped
+
+    @property
+    def why_nothing_was_learned(self) -> str:
+        """The sentence for a run that ends without weights worth keeping."""
+        if self.all_skipped:
+            return (
+                f"meta-gradients must be finite; got {self.num_skipped} of {self.outer_steps_done} outer steps "
+                f"skipped, the first for {self.first_skipped}, use a task whose loss and gradients are finite, or "
+                "fewer inner steps (--truncation-length, --inner-steps)"
+            )
+        return (
+            "a validation must be finite; got infinity or NaN at every one, use a task whose loss is finite, a shorter "
+            "horizon, or a smaller --meta-lr"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """All that a killed run needs to go on bit for bit: tensors and plain values."""
@@ -267,6 +302,7 @@ class OuterLoop(abc.ABC, Generic[Options]):
         return {
             "outer_steps_done": self.outer_steps_done,
             "num_skipped": self.num_skipped,
+            "first_skipped": self.first_skipped,
             "last_validated": self.last_validated,
             "seconds": self.seconds,
             "best": None if self.best is None else self.best.record(),
@@ -283,8 +319,10 @@ class OuterLoop(abc.ABC, Generic[Options]):
         """
         self.outer_steps_done, self.num_skipped = state["outer_steps_done"], state["num_skipped"]
         self.last_validated, self.seconds = state["last_validated"], state["seconds"]
+        self.first_skipped = state.get("first_skipped", "one that an earlier version did not record")
         best = state["best"]
-        self.best = None if best is None else Validation(best["outer_step"], best["figure"], best["curve"])
+        kept = best is not None and math.isfinite(best["figure"])
+        self.best = Validation(best["outer_step"], best["figure"], best["curve"]) if kept else None
         self._write({name: state[name] for name in self.weights})
         device = next(iter(self.learned.values())).device
         self.best_weights, self._averages = (

@@ -1,6 +1,6 @@
 """A meta-training run on disk: a folder that can be killed at any moment and resumed, bit for bit.
 
-DIR/rule.safetensors   best on the validation students
+DIR/rule.safetensors   best on the validation students; not there where nothing has been learned
 DIR/last.safetensors   after the last outer step
 DIR/run.json           options, outer_step, metrics, digests
 DIR/checkpoint/        the last two checkpoints
@@ -11,7 +11,6 @@ import abc
 import contextlib
 import datetime
 import json
-import math
 import platform
 import shlex
 import signal
@@ -25,12 +24,13 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import torch
 
-from l2l_opt.meta_training.outer_loop import OuterLoop, OuterStep, Validation
+from l2l_opt.meta_training.outer_loop import OuterLoop, OuterStep, Validation, copy_weights
 from l2l_opt.meta_training.trainer import MetaTrainer
 from l2l_opt.storage.checkpoint_file import load_tree, save_tree
 from l2l_opt.storage.files import make_writable_folder, write_atomically
 from l2l_opt.storage.rule_file import save_rule
 from l2l_opt.storage.safetensors_file import FileFormatError
+from l2l_opt.types import Params
 from l2l_opt.version import __version__
 
 CHECKPOINT_SECONDS = 180.0
@@ -77,6 +77,7 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
 
     Attributes:
         students_go_on: whether the trainer's students are those of a checkpoint.
+        has_learned: whether there are weights that are written as the best.
 
     Raises:
         ValueError: the folder holds a run already (without ``resume``), or one of other options.
@@ -97,7 +98,7 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
         self.folder, self.trainer, self.card, self.options = folder, trainer, dict(card), dict(options)
         self.ranks = trainer.ranks
         self.say = say if self.ranks.is_first else lambda message: None
-        self.students_go_on = self._has_checkpoint = False
+        self.students_go_on = self._has_checkpoint = self.has_learned = False
 
         def prepare_folder() -> None:
             refuse_unusable_folder(folder, resume=resume)
@@ -162,24 +163,26 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
     def save(self, *, finished: bool = False) -> None:
         """Write the checkpoint of all ranks, then what is derived from it."""
         trainer = self.trainer
-        state = trainer.state_dict()
+        state, self.has_learned = trainer.state_dict(), trainer.has_learned
         if not self.ranks.is_first:
             return
         path = self.checkpoints / f"outer-step-{trainer.outer_steps_done:08d}.safetensors"
         save_tree({"options": self.options, "trainer": state}, path)
         for old in self._checkpoint_paths()[:-CHECKPOINTS_KEPT]:
             old.unlink()
-        self._write_results(trainer.best, finished=finished)
+        self._write_results(trainer.best, trainer.best_weights, finished=finished)
 
     @abc.abstractmethod
-    def save_artefacts(self, card: Mapping[str, Any], *, latest_is_best: bool) -> dict[str, str]:
-        """Write the best so far and the latest; returns their digests by name."""
+    def save_artefacts(self, card: Mapping[str, Any], best: Mapping[str, Params] | None) -> dict[str, str]:
+        """Write the best weights, where there are any, and the latest; returns their digests by name."""
 
-    def _write_results(self, best: Validation | None, *, finished: bool, latest_is_best: bool = False) -> None:
+    def _write_results(self, best: Validation | None, weights: Mapping[str, Params], *, finished: bool) -> None:
         trainer = self.trainer
-        metric = None if best is None or not math.isfinite(best.metric) else best.metric
-        metrics = {"validation": metric, "validation_outer_step": None if best is None else best.outer_step}
-        digests = self.save_artefacts(self._card(metrics), latest_is_best=latest_is_best)
+        metrics = {
+            "validation": None if best is None else best.metric,
+            "validation_outer_step": None if best is None else best.outer_step,
+        }
+        digests = self.save_artefacts(self._card(metrics), weights if self.has_learned else None)
         record = {
             "options": self.options,
             "outer_step": trainer.outer_steps_done,
@@ -198,8 +201,10 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
             return
         validation = trainer.validate()
         observe_validation(validation)
-        if self.ranks.is_first and (trainer.best is None or validation.metric < trainer.best.metric):
-            self._write_results(validation, finished=False, latest_is_best=True)
+        if trainer.is_better(validation):
+            self.has_learned = not trainer.all_skipped
+            if self.ranks.is_first:
+                self._write_results(validation, copy_weights(trainer.kept_weights), finished=False)
 
     def _card(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         return self.card | {
@@ -259,12 +264,11 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
 class MetaTrainingRun(ResumableRun[MetaTrainer]):
     """Runs a ``MetaTrainer`` in a folder: ``rule.safetensors`` is its best rule, ``last.safetensors`` its latest."""
 
-    def save_artefacts(self, card: Mapping[str, Any], *, latest_is_best: bool) -> dict[str, str]:
-        trainer = self.trainer
-        best = trainer.rule_with(trainer.averaged_phi) if latest_is_best else trainer.best_rule()
+    def save_artefacts(self, card: Mapping[str, Any], best: Mapping[str, Params] | None) -> dict[str, str]:
+        rules = {} if best is None else {"rule": self.trainer.rule_with(best["phi"])}
         return {
             name: save_rule(rule, self.folder / f"{name}.safetensors", card=card)
-            for name, rule in (("rule", best), ("last", trainer.rule))
+            for name, rule in (rules | {"last": self.trainer.rule}).items()
         }
 
 

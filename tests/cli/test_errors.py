@@ -232,3 +232,86 @@ main(["meta-train", "--rule", "rnnprop:hidden_size=4", "--task", "quadratics:dim
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "going on from outer step 2" in result.stderr
+
+
+NOTHING_FINITE = """
+import torch
+from torch import nn
+from l2l_opt import ModuleTask, register_task
+from l2l_opt.tasks.base import TASKS
+
+def enter(name, loss, inputs=torch.ones(8, 2)):
+    make = lambda *, device="cpu", dtype=torch.float32: ModuleTask(
+        nn.Linear(2, 1), loss, (inputs, inputs[:, 0]), device=device, dtype=dtype
+    )
+    if name not in TASKS.names():  # a plugin runs anew in each command of this process
+        register_task(name)(make)
+
+enter("nan-loss", lambda outputs, _: (-1 - outputs.square()).log().mean())
+enter("infinite-loss", lambda outputs, _: (1e30 * (2 + outputs.abs())).square().mean())
+enter("nan-gradient", lambda outputs, _: (outputs - outputs.detach()).abs().sqrt().mean() + outputs.square().mean())
+"""
+
+
+@pytest.fixture
+def nothing_finite(tmp_path):
+    """Options that name a task whose loss, or only its gradient, is not finite."""
+    (tmp_path / "plugin.py").write_text(NOTHING_FINITE)
+    return lambda name: ["--task", name, "--plugin", tmp_path / "plugin.py", "--horizon", 4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("nan-loss", ["a validation must be finite"]),
+        ("infinite-loss", ["3 of 3 outer steps skipped", "meta-loss of", "at outer step 1", "--truncation-length"]),
+        ("nan-gradient", ["3 of 3 outer steps skipped", "meta-loss of nan at outer step 1"]),
+    ],
+)
+def test_a_run_that_learned_nothing_says_so_and_leaves_no_rule(run, tmp_path, nothing_finite, task, words):
+    small = ["--rule", "rnnprop:hidden_size=2", "--students", 2, "--validation-students", 2, "--outer-steps", 3]
+    start = ["meta-train", *small, *nothing_finite(task), "--truncation-length", 2, "--out", "run"]
+    for again in ([], ["--resume"]):
+        code, out, err = run(*start, *again)
+        assert code == 1
+        line = error_line(err)
+        for word in words:
+            assert word in line
+        assert "last.safetensors" in out
+        assert (tmp_path / "run" / "last.safetensors").is_file()
+        assert not (tmp_path / "run" / "rule.safetensors").exists()
+    assert run("report", "run")[0] == 2
+
+
+@pytest.mark.slow
+def test_a_learner_that_learned_nothing_says_so_and_leaves_no_file(run, tmp_path):
+    start = ["few-shot", "meta-train", "--episodes", "clusters:ways=2,shots=2,dim=4", "--model", "mlp:hidden=4"]
+    start += ["--meta-batch", 2, "--validation-episodes", 2, "--outer-steps", 2, "--inner-steps", 3, "--out", "run"]
+    for again in ([], ["--resume"]):
+        code, _, err = run(*start, "--method", "maml:lr=1e38", *again)
+        assert code == 1
+        assert "2 of 2 outer steps skipped" in error_line(err)
+        assert not (tmp_path / "run" / "learner.safetensors").exists()
+    code, _, err = run("few-shot", "evaluate", "run/last.safetensors", "--num-episodes", 4, "--out", "judged")
+    assert code == 1
+    assert "NaN in all 4 runs on test episodes" in error_line(err)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "task"),
+    [(command, task) for command in ("evaluate", "inspect", "report") for task in ("nan-loss", "infinite-loss")]
+    # Not of inspect, where the optimizer skips updates that are not finite.
+    + [("evaluate", "nan-gradient"), ("report", "nan-gradient")],
+)
+def test_a_comparison_in_which_nothing_is_finite_says_so(run, tmp_path, nothing_finite, command, task):
+    seeds = {"inspect": [], "report": ["--seeds", 1]}.get(command, ["--seeds", 2])
+    small = [*seeds, "--tuning-seeds", 1, "--cache", "cache", *nothing_finite(task)]
+    small += ["--baselines", "adamw" if command == "report" else "sgd"]
+    code, out, err = run(command, "default-1", *small)
+    assert code == 1
+    assert "some final loss must be finite" in error_line(err)
+    assert "wins" not in out
+    assert not list(tmp_path.rglob("evaluation.json"))
+    assert not (tmp_path / "report.html").exists()
