@@ -34,12 +34,14 @@ class Fallback:
 
     A loss that is not finite is divergence, and so is a smoothed loss that lies above its minimum by half of what had
     been gained, ``(first - lowest) / 2``, for 50 steps. Where little has been gained, noise alone would do that: the
-    margin is at least a twentieth of the first loss.
+    margin is at least a twentieth of the first loss, and at least twice the noise, since a loss that falls below zero
+    may begin near it.
 
     Attributes:
         first: the first loss.
         lowest: the least smoothed loss.
         smoothed: the moving average of losses; None before the first, and after going back.
+        noise: the moving average of how far losses are from it.
         num_losses: losses seen.
         num_high: losses in a row at which the smoothed loss was too high.
         snapshot_at: the number of the loss at which parameters were last kept.
@@ -52,6 +54,7 @@ class Fallback:
     first: float | None = None
     lowest: float = math.inf
     smoothed: float | None = None
+    noise: float = 0.0
     num_losses: int = 0
     num_high: int = 0
     snapshot_at: int = 0
@@ -77,10 +80,11 @@ class Fallback:
         self.first = loss if self.first is None else self.first
         counted = min(loss, 2 * self.first - min(self.lowest, self.first) + LARGEST * abs(self.first))
         before = counted if self.smoothed is None else self.smoothed
+        self.noise = SMOOTHING * self.noise + (1 - SMOOTHING) * abs(counted - before)
         self.smoothed = SMOOTHING * before + (1 - SMOOTHING) * counted
         self.lowest = min(self.lowest, self.smoothed)
         half = (self.first - self.lowest) / 2
-        is_high = self.smoothed > self.lowest + max(half, abs(self.first) / 20)
+        is_high = self.smoothed > self.lowest + max(half, abs(self.first) / 20, 2 * self.noise)
         self.num_high = self.num_high + 1 if is_high else 0
         if self.pending is not None and self.rate is None and not is_high and loss <= self.lowest + half:
             self.sizes = [*self.sizes, self.pending][-NUM_SIZES:]

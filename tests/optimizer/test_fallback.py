@@ -223,3 +223,16 @@ def test_a_loss_of_several_numbers_is_named():
     param = nn.Parameter(torch.zeros(2))
     with pytest.raises(ValueError, match=r"loss must be one number; got shape \(2,\)"):
         make([param], guard="fallback").step(loss=torch.ones(2))
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1.0, -30.0), (30.0, 0.01), (1e-3, -5e-4)])
+def test_noise_around_zero_and_below_is_no_divergence_and_a_rise_is(scale, shift):
+    falling, rising = torch.linspace(0.1, -2, 1000), torch.full((300,), 1.5)
+    wrong = 0
+    for seed in range(20):
+        noise = torch.randn(1300, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        losses = (scale * (torch.cat([falling, rising]) + 0.3 * noise) + shift).tolist()
+        verdicts = observe(Fallback(), losses)
+        wrong += "diverged" in verdicts[:1000]
+        assert "diverged" in verdicts[1000:]
+    assert wrong <= 1
