@@ -204,3 +204,22 @@ def test_bad_meta_losses_are_named(options, message):
 def test_over_steps_must_fit_the_window():
     with pytest.raises(ValueError, match="as many as the steps; got 2 and 3"):
         MetaLoss((1.0, 2.0))(LOSSES, INITIAL)
+
+
+@pytest.mark.parametrize(
+    ("losses", "initial"),
+    [([2.0, 1.0, -0.5], 2.0), ([-90.0, -91.0, -100.0], -90.0), ([-1.0, 2.0, 3.0], -1.0), ([0.1, 0.0, -1e-3], 0.1)],
+)
+@pytest.mark.parametrize("floor", [0.0, 0.01])
+def test_the_logarithm_of_losses_below_zero_is_refused(losses, initial, floor):
+    losses, initial = torch.tensor(losses).unsqueeze(1), torch.tensor([initial])
+    for over_steps in ("sum", "best-so-far", "progress"):
+        with pytest.raises(ValueError, match=r"must not fall below zero .*; got -.*, use --normalisation none"):
+            MetaLoss(over_steps, "log", floor=floor)(losses, initial)
+        assert torch.isfinite(MetaLoss(over_steps, "none", floor=floor)(losses, initial))
+
+
+def test_the_logarithm_of_a_loss_that_rounding_took_below_zero_is_that_of_none():
+    losses, initial = torch.tensor([[1.0], [0.5], [-1e-8]]), torch.tensor([1.0])
+    for floor in (0.0, 1e-3):
+        assert torch.isfinite(MetaLoss("last", "log", floor=floor)(losses, initial))

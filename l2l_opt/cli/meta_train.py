@@ -63,7 +63,12 @@ from l2l_opt.tasks.mixture import make_tasks
 @option_group(
     "Meta-loss",
     option("--meta-loss", "sum", "How a window's losses are weighed.", type=click.Choice(OVER_STEPS)),
-    option("--normalisation", "none", "log takes log(loss / first loss).", type=click.Choice(NORMALISATIONS)),
+    option(
+        "--normalisation",
+        "none",
+        "log takes log(loss / first loss), of losses above zero.",
+        type=click.Choice(NORMALISATIONS),
+    ),
     option("--clip-loss", None, "Bound on each (normalised) loss.", show_default="off", type=float),
     option("--floor-loss", 0.0, "Added to loss / first loss before the logarithm."),
     option("--loss-on judged_on", "train", "Batches that losses are of.", type=click.Choice(SPLITS)),

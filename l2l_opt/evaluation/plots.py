@@ -50,7 +50,9 @@ def draw_curves(axis: Axes, results: Sequence[Result], names: Sequence[str], *, 
         if bands:
             low, high = interval_of_mean(curves, resamples=1000)
             axis.fill_between(steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
-    logarithmic(axis, [result.curves for result in results], top=2 * float(np.mean(results[0].curves[0])))
+    curves, first = [result.curves for result in results], float(np.mean(results[0].curves[0]))
+    gained = first - min(float(np.nanmin(own.mean(axis=1), initial=np.inf)) for own in curves)
+    logarithmic(axis, curves, top=first + max(abs(first), gained))
 
 
 def logarithmic(axis: Axes, values: Sequence[np.ndarray], *, top: float = np.inf) -> None:
@@ -59,10 +61,10 @@ def logarithmic(axis: Axes, values: Sequence[np.ndarray], *, top: float = np.inf
     Args:
         axis: with the values drawn.
         values: all of them.
-        top: where to cut; nowhere where it is not finite or not positive.
+        top: where to cut; nowhere where it is not finite or below all values.
     """
     least = min(np.nanmin(own, initial=np.inf) for own in values)
-    positive, cut = 0 < least < np.inf, np.isfinite(top) and top > 0
+    positive, cut = 0 < least < np.inf, np.isfinite(top) and top > least
     if positive:
         axis.set_yscale("log")
     if cut:

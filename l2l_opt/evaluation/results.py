@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from l2l_opt.evaluation.runs import Run
-from l2l_opt.evaluation.statistics import mean_and_interval
+from l2l_opt.evaluation.statistics import bounded, fall_below_zero, mean_and_interval, progress
 from l2l_opt.storage.finite_json import finite
 
 
@@ -93,3 +94,45 @@ class TaskEvaluation:
     def result_of(self, optimizer: str) -> Result | None:
         """Return the result of an optimizer, where it was run."""
         return next((result for result in self.results if result.optimizer == optimizer), None)
+
+    @cached_property
+    def falls_below_zero(self) -> bool:
+        """Whether some loss is negative, so that loss ratios are of progress."""
+        losses = [self.first_losses, *(own.final_losses + (own.test_losses or []) for own in self.results)]
+        return fall_below_zero(np.concatenate(losses), float(np.mean(self.first_losses)))
+
+    def losses_of(self, optimizer: str, *, test: bool = False) -> np.ndarray:
+        """Final (or test) losses ``[seeds]`` within the bounds of ``statistics.bounded``; NaN where it was not run.
+
+        Losses that fall below zero have no such bounds, but are infinite where they are not finite.
+        """
+        result = self.result_of(optimizer)
+        if result is None:
+            return np.full(len(self.first_losses), np.nan)
+        losses = np.asarray(result.test_losses if test else result.final_losses, dtype=np.float64)
+        if self.falls_below_zero:
+            return np.where(np.isfinite(losses), losses, np.inf)
+        return bounded(losses, float(np.mean(self.first_losses)))
+
+    def compared_with(self, optimizer: str, *, test: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Positive numbers ``[seeds]`` each, whose means' ratio is the loss ratio: above 1 the rule is better.
+
+        An optimizer's losses and the rule's; where losses fall below zero, the rule's progress and the optimizer's.
+        """
+        theirs, ours = (self.losses_of(name, test=test) for name in (optimizer, "learned"))
+        if not self.falls_below_zero or self.result_of(optimizer) is None:
+            return theirs, ours
+        first = np.asarray(self.first_losses)
+        means = [own.mean for own in self.results if np.isfinite(own.mean)]
+        # Where nobody made any, all are level.
+        greatest = max([first.mean() - mean for mean in means], default=0.0)
+        greatest = greatest if greatest > 0 else 1.0
+        return progress(ours, first, greatest), progress(theirs, first, greatest)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The results as ``evaluation.json`` holds them, each with its loss ratio."""
+        pairs = [self.compared_with(own.optimizer) for own in self.results]
+        return [
+            own.record() | {"loss_ratio": float(theirs.mean() / ours.mean())}
+            for own, (theirs, ours) in zip(self.results, pairs, strict=True)
+        ]

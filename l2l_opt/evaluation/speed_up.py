@@ -12,8 +12,8 @@ CAP = 4
 NEIGHBOURS = (-2, -1, 0, 1)
 """Half-decades around the rate tuned for the horizon: the lower envelope over these is the baseline. A run that is
 four times as long wants the same rate or a smaller one."""
-DIVERGED = 1.2
-"""Times the first loss, beyond which a final loss counts as divergence; the rest is left to the noise of one batch."""
+DIVERGED = 0.2
+"""Of the first loss, by which a final loss above it counts as divergence; less is left to the noise of one batch."""
 TIE = 1e-6
 """Relative; losses that are closer are equal, since they are means taken in different orders."""
 
@@ -37,7 +37,8 @@ def steps_to_reach(curves: np.ndarray, targets: np.ndarray, length: int) -> np.n
     """
     means = running_mean(curves, length)
     envelope = np.where(np.isnan(means), np.inf, means).min(axis=1)
-    there = envelope <= np.asarray(targets, dtype=np.float64) * (1 + TIE)
+    targets = np.asarray(targets, dtype=np.float64)
+    there = envelope <= targets + TIE * np.abs(targets)
     first = there.argmax(axis=0) + length
     return np.where(there.any(axis=0), first, np.inf)
 
@@ -46,12 +47,12 @@ def speed_ups(final_losses: np.ndarray, first_losses: np.ndarray, steps: np.ndar
     """Speed-ups in steps, 0 to ``CAP``: 0 where the rule diverged, ``CAP`` where the baseline does not get there.
 
     Args:
-        final_losses: ``[seeds]``, of the rule. One that is not finite, or above ``DIVERGED`` times the first loss, has
-            diverged.
+        final_losses: ``[seeds]``, of the rule. One that is not finite, or above the first loss by more than
+            ``DIVERGED`` of its magnitude, has diverged.
         first_losses: ``[seeds]``, before the first step.
         steps: ``[seeds]``, that the baseline needs, infinite where it does not get there.
         horizon: steps that the rule used.
     """
     final, first = np.asarray(final_losses, dtype=np.float64), np.asarray(first_losses, dtype=np.float64)
-    diverged = ~np.isfinite(final) | (final > DIVERGED * np.abs(first))
+    diverged = ~np.isfinite(final) | (final > first + DIVERGED * np.abs(first))
     return np.where(diverged, 0.0, np.minimum(np.asarray(steps, dtype=np.float64) / horizon, CAP))

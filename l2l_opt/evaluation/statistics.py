@@ -65,6 +65,25 @@ def bounded(losses: np.ndarray, initial: np.ndarray | float) -> np.ndarray:
     return np.clip(losses, FLOOR * initial, CEILING * initial)
 
 
+def fall_below_zero(losses: np.ndarray, initial: float) -> bool:
+    """Whether a finite loss is negative by more than rounding, so that ratios of losses mean nothing."""
+    losses = np.asarray(losses, dtype=np.float64)
+    return bool((losses[np.isfinite(losses)] < -FLOOR * abs(initial)).any())
+
+
+def progress(losses: np.ndarray, first: np.ndarray, greatest: float) -> np.ndarray:
+    """How far losses came down from the first ones; the scale of losses without a zero of their own.
+
+    Args:
+        losses: ``[seeds]``; one that is not finite is no progress.
+        first: ``[seeds]``, before the first step.
+        greatest: the greatest mean progress of all that are compared; less than 1 / ``CEILING`` of it counts as that,
+            so that ratios lie within 1 / ``CEILING`` and ``CEILING`` of it.
+    """
+    gained = np.where(np.isfinite(losses), first - np.asarray(losses, dtype=np.float64), 0.0)
+    return np.maximum(gained, greatest / CEILING)
+
+
 def geometric_mean_ratio(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
     """Return the loss ratio: geometric mean over tasks of (mean over seeds of theirs / ours); above 1 ours is better.
 

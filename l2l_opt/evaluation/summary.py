@@ -12,7 +12,6 @@ from l2l_opt.evaluation.speed_up import CAP
 from l2l_opt.evaluation.statistics import (
     CEILING,
     FLOOR,
-    bounded,
     geometric_mean_ratio,
     interquartile_mean,
     performance_profile,
@@ -31,16 +30,20 @@ def seconds_speed_ups(evaluation: TaskEvaluation) -> list[float]:
     return [value * float(times["adamw"]) / float(times["learned"]) for value in evaluation.speed_ups]
 
 
-def losses_of(evaluations: Sequence[TaskEvaluation], optimizer: str, *, test: bool = False) -> np.ndarray:
-    """Return final (or test) losses ``[tasks, seeds]``, bounded by ``statistics.bounded``; NaN where not run."""
-    rows = []
-    for own in evaluations:
-        result, initial = own.result_of(optimizer), float(np.mean(own.first_losses))
-        if result is None:
-            rows.append(np.full(len(own.first_losses), np.nan))
-        else:
-            rows.append(bounded(np.asarray(result.test_losses if test else result.final_losses), initial))
-    return np.stack(rows)
+def losses_of(evaluations: Sequence[TaskEvaluation], optimizer: str) -> np.ndarray:
+    """Return final losses ``[tasks, seeds]``, as ``TaskEvaluation.losses_of``."""
+    return np.stack([own.losses_of(optimizer) for own in evaluations])
+
+
+def compared(evaluations: Sequence[TaskEvaluation], optimizer: str, *, test: bool = False) -> np.ndarray:
+    """Return what ratios are of, ``[2, tasks, seeds]``, as ``TaskEvaluation.compared_with``; NaN where not run."""
+    return np.stack([own.compared_with(optimizer, test=test) for own in evaluations], axis=1)
+
+
+def _ratios(evaluations: Sequence[TaskEvaluation], optimizer: str) -> np.ndarray:
+    """Return loss ratios, one a task."""
+    theirs, ours = compared(evaluations, optimizer).mean(axis=-1)
+    return theirs / ours
 
 
 def summarise(evaluations: Sequence[TaskEvaluation]) -> list[dict[str, Any]]:
@@ -51,15 +54,13 @@ def summarise(evaluations: Sequence[TaskEvaluation]) -> list[dict[str, Any]]:
 
 def _of_horizon(evaluations: Sequence[TaskEvaluation]) -> dict[str, Any]:
     names = list(dict.fromkeys(result.optimizer for own in evaluations for result in own.results))
-    ours, ours_in_test = losses_of(evaluations, "learned"), losses_of(evaluations, "learned", test=True)
     ratios, test_ratios, wins = {}, {}, {}
     for name in names[1:]:
-        theirs, in_test = losses_of(evaluations, name), losses_of(evaluations, name, test=True)
-        run = ~np.isnan(theirs).any(axis=1)
-        ratios[name] = _with_interval("geometric_mean", geometric_mean_ratio, theirs[run], ours[run])
-        test_ratios[name] = _with_interval("geometric_mean", geometric_mean_ratio, in_test[run], ours_in_test[run])
-        better = ours[run].mean(axis=1) <= theirs[run].mean(axis=1)
-        wins[name] = {"wins": int(better.sum()), "tasks": int(run.sum())}
+        run = [own for own in evaluations if own.result_of(name) is not None]
+        ratios[name] = _with_interval("geometric_mean", geometric_mean_ratio, *compared(run, name))
+        test_ratios[name] = _with_interval("geometric_mean", geometric_mean_ratio, *compared(run, name, test=True))
+        better = losses_of(run, "learned").mean(axis=1) <= losses_of(run, name).mean(axis=1)
+        wins[name] = {"wins": int(better.sum()), "tasks": len(run)}
     profiled = [name for name in names if name != ADAMW_CONSTANT.name]
     summary = {
         "horizon": evaluations[0].horizon,
@@ -69,11 +70,10 @@ def _of_horizon(evaluations: Sequence[TaskEvaluation]) -> dict[str, Any]:
         "test_ratio": test_ratios,
         "wins": wins,
     }
-    losses = np.stack([losses_of(evaluations, name).mean(axis=1) for name in profiled])
-    fractions = performance_profile(losses, PROFILE_RATIOS).tolist()
+    fractions = performance_profile(np.stack([_ratios(evaluations, name) for name in profiled]), PROFILE_RATIOS)
     summary["profile"] = {
         "ratios": [round(float(ratio), 4) for ratio in PROFILE_RATIOS],
-        "fractions": dict(zip(profiled, fractions, strict=True)),
+        "fractions": dict(zip(profiled, fractions.tolist(), strict=True)),
     }
     return summary
 
@@ -82,12 +82,12 @@ def _speed_ups(evaluations: Sequence[TaskEvaluation]) -> dict[str, Any]:
     """Return what is measured against AdamW, where it was run."""
     steps = np.asarray([own.speed_ups for own in evaluations])
     seconds = np.asarray([seconds_speed_ups(own) for own in evaluations])
-    ours, adamw = (losses_of(evaluations, name).mean(axis=1) for name in ("learned", "adamw"))
+    ratios = zip(evaluations, _ratios(evaluations, "adamw"), strict=True)
     return {
         "diverged": int((steps == 0).sum()),
         "speed_up_steps": _with_interval("interquartile_mean", interquartile_mean, steps),
         "speed_up_seconds": _with_interval("interquartile_mean", interquartile_mean, seconds),
-        "ratio_by_task": {own.task: float(value) for own, value in zip(evaluations, adamw / ours, strict=True)},
+        "ratio_by_task": {own.task: float(value) for own, value in ratios},
     }
 
 
@@ -130,6 +130,6 @@ def as_json(
             if own.speed_ups
         ],
         "notes": list(dict.fromkeys(note for own in evaluations for note in own.notes)),
-        "results": [result.record() for own in evaluations for result in own.results],
+        "results": [record for own in evaluations for record in own.records()],
     }
     return finite(content)

@@ -55,9 +55,10 @@ def optimizer_table(records: Sequence[Record]) -> Table:
     learned = next((record["mean"] for record in records if record["optimizer"] == "learned"), None)
 
     def ratio(record: Record) -> str:
-        if not learned or record["mean"] is None or record["optimizer"] == "learned":
+        if learned is None or record["mean"] is None or record["optimizer"] == "learned":
             return ""
-        return f"{record['mean'] / learned:.3g}"
+        known = record.get("loss_ratio")  # which files of 0.1 do not have
+        return f"{known:.3g}" if known else f"{record['mean'] / learned:.3g}" if learned > 0 else ""
 
     columns = {
         "optimizer": lambda record: record["optimizer"],

@@ -23,6 +23,11 @@ from l2l_opt.rules.base import UpdateRule
 from l2l_opt.tasks.mixture import Tasks, make_tasks
 
 Say = Callable[[str], Any]
+BELOW_ZERO = (
+    "{task}: losses fall below zero, where their ratio means nothing; loss ratios are of progress instead, "
+    "(first loss - the rule's) / (first loss - the baseline's)."
+)
+"""A note."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,8 @@ class TaskEvaluator:
         for entry in self.entries:
             results += self._tuned_entry(entry, horizon) if entry.make is None else [self._as_it_is(entry, horizon)]
         found = TaskEvaluation(self.task, horizon, results, notes=self.notes)
+        if found.falls_below_zero:
+            found = replace(found, notes=[*self.notes, BELOW_ZERO.format(task=self.task)])
         adamw = found.result_of("adamw")
         if adamw is None:
             return found
@@ -207,8 +214,9 @@ class TaskEvaluator:
 
 
 def _target(final: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Return a final loss that is to be reached: no lower than the floor; one that is not finite is reached by none."""
-    return np.where(np.isfinite(final), np.maximum(final, FLOOR * np.abs(first)), -np.inf)
+    """Return a final loss that is to be reached: not between zero and the floor; one that is not finite is reached by none."""
+    reached = np.where(final < 0, final, np.maximum(final, FLOOR * np.abs(first)))
+    return np.where(np.isfinite(final), reached, -np.inf)
 
 
 def _plain(baseline: Baseline) -> dict[str, Any]:

@@ -80,7 +80,9 @@ def tune(baseline: Baseline, family: Tasks, *, horizon: int, num_seeds: int, see
             group_size=1,
         )
         means = final_losses(curves).reshape(len(trial), num_seeds).double().mean(dim=1)
-        losses |= {k: (mean if mean == mean else float("inf")) for k, mean in zip(trial, means.tolist(), strict=True)}
+        losses |= {
+            k: (mean if math.isfinite(mean) else math.inf) for k, mean in zip(trial, means.tolist(), strict=True)
+        }
         best = min(losses, key=lambda k: (losses[k], k))
         low, high = min(losses), max(losses)
         trial = list(range(low - 3, low)) if best == low > -WIDEST else []

@@ -28,7 +28,8 @@ def loss_curves(runs: Sequence[WatchedRun], *, title: str) -> Figure:
         smooth = running_mean(losses, length)
         axis.plot(losses, color=style["color"], alpha=0.18, linewidth=0.7)
         axis.plot(np.arange(len(smooth)) + (length - 1) / 2, smooth, label=run.optimizer, **style)
-    logarithmic(axis, [np.asarray(run.losses) for run in runs], top=3 * max(run.losses[0] for run in runs))
+    first = max(run.losses[0] for run in runs)
+    logarithmic(axis, [np.asarray(run.losses) for run in runs], top=first + 2 * abs(first))
     axis.legend(frameon=False)
     return figure
 

@@ -60,12 +60,12 @@ def curves_section(evaluations: Sequence[TaskEvaluation], *, rule: str, tuning_s
             Chart(
                 f"{own.task}, {own.horizon} steps",
                 f"Training loss at each step, mean of {len(own.first_losses)} students. {_ranking(results)} "
-                "Shaded: 95 % intervals of the mean.",
+                + " ".join(["Shaded: 95 % intervals of the mean.", *own.notes]),
                 figures.interval_curves(results, title=""),
                 _curve_table(results),
             )
         )
-        tables.append(optimizer_table([result.record() for result in results]))
+        tables.append(optimizer_table(own.records()))
     return Section(
         "curves",
         "Against tuned baselines",

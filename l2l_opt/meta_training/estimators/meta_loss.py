@@ -13,6 +13,8 @@ from l2l_opt.tasks.base import Split
 NORMALISATIONS = ("none", "log")
 OVER_STEPS = ("sum", "mean", "linear", "progress", "last", "best-so-far")
 SPLITS = ("train", "test")
+NOT_ROUNDING = 1e-6
+"""Of the first loss: a loss that is negative by more is so by its definition."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class MetaLoss:
             (2 f / K, f the fraction of the horizon that is over after the step), ``"last"`` (only the last), K numbers;
             or ``"best-so-far"``, the mean over steps of the least loss of the inner run until there.
         normalisation: ``"none"``, l = loss; ``"log"``, l = log(loss / initial loss of the inner run), which puts tasks
-            of any loss scale on one footing.
+            of any loss scale on one footing; only for losses that do not fall below zero.
         clip: l is at most this, and is this where a student has diverged; None for no bound.
         loss_on: the split of the batches whose losses these are.
         floor: of the initial loss; with ``"log"``, l = log(loss / initial loss + floor), so that a student who is all
@@ -99,13 +101,24 @@ class MetaLoss:
         return self.weights(after.shape[0]).to(after) @ after
 
     def normalise(self, losses: Tensor, initial_losses: Tensor) -> Tensor:
-        """l(losses), ``[..., S]``, given the first loss of each student's inner run, ``[S]``."""
+        """l(losses), ``[..., S]``, given the first loss of each student's inner run, ``[S]``.
+
+        Raises:
+            ValueError: a loss below zero, by more than rounding, whose logarithm is to be taken.
+        """
         if self.normalisation == "none":
             return losses
+        least = torch.minimum(losses.detach(), initial_losses.to(losses))
+        if bool((least < -NOT_ROUNDING * initial_losses.to(losses).abs()).any()):
+            raise ValueError(
+                "losses must not fall below zero with the normalisation 'log', which takes their logarithm; got "
+                f"{float(least.nan_to_num(nan=0.0).min()):.4g}, use --normalisation none, with --clip-loss in "
+                "the loss's own unit"
+            )
         tiny = torch.finfo(losses.dtype).tiny
         initial = initial_losses.to(losses.dtype).clamp(min=tiny)
         if self.floor:
-            return (losses / initial + self.floor).log()
+            return (losses.clamp(min=0) / initial + self.floor).log()
         return losses.clamp(min=tiny).log() - initial.log()
 
     def weights(self, length: int) -> Tensor:
