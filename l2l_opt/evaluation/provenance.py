@@ -15,11 +15,10 @@ import torch
 
 from l2l_opt.inner_loop.fresh_student import fresh_student
 from l2l_opt.randomness import Stream
-from l2l_opt.registry import parse_spec
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.storage.safetensors_file import digest
 from l2l_opt.tasks.base import TASKS
-from l2l_opt.tasks.mixture import Tasks
+from l2l_opt.tasks.mixture import Tasks, components_of
 from l2l_opt.version import __version__
 
 PACKAGE = "l2l_opt"
@@ -65,8 +64,7 @@ def code_digest(modules: Iterable[str], *, without: Iterable[str] = ()) -> str:
 
 def task_code(spec: str) -> list[str]:
     """Modules that the families of a task or a mixture are written in."""
-    names = [parse_spec(part.strip().rpartition("*")[2].strip())[0] for part in spec.split("+")]
-    factories = [inspect.unwrap(TASKS.factory(name)) for name in names]
+    factories = [inspect.unwrap(TASKS.factory(component.name)) for component in components_of(spec)]
     return [
         factory.func.__module__ if isinstance(factory, functools.partial) else factory.__module__
         for factory in factories

@@ -6,6 +6,7 @@ draws digits-mlp twice as often as quadratics, its width log-uniform in 8 to 64,
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from l2l_opt.registry import parse_spec
-from l2l_opt.tasks.base import TaskFamily, make_task
+from l2l_opt.tasks.base import TASKS, TaskFamily, make_task
 
 Options = tuple[tuple[str, Any], ...]
 
@@ -166,21 +167,33 @@ def make_tasks(spec: str, *, device: torch.device | str = "cpu", dtype: torch.dt
         ValueError: a weight, range or choice that cannot be read; unknown task, unknown option or bad value.
         FileNotFoundError: data that are not on this machine.
     """
-    components = [_parse_component(part.strip(), spec) for part in spec.split("+")]
+    components = components_of(spec)
     if len(components) == 1 and not components[0].varies:
         return make_task(components[0].name, device=device, dtype=dtype, **components[0].options)
     return TaskMixture(components, device=device, dtype=dtype)
 
 
+def components_of(spec: str) -> list[Component]:
+    """The families of the notation; a ``+`` parts them where it has blanks around it, or a task's name after it.
+
+    Any other belongs to a value, such as ``lr=1e+3`` or ``file=a+b.csv``.
+
+    Raises:
+        ValueError: a weight, range or choice that cannot be read.
+    """
+    names = "|".join(map(re.escape, TASKS.names()))
+    parts = re.split(rf"\s\+(?:\s|$)|(?<!\d[eE])\+(?=\s*(?:[^+*:,=]+\*)?\s*(?:{names})\s*(?:[:+]|$))", spec)
+    return [_parse_component(part.strip(), spec) for part in parts]
+
+
 def _parse_component(part: str, spec: str) -> Component:
-    weight, star, rest = part.partition("*")
-    if not star:
-        weight, rest = "1", part
+    head, colon, tail = part.partition(":")
+    weight, star, name = head.rpartition("*")
     try:
-        number = float(weight)
+        number = float(weight) if star else 1.0
     except ValueError:
         raise ValueError(f"a weight must be a number; got {weight!r} in {spec!r}, use e.g. 2*digits-mlp") from None
-    name, options = parse_spec(rest.strip())
+    name, options = parse_spec(name.strip() + colon + tail)
     return Component(number, name, {key: _parse_varying(value, spec) for key, value in options.items()})
 
 

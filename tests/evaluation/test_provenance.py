@@ -75,3 +75,9 @@ def test_a_fingerprint_tells_data_and_families_apart():
     quadratics = make_task("quadratics:dim=3")
     assert provenance.fingerprint(quadratics, seed=0) != provenance.fingerprint(quadratics, seed=1)
     assert len(provenance.fingerprint(make_tasks("quadratics:dim=2..6"), seed=0)) == 4
+
+
+def test_code_of_a_mixture_is_known_whatever_its_values_hold():
+    alone = provenance.task_code("least-squares + quadratics")
+    assert provenance.task_code("least-squares:condition=1e+3+2*quadratics") == alone
+    assert len(alone) == 2

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from l2l_opt.tasks.mixture import Range, TaskMixture, draw_family, make_tasks
+from l2l_opt.tasks.mixture import Choice, Range, TaskMixture, components_of, draw_family, make_tasks
 from l2l_opt.tasks.module_task import ModuleTask
 from l2l_opt.tasks.synthetic.quadratics import Quadratics
 
@@ -108,3 +108,21 @@ def test_a_range_of_whole_numbers_gives_whole_numbers():
     drawn = {Range(2, 4).draw(generator) for _ in range(200)}
     assert drawn == {2, 3, 4}
     assert all(isinstance(value, int) for value in drawn)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("a:rate=1e+3 + b", [(1, "a", {"rate": 1e3}), (1, "b", {})]),
+        ("a:rate=1e+3..2e+3", [(1, "a", {"rate": Range(1e3, 2e3)})]),
+        ("a:rate=+3|+4", [(1, "a", {"rate": Choice((3, 4))})]),
+        ("a:file=x+y.csv", [(1, "a", {"file": "x+y.csv"})]),
+        ("a:file=x*y.csv+2*quadratics", [(1, "a", {"file": "x*y.csv"}), (2, "quadratics", {})]),
+        ("1e+2*a+quadratics:dim=2", [(100, "a", {}), (1, "quadratics", {"dim": 2})]),
+        ("quadratics+quadratics+digits-mlp", [(1, "quadratics", {}), (1, "quadratics", {}), (1, "digits-mlp", {})]),
+        ("quadratics:dim=2+ 2 * quadratics", [(1, "quadratics", {"dim": 2}), (2, "quadratics", {})]),
+    ],
+)
+def test_a_plus_within_a_value_parts_no_families(spec, expected):
+    found = components_of(spec)
+    assert [(component.weight, component.name, component.options) for component in found] == expected
