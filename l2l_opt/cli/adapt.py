@@ -1,6 +1,5 @@
 """l2l-opt few-shot adapt and predict: a model of one's own examples."""
 
-import contextlib
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from rich.progress import track
 
 from l2l_opt.checks import DataNote
 from l2l_opt.cli.common import print_table, read_rule, wrong_usage
+from l2l_opt.cli.notes import notes_said
 from l2l_opt.cli.options import JSON, SEED, GroupedCommand, count, cpu_options, option, option_group, path_option
 from l2l_opt.few_shot.classifier.cross_validation import BUDGET, check_examples, cross_validate
 from l2l_opt.few_shot.classifier.image_folder import read_image_folder, read_images
@@ -35,25 +35,6 @@ MANY = 1000
 """Examples for which a student trained by minibatches is the better choice."""
 ROLES = ("ignore", "id", "numbers", "words")
 OF_CLASSIFIER = ("model", "steps", "members", "decay", "hidden_inputs", "seed")
-
-
-@contextlib.contextmanager
-def notes_said() -> Iterator[list[str]]:
-    """Say what readers and encoders note of a user's data, each once; gives the list that they are added to."""
-    notes: list[str] = []
-    with warnings.catch_warnings():
-        others = warnings.showwarning
-
-        def say(message: Any, category: type[Warning], *where: Any) -> None:
-            if category is not DataNote:
-                others(message, category, *where)
-            elif str(message) not in notes:
-                notes.append(str(message))
-                click.echo(f"note: {message}", err=True)
-
-        warnings.simplefilter("always", DataNote)
-        warnings.showwarning = say
-        yield notes
 
 
 def columns(name: str, text: str, *, default: str = "none") -> Callable[..., Any]:

@@ -45,6 +45,12 @@ class LazyGroup(click.Group):
         # Who asks for nothing is shown what there is.
         return super().parse_args(ctx, args or ["--help"])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        from l2l_opt.cli.notes import notes_said
+
+        with notes_said():
+            return super().invoke(ctx)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.table)
 

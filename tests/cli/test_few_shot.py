@@ -260,3 +260,16 @@ def test_a_folder_with_a_run_is_refused(run, tmp_path):  # noqa: F811
     code, _, err = run(*arguments, "--resume", "--method", "fomaml")
     assert (code, "method was 'maml', is 'fomaml'" in error_line(err)) == (2, True)
     assert run(*arguments, "--resume")[0] == 0
+
+
+def test_what_is_noted_of_data_is_a_line_of_the_output(run, tmp_path):  # noqa: F811
+    rows = "".join(f"{n},{n % 7},{n % 5}\n" for n in range(90))
+    (tmp_path / "t.csv").write_text(f"id,x,kind\n{rows}")
+    episodes = ["--episodes", "table:file=t.csv,label=kind,ways=2,shots=2,queries=3,split=2x2x1"]
+    small = [*episodes, "--meta-batch", 2, "--validation-episodes", 2, "--model", "mlp:hidden=4"]
+    code, _, err = run("few-shot", "meta-train", *small, "--outer-steps", 1, "--out", "run")
+    assert code in (0, 2), err
+    (note,) = [line for line in err.splitlines() if "numbers the rows" in line]
+    assert note.startswith("note: ")
+    assert "DataNote" not in err
+    assert "warn" not in err
