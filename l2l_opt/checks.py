@@ -35,15 +35,16 @@ def check_choices(choices: Collection[str], /, **values: Any) -> None:
             raise ValueError(f"{key} must be one of {', '.join(names)}; got {value!r}, use e.g. {key}={names[0]}")
 
 
-def check_numbers(low: float, /, **values: Any) -> None:
-    """Refuse what is not a finite number, or too small.
+def check_numbers(low: float, high: float = math.inf, /, **values: Any) -> None:
+    """Refuse what is not a finite number, or too small, or too great.
 
     Raises:
-        ValueError: one that is not a number of ``low`` or more.
+        ValueError: one that is not a number from ``low`` to ``high``.
     """
+    bounds = f"of {low:g} or more" if high == math.inf else f"from {low:g} to {high:g}"
     for key, value in values.items():
-        if not (_is_finite(value) and low <= value):
-            raise ValueError(f"{key} must be a number of {low:g} or more; got {value!r}, use e.g. {key}={low + 1:g}")
+        if not (_is_finite(value) and low <= value <= high):
+            raise ValueError(f"{key} must be a number {bounds}; got {value!r}, use e.g. {key}={low + 1:g}")
 
 
 def check_positive_numbers(example: float = 1, /, **values: Any) -> None:

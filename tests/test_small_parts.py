@@ -61,7 +61,7 @@ def test_horizon_reads_numbers_and_ranges():
         ("many", 1, "horizon must be a number or a range; got 'many'"),
         ("100", 7, "truncation_length must divide horizon; got 7 and 100, use 4, 5 or 10"),
         ("100", 200, "truncation_length must not exceed horizon; got 200 and 100"),
-        ("100", 0, "truncation_length must be positive; got 0"),
+        ("100", 0, "truncation_length must be a positive integer; got 0"),
         ("100..210", 20, "truncation_length must divide horizon; got 20 and 210"),
     ],
 )

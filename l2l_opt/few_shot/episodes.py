@@ -86,9 +86,9 @@ class ClassEpisodes:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
-        for name, value in {"ways": ways, "shots": shots, "queries": queries}.items():
-            if not isinstance(value, int) or value < 1 + (name == "ways"):
-                raise ValueError(f"{name} must be an integer of at least {1 + (name == 'ways')}; got {value!r}")
+        check_positive_integers(5, ways=ways, shots=shots, queries=queries)
+        if ways == 1:
+            raise ValueError("ways must be an integer of at least 2; got 1, use e.g. ways=5")
         check_finite(inputs=inputs)
         if len(inputs) != len(labels):
             raise ValueError(f"there must be a label for every example; got {len(labels)} for {len(inputs)}")
@@ -107,7 +107,10 @@ class ClassEpisodes:
                 )
         self.turns = 4 if rotations else 1
         if len(members) * self.turns < ways:
-            raise ValueError(f"there must be at least as many classes as ways; got {len(members)} and {ways}")
+            raise ValueError(
+                f"there must be at least as many classes as ways; got {len(members)} and {ways}, use at most "
+                f"ways={len(members) * self.turns}, or add classes"
+            )
         self.members, self.names = members, list(members)
         self.ways, self.shots, self.queries = ways, shots, queries
         self.inputs, self.dtype = inputs.to(device), dtype

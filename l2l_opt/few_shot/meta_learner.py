@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from l2l_opt.checks import check_choices
 from l2l_opt.few_shot.adapt import Drawn, adapt, draw_episodes
 from l2l_opt.few_shot.methods import Method
 from l2l_opt.meta_training.outer_loop import OuterLoop, OuterOptions
@@ -41,8 +42,7 @@ class MetaLearnerOptions(OuterOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.meta_loss not in META_LOSSES:
-            raise ValueError(f"meta_loss must be one of {', '.join(META_LOSSES)}; got {self.meta_loss!r}")
+        check_choices(META_LOSSES, meta_loss=self.meta_loss)
 
 
 class MetaLearner(OuterLoop[MetaLearnerOptions]):

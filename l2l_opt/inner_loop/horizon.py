@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from l2l_opt.checks import check_positive_integers
+
 GROWING = ":growing"
 
 
@@ -44,8 +46,7 @@ class Horizon:
             ) from None
         if not 0 < shortest <= longest:
             raise ValueError(f"horizon must be positive and in order; got {text!r}, use e.g. 100 or 100..2000")
-        if truncation_length < 1:
-            raise ValueError(f"truncation_length must be positive; got {truncation_length}, use e.g. 20")
+        check_positive_integers(20, truncation_length=truncation_length)
         if truncation_length > shortest:
             raise ValueError(
                 f"truncation_length must not exceed horizon; got {truncation_length} and {shortest}, "

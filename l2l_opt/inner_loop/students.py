@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from l2l_opt.checks import check_positive_integers
 from l2l_opt.inner_loop.horizon import Horizon
 from l2l_opt.inner_loop.unroll import InnerState
 from l2l_opt.randomness import Stream, make_generator
@@ -148,8 +149,8 @@ class Students:
     ):
         if not numbers:
             raise ValueError("there must be at least one student; got none, use --students 1 or more")
-        if group_size is not None and group_size < 1:
-            raise ValueError(f"group_size must be positive; got {group_size}, use 1 or more")
+        if group_size is not None:
+            check_positive_integers(1, group_size=group_size)
         self.rule, self.tasks, self.horizon, self.seed, self.stream = rule, tasks, horizon, seed, stream
         self.num_particles, self.staggered, self.loss_on = num_particles, staggered, loss_on
         default = max(numbers) + 1 if isinstance(tasks, TaskMixture) else 1

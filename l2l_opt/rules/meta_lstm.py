@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.checks import check_positive_numbers
+from l2l_opt.checks import check_fractions, check_positive_numbers
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
 from l2l_opt.rules.features import log_sign
 from l2l_opt.rules.recurrent import RecurrentBody
@@ -39,9 +39,8 @@ class MetaLSTM(UpdateRule):
 
     def __init__(self, *, hidden_size: int = 20, lr: float = 0.01, decay: float = 0.001, p: float = 10.0):
         super().__init__(hidden_size=hidden_size, lr=lr, decay=decay, p=p)
-        for key, value in {"lr": lr, "decay": decay}.items():
-            if not (isinstance(value, (int, float)) and 0 < value < 1):
-                raise ValueError(f"{key} must lie between 0 and 1; got {value!r}, use e.g. 0.01")
+        check_positive_numbers(0.01, lr=lr, decay=decay)
+        check_fractions(0.01, lr=lr, decay=decay)
         check_positive_numbers(10, p=p)
         self.p = p
         self.body = RecurrentBody(num_inputs=2, hidden_size=hidden_size, num_layers=1)

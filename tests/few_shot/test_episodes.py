@@ -61,9 +61,9 @@ def test_phases_share_no_class():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ways": 9}, "at least as many classes as ways; got 8 and 9"),
+        ({"ways": 9}, "at least as many classes as ways; got 8 and 9, use at most ways=8"),
         ({"ways": 1}, "ways must be an integer of at least 2; got 1"),
-        ({"shots": 0}, "shots must be an integer of at least 1; got 0"),
+        ({"shots": 0}, "shots must be a positive integer; got 0"),
         ({"shots": 4, "queries": 3}, "at least shots \\+ queries = 7 examples; got 6 of class 0"),
         ({"classes": [0, 1, 77]}, "got 0 of class 77"),
     ],

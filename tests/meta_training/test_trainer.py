@@ -155,8 +155,8 @@ def test_resuming_through_a_file_is_bit_for_bit(task, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"outer_steps": 0}, "outer_steps must be positive; got 0"),
-        ({"num_students": 0}, "num_students must be positive; got 0"),
+        ({"outer_steps": 0}, "outer_steps must be a positive integer; got 0"),
+        ({"num_students": 0}, "num_students must be a positive integer; got 0"),
         ({"meta_lr": -1.0}, "meta_lr must be a positive number; got -1.0"),
         ({"clip_norm": 0.0}, "clip_norm must be a positive number; got 0.0"),
         ({"validate_every": -1}, "validate_every must not be negative; got -1"),

@@ -111,6 +111,8 @@ def test_composed_names_what_is_wrong(options, message):
         ("lstm:p=-1", "p must be a positive number; got -1"),
         ("lstm:p=800", "p must be at most 80, so that e.p is a float32; got 800"),
         ("rnnprop:beta=1", "beta must lie in"),
+        ("meta-lstm:lr=1", r"lr must lie in \[0, 1\); got 1"),
+        ("meta-lstm:decay=0", "decay must be a positive number; got 0"),
         ("rnnprop:eps=1e308", r"eps must be at most 1e.18, so that eps.2 is a float32; got 1e.308"),
         ("rnnprop:output_scale=1e999", "output_scale must be a positive number; got inf"),
         ("rnnprop:output_scale=0", "output_scale must be a positive number"),

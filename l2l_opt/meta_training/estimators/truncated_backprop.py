@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from l2l_opt.checks import check_positive_integers, check_positive_numbers
 from l2l_opt.inner_loop.replay import CoordinateSample
 from l2l_opt.inner_loop.students import Student, Students
 from l2l_opt.inner_loop.unroll import segment_length, unroll
@@ -51,12 +52,9 @@ class TruncatedBackprop(MetaGradientEstimator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.coordinate_stride, int) or self.coordinate_stride < 1:
-            raise ValueError(
-                f"coordinate_stride must be a positive integer; got {self.coordinate_stride!r}, use e.g. 8"
-            )
-        if self.clip_window is not None and not 0 < self.clip_window < float("inf"):
-            raise ValueError(f"clip_window must be a positive number; got {self.clip_window!r}, use e.g. 10, or None")
+        check_positive_integers(8, coordinate_stride=self.coordinate_stride)
+        if self.clip_window is not None:
+            check_positive_numbers(10, clip_window=self.clip_window)
 
     @property
     def steps_in_graph(self) -> int:

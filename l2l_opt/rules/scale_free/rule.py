@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.checks import check_positive_integers, check_positive_numbers
+from l2l_opt.checks import check_numbers, check_positive_integers, check_positive_numbers
 from l2l_opt.kernels import CompiledStep, ReadoutWeights, fused_coordinatewise_lstm
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
 from l2l_opt.rules.features import safe_sqrt
@@ -186,8 +186,7 @@ class ScaleFreeRule(UpdateRule):
         if tensor_size > MOST_UNITS:
             raise ValueError(f"tensor_size must be at most {MOST_UNITS}; got {tensor_size}, use e.g. 16")
         check_positive_numbers(0.05, **bounds)
-        if not (isinstance(caution, (int, float)) and 0 <= caution <= -LEAST_LOG_STEP_SCALE):
-            raise ValueError(f"caution must be from 0 to {-LEAST_LOG_STEP_SCALE:g}; got {caution!r}, use e.g. 4")
+        check_numbers(0, -LEAST_LOG_STEP_SCALE, caution=caution)
         self.hidden_size, self.output_scale, self.zero_scale = hidden_size, float(output_scale), float(zero_scale)
         self.growth, self.usual_run, self.steepness = float(growth), float(usual_run), float(steepness)
         self.caution = float(caution)

@@ -109,7 +109,7 @@ def test_sampled_coordinates_change_meta_gradients_and_not_students():
 
 @pytest.mark.parametrize("stride", [0, -1, 1.5])
 def test_a_coordinate_stride_must_be_a_positive_integer(stride):
-    with pytest.raises(ValueError, match=r"coordinate_stride must be a positive integer; got .*, use e\.g\. 8"):
+    with pytest.raises(ValueError, match=r"stride must be a positive integer; got .*, use e\.g\. coordinate_stride=8"):
         TruncatedBackprop(coordinate_stride=stride)
 
 
@@ -158,5 +158,5 @@ def test_a_window_that_is_not_finite_counts_as_zero_where_there_is_a_bound():
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, math.inf, math.nan])
 def test_bad_bounds_are_named(bound):
-    with pytest.raises(ValueError, match=f"clip_window must be a positive number; got {bound!r}, use e.g. 10"):
+    with pytest.raises(ValueError, match=f"clip_window must be a positive number; got {bound!r}, use e.g. clip"):
         TruncatedBackprop(clip_window=bound)

@@ -348,6 +348,9 @@ def test_zero_gradients_first_and_dead_units_throughout_leave_all_finite(purely)
         ({"zero_scale": 0.0}, "zero_scale must be a positive number; got 0.0"),
         ({"growth": math.inf}, "growth must be a positive number; got inf"),
         ({"usual_run": 0}, "usual_run must be a positive number; got 0"),
+        ({"caution": -1}, "caution must be a number from 0 to 8; got -1"),
+        ({"caution": 9.0}, "caution must be a number from 0 to 8; got 9.0"),
+        ({"caution": True}, "caution must be a number from 0 to 8; got True"),
     ],
 )
 def test_bad_options_are_named(options, message):
