@@ -75,7 +75,7 @@ def report(
         config = config_of(options, horizons=(horizon,), num_seeds=seeds)
         evaluators = [TaskEvaluator(name, config, say=say) for name in names]
     loaded = begin(source, out.absolute().parent, config, threads=options["threads"])
-    name = rule_or_run if run is None else run.name
+    name = rule_or_run if run is None else f"{loaded.registry_name} of {run.name}"
     measured = [own.evaluate(loaded, horizon, {"rule": source}) for own in evaluators]
     results = [result for own in measured for result in own.results]
     refuse_without_finite_results(" and ".join(names), (loss for own in results for loss in own.final_losses))
@@ -90,8 +90,9 @@ def report(
     if run is not None:
         sections.append(history_section(run / "events"))
     sections.append(card_section(loaded.float().cpu()))
-    summary = headline(measured)
-    write_atomically(out, render(name, summary, sections, command=command_line()).encode())
+    summary = headline(measured, rule=name)
+    title = f"Final training loss of {name} and of tuned baselines"
+    write_atomically(out, render(title, summary, sections, command=command_line()).encode())
     click.echo(summary)
     click.echo(f"report: {out}")
 

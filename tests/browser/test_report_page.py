@@ -10,6 +10,7 @@ from tests.cli.test_journeys import SMALL, l2l_opt
 
 pytestmark = pytest.mark.slow
 
+NARROW = {"width": 400, "height": 800}
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 
@@ -69,6 +70,60 @@ def test_the_report_is_whole_and_open_to_everyone(chromium, axe, report, size, s
         # Not empty: a good share of it is of another brightness than its background.
         assert (np.abs(pixels - np.median(pixels)) > 40).mean() > 0.005
     context.close()
+
+
+def test_the_first_words_are_the_metric_and_the_rule(chromium, report):
+    page = chromium.new_page()
+    page.goto(report.as_uri())
+    title = "Final training loss of rnnprop of run and of tuned baselines"
+    assert (page.title(), page.locator("h1").inner_text()) == (title, title)
+    first = page.locator("header p").inner_text()
+    start = "After 20 steps of digits-mlp:hidden=8, the final training loss (lower is better) of rnnprop of run is "
+    assert first.startswith(start)
+    page.close()
+
+
+CLIPPED = """table => [...table.querySelectorAll("th, td")]
+    .filter(cell => cell.scrollWidth > cell.clientWidth + 1 || cell.getBoundingClientRect().width < 24)
+    .map(cell => cell.textContent)"""
+BROKEN = """table => [...table.querySelectorAll("td")].filter(cell => {
+    const range = document.createRange();
+    range.selectNodeContents(cell);
+    return range.getClientRects().length > 1;
+}).map(cell => cell.textContent)"""
+
+
+SPLIT = """table => [...table.querySelectorAll("thead th")].filter(cell => {
+    const range = document.createRange();
+    range.selectNodeContents(cell);
+    return range.getClientRects().length > cell.textContent.split(/[ -]/).length;
+}).map(cell => cell.textContent)"""
+
+
+def test_tables_are_readable_on_a_narrow_screen(chromium, report):
+    page = chromium.new_page(viewport=NARROW)
+    page.goto(report.as_uri())
+    for details in page.locator("details").all():
+        details.locator("summary").click()
+    tables = page.locator(".wide").all()
+    assert len(tables) >= 4
+    scrolled = 0
+    for table in tables:
+        assert table.evaluate(CLIPPED) == []
+        assert table.evaluate(BROKEN) == []
+        assert table.evaluate(SPLIT) == []
+        assert table.locator("caption span").bounding_box()["width"] <= NARROW["width"]
+        scrolled += table.evaluate("table => { table.scrollLeft = table.scrollWidth; return table.scrollLeft > 0; }")
+        # What a row is of is in sight beside its last number, and leaves it room.
+        for row in table.locator("tbody tr").all():
+            heading, last = row.locator("th").bounding_box(), row.locator("td").last.bounding_box()
+            assert heading["x"] >= 0
+            assert heading["width"] <= 0.4 * NARROW["width"]
+            assert heading["x"] + heading["width"] <= last["x"] + 1
+            assert last["x"] + last["width"] <= NARROW["width"]
+    assert scrolled
+    assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+    page.close()
 
 
 def test_the_report_prints_on_paper_in_light_colours(chromium, report):

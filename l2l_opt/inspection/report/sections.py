@@ -30,15 +30,16 @@ HISTORY = {
 """Of a meta-training run: title -> tags, label of the axis, logarithmic."""
 
 
-def headline(evaluations: Sequence[TaskEvaluation]) -> str:
-    """Return the first thing to know: final losses beside tuned AdamW's."""
+def headline(evaluations: Sequence[TaskEvaluation], *, rule: str) -> str:
+    """Return the first thing to know: the rule's final losses beside tuned AdamW's."""
     sentences = []
     for own in evaluations:
         learned, adamw = own.results[0], own.result_of("adamw")
         assert adamw is not None
         sentences.append(
-            f"After {own.horizon} steps of {own.task} it is at {learned.mean:.3g} ({interval_text(learned.interval)}), "
-            f"AdamW with the best learning rate and schedule at {adamw.mean:.3g} ({interval_text(adamw.interval)})."
+            f"After {own.horizon} steps of {own.task}, the final training loss (lower is better) of {rule} is "
+            f"{learned.mean:.3g} ({interval_text(learned.interval)}), that of AdamW with the best learning rate and "
+            f"schedule {adamw.mean:.3g} ({interval_text(adamw.interval)})."
         )
     return " ".join(sentences)
 

@@ -81,7 +81,7 @@ def test_curves_and_tables_hold_the_numbers_that_were_measured():
     last = chart.table.rows[-1]
     assert last == ["19", *(f"{result.curves[19].mean():.4g}" for result in own.results)]
     assert "Lowest at the end: learned" in chart.description
-    assert f"{own.results[0].mean:.3g}" in headline([own])
+    assert f"{own.results[0].mean:.3g}" in headline([own], rule="first")
 
 
 def test_the_lines_that_are_drawn_are_means_within_their_intervals():
