@@ -38,7 +38,7 @@ def steps_to_reach(curves: np.ndarray, targets: np.ndarray, length: int) -> np.n
     means = running_mean(curves, length)
     envelope = np.where(np.isnan(means), np.inf, means).min(axis=1)
     targets = np.asarray(targets, dtype=np.float64)
-    there = envelope <= targets + TIE * np.abs(targets)
+    there = envelope <= targets * (1 + TIE * np.sign(targets))
     first = there.argmax(axis=0) + length
     return np.where(there.any(axis=0), first, np.inf)
 

@@ -97,6 +97,10 @@ def test_speed_ups_are_the_same_wherever_zero_lies(scale, shift):
     assert found[0][2] == 0 < found[0][1] < found[0][0]
 
 
+def test_a_loss_that_is_not_finite_is_reached_by_none():
+    assert steps_to_reach(np.full((20, 1, 1), -5.0), np.array([-np.inf]), 10).tolist() == [np.inf]
+
+
 @pytest.mark.parametrize(("final", "diverged"), [(-39.0, True), (-45.0, False), (60.0, True)])
 def test_divergence_is_above_the_first_loss_though_that_is_negative(final, diverged):
     (found,) = speed_ups(np.array([final]), np.array([-50.0]), np.array([10.0]), horizon=100)
