@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from l2l_opt.checks import check_fractions, check_numbers, check_positive_integers, check_positive_numbers
+from l2l_opt.checks import check_numbers, check_positive_integers, check_positive_numbers
 from l2l_opt.meta_training.ranks import ALONE, Ranks
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.types import Params
@@ -53,7 +53,8 @@ class OuterOptions:
         check_positive_integers(100, **{key: getattr(self, key) for key in self.POSITIVE})
         check_positive_numbers(0.001, meta_lr=self.meta_lr, clip_norm=self.clip_norm)
         check_numbers(0, meta_weight_decay=self.meta_weight_decay)
-        check_fractions(0.99, average_phi=self.average_phi)
+        if not 0 <= self.average_phi < 1:
+            raise ValueError(f"average_phi must lie in [0, 1); got {self.average_phi}, use e.g. 0.99, or 0 for none")
         if self.validate_every < 0:
             raise ValueError(
                 f"validate_every must not be negative; got {self.validate_every}, use 0 for only at the end"
