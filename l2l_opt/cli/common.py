@@ -33,12 +33,12 @@ def wrong_usage() -> Iterator[None]:
 
 
 def place_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Where tensors live, by --device and --dtype."""
+    """Read where tensors are placed, by --device and --dtype."""
     return {"device": torch.device(options["device"]), "dtype": DTYPES[options["dtype"]]}
 
 
 def fields_of(options_class: type, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those among the options of a command that are fields of a dataclass."""
+    """Pick those among the options of a command that are fields of a dataclass."""
     return {field.name: options[field.name] for field in dataclasses.fields(options_class) if field.name in options}
 
 

@@ -59,7 +59,7 @@ def list_names(what: str, as_json: bool, **unused: Any) -> None:
         if options:
             click.echo(lines.fill(f"    {options}"))
     if what == "pretrained":
-        click.echo("l2l-opt show NAME says more of each")
+        click.echo("more of each: l2l-opt show NAME")
 
 
 def _pretrained() -> list[dict[str, Any]]:

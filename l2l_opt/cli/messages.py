@@ -1,4 +1,4 @@
-"""What users are told: progress, a name that they may have meant, and what a command that they stop leaves behind."""
+"""What users read: progress, a name that they may have meant, and what a command that they stop leaves behind."""
 
 import difflib
 import shlex
@@ -13,7 +13,7 @@ def say(message: str) -> None:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """The fix for a name that there is not."""
+    """Give the fix for a name that there is not."""
     near = difflib.get_close_matches(name, known := list(names), n=1)
     return f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
 
@@ -23,7 +23,7 @@ class Stopped(Exception):  # noqa: N818 - a user's wish is no error
 
 
 def command_line(*more: str) -> str:
-    """The command as it was given, with further options where it lacks them, to be copied or kept."""
+    """Return the command as it was given, with further options where it lacks them, to be copied or kept."""
     arguments = click.get_current_context().obj["arguments"]
     return shlex.join(["l2l-opt", *arguments, *(word for word in more if word not in arguments)])
 

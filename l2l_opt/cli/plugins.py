@@ -17,7 +17,7 @@ def load_plugins(context: click.Context, parameter: click.Parameter, paths: tupl
 
 
 def plugin_files() -> tuple[Path, ...]:
-    """The files of --plugin, for processes that must load them too."""
+    """Return the files of --plugin, for processes that must load them too."""
     return click.get_current_context().meta.get(PLUGINS, ())
 
 

@@ -18,7 +18,7 @@ from l2l_opt.meta_training.run import Observer, ResumableRun
 
 
 def meta_optimizer_options(*more: Declared, clip_norm: float) -> Callable[..., Any]:
-    """The options of AdamW on what is learned, with others of the command."""
+    """Declare the options of AdamW on what is learned, with others of the command."""
     return option_group(
         "Meta-optimizer",
         count("--outer-steps", 1000, "Outer steps, each an update of what is learned."),
@@ -35,7 +35,7 @@ def validate_every(default: int) -> Declared:
 
 
 def run_options(*more: Declared) -> Callable[..., Any]:
-    """The options of ``RunOptions``, --seed and --config, with others of the command."""
+    """Declare the options of ``RunOptions``, --seed and --config, with others of the command."""
     return option_group(
         "Run",
         CONFIG,

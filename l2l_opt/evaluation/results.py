@@ -102,7 +102,7 @@ class TaskEvaluation:
         return fall_below_zero(np.concatenate(losses), float(np.mean(self.first_losses)))
 
     def losses_of(self, optimizer: str, *, test: bool = False) -> np.ndarray:
-        """Final (or test) losses ``[seeds]`` within the bounds of ``statistics.bounded``; NaN where it was not run.
+        """Return final (or test) losses ``[seeds]`` within ``statistics.bounded``; NaN where it was not run.
 
         Losses that fall below zero have no such bounds, but are infinite where they are not finite.
         """
@@ -130,7 +130,7 @@ class TaskEvaluation:
         return progress(ours, first, greatest), progress(theirs, first, greatest)
 
     def records(self) -> list[dict[str, Any]]:
-        """The results as ``evaluation.json`` holds them, each with its loss ratio."""
+        """Return the results as ``evaluation.json`` holds them, each with its loss ratio."""
         pairs = [self.compared_with(own.optimizer) for own in self.results]
         return [
             own.record() | {"loss_ratio": float(theirs.mean() / ours.mean())}

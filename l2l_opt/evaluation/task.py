@@ -214,7 +214,7 @@ class TaskEvaluator:
 
 
 def _target(final: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Return a final loss that is to be reached: not between zero and the floor; one that is not finite is reached by none."""
+    """Return a final loss to be reached: not between zero and the floor; one that is not finite is reached by none."""
     reached = np.where(final < 0, final, np.maximum(final, FLOOR * np.abs(first)))
     return np.where(np.isfinite(final), reached, -np.inf)
 

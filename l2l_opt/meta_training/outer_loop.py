@@ -315,8 +315,10 @@ class OuterLoop(abc.ABC, Generic[Options]):
         self.last_validated, self.seconds = state["last_validated"], state["seconds"]
         self.first_skipped = state.get("first_skipped", "one that an earlier version did not record")
         best = state["best"]
-        kept = best is not None and math.isfinite(best["figure"])
-        self.best = Validation(best["outer_step"], best["figure"], best["curve"]) if kept else None
+        if best is not None and math.isfinite(best["figure"]):
+            self.best = Validation(best["outer_step"], best["figure"], best["curve"])
+        else:
+            self.best = None
         self._write({name: state[name] for name in self.weights})
         device = next(iter(self.learned.values())).device
         self.best_weights, self._averages = (

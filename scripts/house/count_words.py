@@ -48,7 +48,7 @@ RULES = r"(l2l_opt|tests)/(rules|kernels)/|scripts/experiments/default/"
 EPISODES = (
     r"(l2l_opt|tests)/(few_shot|tasks/policies)/|scripts/e\w+/(few_shot|reinforcement_learning|industry)/|scripts/examples/density"
     r"|docs/(few-shot|reinforcement-learning|fraud|placeholder-images|density|glossary)|tests/(scripts|cli|test_documentation)"
-    r"|l2l_opt/cli/(few_shot|list)|l2l_opt/inspection/tensorboard/few_shot"
+    r"|l2l_opt/cli/(few_shot|list|main)|l2l_opt/inspection/tensorboard/few_shot"
 )
 
 WORDS = (
@@ -127,7 +127,7 @@ ALLOWED = (
     Use(r"the teacher g_phi", r"docs/glossary", "the literature's word, named once"),
     Use(
         r"(?i)\b(add_)?figure\b",
-        r"(?i)inspection|evaluation/plots|benchmark|curve|reinforcement|test_report",
+        r"(?i)inspection|evaluation/plots|benchmark|curve|reinforcement|test_report|test_below_zero",
         "matplotlib's",
     ),
     Use(

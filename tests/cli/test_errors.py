@@ -269,7 +269,7 @@ def nothing_finite(tmp_path):
         ("nan-gradient", ["3 of 3 outer steps skipped", "meta-loss of nan at outer step 1"]),
     ],
 )
-def test_a_run_that_learned_nothing_says_so_and_leaves_no_rule(run, tmp_path, nothing_finite, task, words):
+def test_a_run_that_learned_nothing_reports_it_and_leaves_no_rule(run, tmp_path, nothing_finite, task, words):
     small = ["--rule", "rnnprop:hidden_size=2", "--students", 2, "--validation-students", 2, "--outer-steps", 3]
     start = ["meta-train", *small, *nothing_finite(task), "--truncation-length", 2, "--out", "run"]
     for again in ([], ["--resume"]):
@@ -285,7 +285,7 @@ def test_a_run_that_learned_nothing_says_so_and_leaves_no_rule(run, tmp_path, no
 
 
 @pytest.mark.slow
-def test_a_learner_that_learned_nothing_says_so_and_leaves_no_file(run, tmp_path):
+def test_a_learner_that_learned_nothing_reports_it_and_leaves_no_file(run, tmp_path):
     start = ["few-shot", "meta-train", "--episodes", "clusters:ways=2,shots=2,dim=4", "--model", "mlp:hidden=4"]
     start += ["--meta-batch", 2, "--validation-episodes", 2, "--outer-steps", 2, "--inner-steps", 3, "--out", "run"]
     for again in ([], ["--resume"]):
@@ -293,7 +293,7 @@ def test_a_learner_that_learned_nothing_says_so_and_leaves_no_file(run, tmp_path
         assert code == 1
         assert "2 of 2 outer steps skipped" in error_line(err)
         assert not (tmp_path / "run" / "learner.safetensors").exists()
-    code, _, err = run("few-shot", "evaluate", "run/last.safetensors", "--num-episodes", 4, "--out", "judged")
+    code, _, err = run("few-shot", "evaluate", "run/last.safetensors", "--num-episodes", 4, "--out", "scored")
     assert code == 1
     assert "NaN in all 4 runs on test episodes" in error_line(err)
 
@@ -305,7 +305,7 @@ def test_a_learner_that_learned_nothing_says_so_and_leaves_no_file(run, tmp_path
     # Not of inspect, where the optimizer skips updates that are not finite.
     + [("evaluate", "nan-gradient"), ("report", "nan-gradient")],
 )
-def test_a_comparison_in_which_nothing_is_finite_says_so(run, tmp_path, nothing_finite, command, task):
+def test_a_comparison_in_which_nothing_is_finite_reports_it(run, tmp_path, nothing_finite, command, task):
     seeds = {"inspect": [], "report": ["--seeds", 1]}.get(command, ["--seeds", 2])
     small = [*seeds, "--tuning-seeds", 1, "--cache", "cache", *nothing_finite(task)]
     small += ["--baselines", "adamw" if command == "report" else "sgd"]

@@ -64,7 +64,7 @@ def test_what_must_be_given_is_asked_for(run, arguments, missing):  # noqa: F811
 
 
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
-def test_help_fits_80_columns_and_says_each_option_in_a_sentence(words):
+def test_help_fits_80_columns_and_has_each_option_in_a_sentence(words):
     command = command_of(words)
     text = command.get_help(click.Context(command, info_name=words[-1], terminal_width=80))
     assert max(map(len, text.splitlines())) <= 80
@@ -184,7 +184,7 @@ NO_VALIDATION = ["--validation-students", 1, "--validation-horizon", 5]
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_that_the_run_ends_and_a_second_one_ends_it_at_once(tmp_path):
+def test_ctrl_c_tells_that_the_run_ends_and_a_second_one_ends_it_at_once(tmp_path):
     (tmp_path / "slow.py").write_text(SLOW_TASK)
     command = ["meta-train", *SMALL, "--task", "slow", "--plugin", tmp_path / "slow.py", "--outer-steps", 4]
     command += ["--students", 4, *NO_VALIDATION, "--validate-every", 1, "--out", tmp_path / "run"]
@@ -216,7 +216,7 @@ def test_ctrl_c_ends_few_shot_meta_training_as_any_run(tmp_path):
     ],
     ids=["evaluate", "inspect"],
 )
-def test_ctrl_c_says_what_is_kept(tmp_path, command, mark):
+def test_ctrl_c_tells_what_is_kept(tmp_path, command, mark):
     said = interrupted([*command, "--cache", tmp_path / "cache"], mark, cwd=tmp_path)
     assert f"stopped by Ctrl-C; what was tuned and run is kept in {tmp_path / 'cache'}; go on with: " in said
     assert resume_command(said) == [*map(str, command), "--cache", str(tmp_path / "cache")]
@@ -224,7 +224,7 @@ def test_ctrl_c_says_what_is_kept(tmp_path, command, mark):
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_that_adapting_keeps_nothing(tmp_path):
+def test_ctrl_c_tells_that_adapting_keeps_nothing(tmp_path):
     rows = "".join(f"K{number},{number % 7},{'xz'[number % 2]}\n" for number in range(60))
     (tmp_path / "t.csv").write_text(f"key,a,y\n{rows}")
     command = ["few-shot", "adapt", "--data", "t.csv", "--label", "y", "--out", "model", "--steps", 100000]

@@ -144,7 +144,7 @@ enter("returns", 100, 5)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["density", "crossing", "returns"])
-def test_the_command_line_says_below_zero_and_compares_progress(run, tmp_path, task):  # noqa: F811
+def test_the_command_line_names_below_zero_and_compares_progress(run, tmp_path, task):  # noqa: F811
     (tmp_path / "plugin.py").write_text(DENSITY)
     start = ["--task", task, "--plugin", "plugin.py", "--horizon", 40]
     small = [*start, "--seeds", 2, "--tuning-seeds", 1, "--baselines", "adam", "--cache", "cache", "--out", "out"]

@@ -1,4 +1,4 @@
-"""scripts/demo, with a command in the place of l2l-opt that says what it was asked for."""
+"""scripts/demo, with a command in the place of l2l-opt that repeats what it was asked for."""
 
 import shutil
 import subprocess
@@ -56,7 +56,7 @@ def test_evaluations_show_their_progress_and_the_tables_come_in_order(demo):
 
 
 @pytest.mark.parametrize("rule", ["out/rule.safetensors", "lstm-digits-1"])
-def test_an_evaluation_that_fails_says_why_and_ends_the_demo(demo, rule):
+def test_an_evaluation_that_fails_reports_why_and_ends_the_demo(demo, rule):
     result = demo(fails=rule)
     assert result.returncode == 1
     assert f"Error: {rule} is broken" in result.stderr

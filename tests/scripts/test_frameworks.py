@@ -45,7 +45,7 @@ def test_the_default_of_transformers_brings_the_rate_down_to_nothing_without_a_w
     assert alone["loss"] < found["loss"] < 0.5
 
 
-def test_a_client_with_a_rate_of_its_own_is_told_what_ours_is():
+def test_a_client_with_a_rate_of_its_own_is_shown_what_ours_is():
     found = frameworks.measure(frameworks.skorch_classifier, {}, seed=0)
     (said,) = found["said"]
     assert said.startswith("lr multiplies the learned update and is 1.0 as meta-trained; got 0.01")

@@ -368,7 +368,7 @@ def keras_loop(job: Job) -> nn.Module:
 
 
 def flat_shards() -> str:
-    """What accelerate says with FSDP1, which it has on accelerators alone: here the switch is set by hand.
+    """What accelerate does with FSDP1, which it has on accelerators alone: here the switch is set by hand.
 
     Returns:
         The refusal: the default rule looks at whole tensors, and cannot see them in flat shards.
