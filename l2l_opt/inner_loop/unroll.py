@@ -175,15 +175,8 @@ def unroll(
     compiled = None if torch.is_grad_enabled() else rule.compiled_step_of(weights)
     if compiled is not None and serves_particles(inner.params, inner.state):
         return steps.run_compiled(compiled, inner, batches, loss_batches)
-    parts: list[Tensor] = []
     length = segment_length(num_steps) if gradient_checkpointing and torch.is_grad_enabled() else max(num_steps, 1)
-    for start in range(0, num_steps, length):
-        part = slice(start, min(start + length, num_steps))
-        run = steps.run if length == num_steps else steps.run_without_graph
-        inner, losses = run(weights, inner, batches[part], None if loss_batches is None else loss_batches[part])
-        parts.append(losses)
-    parts.append(steps.loss(inner, batches[-1] if loss_batches is None else loss_batches[-1]).unsqueeze(0))
-    return inner, torch.cat(parts)
+    return steps.run_segments(length, weights, inner, batches, loss_batches)
 
 
 def segment_length(num_steps: int) -> int:
@@ -214,6 +207,25 @@ class _Steps:
             params = {name: param + updates[name] for name, param in inner.params.items()}
             inner = InnerState(params, state, inner.num_steps)
         return inner, torch.stack(losses)
+
+    def run_segments(
+        self,
+        length: int,
+        phi: Params,
+        inner: InnerState,
+        batches: Sequence[Batch],
+        loss_batches: Sequence[Batch] | None,
+    ) -> tuple[InnerState, Tensor]:
+        """``unroll`` in segments of so many steps, whose graphs are not kept where there are several."""
+        losses: list[Tensor] = []
+        num_steps = len(batches) - 1
+        run = self.run if length >= num_steps else self.run_without_graph
+        for start in range(0, num_steps, length):
+            part = slice(start, min(start + length, num_steps))
+            inner, own = run(phi, inner, batches[part], None if loss_batches is None else loss_batches[part])
+            losses.append(own)
+        losses.append(self.loss(inner, batches[-1] if loss_batches is None else loss_batches[-1]).unsqueeze(0))
+        return inner, torch.cat(losses)
 
     def run_updating(
         self, phi: Params, inner: InnerState, batches: Sequence[Batch], loss_batches: Sequence[Batch] | None

@@ -83,20 +83,10 @@ def backward(
                 i, f, g, o = _gates(below, h_old, layer, bias, gate_weights)
                 tanh_cell = (f * c_old + i * g).tanh()
                 d_here = torch.zeros_like(tanh_cell) if d_above is None else d_above
-                if d_h_new is not None:
-                    d_here = d_here + part(d_h_new, layer)
+                d_here = d_here if d_h_new is None else d_here + part(d_h_new, layer)
                 d_cell_here = d_here * o * (1 - tanh_cell * tanh_cell)
-                if d_c_new is not None:
-                    d_cell_here = d_cell_here + part(d_c_new, layer)
-                d_gates = torch.cat(
-                    [
-                        d_cell_here * g * i * (1 - i),
-                        d_cell_here * c_old * f * (1 - f),
-                        d_cell_here * i * (1 - g * g),
-                        d_here * tanh_cell * o * (1 - o),
-                    ],
-                    dim=1,
-                )
+                d_cell_here = d_cell_here if d_c_new is None else d_cell_here + part(d_c_new, layer)
+                d_gates = _d_gates((i, f, g, o), c_old, tanh_cell, d_here, d_cell_here)
                 d_cell[index][rows, :, block] = (d_cell_here * f).movedim(0, 1).to(c.dtype)
                 d_own = gate_weights[2 * layer + 1].transpose(1, 2) @ d_gates
                 d_hidden[index][rows, :, block] = d_own.movedim(0, 1).to(h.dtype)
@@ -108,6 +98,13 @@ def backward(
                 assert d_above is not None
                 d_inputs[index][..., block] = d_above.movedim(0, 1)
     return [*d_inputs, *d_hidden, *d_cell, *d_biases, *d_weights]
+
+
+def _d_gates(gates: tuple[Tensor, ...], c_old: Tensor, tanh_cell: Tensor, d_hidden: Tensor, d_cell: Tensor) -> Tensor:
+    """Return derivatives of the four gates before their functions, one after the other."""
+    i, f, g, o = gates
+    parts = [d_cell * g * i * (1 - i), d_cell * c_old * f * (1 - f), d_cell * i * (1 - g * g)]
+    return torch.cat([*parts, d_hidden * tanh_cell * o * (1 - o)], dim=1)
 
 
 def _blocks(tensor: Tensor) -> Iterator[slice]:

@@ -31,7 +31,7 @@ from l2l_opt.specialising.selection import Selection, best_size, resized, select
 from l2l_opt.storage.files import make_writable_folder, write_atomically
 from l2l_opt.storage.finite_json import json_text
 from l2l_opt.storage.rule_file import load_rule, save_rule
-from l2l_opt.tasks.base import Split, TaskFamily
+from l2l_opt.tasks.base import Split
 from l2l_opt.tasks.held_out import hold_out
 from l2l_opt.tasks.mixture import Tasks, make_tasks
 
@@ -298,17 +298,12 @@ class Specialisation:
 
 
 def specialise(
-    task: str | TaskFamily | Any,
+    task: str | Tasks,
     *,
     rule: str | UpdateRule = "default-2",
     minutes: float = 10.0,
-    horizon: int = 250,
-    loss_on: Split = "train",
     out: str | Path = "runs/specialised",
     resume: bool = False,
-    seed: int = 0,
-    baselines: Sequence[str] = ("adamw", "muon"),
-    checks: Sequence[str] = (),
     say: Callable[[str], Any] = print,
     **options: Any,
 ) -> Specialised:
@@ -323,16 +318,10 @@ def specialise(
         task: a task's notation, a family of your own (``ModuleTask(module, loss_fn, dataset)``) or a mixture.
         rule: a shipped name, a path, or a rule.
         minutes: of meta-training, on this machine.
-        horizon: steps of a training.
-        loss_on: ``"train"``, or ``"test"`` for a rule that is good on examples it has not seen; a fifth of the training
-            examples stands for them, so that the real test split stays unseen.
         out: a folder for all that is written.
         resume: go on from what lies there.
-        seed: of everything random.
-        baselines: to compare with, each tuned; none for no comparison with them.
-        checks: other sizes and lengths to try it on, e.g. ``("hidden=128", "horizon=1000")``.
         say: given progress.
-        options: others of ``SpecialiseOptions``.
+        options: others of ``SpecialiseOptions``: ``horizon``, ``loss_on``, ``seed``, ``baselines``, ``checks``, ...
 
     Raises:
         ValueError: an option that cannot be; a folder that holds a run already.
@@ -342,22 +331,12 @@ def specialise(
         >>> mine = l2l_opt.specialise(ModuleTask(model, cross_entropy, (x, y)), minutes=10)
         >>> optimizer = LearnedOptimizer(model.parameters(), rule=mine.rule, num_steps=1000)
     """
-    notation = task if isinstance(task, str) else type(task).__name__
-    name = rule if isinstance(rule, str) else rule.registry_name or type(rule).__name__
-    own = SpecialiseOptions(
-        task=notation,
-        rule=name,
-        minutes=minutes,
-        horizon=horizon,
-        loss_on=loss_on,
-        seed=seed,
-        baselines=tuple(baselines),
-        checks=tuple(checks),
-        **options,
-    )
+    named = {"task": task if isinstance(task, str) else type(task).__name__}
+    named["rule"] = rule if isinstance(rule, str) else rule.registry_name or type(rule).__name__
+    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     return Specialisation(
         Path(out),
-        own,
+        SpecialiseOptions(**named, minutes=minutes, **given),
         tasks=None if isinstance(task, str) else task,
         rule=None if isinstance(rule, str) else rule,
         resume=resume,

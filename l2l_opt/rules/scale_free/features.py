@@ -166,27 +166,14 @@ def context_of(
 
     count = sums[0].clamp(min=1)
     rms_p, _, rms_middle, rms_slow = safe_sqrt(sums[1:5] / count)
-    rms_g = safe_sqrt(sums[8] / count)
-    norms = safe_sqrt(sums[5]) * safe_sqrt(sums[6])
-    agreement = torch.where(norms > 0, sums[7] / torch.where(norms > 0, norms, 1.0), 0.0)
-    step, first_rms = of("step"), of("first_rms")
-    rms_g = rms_g.clamp(min=TINY)
-    first, gradient = of("first_gradient"), of("gradient")
-    begins = _saw_nothing(step, first)
-    first = torch.where(begins, rms_g, first)
-    unit = _unit(first)
-    log_g = (rms_g / unit).log()
-    gradient = torch.where(begins, log_g, gradient + (1 - GRADIENT_BETA) * (log_g - gradient))
+    agreement, step, first_rms = _agreement(sums), of("step"), of("first_rms")
+    rms_g = safe_sqrt(sums[8] / count).clamp(min=TINY)
+    first, unit, log_g, gradient = _gradient_scale(rms_g, step, of("first_gradient"), of("gradient"))
     fast, slow = (
         of(f"agreement_{name}") + (1 - beta) * (agreement - of(f"agreement_{name}"))
         for name, beta in zip(("fast", "slow"), AGREEMENT_BETAS, strict=True)
     )
-    zero = (first_rms == 0).to(dtype)
-    fraction = progress(step, num_steps, dtype=dtype)
-    known = torch.zeros_like(step) if fraction is None else torch.ones_like(step)
-    fraction = torch.zeros_like(step) if fraction is None else fraction
-    run = step if num_steps is None else num_steps.to(dtype).expand_as(step)
-    length_scale = torch.where(known > 0, (usual_run / run.clamp(min=usual_run / 4)).sqrt(), 1.0)
+    zero, (fraction, known, run, length_scale) = (first_rms == 0).to(dtype), _length(step, num_steps, usual_run)
     growth = torch.where(zero > 0, 0.0, (rms_p / torch.where(zero > 0, 1.0, first_rms)).clamp(min=1e-2).log())
     vector = torch.stack([torch.full_like(first_rms[0], float(flag)) for flag in vectors])
     features = torch.stack(
@@ -210,18 +197,48 @@ def context_of(
         ],
         dim=1,
     )
+    log_step_scale = _next_log_step_scale(of("trust"), agreement, length_scale)
+    values = (fast, slow, first, gradient, log_step_scale, _next_touched(of("seen"), sums, step), of("walk"))
+    scalars = dict(zip(TENSOR_SCALARS, values, strict=True))
+    return Context(features, rms_p, first_rms, fraction, run, length_scale, known[0] > 0, scalars)
+
+
+def _agreement(sums: Tensor) -> Tensor:
+    """Return the cosine between a tensor's gradient now and the average before, both over the root of their squares."""
+    norms = safe_sqrt(sums[5]) * safe_sqrt(sums[6])
+    return torch.where(norms > 0, sums[7] / torch.where(norms > 0, norms, 1.0), 0.0)
+
+
+def _gradient_scale(
+    rms_g: Tensor, step: Tensor, first: Tensor, gradient: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the first gradient's size, its unit, the logarithm of the size now, and the average of those."""
+    begins = _saw_nothing(step, first)
+    first = torch.where(begins, rms_g, first)
+    unit = _unit(first)
+    log_g = (rms_g / unit).log()
+    return first, unit, log_g, torch.where(begins, log_g, gradient + (1 - GRADIENT_BETA) * (log_g - gradient))
+
+
+def _length(step: Tensor, num_steps: Tensor | None, usual_run: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the fraction of the run that is over, whether that is known, the run's steps, and their length_scale."""
+    fraction = progress(step, num_steps, dtype=step.dtype)
+    known = torch.zeros_like(step) if fraction is None else torch.ones_like(step)
+    fraction = torch.zeros_like(step) if fraction is None else fraction
+    run = step if num_steps is None else num_steps.to(step.dtype).expand_as(step)
+    return fraction, known, run, torch.where(known > 0, (usual_run / run.clamp(min=usual_run / 4)).sqrt(), 1.0)
+
+
+def _next_log_step_scale(before: Tensor, agreement: Tensor, length_scale: Tensor) -> Tensor:
     surplus = agreement + AGREEMENT_MARGIN
-    log_step_scale = of("trust") + length_scale * torch.where(
-        surplus > 0, STEP_SCALE_RISE * surplus, STEP_SCALE_FALL * surplus
-    )
+    change = torch.where(surplus > 0, STEP_SCALE_RISE * surplus, STEP_SCALE_FALL * surplus)
+    return (before + length_scale * change).clamp(LEAST_LOG_STEP_SCALE, MOST_LOG_STEP_SCALE)
+
+
+def _next_touched(before: Tensor, sums: Tensor, step: Tensor) -> Tensor:
     touched = torch.where(sums[10] > 0, (sums[9] / sums[10].clamp(min=1)).clamp(max=1), 1.0)
-    touched_before = of("seen")
-    touched_average = touched_before + (1 - TOUCHED_BETA) * (touched - touched_before)
-    touched_average = torch.where(step < TOUCHED_STEPS, touched_average, torch.maximum(touched_average, touched_before))
-    log_step_scale = log_step_scale.clamp(LEAST_LOG_STEP_SCALE, MOST_LOG_STEP_SCALE)
-    values = (fast, slow, first, gradient, log_step_scale, touched_average, of("walk"))
-    tensor_scalars = dict(zip(TENSOR_SCALARS, values, strict=True))
-    return Context(features, rms_p, first_rms, fraction, run, length_scale, known[0] > 0, tensor_scalars)
+    average = before + (1 - TOUCHED_BETA) * (touched - before)
+    return torch.where(step < TOUCHED_STEPS, average, torch.maximum(average, before))
 
 
 def _saw_nothing(step: Tensor, first_gradient: Tensor) -> Tensor:
