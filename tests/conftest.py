@@ -17,6 +17,12 @@ settings.register_profile("search", max_examples=3000, deadline=None)
 settings.load_profile("suite")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _threads():
+    """Before fixtures of a module too, since commands that run in this process leave other numbers of them."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
 @pytest.fixture(autouse=True)
 def _threads_and_one_seed():
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

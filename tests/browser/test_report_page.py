@@ -53,7 +53,7 @@ def test_the_report_is_whole_and_open_to_everyone(chromium, axe, report, size, s
         "Inside a training run",
         "Evaluations",
         "Meta-training",
-        "The rule's card",
+        "Model card",
     ]
     page.evaluate(axe)
     found = page.evaluate("axe.run(document)")
