@@ -5,9 +5,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from l2l_opt.evaluation.statistics import fall_below_zero
+from l2l_opt.inner_loop.training import training_losses
 from l2l_opt.meta_training.estimators import ESTIMATORS, MetaGradientEstimator, MetaLoss
 from l2l_opt.meta_training.planning import plan as plan_run
 from l2l_opt.meta_training.trainer import MetaTrainer
+from l2l_opt.randomness import Stream
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.specialising.stages import Stage, stages_of
@@ -20,6 +23,8 @@ FEWEST_STUDENTS, MOST_STUDENTS = 4, 128
 VALIDATIONS = 8
 """Of each stage, beside the one before its first step."""
 VALIDATION_STUDENTS = 32
+PROBED = 4
+"""Students that show whether losses fall below zero."""
 KEPT_BACK = 0.1
 """Of the time: for choosing in the end, and since no measurement is exact."""
 
@@ -32,11 +37,13 @@ class Objective:
         horizon: inner steps of a training.
         loss_on: the split whose losses count.
         seed: of everything random.
+        normalisation: of losses in the meta-loss: ``"log"``, or ``"none"`` for a task whose losses fall below zero.
     """
 
     horizon: int
     loss_on: Split
     seed: int
+    normalisation: str = "log"
 
     def __post_init__(self) -> None:
         if self.horizon < 2:
@@ -50,7 +57,9 @@ class Objective:
             horizon=self.horizon,
             truncation_length=stage.truncation_length,
             staggered=True,
-            meta_loss=MetaLoss("progress", "log", 1.0, self.loss_on),
+            meta_loss=MetaLoss(
+                "progress", self.normalisation, 1.0 if self.normalisation == "log" else None, self.loss_on
+            ),
             **options,
         )
 
@@ -75,6 +84,25 @@ class Objective:
             validation_students=VALIDATION_STUDENTS,
             seed=self.seed,
         )
+
+    def suited_to(self, rule: UpdateRule, tasks: Tasks) -> "Objective":
+        """Choose the normalisation of losses that a few trainings with the rule ask for.
+
+        Args:
+            rule: to train with.
+            tasks: where students come from.
+        """
+        curves = training_losses(
+            rule,
+            tasks,
+            numbers=range(PROBED),
+            horizon=self.horizon,
+            seed=self.seed,
+            stream=Stream.VALIDATION,
+            loss_on=self.loss_on,
+        ).double()
+        below = fall_below_zero(curves.numpy(), float(curves[0].mean()))
+        return replace(self, normalisation="none" if below else "log")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,10 +156,14 @@ class Specialisation:
         """
         if "plan" not in self.record:
             self.say("measuring this machine on the task")
+            self.objective = self.objective.suited_to(self.before, self.learned_on)
             planned = make_plan(
                 self.before, self.learned_on, self.objective, minutes=self.options.minutes, say=self.say
             )
-            self._note(plan=[stage.record() for stage in planned], seconds=0.0)
+            self._note(
+                plan=[stage.record() for stage in planned], seconds=0.0, normalisation=self.objective.normalisation
+            )
+        self.objective = replace(self.objective, normalisation=self.record.get("normalisation", "log"))
         plan = [PlannedStage(**stage) for stage in self.record["plan"]]
         candidates = self._meta_train(plan)
         rule, selection = self._select(candidates)

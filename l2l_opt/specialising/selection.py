@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from l2l_opt.evaluation.statistics import bounded, mean_and_interval
+from l2l_opt.evaluation.statistics import bounded, fall_below_zero, mean_and_interval, progress
 from l2l_opt.inner_loop.training import final_losses, training_losses
 from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule
@@ -129,8 +129,15 @@ def _finals(rule: UpdateRule, tasks: Tasks, objective: Objective, count: int) ->
 def log_ratios(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """log(our final loss / theirs) of each student, both bounded by multiples of the first loss.
 
+    Where losses fall below zero it is log(their progress / ours), progress being the first loss less the final one.
+
     Args:
         ours: final and first losses.
         theirs: likewise.
     """
-    return np.log(bounded(*ours)) - np.log(bounded(*theirs))
+    (our_final, first), (their_final, _) = ours, theirs
+    if not fall_below_zero(np.concatenate([our_final, their_final, first]), float(first.mean())):
+        return np.log(bounded(our_final, first)) - np.log(bounded(their_final, first))
+    gained = [(first - final).mean() for final in (our_final, their_final) if np.isfinite(final).all()]
+    greatest = max([own for own in gained if own > 0], default=1.0)
+    return np.log(progress(their_final, first, greatest)) - np.log(progress(our_final, first, greatest))

@@ -62,3 +62,18 @@ def test_minutes_that_cannot_be_are_refused(minutes):
 def test_a_training_of_one_step_is_refused():
     with pytest.raises(ValueError, match="horizon must be 2 steps or more; got 1"):
         Objective(1, "train", 0)
+
+
+def test_losses_below_zero_are_not_taken_by_their_logarithm():
+    rule, quadratic = small_rule("lstm"), make_task("quadratics:dim=3")
+    assert Objective(10, "train", 0).suited_to(rule, quadratic).normalisation == "log"
+
+    class Lower(type(quadratic)):
+        def loss(self, params, data, batch):
+            return super().loss(params, data, batch) - 100
+
+    lower = Lower(dim=3)
+    objective = Objective(10, "train", 0).suited_to(rule, lower)
+    assert objective.normalisation == "none"
+    stage = module.PlannedStage("tbptt", 1.0, 0.001, 0.0, 2, 10)
+    assert objective.estimator(stage).meta_loss.clip is None

@@ -71,3 +71,11 @@ def test_ratios_are_bounded_by_the_first_loss():
     ours = np.array([np.nan, 0.0]), first
     theirs = np.array([1.0, 1.0]), first
     assert log_ratios(ours, theirs) == pytest.approx([np.log(100), np.log(1e-6)])
+
+
+def test_ratios_below_zero_are_of_progress_wherever_zero_lies():
+    first, ours, theirs = np.array([10.0, 10.0]), np.array([-90.0, 5.0]), np.array([-40.0, 0.0])
+    expected = np.log([50 / 100, 10 / 5])
+    for offset in (0.0, -1000.0):
+        found = log_ratios((ours + offset, first + offset), (theirs + offset, first + offset))
+        assert found == pytest.approx(expected)
