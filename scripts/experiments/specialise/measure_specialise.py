@@ -3,8 +3,9 @@
     python -m scripts.experiments.specialise.measure_specialise                    # all families, two seeds
     python -m scripts.experiments.specialise.measure_specialise --family autoencoder --seed 0
 
-Each run is resumed where an earlier call has left it in --runs. Writes results/specialise/FAMILY-SEED.json, which is the
-run's specialised.json, and README.md, the table of all that are there. The families were committed before the first run.
+Each run is resumed where an earlier call has left it in --runs. Writes results/specialise/FAMILY-SEED.json, which is
+the run's specialised.json, and README.md, the table of all that are there. The families were committed before the
+first run.
 """
 
 import json
@@ -64,9 +65,10 @@ def page(contents: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Specialised rules",
         "",
-        "Written by `python -m scripts.experiments.specialise.measure_specialise`. Loss ratios of the specialised rule over",
-        "another optimizer, geometric means over students with 95 % intervals; below 1 the specialised rule is better.",
-        f"Fresh students, {HORIZON} steps. `before` is the rule it began from, `resized` that rule with its best step size.",
+        "Written by `python -m scripts.experiments.specialise.measure_specialise`. Loss ratios of the specialised rule",
+        "over another optimizer, geometric means over students with 95 % intervals; below 1 the specialised rule is",
+        f"better. Fresh students, {HORIZON} steps. `before` is the rule it began from, `resized` that rule with its best",
+        "step size.",
         "",
         "| family, seed | before | resized | tuned AdamW | tuned Muon | test, before | 8 times as wide, before | "
         "4 times as long, before | speed-up over constant AdamW: before, specialised | worth it from |",
