@@ -119,7 +119,11 @@ def plan(trainer: MetaTrainer, *, with_time: bool = True) -> Plan:
     if peak <= (available or math.inf):
         peak = max(peak, *(_peak_of_validation(trainer, family) for family in families))
     found = replace(bound, peak_bytes=int(max(peak, bound.peak_bytes)), checkpoint_bytes=checkpoint_bytes)
-    return replace(found, seconds_per_outer_step=_seconds(trainer)) if with_time and found.fits(size) else found
+    return (
+        replace(found, seconds_per_outer_step=seconds_of_outer_step(trainer))
+        if with_time and found.fits(size)
+        else found
+    )
 
 
 def _peak_of_outer_step(trainer: MetaTrainer, family: TaskFamily, available: int | None) -> float:
@@ -201,7 +205,7 @@ def _through_probes(
     return max(long + slope * (of(int(length)) - of(probes[1])), long if length >= probes[1] else 0.0)
 
 
-def _seconds(trainer: MetaTrainer) -> float:
+def seconds_of_outer_step(trainer: MetaTrainer) -> float:
     """Mean seconds of an outer step: over architectures, over horizons, and with its share of fresh students."""
     estimator, horizon = trainer.estimator, _mean_horizon(trainer.estimator)
     seeds = [0]

@@ -9,11 +9,12 @@ from l2l_opt.evaluation.statistics import fall_below_zero
 from l2l_opt.inner_loop.training import training_losses
 from l2l_opt.meta_training.estimators import ESTIMATORS, MetaGradientEstimator, MetaLoss
 from l2l_opt.meta_training.planning import plan as plan_run
+from l2l_opt.meta_training.planning import plan_of_students, seconds_of_outer_step
 from l2l_opt.meta_training.trainer import MetaTrainer
 from l2l_opt.randomness import Stream
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.specialising.stages import Stage, stages_of
+from l2l_opt.specialising.stages import stages_of
 from l2l_opt.tasks.base import Split
 from l2l_opt.tasks.mixture import Tasks
 
@@ -155,54 +156,81 @@ def make_plan(
     """
     if not 0 < minutes < math.inf:
         raise ValueError(f"minutes must be a positive number; got {minutes}, use e.g. 10")
-    found = []
+    found, speeds = [], dict[tuple[str, int], Speed]()
     for stage in stages_of(rule.registry_name):
-        seconds = 60 * minutes * stage.share * (1 - KEPT_BACK)
-        planned = _fitted(rule, tasks, objective, stage, seconds)
+        length = longest_window(objective.horizon, stage.truncation_length)
+        planned = PlannedStage(stage.estimator, stage.share, stage.meta_lr, stage.average_phi, stage.students, length)
+        # Which weights are learned does not change what a window costs.
+        key = (parse_spec(stage.estimator)[0], length)
+        if key not in speeds:
+            speeds[key] = Speed.measured(rule, tasks, objective, planned)
+        planned = _fitted(planned, objective, speeds[key], 60 * minutes * stage.share * (1 - KEPT_BACK))
         say(
             f"planned: {planned.outer_steps} outer steps of {planned.students} students by {planned.estimator}, "
             f"windows of {planned.truncation_length} of {objective.horizon} steps, {planned.minutes:.1f} minutes"
         )
         found.append(planned)
+    plan_run(
+        objective.trainer(rule, tasks, max(found, key=lambda own: own.students)), with_time=False
+    ).refuse_what_cannot_fit()
     return found
 
 
-def _fitted(rule: UpdateRule, tasks: Tasks, objective: Objective, stage: Stage, seconds: float) -> PlannedStage:
-    """Students and outer steps of a stage for so many seconds."""
-    planned = PlannedStage(
-        stage.estimator,
-        stage.share,
-        stage.meta_lr,
-        stage.average_phi,
-        stage.students,
-        longest_window(objective.horizon, stage.truncation_length),
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of an outer step as a function of students, from two measurements: fixed + each * students."""
+
+    fixed: float
+    each: float
+
+    @classmethod
+    def measured(cls, rule: UpdateRule, tasks: Tasks, objective: Objective, planned: PlannedStage) -> "Speed":
+        """Take the time of an outer step of few students, and of as many as a stage has.
+
+        Args:
+            rule: that is specialised.
+            tasks: where students come from.
+            objective: what counts.
+            planned: the stage; its students are the greater number.
+
+        Raises:
+            ValueError: even few students do not fit into memory.
+        """
+        few = objective.trainer(rule, tasks, replace(planned, students=FEWEST_STUDENTS))
+        plan_of_students(few).refuse_what_cannot_fit()
+        of_few, many = seconds_of_outer_step(few), objective.trainer(rule, tasks, planned)
+        if planned.students == FEWEST_STUDENTS or not plan_of_students(many).fits():
+            return cls(0.0, of_few / FEWEST_STUDENTS)
+        each = max(seconds_of_outer_step(many) - of_few, 0.0) / (planned.students - FEWEST_STUDENTS)
+        return cls(max(of_few - each * FEWEST_STUDENTS, 0.0), each)
+
+    def of(self, students: int) -> float:
+        """Predict the seconds of an outer step."""
+        return self.fixed + self.each * students
+
+
+def _fitted(planned: PlannedStage, objective: Objective, speed: Speed, seconds: float) -> PlannedStage:
+    """Choose students and outer steps of a stage for so many seconds."""
+
+    def count(students: int) -> int:
+        per_step = max(speed.of(students), 1e-6)
+        particles = students * objective.estimator(planned).num_particles
+        of_validation = per_step * objective.horizon / planned.truncation_length * VALIDATION_STUDENTS / particles
+        return int((seconds - (VALIDATIONS + 1) * of_validation) / per_step)
+
+    students = planned.students
+    while count(students) < FEWEST_OUTER_STEPS and students // 2 >= FEWEST_STUDENTS:
+        students //= 2
+    while count(2 * students) > MOST_OUTER_STEPS and 2 * students <= MOST_STUDENTS:
+        students *= 2
+    steps, per_step = min(max(count(students), 1), MOST_OUTER_STEPS), speed.of(students)
+    return replace(
+        planned,
+        students=students,
+        outer_steps=steps,
+        seconds_per_outer_step=per_step,
+        minutes=min(steps * per_step, seconds) / 60,
     )
-    tried: set[int] = set()
-    while True:
-        tried.add(planned.students)
-        found = plan_run(objective.trainer(rule, tasks, planned))
-        fits = found.seconds_per_outer_step is not None
-        count = _outer_steps(found.seconds_per_outer_step, planned, objective, seconds) if fits else 0
-        halved, doubled = planned.students // 2, planned.students * 2
-        if count < FEWEST_OUTER_STEPS and halved >= FEWEST_STUDENTS and halved not in tried:
-            planned = replace(planned, students=halved)
-        elif count > MOST_OUTER_STEPS and doubled <= MOST_STUDENTS and doubled not in tried:
-            planned = replace(planned, students=doubled)
-        else:
-            found.refuse_what_cannot_fit()
-            per_step = found.seconds_per_outer_step or math.nan
-            count = min(max(count, 1), MOST_OUTER_STEPS)
-            return replace(
-                planned, outer_steps=count, seconds_per_outer_step=per_step, minutes=min(count * per_step, seconds) / 60
-            )
-
-
-def _outer_steps(per_step: float | None, planned: PlannedStage, objective: Objective, seconds: float) -> int:
-    """Outer steps for which there is time beside the validations of a stage."""
-    assert per_step is not None
-    particles = planned.students * objective.estimator(planned).num_particles
-    of_validation = per_step * objective.horizon / planned.truncation_length * VALIDATION_STUDENTS / particles
-    return int((seconds - (VALIDATIONS + 1) * of_validation) / per_step)
 
 
 def longest_window(horizon: int, most: int) -> int:

@@ -15,6 +15,8 @@ from l2l_opt.tasks.mixture import TaskMixture, Tasks
 
 STUDENTS = 64
 """That one of the rules is chosen by, and as many others that say how good it is."""
+LEAST_GAIN = 0.002
+"""Of the logarithm of the final loss; less is no gain, however certain."""
 GROUP = 8
 """Students of a mixture that share an architecture."""
 SIZES, WIDEST = range(-4, 5), 16
@@ -35,8 +37,8 @@ class Score:
 
     @property
     def is_better(self) -> bool:
-        """Whether the whole interval lies below 0."""
-        return self.interval[1] < 0
+        """Whether the whole interval lies below 0, by enough to be worth a file."""
+        return self.interval[1] < 0 and self.change < -LEAST_GAIN
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """A plan fits the minutes there are, and is decided before the first step."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from l2l_opt.rules import make_rule
@@ -15,10 +13,9 @@ def planned(monkeypatch, seconds_of_a_student, minutes, *, horizon=100):
     """The plan on a machine on which an outer step takes so many seconds a student."""
 
     def measured(trainer):
-        per_step = seconds_of_a_student * trainer.options.num_students
-        return SimpleNamespace(seconds_per_outer_step=per_step, refuse_what_cannot_fit=lambda: None)
+        return seconds_of_a_student * trainer.options.num_students
 
-    monkeypatch.setattr(module, "plan_run", measured)
+    monkeypatch.setattr(module, "seconds_of_outer_step", measured)
     objective = Objective(horizon, "train", 0)
     return make_plan(make_rule("scale-free"), make_task("quadratics:dim=3"), objective, minutes=minutes)
 
@@ -43,14 +40,24 @@ def test_a_window_divides_the_horizon():
 
 
 def test_other_rules_are_meta_trained_by_truncated_backprop(monkeypatch):
-    monkeypatch.setattr(
-        module,
-        "plan_run",
-        lambda trainer: SimpleNamespace(seconds_per_outer_step=0.1, refuse_what_cannot_fit=lambda: None),
-    )
+    monkeypatch.setattr(module, "seconds_of_outer_step", lambda trainer: 0.1)
     (stage,) = make_plan(small_rule("lstm"), make_task("quadratics:dim=3"), Objective(40, "train", 0), minutes=1.0)
     assert stage.estimator.startswith("tbptt")
     assert stage.truncation_length == 20
+
+
+def test_the_speed_is_a_line_through_two_measurements(monkeypatch):
+    monkeypatch.setattr(module, "seconds_of_outer_step", lambda trainer: 0.5 + 0.1 * trainer.options.num_students)
+    stage = module.PlannedStage("tbptt", 1.0, 0.001, 0.0, 32, 10)
+    speed = module.Speed.measured(small_rule("lstm"), make_task("quadratics:dim=3"), Objective(10, "train", 0), stage)
+    assert (speed.fixed, speed.each) == (pytest.approx(0.5), pytest.approx(0.1))
+    assert speed.of(100) == pytest.approx(10.5)
+
+
+def test_a_student_without_room_is_refused(monkeypatch):
+    monkeypatch.setattr("l2l_opt.meta_training.planning.available_bytes", lambda device: 1000)
+    with pytest.raises(ValueError, match="a run must fit into memory"):
+        make_plan(make_rule("scale-free"), make_task("quadratics"), Objective(20, "train", 0), minutes=1.0)
 
 
 @pytest.mark.parametrize("minutes", [0, -1, float("inf"), float("nan")])
