@@ -67,8 +67,8 @@ def page(contents: dict[str, dict[str, Any]]) -> str:
         "",
         "Written by `python -m scripts.experiments.specialise.measure_specialise`. Loss ratios of the specialised rule",
         "over another optimizer, geometric means over students with 95 % intervals; below 1 the specialised rule is",
-        f"better. Fresh students, {HORIZON} steps. `before` is the rule it began from, `resized` that rule with its best",
-        "step size.",
+        f"better. Fresh students, {HORIZON} steps. `before` is the rule it began from, `resized` that rule with its",
+        "best step size.",
         "",
         "| family, seed | before | resized | tuned AdamW | tuned Muon | test, before | 8 times as wide, before | "
         "4 times as long, before | speed-up over constant AdamW: before, specialised | worth it from |",
