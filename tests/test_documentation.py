@@ -87,9 +87,9 @@ SHORTER = {
         "--outer-steps 100000": "--outer-steps 1",
         "--outer-steps 1900": "--outer-steps 1",
         "--outer-steps 1000": "--outer-steps 1",
-        "--students 16 ...": "--students 2 --rule sgd --task quadratics --outer-steps 1",
+        "--students 16 ...": "--students 2 --rule adam --task quadratics --outer-steps 1",
         "--nproc-per-node 4": "--nproc-per-node 1",
-        "--students 64 ...": "--students 2 --rule sgd --task quadratics --outer-steps 1 --out runs/second-launch",
+        "--students 64 ...": "--students 2 --rule adam --task quadratics --outer-steps 1 --out runs/second-launch",
     },
     "docs/placeholder-images.md": {
         "industry.placeholder_images": "industry.placeholder_images --outer-steps 1 --train-steps 5",

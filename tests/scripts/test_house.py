@@ -23,13 +23,13 @@ def test_the_words_of_the_house_are_used():
 
 def test_a_word_that_is_not_of_the_house_is_found_with_its_place(tmp_path):
     root = repository(
-        tmp_path, one='x = 1\n"""Learns by heart."""\n', two="evaluate_again = teacher = 1\n", three="judged_on = 1\n"
+        tmp_path, one='x = 1\n"""Learns by heart."""\n', two="judge_again = teacher = 1\n", three="judged_on = 1\n"
     )
     found = [line for line in count_words.findings(root) if not line.startswith("no line needs")]
     assert [line.split(", ")[0] for line in found] == [
         "one.py:2: 'by heart'",
         "three.py:1: 'judged_on'",
-        "two.py:1: 'evaluate_again'",
+        "two.py:1: 'judge_again'",
         "two.py:1: 'teacher'",
     ]
 
