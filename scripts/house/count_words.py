@@ -110,7 +110,7 @@ ALLOWED = (
     Use(r"^choices  ", r"default/meta_train_default", "a stage, named after the weight"),
     Use(
         r"teacher-mlp|labels=\S*teacher|\"teacher\"",
-        r"tasks|recipes|meta_train_default|shipped_suites",
+        r"tasks|recipes|meta_train_default|measure_specialise|shipped_suites",
         "tasks named on cards",
     ),
     Use(
