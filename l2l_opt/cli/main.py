@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
         threading.excepthook = _leave_to_the_main_thread
     own = {"arguments": arguments, "kept": "nothing was kept"}
     try:
-        result = group.main(args=arguments, prog_name="l2l-opt", standalone_mode=False, obj=own)
+        result = _run(arguments, own)
         _exit(result if isinstance(result, int) else 0)
     except (Stopped, click.Abort, KeyboardInterrupt) as error:
         click.echo(error if isinstance(error, Stopped) else f"stopped by Ctrl-C; {own['kept']}", err=True)
@@ -115,6 +115,23 @@ def main(arguments: list[str] | None = None) -> None:
         elif not isinstance(error, (ValueError, TypeError, OSError)):
             message = f"{type(error).__name__}: {message} (add --debug for the traceback)"
         _say_and_exit(message, 1)
+
+
+def _run(arguments: list[str], own: dict[str, Any]) -> Any:
+    """Run the command; no code of a user's that it calls makes an unfinished one look like a success.
+
+    Raises:
+        ValueError: such code calls ``sys.exit``.
+    """
+    try:
+        return group.main(args=arguments, prog_name="l2l-opt", standalone_mode=False, obj=own)
+    except SystemExit as error:
+        # Launchers of ranks end with the exit code of a rank that failed.
+        if error.code not in (0, None):
+            raise
+        raise ValueError(
+            f"a task, rule or plugin must not end the program; got sys.exit({error.code!r}), raise an exception instead"
+        ) from error
 
 
 def _leave_to_the_main_thread(error: threading.ExceptHookArgs) -> None:

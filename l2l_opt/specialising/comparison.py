@@ -50,6 +50,11 @@ class Comparison:
         ours, theirs = (np.asarray(losses[name], dtype=np.float64) for name in (SPECIALISED, other))
         return mean_and_interval(log_ratios((ours, first), (theirs, first)).tolist())
 
+    @property
+    def falls_below_zero(self) -> bool:
+        """Whether some loss is negative, so that ratios are of progress."""
+        return any(own.falls_below_zero for own in self.evaluations.values())
+
     def steps_saved(self) -> float:
         """Mean steps that the specialised rule needs fewer to the final loss of the rule it began from."""
         ours, before = (self.evaluations[name].results[0] for name in (SPECIALISED, BEFORE))
@@ -59,7 +64,7 @@ class Comparison:
     def break_even(self, seconds: float) -> int | None:
         """Count the trainings from which on a specialisation of so many seconds has paid; None for never."""
         saved = self.steps_saved() * self.seconds_per_step
-        return math.ceil(seconds / saved) if saved > 0 else None
+        return math.ceil(seconds / saved) if saved > 0 and self.against(BEFORE)[0] < 0 else None
 
     def record(self) -> dict[str, Any]:
         """Plain values, for ``specialised.json``."""

@@ -23,20 +23,29 @@ def percent(change: float) -> str:
     return f"{100 * abs(ratio):.1f} % {'lower' if ratio < 0 else 'higher'}"
 
 
+def progress_percent(change: float) -> str:
+    """Put a mean of logarithms of ratios of progress, the old over the new, into words: ``8.1 % more``."""
+    ratio = math.exp(-change) - 1
+    return f"{100 * abs(ratio):.1f} % {'more' if ratio > 0 else 'less'}"
+
+
 def sentence(comparison: Comparison, *, seconds: float) -> str:
     """Give the result in a sentence, the first thing to know."""
     change, interval = comparison.against(BEFORE)
-    low, high = (percent(edge) for edge in interval)
+    below = comparison.falls_below_zero
+    words = progress_percent if below else percent
+    low, high = (words(edge) for edge in interval)
     # AdamW at its best constant rate is among the trials of adamw.
     mentioned = (SPECIALISED, BEFORE, "adamw-constant")
     others = [own.optimizer for own in comparison.results() if own.optimizer not in mentioned]
     beside = "; ".join(
-        f"{percent(comparison.against(name)[0])} than {NAMES.get(name, f'tuned {name}')}" for name in others
+        f"{words(comparison.against(name)[0])} than {NAMES.get(name, f'tuned {name}')}" for name in others
     )
     count = comparison.break_even(seconds)
     worth = "it does not reach the old rule's loss sooner" if count is None else f"worth it from training {count} on"
     return (
-        f"After {comparison.horizon} steps of {comparison.task} the training loss is {percent(change)} than with the "
+        f"After {comparison.horizon} steps of {comparison.task} the "
+        f"{'loss has come down by' if below else 'training loss is'} {words(change)} than with the "
         f"rule it began from (95 % interval: {low} to {high}){'; ' if beside else ''}{beside}; {worth}."
     )
 

@@ -92,6 +92,9 @@ class Objective:
         Args:
             rule: to train with.
             tasks: where students come from.
+
+        Raises:
+            ValueError: not a single loss is finite.
         """
         curves = training_losses(
             rule,
@@ -102,6 +105,11 @@ class Objective:
             stream=Stream.VALIDATION,
             loss_on=self.loss_on,
         ).double()
+        if not curves.isfinite().any():
+            raise ValueError(
+                f"some loss must be finite; got infinity or NaN in all of {PROBED} trainings with the rule, use a task "
+                "whose loss and gradients are finite"
+            )
         below = fall_below_zero(curves.numpy(), float(curves[0].mean()))
         return replace(self, normalisation="none" if below else "log")
 

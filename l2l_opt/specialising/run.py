@@ -19,8 +19,10 @@ from typing import Any
 
 import torch
 
+from l2l_opt.checks import check_choices, check_numbers, check_positive_integers, check_positive_numbers
 from l2l_opt.evaluation.baselines.entries import entries_named
 from l2l_opt.inspection.tensorboard.dashboard import inspect_rule
+from l2l_opt.meta_training.estimators.meta_loss import SPLITS
 from l2l_opt.meta_training.run import MetaTrainingRun
 from l2l_opt.meta_training.trainer import MetaTrainer
 from l2l_opt.rules.base import UpdateRule
@@ -31,9 +33,11 @@ from l2l_opt.specialising.selection import Selection, best_size, resized, select
 from l2l_opt.storage.files import make_writable_folder, write_atomically
 from l2l_opt.storage.finite_json import json_text
 from l2l_opt.storage.rule_file import load_rule, save_rule
-from l2l_opt.tasks.base import Split
+from l2l_opt.tasks.base import Split, TaskFamily
 from l2l_opt.tasks.held_out import hold_out
-from l2l_opt.tasks.mixture import Tasks, make_tasks
+from l2l_opt.tasks.mixture import TaskMixture, Tasks, make_tasks
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,13 @@ class SpecialiseOptions:
 
     CHANGEABLE = ("baselines", "seeds", "tuning_seeds", "checks")
     """What may be other when a run goes on, since nothing learned depends on it."""
+
+    def __post_init__(self) -> None:
+        check_positive_numbers(10, minutes=self.minutes)
+        check_positive_integers(5, horizon=self.horizon, seeds=self.seeds, tuning_seeds=self.tuning_seeds)
+        check_choices(SPLITS, loss_on=self.loss_on)
+        check_choices(DTYPES, dtype=self.dtype)
+        check_numbers(0, seed=self.seed)
 
     def plain(self) -> dict[str, Any]:
         """Plain values."""
@@ -131,9 +142,13 @@ class Specialisation:
     def __post_init__(self) -> None:
         own = self.options
         self.registered = self.tasks is None
-        dtype = {"float32": torch.float32, "float64": torch.float64}[own.dtype]
-        self.place = {"device": torch.device(own.device), "dtype": dtype}
+        self.place = {"device": torch.device(own.device), "dtype": DTYPES[own.dtype]}
         self.objective = Objective(own.horizon, own.loss_on, own.seed)
+        if self.tasks is not None and not isinstance(self.tasks, (TaskFamily, TaskMixture)):
+            raise ValueError(
+                f"a task must be a notation or a task family; got {type(self.tasks).__name__}, "
+                "use e.g. ModuleTask(module, loss_fn, dataset)"
+            )
         known: Tasks = make_tasks(own.task, **self.place) if self.tasks is None else self.tasks
         self.learned_on = hold_out(known) if own.loss_on == "test" else known
         self.before = (load_rule(own.rule) if self.rule is None else copy.deepcopy(self.rule)).to(**self.place)

@@ -67,9 +67,17 @@ def select(candidates: Mapping[str, UpdateRule], tasks: Tasks, objective: Object
         candidates: rules by name, the first the one that they are compared with.
         tasks: where students come from.
         objective: what counts.
+
+    Raises:
+        ValueError: no rule comes to a finite loss.
     """
     first, *others = candidates
     finals = {name: _finals(rule, tasks, objective, 2 * STUDENTS) for name, rule in candidates.items()}
+    if not any(np.isfinite(final).any() for final, _ in finals.values()):
+        raise ValueError(
+            f"some final loss must be finite; got infinity or NaN in all {2 * STUDENTS} trainings with each rule, use "
+            "a task whose loss and gradients are finite, or a shorter horizon"
+        )
     changes = {name: log_ratios(finals[name], finals[first]) for name in others}
     choosing, telling = slice(0, STUDENTS), slice(STUDENTS, None)
     scores = {name: Score(*mean_and_interval(own[telling].tolist())) for name, own in changes.items()}

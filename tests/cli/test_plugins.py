@@ -124,3 +124,28 @@ def test_rules(fails, number, place, line, words):
 
 def test_files(fails):
     assert "a plugin must run without error; got SystemExit: 4" in fails("import sys\nsys.exit(4)\n")
+
+
+@pytest.mark.parametrize(("code", "shown"), [("0", "0"), ("", "None")])
+def test_a_loss_that_ends_the_program_is_no_success(tmp_path, monkeypatch, capsys, code, shown):
+    """It is met in the middle of the command, when all checks of the task are done."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugin.py").write_text(
+        "import sys, torch\n"
+        "from l2l_opt import register_task\n"
+        "calls = []\n"
+        f"@register_task('quits-late-{shown}')\n"
+        "class Late:\n"
+        "    def sample(self, generator): return {}\n"
+        "    def init_params(self, data, generator): return {'w': torch.zeros(2)}\n"
+        "    def sample_batch(self, data, generator, split='train'):\n"
+        "        calls.append(1)\n"
+        f"        if len(calls) > 30: sys.exit({code})\n"
+        "        return {}\n"
+        "    def loss(self, params, data, batch): return (params['w'] - 1).square().sum()\n"
+    )
+    arguments = ["meta-train", "--plugin", "plugin.py", "--task", f"quits-late-{shown}", "--rule", "rnnprop"]
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--outer-steps", "9", "--students", "1", "--validation-students", "1", "--out", "run"])
+    assert ended.value.code == 1
+    assert f"must not end the program; got sys.exit({shown})" in capsys.readouterr().err

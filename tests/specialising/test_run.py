@@ -10,6 +10,7 @@ from l2l_opt import ModuleTask, load_rule, save_rule, specialise
 from l2l_opt.rules import make_rule
 from l2l_opt.specialising import selection
 from l2l_opt.specialising.run import Specialisation, SpecialiseOptions
+from l2l_opt.tasks import make_task
 
 pytestmark = pytest.mark.slow
 
@@ -22,10 +23,10 @@ def _few_students(monkeypatch):
 
 
 def slow_rule(tmp_path):
-    """SGD in the form of a rule with a size, far too slow, so that any learning is a gain."""
+    """A fresh rule that takes far too small steps, so that any learning is a gain."""
     path = tmp_path / "slow.safetensors"
     torch.manual_seed(0)
-    save_rule(make_rule("compact", output_scale=1e-4), path)
+    save_rule(make_rule("compact", output_scale=0.01), path)
     return path
 
 
@@ -34,12 +35,12 @@ def options(tmp_path, **more):
     return SpecialiseOptions(**{**own, "tuning_seeds": 1, "baselines": (), **more})
 
 
-def planned(folder, own, outer_steps=4):
+def planned(folder, own, outer_steps=4, normalisation="log"):
     """A folder with a plan, as a run leaves it that was stopped before its first step."""
     stage = {"estimator": "tbptt", "share": 1.0, "meta_lr": 0.05, "average_phi": 0.0, "students": 2}
     stage |= {"truncation_length": 10, "outer_steps": outer_steps, "seconds_per_outer_step": 0.1, "minutes": 1.0}
     folder.mkdir()
-    record = {"options": own.plain(), "stages": {}, "plan": [stage], "seconds": 0.0}
+    record = {"options": own.plain(), "stages": {}, "plan": [stage], "seconds": 0.0, "normalisation": normalisation}
     (folder / "run.json").write_text(json.dumps(record))
 
 
@@ -130,3 +131,53 @@ def test_an_own_module_from_python(tmp_path):
     assert (tmp_path / "own" / "rule.safetensors").exists()
     assert found.gained == (found.comparison is not None)
     assert any(text.startswith("planned:") for text in said)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_task_without_finite_losses_is_refused_and_leaves_no_rule(tmp_path, value):
+    class Lost(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(3, 1)
+
+        def forward(self, x):
+            return self.linear(x) * value
+
+    family = ModuleTask(Lost(), torch.nn.functional.mse_loss, (torch.randn(20, 3), torch.randn(20, 1)), batch_size=4)
+    with pytest.raises(ValueError, match="some loss must be finite"):
+        specialise(family, minutes=0.02, horizon=10, out=tmp_path / "run", say=lambda text: None)
+    assert not (tmp_path / "run" / "rule.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"loss_on": "tst"}, "loss_on must be one of train, test; got 'tst'"),
+        ({"minutes": "a"}, "minutes must be a positive number; got 'a'"),
+        ({"minutes": 0}, "minutes must be a positive number; got 0"),
+        ({"seed": -1}, "seed must be a number of 0 or more; got -1"),
+        ({"horizon": 2.5}, "horizon must be a positive integer; got 2.5"),
+        ({"task": torch.nn.Linear(2, 1)}, "a task must be a notation or a task family; got Linear"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_any_work(tmp_path, wrong, message):
+    said = []
+    with pytest.raises(ValueError, match=message):
+        specialise(**{"task": "quadratics", "out": tmp_path / "run", "say": said.append, **wrong})
+    assert not said
+    assert not (tmp_path / "run").exists()
+
+
+def test_losses_below_zero_are_compared_by_progress(tmp_path):
+    quadratic = make_task("quadratics:dim=3")
+
+    class Lower(type(quadratic)):
+        def loss(self, params, data, batch):
+            return super().loss(params, data, batch) - 100
+
+    own = options(tmp_path, task="lower")
+    planned(tmp_path / "run", own, outer_steps=12, normalisation="none")
+    found = Specialisation(tmp_path / "run", own, tasks=Lower(dim=3), resume=True).go()
+    assert found.gained
+    assert "the loss has come down by" in found.sentence
+    assert "% more than with the rule it began from" in found.sentence

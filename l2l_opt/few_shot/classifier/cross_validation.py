@@ -34,11 +34,11 @@ def check_examples(targets: Tensor, classes: Sequence[str]) -> None:
     Raises:
         ValueError: one class alone, a class of a single example, or labels that are measured numbers.
     """
-    counts = torch.bincount(targets, minlength=len(classes)).tolist()
     if len(classes) < 2:
         raise ValueError(
             f"there must be examples of at least two classes; got {classes[0]!r} alone, add examples of another"
         )
+    counts = torch.bincount(targets, minlength=len(classes)).tolist()
     if len(classes) > 5 and 2 * counts.count(1) > len(classes) and all(map(is_like_a_number, classes)):
         raise ValueError(
             f"labels must be classes; got {len(classes)} different numbers such as {classes[0]} in {len(targets)} "

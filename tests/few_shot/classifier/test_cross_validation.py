@@ -66,6 +66,8 @@ def test_calibration_error_by_hand():
 def test_what_nothing_can_be_learned_from_is_refused():
     with pytest.raises(ValueError, match="at least two classes; got 'no' alone"):
         check_examples(torch.zeros(5, dtype=torch.long), ["no"])
+    with pytest.raises(ValueError, match="at least two classes; got 'no' alone"):
+        check_examples(torch.tensor(0), ["no"])  # a single image
     with pytest.raises(ValueError, match="at least 2 examples; got 1 of 'yes'"):
         check_examples(torch.tensor([0, 0, 1]), ["no", "yes"])
 
