@@ -284,10 +284,11 @@ def _kind(column: Any, present: list[str]) -> str:
 
 
 def _numbers_rows(name: str, values: np.ndarray) -> bool:
-    """Whether numbers are all different whole ones of a column called an id, or count rows one by one."""
+    """Whether numbers are all different whole ones of a column called an id, or count rows one by one, shuffled too."""
     if len(np.unique(values)) < len(values) or not (values == np.round(values)).all():
         return False
-    return _ID.fullmatch(name) is not None or (len(values) >= 10 and bool((np.diff(values) == 1).all()))
+    in_order = values if len(values) < 20 else np.sort(values)
+    return _ID.fullmatch(name) is not None or (len(values) >= 10 and bool((np.diff(in_order) == 1).all()))
 
 
 def _measures(numbers: np.ndarray) -> list[Any]:

@@ -201,6 +201,17 @@ def test_a_cell_too_large_to_compute_with_is_refused():
         fitted({"x": ["1", "1e999", "3"]})
 
 
+@pytest.mark.parametrize("first", [0, 1, 1000])
+def test_rows_that_are_numbered_and_shuffled_are_ids(first):
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(0)) + first
+    encoder, note = fitted({"row": order.tolist(), "x": [number % 5 for number in range(24)]})
+    assert encoder.ids == ["row"]
+    assert "'row' (it numbers the rows)" in note
+    # With gaps they may well be measured.
+    encoder, _ = fitted({"row": (2 * order).tolist(), "x": [number % 5 for number in range(24)]})
+    assert list(encoder.numbers) == ["row", "x"]
+
+
 @pytest.mark.parametrize(
     ("name", "cells"),
     [
