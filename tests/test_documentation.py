@@ -56,6 +56,7 @@ SHORTER = {
     },
     "docs/specialise.md": {
         "--minutes 10": "--minutes 0.02 --horizon 10 --seeds 2 --tuning-seeds 1 --baselines ''",
+        "tensorboard --logdir": "tensorboard --inspect --logdir",  # reads the same files, and ends
         "minutes=10": "minutes=0.02, horizon=10, seeds=2, tuning_seeds=1, baselines=()",
     },
     "docs/few-shot.md": {
