@@ -143,8 +143,8 @@ def _read_examples(data: Path, *, label: str | None, roles: dict[str, str], pixe
             raise ValueError(f"images are labelled by their folders and have no columns; got --{given}, leave it out")
         images = read_image_folder(data, side=pixels.side, colour=pixels.colour)
         return images.images, np.array(images.classes)[images.labels]
-    if not data.exists():
-        raise ValueError(f"the data must be a CSV file or a folder of images; got {str(data)!r}, which is not there")
+    if label is None and not data.exists():
+        raise FileNotFoundError(f"a CSV file or a folder of images must exist; got {str(data)!r}, name another")
     if label is None:
         raise ValueError(f"a table needs the name of its label's column; got none for {str(data)!r}, use --label NAME")
     table = read_table(data, label=label)

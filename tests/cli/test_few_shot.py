@@ -199,6 +199,8 @@ def test_adapt_names_what_is_wrong_and_writes_nothing(run, tmp_path, text, argum
 def test_adapt_refuses_what_is_not_there(run, tmp_path):  # noqa: F811
     code, _, err = run("few-shot", "adapt", "--data", "none.csv", "--label", "y", "--out", "model")
     assert (code, "a table must exist" in error_line(err)) == (1, True)
+    code, _, err = run("few-shot", "adapt", "--data", "none", "--out", "model")
+    assert (code, "a CSV file or a folder of images must exist; got 'none'" in error_line(err)) == (1, True)
     (tmp_path / "t.csv").write_text("a,y\n1,x\n2,x\n3,z\n4,z\n")
     code, _, err = run("few-shot", "adapt", "--data", "t.csv", "--out", "model")
     assert (code, "use --label NAME" in error_line(err)) == (2, True)
