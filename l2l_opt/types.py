@@ -2,6 +2,7 @@
 
 from typing import Any, TypeGuard
 
+import torch
 from torch import Tensor
 
 Params = dict[str, Tensor]
@@ -15,6 +16,9 @@ TaskData = dict[str, Tensor]
 
 Batch = Any
 """A pytree of tensors that ``TaskFamily.loss`` understands; it may hold indices that the loss gathers."""
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+"""Of students and rule, by the names that options have."""
 
 
 def is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:

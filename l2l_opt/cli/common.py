@@ -11,7 +11,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from l2l_opt.cli.options import DTYPES
 from l2l_opt.pretrained import list_pretrained
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.registry import parse_spec
@@ -19,6 +18,7 @@ from l2l_opt.rules import RULES, UpdateRule, make_rule
 from l2l_opt.rules.check import check_rule
 from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.storage.safetensors_file import FileFormatError
+from l2l_opt.types import DTYPES
 
 
 @contextlib.contextmanager

@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from l2l_opt.cli.common import print_table, wrong_usage
-from l2l_opt.cli.evaluating import CACHE, begin, config_of, refuse_without_finite_results, task_option, tuning_seeds
+from l2l_opt.cli.evaluating import CACHE, begin, config_of, task_option, tuning_seeds
 from l2l_opt.cli.messages import say
 from l2l_opt.cli.options import JSON, SEED, GroupedCommand, count, device_options, option, option_group, path_option
 from l2l_opt.cli.plugins import plugin_files, register_plugins
 from l2l_opt.evaluation.baselines.entries import CLASSICAL, ENTRIES
 from l2l_opt.evaluation.plots import curves_png, profile_png
 from l2l_opt.evaluation.results import TaskEvaluation
+from l2l_opt.evaluation.statistics import refuse_without_finite_results
 from l2l_opt.evaluation.suite import evaluate_suite
 from l2l_opt.evaluation.suites import Suite, load_suite
 from l2l_opt.evaluation.summary import as_json

@@ -1,7 +1,5 @@
 """What evaluate, inspect and report share: options, how tasks are evaluated, and the rule to begin with."""
 
-import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +7,14 @@ import click
 import torch
 
 from l2l_opt.cli.messages import note_kept
-from l2l_opt.cli.options import DTYPES, Declared, count, option
+from l2l_opt.cli.options import Declared, count, option
 from l2l_opt.cli.plugins import plugin_digests
 from l2l_opt.evaluation.cache import DEFAULT_FOLDER
 from l2l_opt.evaluation.task import SuiteConfig
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.storage.files import make_writable_folder
 from l2l_opt.storage.rule_file import load_rule
+from l2l_opt.types import DTYPES
 
 CACHE = option(
     "--cache --cache-dir cache",
@@ -68,17 +67,3 @@ def begin(rule: str, folder: Path, config: SuiteConfig, *, threads: int) -> Upda
     if config.cache is not None:
         note_kept(f"what was tuned and run is kept in {config.cache}")
     return loaded
-
-
-def refuse_without_finite_results(what: str, values: Iterable[float]) -> None:
-    """Call no comparison one where nothing in it is finite.
-
-    Raises:
-        ValueError: not a single value is.
-    """
-    found = list(values)
-    if not any(map(math.isfinite, found)):
-        raise ValueError(
-            f"some final loss must be finite; got infinity or NaN in all {len(found)} runs on {what}, use a task whose "
-            "loss and gradients are finite, or fewer inner steps"
-        )

@@ -7,8 +7,8 @@ import click
 import torch
 
 from l2l_opt.cli.common import place_of, print_table, wrong_usage
-from l2l_opt.cli.evaluating import refuse_without_finite_results
 from l2l_opt.cli.options import JSON, SEED, GroupedCommand, count, device_options, option, option_group, path_option
+from l2l_opt.evaluation.statistics import refuse_without_finite_results
 from l2l_opt.few_shot.evaluation import Scores, differences, evaluate_learner, written
 from l2l_opt.few_shot.saved_learner import load_learner
 from l2l_opt.few_shot.sources import make_episodes

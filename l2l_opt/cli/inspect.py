@@ -11,13 +11,13 @@ from l2l_opt.cli.evaluating import (
     begin,
     config_of,
     names_in,
-    refuse_without_finite_results,
     task_option,
     tuning_seeds,
 )
 from l2l_opt.cli.messages import say
 from l2l_opt.cli.options import SEED, GroupedCommand, count, device_options, option, option_group, path_option
 from l2l_opt.evaluation.baselines.tuning import BASELINES
+from l2l_opt.evaluation.statistics import refuse_without_finite_results
 from l2l_opt.evaluation.task import TaskEvaluator
 from l2l_opt.inspection.tensorboard.dashboard import inspect_rule
 from l2l_opt.storage.files import make_writable_folder

@@ -8,8 +8,7 @@ import click
 import torch
 
 from l2l_opt.cli.plugins import load_plugins
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+from l2l_opt.types import DTYPES
 
 Command = Callable[..., Any]
 

@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from l2l_opt.cli.common import wrong_usage
-from l2l_opt.cli.evaluating import CACHE, begin, config_of, refuse_without_finite_results, task_option, tuning_seeds
+from l2l_opt.cli.evaluating import CACHE, begin, config_of, task_option, tuning_seeds
 from l2l_opt.cli.messages import command_line, say
 from l2l_opt.cli.options import SEED, GroupedCommand, count, device_options, option, option_group, path_option
+from l2l_opt.evaluation.statistics import refuse_without_finite_results
 from l2l_opt.evaluation.task import TaskEvaluator
 from l2l_opt.inspection.pictures.watched_run import watch
 from l2l_opt.inspection.report.page import render

@@ -1,7 +1,8 @@
 """Means over seeds and over tasks, and their uncertainty."""
 
+import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from scipy.stats import DegenerateDataWarning, bootstrap, trim_mean
@@ -12,6 +13,20 @@ FLOOR = 1e-6
 """Of the initial loss: losses below count as this, since float32 cannot distinguish them from zero."""
 CEILING = 100.0
 """Of the initial loss: losses above, and those that are not finite, count as this in ratios and are never dropped."""
+
+
+def refuse_without_finite_results(what: str, values: Iterable[float]) -> None:
+    """Call no comparison one where nothing in it is finite.
+
+    Raises:
+        ValueError: not a single value is.
+    """
+    found = list(values)
+    if not any(map(math.isfinite, found)):
+        raise ValueError(
+            f"some final loss must be finite; got infinity or NaN in all {len(found)} runs on {what}, use a task whose "
+            "loss and gradients are finite, or fewer inner steps"
+        )
 
 
 def mean_and_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]]:

@@ -78,9 +78,12 @@ class TaskEvaluator:
 
     def __init__(self, task: str, config: SuiteConfig, *, tasks: Tasks | None = None, say: Say = lambda message: None):
         self.task, self.config, self.say = task, config, say
-        known = tasks is None
-        self.tasks: Tasks = make_tasks(task, device=config.device, dtype=config.dtype) if tasks is None else tasks
-        self.task_modules = provenance.task_code(task) if known else [type(self.tasks).__module__]
+        if tasks is None:
+            tasks = make_tasks(task, device=config.device, dtype=config.dtype)
+            self.task_modules = provenance.task_code(task)
+        else:
+            self.task_modules = [type(tasks).__module__]
+        self.tasks: Tasks = tasks
         self.cache = Cache(config.cache)
         self.students = {"num_seeds": config.num_seeds, "seed": config.seed}
         wanted = entries_named(config.baselines, classical=config.classical)

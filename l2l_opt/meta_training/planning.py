@@ -119,11 +119,9 @@ def plan(trainer: MetaTrainer, *, with_time: bool = True) -> Plan:
     if peak <= (available or math.inf):
         peak = max(peak, *(_peak_of_validation(trainer, family) for family in families))
     found = replace(bound, peak_bytes=int(max(peak, bound.peak_bytes)), checkpoint_bytes=checkpoint_bytes)
-    return (
-        replace(found, seconds_per_outer_step=seconds_of_outer_step(trainer))
-        if with_time and found.fits(size)
-        else found
-    )
+    if not (with_time and found.fits(size)):
+        return found
+    return replace(found, seconds_per_outer_step=seconds_of_outer_step(trainer))
 
 
 def _peak_of_outer_step(trainer: MetaTrainer, family: TaskFamily, available: int | None) -> float:

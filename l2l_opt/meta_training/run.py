@@ -234,18 +234,13 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
         if tree is None:
             self.say("no checkpoint there yet: starting from the beginning")
             return
-        changed = {
-            key: (tree["options"].get(key), self.options.get(key))
-            for key in tree["options"].keys() | self.options.keys()
-            if tree["options"].get(key) != self.options.get(key)
-        }
-        listed = "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in sorted(changed.items()))
+        changed, listed = changed_options(tree["options"], self.options)
         if changed and not allow_changed_options:
             raise ValueError(
                 f"a run must be resumed with the options it was started with; got others ({listed}), "
                 "use the old ones or --allow-changed-options"
             )
-        self.students_go_on = not changed.keys() & STUDENTS_DEPEND_ON
+        self.students_go_on = not changed & STUDENTS_DEPEND_ON
         self.trainer.load_state_dict(tree["trainer"], with_students=self.students_go_on)
         self._has_checkpoint = True
         self.say(f"going on from outer step {self.trainer.outer_steps_done}")
@@ -270,6 +265,12 @@ class MetaTrainingRun(ResumableRun[MetaTrainer]):
             name: save_rule(rule, self.folder / f"{name}.safetensors", card=card)
             for name, rule in (rules | {"last": self.trainer.rule}).items()
         }
+
+
+def changed_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[set[str], str]:
+    """Compare the options of a run with those that it is to go on with: keys that differ, and a list in words."""
+    keys = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    return keys, "; ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in sorted(keys))
 
 
 def refuse_unusable_folder(folder: Path, *, resume: bool) -> None:

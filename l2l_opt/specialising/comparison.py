@@ -16,7 +16,7 @@ from l2l_opt.inner_loop.training import tail_length
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.specialising.selection import log_ratios
-from l2l_opt.tasks.mixture import Tasks, make_tasks
+from l2l_opt.tasks.mixture import Tasks, components_of, make_tasks
 
 SPECIALISED, BEFORE, RESIZED = "specialised", "before", "resized"
 """Names of the three rules that are compared."""
@@ -173,10 +173,9 @@ def changed(task: str, horizon: int, check: str) -> tuple[str, int]:
         if not value.isdigit() or int(value) < 2:
             raise ValueError(f"the horizon of a check must be 2 steps or more; got {value!r}, use e.g. {4 * horizon}")
         return task, int(value)
-    if " + " in task:
+    if len(components_of(task)) > 1:
         raise ValueError(f"a check of a mixture must be horizon=STEPS or task=TASK; got {check!r}, use one of these")
-    name, _ = parse_spec(task)
-    given = dict(part.split("=", 1) for part in task.partition(":")[2].split(",") if "=" in part)
+    name, given = parse_spec(task)
     other = name + ":" + ",".join(f"{own}={item}" for own, item in (given | {key: value}).items())
     make_tasks(other)
     return other, horizon

@@ -23,21 +23,20 @@ from l2l_opt.checks import check_choices, check_numbers, check_positive_integers
 from l2l_opt.evaluation.baselines.entries import entries_named
 from l2l_opt.inspection.tensorboard.dashboard import inspect_rule
 from l2l_opt.meta_training.estimators.meta_loss import SPLITS
-from l2l_opt.meta_training.run import MetaTrainingRun
+from l2l_opt.meta_training.run import MetaTrainingRun, changed_options, refuse_unusable_folder
 from l2l_opt.meta_training.trainer import MetaTrainer
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.specialising.comparison import BEFORE, RESIZED, SPECIALISED, Comparing, Comparison, changed
 from l2l_opt.specialising.page import nothing_gained, page, sentence
 from l2l_opt.specialising.plan import Objective, PlannedStage, make_plan
 from l2l_opt.specialising.selection import Selection, best_size, resized, select
-from l2l_opt.storage.files import make_writable_folder, write_atomically
+from l2l_opt.storage.files import write_atomically
 from l2l_opt.storage.finite_json import json_text
 from l2l_opt.storage.rule_file import load_rule, save_rule
 from l2l_opt.tasks.base import Split, TaskFamily
 from l2l_opt.tasks.held_out import hold_out
 from l2l_opt.tasks.mixture import TaskMixture, Tasks, make_tasks
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+from l2l_opt.types import DTYPES
 
 
 @dataclass(frozen=True)
@@ -156,11 +155,7 @@ class Specialisation:
         entries_named(own.baselines, classical=True)
         for check in own.checks:
             changed(own.task, own.horizon, check)
-        if not self.resume and (self.folder / "run.json").exists():
-            raise ValueError(
-                f"a folder must not hold a run already; got {str(self.folder)!r}, use another or go on with --resume"
-            )
-        make_writable_folder(self.folder)
+        refuse_unusable_folder(self.folder, resume=self.resume)
         self._read_record()
 
     def go(self) -> Specialised:
@@ -303,9 +298,8 @@ class Specialisation:
             return
         found = json.loads(path.read_text(encoding="utf-8"))
         mine = self._determining()
-        others = {key: found["options"].get(key) for key, value in mine.items() if found["options"].get(key) != value}
+        others, listed = changed_options({key: found["options"].get(key) for key in mine}, mine)
         if others:
-            listed = ", ".join(f"{key} was {old!r}, is {mine[key]!r}" for key, old in others.items())
             raise ValueError(
                 f"a run must be resumed with the options it was started with; got others ({listed}), use those"
             )

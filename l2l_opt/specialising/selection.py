@@ -6,7 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from l2l_opt.evaluation.statistics import bounded, fall_below_zero, mean_and_interval, progress
+from l2l_opt.evaluation.statistics import (
+    bounded,
+    fall_below_zero,
+    mean_and_interval,
+    progress,
+    refuse_without_finite_results,
+)
 from l2l_opt.inner_loop.training import final_losses, training_losses
 from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule
@@ -73,11 +79,7 @@ def select(candidates: Mapping[str, UpdateRule], tasks: Tasks, objective: Object
     """
     first, *others = candidates
     finals = {name: _finals(rule, tasks, objective, 2 * STUDENTS) for name, rule in candidates.items()}
-    if not any(np.isfinite(final).any() for final, _ in finals.values()):
-        raise ValueError(
-            f"some final loss must be finite; got infinity or NaN in all {2 * STUDENTS} trainings with each rule, use "
-            "a task whose loss and gradients are finite, or a shorter horizon"
-        )
+    refuse_without_finite_results("validation students", np.concatenate([final for final, _ in finals.values()]))
     changes = {name: log_ratios(finals[name], finals[first]) for name in others}
     choosing, telling = slice(0, STUDENTS), slice(STUDENTS, None)
     scores = {name: Score(*mean_and_interval(own[telling].tolist())) for name, own in changes.items()}
