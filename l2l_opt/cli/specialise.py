@@ -29,7 +29,8 @@ from l2l_opt.inspection.tensorboard.meta_training import MetaTrainingLog
 from l2l_opt.meta_training.estimators.meta_loss import SPLITS
 from l2l_opt.meta_training.run import Observer
 from l2l_opt.meta_training.trainer import MetaTrainer
-from l2l_opt.specialising.run import Specialisation, SpecialiseOptions, StoppedBySignalError
+from l2l_opt.specialising.options import SpecialiseOptions
+from l2l_opt.specialising.run import Specialisation, StoppedBySignalError
 
 
 @click.command(cls=GroupedCommand)

@@ -13,77 +13,29 @@ import copy
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from l2l_opt.checks import check_choices, check_numbers, check_positive_integers, check_positive_numbers
 from l2l_opt.evaluation.baselines.entries import entries_named
 from l2l_opt.inspection.tensorboard.dashboard import inspect_rule
-from l2l_opt.meta_training.estimators.meta_loss import SPLITS
 from l2l_opt.meta_training.run import MetaTrainingRun, changed_options, refuse_unusable_folder
 from l2l_opt.meta_training.trainer import MetaTrainer
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.specialising.comparison import BEFORE, RESIZED, SPECIALISED, Comparing, Comparison, changed
+from l2l_opt.specialising.options import SpecialiseOptions
 from l2l_opt.specialising.page import nothing_gained, page, sentence
 from l2l_opt.specialising.plan import Objective, PlannedStage, make_plan
 from l2l_opt.specialising.selection import Selection, best_size, resized, select
 from l2l_opt.storage.files import write_atomically
 from l2l_opt.storage.finite_json import json_text
 from l2l_opt.storage.rule_file import load_rule, save_rule
-from l2l_opt.tasks.base import Split, TaskFamily
+from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.tasks.held_out import hold_out
 from l2l_opt.tasks.mixture import TaskMixture, Tasks, make_tasks
 from l2l_opt.types import DTYPES
-
-
-@dataclass(frozen=True)
-class SpecialiseOptions:
-    """What determines a specialisation, as ``run.json`` has it.
-
-    Attributes:
-        task: the notation of the task, or a name of the user's own.
-        rule: a shipped name or a path.
-        minutes: of meta-training.
-        horizon: inner steps of a training.
-        loss_on: the split whose losses count; with ``"test"`` a part of the training examples stands for it.
-        seed: of everything random.
-        device: of students.
-        dtype: of students, ``"float32"`` or ``"float64"``.
-        baselines: that the result is compared with, tuned.
-        seeds: students that it is reported on.
-        tuning_seeds: others, that baselines are tuned on.
-        checks: other tasks of the kind and other lengths, as ``comparison.changed`` reads them.
-    """
-
-    task: str
-    rule: str = "default-2"
-    minutes: float = 10.0
-    horizon: int = 250
-    loss_on: Split = "train"
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "float32"
-    baselines: tuple[str, ...] = ("adamw", "muon")
-    seeds: int = 10
-    tuning_seeds: int = 5
-    checks: tuple[str, ...] = ()
-
-    CHANGEABLE = ("baselines", "seeds", "tuning_seeds", "checks")
-    """What may be other when a run goes on, since nothing learned depends on it."""
-
-    def __post_init__(self) -> None:
-        check_positive_numbers(10, minutes=self.minutes)
-        check_positive_integers(5, horizon=self.horizon, seeds=self.seeds, tuning_seeds=self.tuning_seeds)
-        check_choices(SPLITS, loss_on=self.loss_on)
-        check_choices(DTYPES, dtype=self.dtype)
-        check_numbers(0, seed=self.seed)
-
-    def plain(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self) | {key: list(getattr(self, key)) for key in ("baselines", "checks")}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import torch
 from l2l_opt import ModuleTask, load_rule, save_rule, specialise
 from l2l_opt.rules import make_rule
 from l2l_opt.specialising import selection
-from l2l_opt.specialising.run import Specialisation, SpecialiseOptions
+from l2l_opt.specialising.options import SpecialiseOptions
+from l2l_opt.specialising.run import Specialisation
 from l2l_opt.tasks import make_task
 
 pytestmark = pytest.mark.slow

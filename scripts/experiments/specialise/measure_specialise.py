@@ -17,7 +17,8 @@ from typing import Any
 import click
 import torch
 
-from l2l_opt.specialising.run import Specialisation, SpecialiseOptions
+from l2l_opt.specialising.options import SpecialiseOptions
+from l2l_opt.specialising.run import Specialisation
 from scripts.experiments.records import RESULTS
 
 FOLDER = RESULTS / "specialise"
