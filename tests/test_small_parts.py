@@ -7,7 +7,7 @@ import torch
 
 from l2l_opt.inner_loop.horizon import Horizon
 from l2l_opt.meta_training.estimators import MetaLoss
-from l2l_opt.meta_training.outer_loop import meta_learning_rate
+from l2l_opt.meta_training.options import meta_learning_rate
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.registry import Registry, parse_spec
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from l2l_opt.checks import check_choices
 from l2l_opt.few_shot.adapt import Drawn, adapt, draw_episodes
 from l2l_opt.few_shot.methods import Method
-from l2l_opt.meta_training.outer_loop import OuterLoop, OuterOptions
+from l2l_opt.meta_training.options import OuterOptions
+from l2l_opt.meta_training.outer_loop import OuterLoop
 from l2l_opt.randomness import Stream
 from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.types import Params

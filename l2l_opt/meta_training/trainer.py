@@ -13,7 +13,8 @@ from l2l_opt.inner_loop.students import Students
 from l2l_opt.inner_loop.training import final_losses, training_losses
 from l2l_opt.meta_training.estimators.base import MetaGradientEstimator
 from l2l_opt.meta_training.estimators.imitation import Imitation
-from l2l_opt.meta_training.outer_loop import OuterLoop, OuterOptions
+from l2l_opt.meta_training.options import OuterOptions
+from l2l_opt.meta_training.outer_loop import OuterLoop
 from l2l_opt.meta_training.ranks import ALONE, Ranks
 from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule
