@@ -92,9 +92,7 @@ class NeuralArt:
         picture = params["picture"]
         found = self.features(picture)
         content = _relative(found[CONTENT_STAGE], data["content"])
-        style = sum(_relative(_gram(own), wanted) for own, wanted in zip(found, self.wanted_grams, strict=True)) / len(
-            found
-        )
+        styles = [_relative(_gram(own), wanted) for own, wanted in zip(found, self.wanted_grams, strict=True)]
         rough = (picture.diff(dim=-1).square().mean() + picture.diff(dim=-2).square().mean()) / 2
         return content + self.style_weight * torch.stack(styles).mean() + self.smoothness * rough
 
