@@ -22,7 +22,7 @@ from tests.command_line import run_python
 from tests.few_shot.test_sources import omniglot_npz
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))]
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(file.relative_to(ROOT)) for file in (ROOT / "docs").rglob("*.md"))]
 
 QUICK_EVALUATION = "--horizon 4 --seeds 2 --tuning-seeds 1 --baselines adamw"
 QUICK_SUITE = f"--suite suite.txt {QUICK_EVALUATION}"
@@ -42,6 +42,13 @@ SHORTER = {
         "fashion-conv --horizon 300": "fashion-conv --horizon 4 --baselines adam --tuning-seeds 1",
         "--label is_fraud": "--label is_fraud --members 2 --steps 5",
     },
+    "docs/start/meta-train.md": {
+        "--outer-steps 300": QUICK_META_TRAINING,
+        "--horizon 100": QUICK_EVALUATION,
+        "tensorboard --logdir": "tensorboard --inspect --logdir",  # reads the same files, and ends
+    },
+    "docs/start/ten-examples.md": {"--label is_fraud": "--label is_fraud --members 2 --steps 5"},
+    "docs/questions.md": {"--baselines adamw,muon": f"{QUICK_EVALUATION},muon"},
     "CONTRIBUTING.md": {"industry.fraud": "industry.fraud --merchants 11 --outer-steps 1"},
     "docs/density.md": {
         "range(1000)": "range(20)",
