@@ -33,7 +33,7 @@ OF_A_SUITE = {"horizons": (500, 2000), "seeds": 5, "tuning_seeds": 3, "baselines
 @option_group(
     "Evaluation",
     task_option("--task", None, show_default="digits-mlp"),
-    option("--suite", None, "Many tasks: validation, held-out, or a file with one a line.", show_default="none"),
+    option("--suite", None, "Many tasks: validation, seen, or a file with one a line.", show_default="none"),
     count(
         "--horizon horizons",
         None,
@@ -70,7 +70,7 @@ def evaluate(rule: str, task: str | None, suite: str | None, nproc: int, out: Pa
 
     Example: l2l-opt evaluate default-2 --task digits-mlp --horizon 100 --horizon 200 --out runs/evaluation
 
-    Example: l2l-opt evaluate default-2 --suite held-out --out runs/held-out
+    Example: l2l-opt evaluate default-2 --suite seen --out runs/seen
     """
     if task is not None and suite is not None:
         raise click.UsageError(f"--suite and --task exclude each other; got {suite!r} and {task!r}, use one of them")

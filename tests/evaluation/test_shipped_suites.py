@@ -1,4 +1,4 @@
-"""The suites: what is on them can be run, and what is held out is nowhere else."""
+"""The suites: what is on them can be run, and what is evaluated on is nowhere else."""
 
 from importlib import resources
 
@@ -36,19 +36,19 @@ def names(specs):
 
 def test_there_are_enough_tasks_and_none_twice():
     assert 8 <= len(suite("validation")) <= 10
-    assert len(suite("held-out")) >= 14
-    assert len(set(names(suite("held-out")))) == len(suite("held-out"))
+    assert len(suite("seen")) >= 14
+    assert len(set(names(suite("seen")))) == len(suite("seen"))
 
 
-def test_what_is_held_out_is_nowhere_else():
-    validation, held_out = set(names(suite("validation"))), set(names(suite("held-out")))
-    assert not held_out & (validation | META_TRAINING)
+def test_what_is_evaluated_on_is_nowhere_else():
+    validation, seen = set(names(suite("validation"))), set(names(suite("seen")))
+    assert not seen & (validation | META_TRAINING)
     assert validation - META_TRAINING == {"iris-mlp", "rings-gated", "digits-linear"}
     # Every family is on one list.
-    assert set(TASKS.names()) >= held_out | validation | META_TRAINING | ON_DISK
+    assert set(TASKS.names()) >= seen | validation | META_TRAINING | ON_DISK
 
 
-@pytest.mark.parametrize("spec", suite("validation") + suite("held-out"))
+@pytest.mark.parametrize("spec", suite("validation") + suite("seen"))
 def test_every_task_runs_with_batches_of_16_to_128_and_is_small(spec):
     family = make_task(spec)
     generator = torch.Generator().manual_seed(0)

@@ -15,11 +15,11 @@ def test_a_file_names_a_task_a_line(tmp_path):
 
 def test_a_shipped_suite_goes_by_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(suites, "FOLDER", tmp_path)
-    (tmp_path / "held-out.txt").write_text("quadratics\n")
-    assert load_suite("held-out") == Suite("held-out", ("quadratics",))
-    assert suites.list_suites() == ["held-out"]
-    with pytest.raises(FileNotFoundError, match=r"got 'heldout', use one of held-out, or a text file"):
-        load_suite("heldout")
+    (tmp_path / "seen.txt").write_text("quadratics\n")
+    assert load_suite("seen") == Suite("seen", ("quadratics",))
+    assert suites.list_suites() == ["seen"]
+    with pytest.raises(FileNotFoundError, match=r"got 'sean', use one of seen, or a text file"):
+        load_suite("sean")
 
 
 def test_where_no_suite_ships_that_is_said(tmp_path, monkeypatch):
