@@ -1,5 +1,27 @@
 """Students that learn pictures."""
 
-from l2l_opt.tasks.images import autoencoder, cifar10, conv, denoising, linear, mixer, mlp, siren, variational
+from l2l_opt.tasks.images import (
+    autoencoder,
+    cifar10,
+    conv,
+    denoising,
+    drawn_networks,
+    linear,
+    mixer,
+    mlp,
+    siren,
+    variational,
+)
 
-__all__ = ["autoencoder", "cifar10", "conv", "denoising", "linear", "mixer", "mlp", "siren", "variational"]
+__all__ = [
+    "autoencoder",
+    "cifar10",
+    "conv",
+    "denoising",
+    "drawn_networks",
+    "linear",
+    "mixer",
+    "mlp",
+    "siren",
+    "variational",
+]
