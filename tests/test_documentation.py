@@ -131,6 +131,9 @@ LEFT_OUT_BY_REASON = {
         "python -m scripts.house.count_code",
         "python -m scripts.house.count_words",
     ],
+    "writes a file of results; tests/evaluation compares with it": [
+        "python -m scripts.experiments.held_out.suite_digest"
+    ],
     "names in sentences": ["l2l-opt evaluate", "l2l-opt evaluate --suite", "l2l-opt few-shot meta-train"],
     "writes a page of docs, which tests/scripts compares with it": [
         "python -m scripts.experiments.benchmarks.scale",

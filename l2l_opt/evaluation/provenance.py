@@ -45,14 +45,7 @@ def code_digest(modules: Iterable[str], *, without: Iterable[str] = ()) -> str:
         modules: dotted names; files of compiled kernels count with ``l2l_opt.kernels``.
         without: dotted names of modules that are not followed, nor what lies below them.
     """
-    seen: set[str] = set()
-    waiting = list(modules)
-    excluded = tuple(without)
-    while waiting:
-        name = waiting.pop()
-        if name not in seen and not any(name == own or name.startswith(f"{own}.") for own in excluded):
-            seen.add(name)
-            waiting += _imports(name)
+    seen = imported(modules, without=without)
     files = {path for name in seen if (path := _file(name)) is not None}
     if any(name.startswith("l2l_opt.kernels") for name in seen):
         files |= {path for path in (Path(__file__).parent.parent / "kernels" / "native").rglob("*") if path.is_file()}
@@ -60,6 +53,24 @@ def code_digest(modules: Iterable[str], *, without: Iterable[str] = ()) -> str:
     for path in sorted(files):
         sha.update(f"{path.name}|".encode() + _content(path))
     return sha.hexdigest()
+
+
+def imported(modules: Iterable[str], *, without: Iterable[str] = ()) -> set[str]:
+    """Names of modules and of all that they import from this package, theirs included.
+
+    Args:
+        modules: dotted names.
+        without: dotted names of modules that are not followed, nor what lies below them.
+    """
+    found: set[str] = set()
+    waiting = list(modules)
+    excluded = tuple(without)
+    while waiting:
+        name = waiting.pop()
+        if name not in found and not any(name == own or name.startswith(f"{own}.") for own in excluded):
+            found.add(name)
+            waiting += _imports(name)
+    return found
 
 
 def task_code(spec: str) -> list[str]:

@@ -14,7 +14,9 @@ SEED = 3
 
 
 class MinimalGate(nn.Module):
-    """``f = sigmoid(W_f [x, h])``, ``h' = (1 - f) h + f tanh(W_h [x, f h])``, from h = 0, and x added where sizes agree.
+    """``f = sigmoid(W_f [x, h])``, ``h' = (1 - f) h + f tanh(W_h [x, f h])``, h being 0 at first.
+
+    Where sizes agree, x is added to h.
 
     Args:
         num_inputs: features of x.
@@ -41,7 +43,7 @@ class MinimalGate(nn.Module):
 
 
 class RecurrentText(nn.Module):
-    """Embeddings as PyTorch draws them (deviation 1), two layers, and a linear one: ``[batch, length] -> [.., symbols]``."""
+    """Embeddings of deviation 1, two layers, and a linear one: ``[batch, length] -> [batch, length, symbols]``."""
 
     def __init__(self, hidden: int, embedding: int):
         super().__init__()

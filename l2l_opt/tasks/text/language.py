@@ -37,9 +37,9 @@ BRACKETS = ("()", "''", '""')
 class Speaker:
     """Write sentences of a grammar.
 
-    A sentence has a subject, clauses about it, each with a subject of its own, and a verb that ends as the subject of the
-    sentence does; a clause stands in brackets of one of three kinds, which close in the order in which they were opened.
-    At its end a sentence repeats the first word of the one before it.
+    A sentence has a subject, clauses about it, each with a subject of its own, and a verb that ends as the subject of
+    the sentence does. A clause stands in brackets of one of three kinds, other than those around it. At its end a
+    sentence repeats the first word of the one before it.
 
     Args:
         seed: of words and sentences; other seeds have other words.
