@@ -33,7 +33,9 @@ OF_A_SUITE = {"horizons": (500, 2000), "seeds": 5, "tuning_seeds": 3, "baselines
 @option_group(
     "Evaluation",
     task_option("--task", None, show_default="digits-mlp"),
-    option("--suite", None, "Many tasks: validation, held-out, seen, or a file.", show_default="none"),
+    option(
+        "--suite", None, "Many tasks: validation, validation-sizes, held-out, seen, or a file.", show_default="none"
+    ),
     count(
         "--horizon horizons",
         None,

@@ -5,7 +5,6 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
-import inspect
 import platform
 from collections.abc import Iterable
 from pathlib import Path
@@ -75,11 +74,11 @@ def imported(modules: Iterable[str], *, without: Iterable[str] = ()) -> set[str]
 
 def task_code(spec: str) -> list[str]:
     """Modules that the families of a task or a mixture are written in."""
-    factories = [inspect.unwrap(TASKS.factory(component.name)) for component in components_of(spec)]
-    return [
-        factory.func.__module__ if isinstance(factory, functools.partial) else factory.__module__
-        for factory in factories
-    ]
+    factories = [TASKS.factory(component.name) for component in components_of(spec)]
+    # A family may be made of another one's, whose code counts as well.
+    wrapped = [own for factory in factories for own in _unwrapped(factory)]
+    modules = [own.func.__module__ if isinstance(own, functools.partial) else own.__module__ for own in wrapped]
+    return list(dict.fromkeys(modules))
 
 
 def fingerprint(tasks: Tasks, *, seed: int) -> list[str]:
@@ -112,6 +111,13 @@ def machine() -> dict[str, Any]:
     except OSError:
         pass
     return {"processor": name, "threads": torch.get_num_threads()}
+
+
+def _unwrapped(factory: Any) -> list[Any]:
+    found = [factory]
+    while (inner := getattr(found[-1], "__wrapped__", None)) is not None:
+        found.append(inner)
+    return found
 
 
 @functools.lru_cache(None)

@@ -7,8 +7,11 @@ import torch
 
 from l2l_opt.evaluation import provenance
 from l2l_opt.evaluation.suites import load_suite
+from l2l_opt.inner_loop.fresh_student import fresh_student
+from l2l_opt.randomness import Stream
 from l2l_opt.registry import parse_spec
 from l2l_opt.tasks import TASKS, make_task
+from l2l_opt.tasks.mixture import make_tasks
 from scripts.experiments.held_out import suite_digest
 from scripts.experiments.specialise.measure_specialise import FAMILIES
 
@@ -78,7 +81,7 @@ def rooms_of(specs):
 
 
 def test_neither_data_nor_layers_of_the_held_out_suite_are_anywhere_else():
-    elsewhere = [*suite("validation"), *suite("seen"), *META_TRAINING, *FAMILIES.values()]
+    elsewhere = [*suite("validation"), *suite("validation-sizes"), *suite("seen"), *META_TRAINING, *FAMILIES.values()]
     own, others = rooms_of(suite("held-out")), rooms_of(elsewhere)
     assert {"l2l_opt.tasks.layers.transformer", "l2l_opt.tasks.images.drawn"} < own
     assert {"l2l_opt.tasks.layers.attention", "l2l_opt.tasks.images.datasets"} < others
@@ -96,6 +99,14 @@ def test_the_held_out_suite_has_its_sizes_and_horizons():
         assert horizons == ((500,) if task in large else (500, 2000, 10_000)[: len(horizons)])
         assert task in large or sizes[task] <= 100_000
     assert sum(10_000 in own for own in held_out.horizons.values()) >= 8
+
+
+@pytest.mark.parametrize("spec", suite("validation-sizes"))
+def test_every_task_of_other_sizes_runs(spec):
+    tasks = make_tasks(spec)
+    student = fresh_student(tasks, seed=0, stream=Stream.TUNING)
+    assert torch.isfinite(student.loss(student.params, student.batch()))
+    assert sum(value.numel() for value in student.params.values()) <= 1_000_000
 
 
 @pytest.mark.slow
