@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from l2l_opt import RNNProp, save_rule
+from l2l_opt import RNNProp, load_rule, save_rule
 from l2l_opt.cli.main import main
 
 META_TRAIN = ["meta-train", "--rule", "rnnprop:hidden_size=2", "--task", "quadratics:dim=2", "--outer-steps", "1"]
@@ -112,6 +112,7 @@ def test_wrong_words_are_named(run, tmp_path, arguments, code, words):
         ("# none\n", [], ["at least one task"]),
         ("quadratics\n", ["--baselines", "adamw,lion"], ["baseline must be one of", "'lion'", "prodigy"]),
         ("quadratics\n", ["--dtype", "float16"], ["float16"]),
+        ("quadratics @ 40 500\n", ["--horizon", "41"], ["horizon must be one", "[41]", "use 40, 500"]),
     ],
 )
 def test_bad_suites_are_named_before_any_work(run, tmp_path, content, options, words):
@@ -315,3 +316,12 @@ def test_a_comparison_in_which_nothing_is_finite_reports_it(run, tmp_path, nothi
     assert "wins" not in out
     assert not list(tmp_path.rglob("evaluation.json"))
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_suite_that_is_looked_at_rarely_is_noted_where_looks_are_written_down(run):
+    command = ["evaluate", "default-1", "--suite", "held-out", "--cache", "cache", "--horizon", "7"]
+    code, _, err = run(*command)  # no task of it is for 7 steps, so that this is no look
+    assert code == 2
+    assert "note this look" in err
+    assert "results/held_out/looks.md" in err
+    assert load_rule("default-1").card["digest"] in err

@@ -57,6 +57,13 @@ def test_a_rules_identity_holds_its_weights_and_config():
     assert before != provenance.rule_identity(rule)
 
 
+def test_the_code_of_a_family_made_of_another_is_that_of_both():
+    assert provenance.task_code("sized-digits-mlp:head=0.1") == [
+        "l2l_opt.tasks.first_sizes",
+        "l2l_opt.tasks.images.mlp",
+    ]
+
+
 def test_the_code_of_a_task_is_the_module_of_its_factory():
     assert provenance.task_code("digits-mlp:hidden=3") == ["l2l_opt.tasks.images.mlp"]
     assert provenance.task_code("2*digits-mlp:hidden=3..5 + quadratics") == [

@@ -13,15 +13,15 @@ from l2l_opt.tasks.module_task import ModuleTask
 ALPHABET = "\n abcdefghijklmnopqrstuvwxyz.,;:!?'\"-()"
 """Symbols of every text, after it is put into lower case; other characters are left out."""
 
-NOVEL, VERSE = "northanger_abbey", "psalms"
+NOVEL, VERSE, ADVERBS = "northanger_abbey", "psalms", "adverbs"
 
 
-@lru_cache(2)
+@lru_cache(3)
 def load_text(name: str) -> Tensor:
     """A shipped text as places in ``ALPHABET``: ``[length]``, uint8.
 
     Args:
-        name: ``northanger_abbey`` (a paragraph a line) or ``psalms`` (a verse a line).
+        name: ``northanger_abbey`` (a paragraph a line), ``psalms`` (a verse a line) or ``adverbs`` (a definition).
 
     Source: see the notice beside the files.
     """
@@ -33,14 +33,22 @@ def load_text(name: str) -> Tensor:
 
 @lru_cache(16)
 def text_examples(name: str, length: int) -> Examples:
+    """Every stretch of a shipped text, as ``stretches_of`` has them."""
+    return stretches_of(load_text(name), length)
+
+
+def stretches_of(text: Tensor, length: int) -> Examples:
     """Every stretch of a text, and the same one character further: views of one tensor, ``[places, length]``.
 
     The last tenth of the text is the test split; no stretch reaches from one split into the other.
 
+    Args:
+        text: ``[characters]``, places in ``ALPHABET``.
+        length: of a stretch.
+
     Raises:
         ValueError: stretches of a twentieth of the text or more.
     """
-    text = load_text(name)
     if length >= len(text) // 20:
         raise ValueError(
             f"length must leave many stretches in a text of {len(text)} characters; got {length}, use e.g. length=16"
