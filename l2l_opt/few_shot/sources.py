@@ -9,7 +9,7 @@ from torch import Tensor
 
 from l2l_opt.checks import check_choices
 from l2l_opt.few_shot.classifier.image_folder import read_image_folder
-from l2l_opt.few_shot.classifier.table_encoder import TableEncoder, read_table
+from l2l_opt.tasks.tables.encoder import TableEncoder, read_table
 from l2l_opt.few_shot.episodes import (
     PHASES,
     ClassEpisodes,

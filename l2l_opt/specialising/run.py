@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from l2l_opt.evaluation.baselines.entries import entries_named
+from l2l_opt.evaluation.provenance import fingerprint
 from l2l_opt.inspection.tensorboard.dashboard import inspect_rule
 from l2l_opt.meta_training.run import MetaTrainingRun, changed_options, refuse_unusable_folder
 from l2l_opt.meta_training.trainer import MetaTrainer
@@ -33,6 +34,7 @@ from l2l_opt.storage.files import write_atomically
 from l2l_opt.storage.finite_json import json_text
 from l2l_opt.storage.rule_file import load_rule, save_rule
 from l2l_opt.tasks.base import TaskFamily
+from l2l_opt.tasks.data_files import data_digests
 from l2l_opt.tasks.held_out import hold_out
 from l2l_opt.tasks.mixture import TaskMixture, Tasks, make_tasks
 from l2l_opt.types import DTYPES
@@ -102,6 +104,7 @@ class Specialisation:
             )
         known: Tasks = make_tasks(own.task, **self.place) if self.tasks is None else self.tasks
         self.learned_on = hold_out(known) if own.loss_on == "test" else known
+        self.data = data_digests(own.task) if self.registered else {own.task: " ".join(fingerprint(known, seed=0))}
         self.before = (load_rule(own.rule) if self.rule is None else copy.deepcopy(self.rule)).to(**self.place)
         resized(self.before, 1.0)
         entries_named(own.baselines, classical=True)
@@ -215,6 +218,7 @@ class Specialisation:
         ]
         content = {
             "options": own.plain(),
+            "data": self.data,
             "sentence": text,
             "plan": self.record["plan"],
             "selection": selection.record(),
@@ -245,17 +249,19 @@ class Specialisation:
 
     def _read_record(self) -> None:
         path = self.folder / "run.json"
-        self.record = {"options": self.options.plain(), "stages": {}}
+        self.record = {"options": self.options.plain(), "data": self.data, "stages": {}}
         if not path.exists():
             return
         found = json.loads(path.read_text(encoding="utf-8"))
         mine = self._determining()
-        others, listed = changed_options({key: found["options"].get(key) for key in mine}, mine)
+        theirs = {key: found["options"].get(key) for key in mine}
+        others, listed = changed_options(theirs | found.get("data", self.data), mine | self.data)
         if others:
             raise ValueError(
-                f"a run must be resumed with the options it was started with; got others ({listed}), use those"
+                "a run must be resumed with the options and the data it was started with; got others "
+                f"({listed}), use those"
             )
-        self.record = found | {"options": self.options.plain()}
+        self.record = found | {"options": self.options.plain(), "data": self.data}
 
     def _note(self, **values: Any) -> None:
         self.record |= values

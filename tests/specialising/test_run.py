@@ -107,7 +107,7 @@ def test_the_old_rule_stays_where_nothing_was_gained(tmp_path):
 
 def test_other_options_do_not_resume_a_run(tmp_path):
     planned(tmp_path / "run", options(tmp_path))
-    with pytest.raises(ValueError, match="options it was started with; got others .horizon was 10, is 20"):
+    with pytest.raises(ValueError, match="options and the data it was started with; got others .horizon was 10, is 20"):
         Specialisation(tmp_path / "run", options(tmp_path, horizon=20), resume=True)
     # What nothing learned depends on may change.
     Specialisation(tmp_path / "run", options(tmp_path, seeds=3), resume=True)
