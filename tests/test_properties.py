@@ -9,11 +9,11 @@ import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from l2l_opt.tasks.tables.encoder import TableEncoder
 from l2l_opt.inner_loop.horizon import Horizon
 from l2l_opt.meta_training.ranks import Ranks
 from l2l_opt.registry import format_spec, parse_spec
 from l2l_opt.tasks.mixture import Choice, Range, TaskMixture, make_tasks
+from l2l_opt.tasks.tables.encoder import TableEncoder
 
 NAMES = st.text("abc-19", min_size=1, max_size=6)
 OPTIONS = st.text("abc_", min_size=1, max_size=6)
