@@ -18,7 +18,7 @@ QUOTED = r"""=(?:'[^']*'|"[^"]*")(?=\s*(?:,|\+|$))"""
 def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
     """Split ``mnist-mlp:hidden=40,activation=relu`` into its name and its options.
 
-    Values are Python literals where they look like one and strings otherwise; one that holds a comma is in quotes.
+    Values are Python literals where they look like one and strings otherwise; quotes are around one with a comma.
 
     Raises:
         ValueError: an option without ``=`` or without a name.
@@ -29,8 +29,8 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
         key, equals, text = item.partition("=")
         if not equals or not key.isidentifier():
             raise ValueError(
-                f"an option must read key=value; got {item!r} in {spec!r}, use e.g. {name}:key=value, and quotes around "
-                "a value that holds a comma"
+                f"an option must read key=value; got {item!r} in {spec!r}, use e.g. {name}:key=value, and quotes "
+                "around a value that holds a comma"
             )
         options[key] = read_value(text)
     return name, options

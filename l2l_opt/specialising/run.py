@@ -21,11 +21,12 @@ import torch
 
 from l2l_opt.evaluation.baselines.entries import entries_named
 from l2l_opt.evaluation.provenance import fingerprint
-from l2l_opt.inspection.tensorboard.dashboard import inspect_rule
+from l2l_opt.inspection.tensorboard.meta_training import MetaTrainingLog
 from l2l_opt.meta_training.run import MetaTrainingRun, changed_options, refuse_unusable_folder
 from l2l_opt.meta_training.trainer import MetaTrainer
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.specialising.comparison import BEFORE, RESIZED, SPECIALISED, Comparing, Comparison, changed
+from l2l_opt.specialising.events import write_events
 from l2l_opt.specialising.options import SpecialiseOptions
 from l2l_opt.specialising.page import nothing_gained, page, sentence
 from l2l_opt.specialising.plan import Objective, PlannedStage, make_plan
@@ -88,7 +89,7 @@ class Specialisation:
     rule: UpdateRule | None = None
     resume: bool = False
     say: Callable[[str], Any] = lambda message: None
-    watch: Callable[[MetaTrainer, Path], Any] = lambda trainer, folder: contextlib.nullcontext(())
+    watch: Callable[[MetaTrainer], Any] = lambda trainer: contextlib.nullcontext(())
     plugins: tuple[str, ...] = ()
     record: dict[str, Any] = field(default_factory=dict, init=False)
 
@@ -156,8 +157,9 @@ class Specialisation:
             left = 60 * self.options.minutes * stage.share - spent
             if trainer.outer_steps_done < stage.outer_steps and left > 0:
                 began = time.monotonic()
-                with self.watch(trainer, folder) as observers:
-                    ending = run.go(minutes=left / 60, checkpoint_every=None, observers=list(observers))
+                log = MetaTrainingLog(folder / "events", start=trainer.outer_steps_done)
+                with contextlib.closing(log), self.watch(trainer) as observers:
+                    ending = run.go(minutes=left / 60, checkpoint_every=None, observers=[*observers, log])
                 spent += time.monotonic() - began
                 self._note(stages=self.record["stages"] | {str(number): spent})
                 if ending.startswith("SIG"):
@@ -230,19 +232,15 @@ class Specialisation:
         }
         write_atomically(self.folder / "specialised.json", json_text(content).encode())
         write_atomically(self.folder / "specialised.html", page(content, comparison, checks, rules).encode())
-        for name, each in rules.items():
-            inspected = inspect_rule(
-                each,
-                self.learned_on,
-                task=own.task,
-                horizon=own.horizon,
-                seed=own.seed,
-                folder=self.folder / "events" / name,
-                every=max(own.horizon // 250, 1),
-                histogram_every=0,
-            )
-            for _ in inspected:
-                pass
+        write_events(
+            self.folder / "events",
+            rules,
+            self.learned_on,
+            task=own.task,
+            horizon=own.horizon,
+            seed=own.seed,
+            selection=selection,
+        )
 
     def _determining(self) -> dict[str, Any]:
         return {key: value for key, value in self.options.plain().items() if key not in SpecialiseOptions.CHANGEABLE}

@@ -1,4 +1,4 @@
-"""A text of one's own: its alphabet is of the training part, no model sees what it must predict, bad ones are refused."""
+"""A text of one's own: its alphabet is of the training part, no model sees what it predicts, bad ones are refused."""
 
 import pytest
 import torch
