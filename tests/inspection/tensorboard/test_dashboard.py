@@ -73,7 +73,9 @@ def test_charts_show_what_a_raw_unroll_gives(tmp_path):
     matrices = {key: p.numel() for key, p in params.items() if p.dim() == 2}
     squares = [
         sum(matrices[key] * value**2 for key, value in zip(matrices, values, strict=True)) / sum(matrices.values())
-        for values in zip(*([event.value for event in events.Scalars(f"update_rms/{key}")] for key in matrices))
+        for values in zip(
+            *([event.value for event in events.Scalars(f"update_rms/{key}")] for key in matrices), strict=True
+        )
     ]
     drawn = [event.value for event in events.Scalars("step_size/matrices")]
     np.testing.assert_allclose(drawn, np.sqrt(squares), rtol=1e-5)
