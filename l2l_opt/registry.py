@@ -3,33 +3,55 @@
 import ast
 import difflib
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from l2l_opt.checks import refuse_exits
 
 T = TypeVar("T")
 
+QUOTED = r"""=(?:'[^']*'|"[^"]*")(?=\s*(?:,|\+|$))"""
+"""A value in quotes, which may hold what otherwise parts options and tasks."""
+
 
 def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
     """Split ``mnist-mlp:hidden=40,activation=relu`` into its name and its options.
 
-    Values are Python literals where they look like one and strings otherwise.
+    Values are Python literals where they look like one and strings otherwise; quotes are around one with a comma.
 
     Raises:
         ValueError: an option without ``=`` or without a name.
     """
     name, _, tail = spec.partition(":")
     options: dict[str, Any] = {}
-    for item in filter(None, tail.split(",")):
+    for item in (found[0] for found in re.finditer(rf"[^,=]*{QUOTED}|[^,]+", tail)):
         key, equals, text = item.partition("=")
         if not equals or not key.isidentifier():
-            raise ValueError(f"an option must read key=value; got {item!r} in {spec!r}, use e.g. {name}:key=value")
-        try:
-            options[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-            options[key] = text
+            raise ValueError(
+                f"an option must read key=value; got {item!r} in {spec!r}, use e.g. {name}:key=value, and quotes "
+                "around a value that holds a comma"
+            )
+        options[key] = read_value(text)
     return name, options
+
+
+def read_value(text: str) -> Any:
+    """Read a value of an option: a Python literal where it looks like one, the text itself otherwise."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return text
+
+
+def format_spec(name: str, options: Mapping[str, Any]) -> str:
+    """Write the notation that ``parse_spec`` reads as this name and these options."""
+
+    def written(value: Any) -> str:
+        plain = parse_spec(f"{name}:key={value}") if "," not in str(value) else None
+        return str(value) if plain == (name, {"key": value}) else repr(value)
+
+    return f"{name}:{','.join(f'{key}={written(value)}' for key, value in options.items())}".rstrip(":")
 
 
 class Registry(Generic[T]):

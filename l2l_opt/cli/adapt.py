@@ -27,8 +27,8 @@ from l2l_opt.few_shot.classifier.model import (
     Pixels,
     load_few_shot_classifier,
 )
-from l2l_opt.few_shot.classifier.table_encoder import read_table
 from l2l_opt.storage.files import make_writable_folder, write_atomically
+from l2l_opt.tasks.tables.encoder import read_table
 from l2l_opt.version import __version__
 
 MANY = 1000

@@ -22,6 +22,7 @@ from l2l_opt.evaluation.summary import as_json
 from l2l_opt.evaluation.tables import tables_of
 from l2l_opt.storage.files import write_atomically
 from l2l_opt.storage.finite_json import json_text
+from l2l_opt.tasks.data_files import data_digests
 
 OF_A_TASK = {"horizons": (100,), "seeds": 10, "tuning_seeds": 10, "baselines": ",".join(CLASSICAL)}
 OF_A_SUITE = {"horizons": (500, 2000), "seeds": 5, "tuning_seeds": 3, "baselines": ",".join(ENTRIES)}
@@ -101,7 +102,7 @@ def evaluate(rule: str, task: str | None, suite: str | None, nproc: int, out: Pa
         )
     results = [result for own in evaluations for result in own.results]
     refuse_without_finite_results(tasks.name, (loss for own in results for loss in own.final_losses))
-    content = as_json(evaluations, tasks, config, settings)
+    content = as_json(evaluations, tasks, config, settings) | {"data": data_digests(*tasks.tasks)}
     written = write_evaluation(out, content, evaluations)
     if options["as_json"]:
         click.echo(json_text(content), nl=False)

@@ -20,6 +20,7 @@ from l2l_opt.evaluation.statistics import FLOOR
 from l2l_opt.evaluation.timing import seconds_per_step
 from l2l_opt.inner_loop.training import tail_length
 from l2l_opt.rules.base import UpdateRule
+from l2l_opt.tasks.data_files import data_digests
 from l2l_opt.tasks.mixture import Tasks, make_tasks
 
 Say = Callable[[str], Any]
@@ -81,7 +82,9 @@ class TaskEvaluator:
         if tasks is None:
             tasks = make_tasks(task, device=config.device, dtype=config.dtype)
             self.task_modules = provenance.task_code(task)
+            self.data = data_digests(task)
         else:
+            self.data = {}
             self.task_modules = [type(tasks).__module__]
         self.tasks: Tasks = tasks
         self.cache = Cache(config.cache)
@@ -96,7 +99,7 @@ class TaskEvaluator:
             "versions": provenance.versions(),
             "plugins": list(config.plugins),
             "fingerprint": provenance.fingerprint(self.tasks, seed=config.seed),
-        }
+        } | ({"data": self.data} if self.data else {})
         self.of_baselines = self._code("baselines.tuning", "runs", without=provenance.NOT_OF_BASELINES)
 
     def evaluate(self, rule: UpdateRule, horizon: int, settings: Mapping[str, Any]) -> TaskEvaluation:

@@ -135,7 +135,7 @@ class MetaLearner(OuterLoop[MetaLearnerOptions]):
         loss.backward()
         return float(loss.detach())
 
-    def evaluate(self) -> tuple[float, Tensor]:
+    def evaluate(self) -> tuple[Tensor, Tensor]:
         """Adapt to the validation episodes; there is no curve but the metric itself."""
         own, losses = self.options, []
         with torch.no_grad():
@@ -145,5 +145,5 @@ class MetaLearner(OuterLoop[MetaLearnerOptions]):
                 episodes = self._draw(self.validation_family, numbers, Stream.VALIDATION, steps)
                 theta = self.theta if episodes.fresh is None else episodes.fresh
                 losses.append(adapt(self.method, self.validation_family, theta, episodes).query_losses)
-        metric = float(torch.cat(losses).mean())
-        return metric, torch.tensor([metric])
+        metrics = torch.cat(losses)
+        return metrics, metrics.mean().reshape(1)

@@ -58,11 +58,13 @@ class Validation:
         metric: mean final loss over the validation students (of log(final / initial loss) where the meta-loss is
             normalised by log); infinite where one diverged.
         curve: ``[horizon]``, the mean training loss at each inner step.
+        metrics: ``[students]``, what the metric is the mean of; None where a checkpoint has not kept them.
     """
 
     outer_step: int
     metric: float
     curve: Tensor
+    metrics: Tensor | None = None
 
     def record(self) -> dict[str, Any]:
         """As checkpoints have kept it since 0.1."""
@@ -133,8 +135,8 @@ class OuterLoop(abc.ABC, Generic[Options]):
         """
 
     @abc.abstractmethod
-    def evaluate(self) -> tuple[float, Tensor]:
-        """Return the metric and the curve of a validation, of the weights as they stand."""
+    def evaluate(self) -> tuple[Tensor, Tensor]:
+        """Return the metric of each student and the curve of a validation, of the weights as they stand."""
 
     def outer_step(self) -> OuterStep:
         """Take one outer step. A meta-gradient that is not finite is counted, and changes nothing."""
@@ -190,8 +192,9 @@ class OuterLoop(abc.ABC, Generic[Options]):
     def validate(self) -> Validation:
         """Evaluate what is learned as it is, or its average; does not change the loop."""
         with self._kept_in_place():
-            metric, curve = self.evaluate()
-        return Validation(self.outer_steps_done, metric if math.isfinite(metric) else math.inf, curve)
+            metrics, curve = self.evaluate()
+        metric = float(metrics.mean())
+        return Validation(self.outer_steps_done, metric if math.isfinite(metric) else math.inf, curve, metrics)
 
     @contextlib.contextmanager
     def _kept_in_place(self) -> Iterator[None]:

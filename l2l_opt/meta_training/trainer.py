@@ -142,7 +142,7 @@ class MetaTrainer(OuterLoop[MetaTrainingOptions]):
         *gradients, meta_loss = self.ranks.sum([share * each.to(device) for each in (*gradients, meta_loss)])
         return gradients, meta_loss
 
-    def evaluate(self) -> tuple[float, Tensor]:
+    def evaluate(self) -> tuple[Tensor, Tensor]:
         """Train the validation students; their losses are on the split of the meta-loss."""
         own = training_losses(
             self.rule,
@@ -155,7 +155,7 @@ class MetaTrainer(OuterLoop[MetaTrainingOptions]):
             loss_on=self.estimator.meta_loss.loss_on,
         )
         curves = torch.cat(self.ranks.gather(own), dim=1)
-        return float(self.estimator.meta_loss.normalise(final_losses(curves), curves[0]).mean()), curves.mean(dim=1)
+        return self.estimator.meta_loss.normalise(final_losses(curves), curves[0]), curves.mean(dim=1)
 
     def best_rule(self) -> UpdateRule:
         """Return the rule with its best weights; shares none with the one in training."""

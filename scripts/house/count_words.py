@@ -141,7 +141,7 @@ ALLOWED = (
     Use(r"(random|RANDOM)[ _](walk|WALK)\w*", r"rules|kernels", "the process"),
     Use(r"look(?= ahead)", r"hand_designed", "Nesterov's"),
     Use(r"imaginary parts|shape of parts", r"optimizer", "of complex numbers"),
-    Use(r"\"?\bage\b\"?", r"test_table_encoder", "a column of data"),
+    Use(r"\"?\bage\b\"?", r"tables/test_encoder", "a column of data"),
     Use(r"episodes", r"CONTRIBUTING|docs/tasks|measure_examples", "few-shot and RL"),
     Use(r"phi", r"docs/(few-shot|meta-training|placeholder-images)", "equations and what evolution strategies perturb"),
 )

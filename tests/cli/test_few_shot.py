@@ -120,7 +120,7 @@ def test_messages_ids_and_unknown_cells_reach_the_user(tmp_path):
     for words in (
         "not UTF-8 and was read as cp1252",
         "column 'size' is read as numbers with a decimal comma: '0,0' as 0",
-        "left out, unless named by --numbers or --words: 'key'",
+        "left out, unless named as numbers or words: 'key'",
         "'about'",
         "cells without a value, taken as the mean or as no word: 1 in 'size'",
     ):

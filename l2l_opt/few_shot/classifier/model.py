@@ -14,11 +14,11 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from torch import Tensor
 
 from l2l_opt.few_shot.classifier.ensemble import Ensemble, Settings, adapt_ensemble
-from l2l_opt.few_shot.classifier.table_encoder import TableEncoder
 from l2l_opt.rules import UpdateRule
 from l2l_opt.storage.checkpoint_file import load_tree, save_tree
 from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.storage.safetensors_file import FileFormatError
+from l2l_opt.tasks.tables.encoder import TableEncoder
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from l2l_opt.few_shot.meta_learner import MetaLearner
-from l2l_opt.inspection.tensorboard.scalars import outer_step_scalars, write_scalars
+from l2l_opt.inspection.tensorboard.scalars import outer_step_scalars, validation_scalars, write_scalars
 from l2l_opt.meta_training.outer_loop import OuterStep, Validation
 
 EVERY = 20
@@ -32,7 +32,7 @@ class FewShotLog:
         write_scalars(self.writer, outer_step_scalars(trainer, step), step.number)
 
     def on_validation(self, trainer: MetaLearner, validation: Validation) -> None:
-        write_scalars(self.writer, {"validation/figure": validation.metric}, validation.outer_step)
+        write_scalars(self.writer, validation_scalars(validation), validation.outer_step)
 
     def close(self) -> None:
         self.writer.close()

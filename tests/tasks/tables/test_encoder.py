@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from l2l_opt.checks import DataNote
-from l2l_opt.few_shot.classifier.table_encoder import TableEncoder, read_table
+from l2l_opt.tasks.tables.encoder import TableEncoder, read_table
 
 CSV = "amount,kind,age,fraud\n1.5,a,30,no\n2,b,40,yes\n-3e2,a,50,no\n"
 
@@ -183,7 +183,7 @@ def test_an_odd_cell_among_measured_numbers_is_refused_with_its_line(tmp_path, o
     rows[6] = f'"{odd}",0'
     table = read_table(write(tmp_path / "t.csv", "\n".join(["age,y", *rows])), label="y")
     with pytest.raises(
-        ValueError, match=f"got '{odd}' in line 8, column 'age', mend it, leave .* --ignore or --words 'age'"
+        ValueError, match=f"got '{odd}' in line 8, column 'age', mend it, leave .* to be ignored or of words"
     ):
         TableEncoder.fit(table.columns)
 

@@ -119,13 +119,18 @@ class TableEncoder:
 
     @classmethod
     def fit(
-        cls, columns: "DataFrame | Mapping[str, Sequence[Any]]", roles: Mapping[str, str] | None = None
+        cls,
+        columns: "DataFrame | Mapping[str, Sequence[Any]]",
+        roles: Mapping[str, str] | None = None,
+        *,
+        measured_on: Sequence[int] | None = None,
     ) -> "TableEncoder":
         """Decide what kind each column is of, and learn means, deviations and words.
 
         Args:
             columns: of numbers, or of text that may be numbers.
             roles: column -> numbers, words, id or ignore, where it shall not be decided by its cells.
+            measured_on: places of the rows that means and deviations are of, e.g. those for training; all where None.
 
         Raises:
             ValueError: a column of numbers with a cell that is none, no column left, or a role of no column.
@@ -140,14 +145,14 @@ class TableEncoder:
                 raise ValueError(f"a column must be in the table; got {name!r} to be {role}, use one of {names}")
         encoder, left_out = cls({}, {}), []
         for name in frame.columns:
-            reason = encoder._enter(frame[name], roles.get(name))
+            reason = encoder._enter(frame[name], roles.get(name), slice(None) if measured_on is None else measured_on)
             left_out += [f"{name!r} ({reason})"] if reason else []
         if left_out:
-            _note(f"left out, unless named by --numbers or --words: {_some(left_out)}")
+            _note(f"left out, unless named as numbers or words: {_some(left_out)}")
         if not encoder.columns:
             raise ValueError(
                 f"a table must have a column of numbers, or of words that repeat; got {_some(map(repr, frame.columns))}"
-                ", add one, or use --words or --numbers to keep what was left out"
+                ", add one, or name as words or numbers what was left out"
             )
         return encoder
 
@@ -215,7 +220,7 @@ class TableEncoder:
             )
         return values
 
-    def _enter(self, column: Any, role: str | None) -> str | None:
+    def _enter(self, column: Any, role: str | None, rows: Any) -> str | None:
         """Learn a column; why it is left out, if it is and nobody asked for that."""
         name = str(column.name)
         if role in ("id", "ignore"):
@@ -237,7 +242,8 @@ class TableEncoder:
                 self.notations.pop(name, None)
                 self.ids.append(name)
                 return "it numbers the rows"
-            self.numbers[name] = _measures(values[~np.isnan(values)])
+            measured = values[rows]
+            self.numbers[name] = _measures(measured[~np.isnan(measured)])
             return None
         counts = Counter(map(as_word, present))
         if role is None and len(counts) > 5 and len(counts) >= 0.75 * len(present):
@@ -279,7 +285,7 @@ def _kind(column: Any, present: list[str]) -> str:
     place = texts(column).index(odd)
     raise ValueError(
         f"a column of numbers must hold numbers written in one way; got {odd!r} in {_where(column, place)}, column "
-        f"{name!r}, mend it, leave the cell empty, or use --ignore or --words {name!r}"
+        f"{name!r}, mend it, leave the cell empty, or name the column to be ignored or of words"
     )
 
 
@@ -292,6 +298,8 @@ def _numbers_rows(name: str, values: np.ndarray) -> bool:
 
 
 def _measures(numbers: np.ndarray) -> list[Any]:
+    if not len(numbers):
+        return [0.0, 1.0, False, 0.0, 1.0]
     values = torch.tensor(numbers)
     low, middle, high = torch.quantile(values, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
     spread = (high - low) / 1.35 or float(values.std(correction=0)) or 1.0
