@@ -17,6 +17,8 @@ from l2l_opt.rules.base import UpdateRule
 from l2l_opt.types import Params
 
 SCHEDULES = ("constant", "cosine")
+IN_VAIN = 20
+"""First outer steps after which a run ends that has skipped them all: no student's luck, but its tasks or its rule."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +174,7 @@ class OuterLoop(abc.ABC, Generic[Options]):
 
     @abc.abstractmethod
     def differentiate(self) -> tuple[float, int]:
-        """Write the meta-gradient into the ``grad`` of what is learned.
+        """Write the meta-gradient into the ``grad`` of what is learned; NaN where no student's loss was finite.
 
         Returns:
             The meta-loss, and the coordinate steps taken in this process.
@@ -224,6 +226,11 @@ class OuterLoop(abc.ABC, Generic[Options]):
         self.optimizer.zero_grad()
         return norm, meta_lr, skipped, by_weight
 
+    def _disregard_gradients(self) -> None:
+        """Of losses that are not finite gradients may be, and mean nothing: make them NaN, which skips the step."""
+        for weight in self.learned.values():
+            weight.grad = torch.full_like(weight, torch.nan)
+
     def _average(self) -> None:
         if not self.options.average_phi:
             return
@@ -270,6 +277,11 @@ class OuterLoop(abc.ABC, Generic[Options]):
     def all_skipped(self) -> bool:
         """Whether every outer step was skipped, so that the weights are those it began with."""
         return 0 < self.outer_steps_done == self.num_skipped
+
+    @property
+    def is_in_vain(self) -> bool:
+        """Whether the first outer steps were all skipped, so many that those to come would be too."""
+        return self.all_skipped and self.outer_steps_done >= IN_VAIN
 
     @property
     def has_learned(self) -> bool:
@@ -337,7 +349,7 @@ class OuterLoop(abc.ABC, Generic[Options]):
         on_outer_step: Callable[[OuterStep], Any] = lambda step: None,
         on_validation: Callable[[Validation], Any] = lambda validation: None,
     ) -> bool:
-        """Take outer steps until all are done or ``should_stop()``, validating on the way.
+        """Take outer steps until all are done, ``should_stop()``, or they are in vain, validating on the way.
 
         Returns:
             Whether all planned outer steps are done.
@@ -355,6 +367,8 @@ class OuterLoop(abc.ABC, Generic[Options]):
             if last:
                 return True
             on_outer_step(self.outer_step())
+            if self.is_in_vain and self.outer_steps_done < self.outer_steps:
+                return False
         return False
 
 
