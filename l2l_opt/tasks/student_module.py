@@ -53,6 +53,7 @@ class StudentModule:
     ):
         if not isinstance(module, nn.Module):
             raise TypeError(f"module must be an nn.Module; got {type(module).__name__}, use e.g. nn.Linear(10, 2)")
+        _check_weights(module)
         check_choices(INITS, init=init)
         if init == "module" and init_fn is not None:
             raise ValueError("init_fn must be None where students start from the module's weights; got one, remove it")
@@ -103,6 +104,22 @@ class StudentModule:
         constants = self.constants | statistics if statistics else self.constants
         with plain_attention() if self.attends else contextlib.nullcontext(), self.current.seeded(seed):
             return functional_call(self.module, (params, constants), inputs), self.current.statistics
+
+
+def _check_weights(module: nn.Module) -> None:
+    """Refuse what students cannot be made of, before it is copied."""
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise ValueError(
+                f"a student must be of plain modules; got TorchScript in {repr(name) if name else 'its root'}, "
+                "pass the module that it was scripted or traced from"
+            )
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_complex():
+            raise ValueError(
+                f"a student's weights must be real; got {name!r} of {tensor.dtype}, use real ones, and torch.complex "
+                "in the forward"
+            )
 
 
 def fresh_parameters(
