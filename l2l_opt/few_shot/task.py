@@ -11,7 +11,7 @@ from l2l_opt.few_shot.episodes import EpisodeSource
 from l2l_opt.tasks import probe
 from l2l_opt.tasks.base import Split, TaskFamily, check_second_derivatives, updated_data
 from l2l_opt.tasks.faults import faults_named
-from l2l_opt.tasks.student_module import Init, StudentModule
+from l2l_opt.tasks.student_module import Init, StudentModule, check_weights
 from l2l_opt.types import Batch, Params, TaskData
 
 BatchNorm = Literal["transductive", "support"]
@@ -54,6 +54,7 @@ class EpisodeTask:
             raise ValueError(f"batch_norm must be one of {', '.join(BATCH_NORMS)}; got {batch_norm!r}")
         self.device, self.dtype = torch.device(device), dtype
         self.episodes = episodes
+        check_weights(model, device=self.device, dtype=dtype)
         model = copy.deepcopy(model)
         self.sees_support_again = batch_norm == "support"
         model = _of_given_batches(model, num_rows=episodes.num_support if self.sees_support_again else None)

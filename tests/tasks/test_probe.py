@@ -6,6 +6,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from l2l_opt import MetaTrainer, ModuleTask, RNNProp, TruncatedBackprop
+from l2l_opt.checks import DataNote
+from l2l_opt.tasks import student_module
 from l2l_opt.tasks.augmentation import Scales, augment
 
 INPUTS = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
@@ -185,3 +187,31 @@ def test_a_label_out_of_range_is_found_in_whichever_row(labels, found):
 def test_targets_of_another_shape_are_named_with_that_of_the_outputs(loss_fn):
     text = refusal(nn.Linear(4, 2), targets=torch.rand(30), loss_fn=loss_fn, batch_size=3)
     assert "loss_fn must take the outputs and targets of a batch; got outputs of shape (3, 2) from Linear" in text
+
+
+@pytest.mark.parametrize(("name", "make"), [("weight", nn.Linear), ("0.inner.1.weight", None)])
+def test_weights_without_values_are_named(name, make):
+    with torch.device("meta"):
+        module = make(4, 2) if make else nn.Sequential(Wrapped(nn.Tanh(), nn.Linear(4, 2)))
+    assert f"got '{name}', one on the meta device" in refusal(module)
+    assert "got '1.weight', a lazy one" in refusal(nn.Sequential(nn.Tanh(), nn.LazyLinear(2)))
+
+
+@pytest.mark.parametrize(("shapes", "count"), [([(4, 1000), (1000, 2)], "7,002"), ([(4, 2)], "10")])
+def test_a_module_beyond_the_memory_is_refused_before_it_is_copied(shapes, count, monkeypatch):
+    module = nn.Sequential(*(nn.Linear(*shape) for shape in shapes))
+    number = sum(p.numel() for p in module.parameters())
+    free = [student_module.COPIES * 4 * number - 1]
+    monkeypatch.setattr(student_module, "resident_bytes", lambda device: 5)
+    monkeypatch.setattr(student_module, "available_bytes", lambda device: 5 + free[0])
+    assert f"got {count} weights, which need" in refusal(module)
+    free[0] += 1
+    ModuleTask(module, nn.functional.cross_entropy, (INPUTS, CLASSES))
+
+
+@pytest.mark.parametrize("width", [10, 20])
+def test_a_large_module_is_announced(width, monkeypatch):
+    monkeypatch.setattr(student_module, "MANY_WEIGHTS", 4 * width + width)
+    with pytest.warns(DataNote, match=f"a module of {5 * width} weights is tried out with two students first"):
+        ModuleTask(nn.Linear(4, width), nn.functional.cross_entropy, (INPUTS, CLASSES))
+    ModuleTask(nn.Linear(4, width - 1), nn.functional.cross_entropy, (INPUTS, CLASSES))
