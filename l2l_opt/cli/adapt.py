@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def adapt(data: Path, label: str | None, out: Path, rule: str, **options: Any) -
     with notes_said() as notes, wrong_usage():
         loaded = read_rule(rule, seed=options["seed"])
         pixels = Pixels(options["side"], options["colour"])
-        inputs, labels = _read_examples(data, label=label, roles=roles, pixels=pixels)
+        inputs, labels, whites = _read_examples(data, label=label, roles=roles, pixels=pixels)
         classes, targets = np.unique(labels, return_inverse=True)
         names, targets = [str(name) for name in classes], torch.from_numpy(targets)
         check_examples(targets, names)
@@ -110,6 +111,8 @@ def adapt(data: Path, label: str | None, out: Path, rule: str, **options: Any) -
             warnings.warn(advice, DataNote, stacklevel=1)
         own = {key: options[key] for key in OF_CLASSIFIER}
         classifier = FewShotClassifier(loaded, columns=roles, **own).fit(inputs, labels)
+        if isinstance(classifier.encoder_, Pixels):
+            classifier.encoder_ = replace(classifier.encoder_, whites=whites)
         results = cross_validate(
             loaded,
             classifier.encode(inputs),
@@ -135,20 +138,22 @@ def adapt(data: Path, label: str | None, out: Path, rule: str, **options: Any) -
     _write_report(report, out, as_json=options["as_json"])
 
 
-def _read_examples(data: Path, *, label: str | None, roles: dict[str, str], pixels: Pixels) -> tuple[Any, np.ndarray]:
-    """Rows of a CSV file, or images of a folder with a folder for each class, and the class of each."""
+def _read_examples(
+    data: Path, *, label: str | None, roles: dict[str, str], pixels: Pixels
+) -> tuple[Any, np.ndarray, dict[str, float]]:
+    """Rows of a CSV file, or images of a folder with a folder for each class, and the class of each; images' whites."""
     if data.is_dir():
         if label is not None or roles:
             given = "label" if label is not None else next(iter(roles.values()))
             raise ValueError(f"images are labelled by their folders and have no columns; got --{given}, leave it out")
         images = read_image_folder(data, side=pixels.side, colour=pixels.colour)
-        return images.images, np.array(images.classes)[images.labels]
+        return images.images, np.array(images.classes)[images.labels], images.whites
     if label is None and not data.exists():
         raise FileNotFoundError(f"a CSV file or a folder of images must exist; got {str(data)!r}, name another")
     if label is None:
         raise ValueError(f"a table needs the name of its label's column; got none for {str(data)!r}, use --label NAME")
     table = read_table(data, label=label)
-    return table.columns, table.labels
+    return table.columns, table.labels, {}
 
 
 def _progress(parts: list[Any]) -> Iterator[Any]:
@@ -231,7 +236,7 @@ def _read_new(classifier: FewShotClassifier, data: Path, ids: tuple[str, ...]) -
     if isinstance(encoder, Pixels):
         if ids:
             raise ValueError(f"images have no columns; got --id {ids[0]!r}, leave it out")
-        images, files = read_images(data, side=encoder.side, colour=encoder.colour)
+        images, files = read_images(data, side=encoder.side, colour=encoder.colour, whites=encoder.whites)
         return images, {"file": list(map(str, files))}
     if data.is_dir():
         raise ValueError(f"this model was made of rows of a table; got the folder {str(data)!r}, use a CSV file")

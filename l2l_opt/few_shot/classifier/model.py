@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,10 +38,12 @@ class Pixels:
     Attributes:
         side: pixels.
         colour: whether colours are kept.
+        whites: what was white in deep pictures of each kind, of those that the model was made of.
     """
 
     side: int = 28
     colour: bool = True
+    whites: dict[str, float] = field(default_factory=dict[str, float])
 
     def encode(self, images: Tensor) -> Tensor:
         """Bytes ``[images, *shape]`` as floats of mean 0 and deviation 1 or so.
@@ -253,7 +255,9 @@ def load_few_shot_classifier(folder: str | os.PathLike[str]) -> FewShotClassifie
         )
     settings = Settings(**tree["settings"])
     classifier = FewShotClassifier(tree["about"].get("rule"), **asdict(settings))
-    classifier.encoder_ = Pixels(**tree["encoder"]) if tree["kind"] == "images" else TableEncoder(**tree["encoder"])
+    # Before whites were kept, integers had this one.
+    of_images = {"whites": {"I": 65535.0}} if tree["kind"] == "images" else {}
+    classifier.encoder_ = (Pixels if of_images else TableEncoder)(**of_images | tree["encoder"])
     classifier.classes_ = np.array(tree["classes"])
     shape = tuple(tree["input_shape"])
     classifier.n_features_in_ = int(np.prod(shape))
