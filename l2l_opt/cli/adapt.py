@@ -1,6 +1,7 @@
 """l2l-opt few-shot adapt and predict: a model of one's own examples."""
 
 import json
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from l2l_opt.checks import DataNote
+from l2l_opt.checks import DataNote, nearest_first
 from l2l_opt.cli.common import print_table, read_rule, wrong_usage
 from l2l_opt.cli.notes import notes_said
 from l2l_opt.cli.options import JSON, SEED, GroupedCommand, count, cpu_options, option, option_group, path_option
@@ -34,6 +35,8 @@ from l2l_opt.version import __version__
 
 MANY = 1000
 """Examples for which a student trained by minibatches is the better choice."""
+LINE_SECONDS = 5.0
+"""Between lines of progress, where there is no terminal."""
 ROLES = ("ignore", "id", "numbers", "words")
 OF_CLASSIFIER = ("model", "steps", "members", "decay", "hidden_inputs", "seed")
 
@@ -157,8 +160,18 @@ def _read_examples(
 
 
 def _progress(parts: list[Any]) -> Iterator[Any]:
+    """Show a bar; where there is no terminal, a line now and then."""
     console = Console(stderr=True)
-    yield from track(parts, "cross-validation", console=console, transient=True, disable=not console.is_terminal)
+    if console.is_terminal:
+        yield from track(parts, "cross-validation", console=console, transient=True)
+        return
+    began = said = time.monotonic()
+    for number, part in enumerate(parts):
+        now = time.monotonic()
+        if now - said >= LINE_SECONDS:
+            said = now
+            click.echo(f"cross-validation: {number} of {len(parts)} parts, {now - began:.0f} s", err=True)
+        yield part
 
 
 def _positive(classes: list[str], targets: torch.Tensor, wanted: str | None) -> int | None:
@@ -243,6 +256,7 @@ def _read_new(classifier: FewShotClassifier, data: Path, ids: tuple[str, ...]) -
     columns = read_table(data, label=None).columns
     for name in ids:
         if name not in columns:
-            raise ValueError(f"--id must be a column of the table; got {name!r}, use one of {', '.join(columns)}")
+            names = ", ".join(nearest_first(name, columns))
+            raise ValueError(f"--id must be a column of the table; got {name!r}, use one of {names}")
     named = {name: columns[name].tolist() for name in ids or encoder.ids if name in columns}
     return classifier.columns_of(columns), {"row": range(1, len(columns) + 1), **named}

@@ -206,9 +206,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             ValueError: a column is missing.
         """
         assert isinstance(self.encoder_, TableEncoder)
-        missing = [name for name in self.encoder_.columns if name not in table.columns]
-        if missing:
-            raise ValueError(f"a table must have the columns a model was made with; got none named {missing[0]!r}")
+        self.encoder_.check_columns(table)
         return table.reindex(columns=list(self.feature_names_in_), fill_value="")
 
     def save(self, folder: str | os.PathLike[str], about: Mapping[str, str]) -> None:
