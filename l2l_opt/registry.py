@@ -114,5 +114,27 @@ class Registry(Generic[T]):
                 raise ValueError(
                     f"an option of {self.kind} {name!r} must be given; got no {key!r}, use {name}:{key}=VALUE"
                 )
+        for key, value in options.items():
+            _check_kind(f"{key} of {self.kind} {name!r}", key, value, known[key])
         with refuse_exits(f"{self.kind} {name!r}"):
             return factory(**options)
+
+
+_KINDS = {int: "an integer", float: "a number", bool: "True or False"}
+_EXAMPLES = {int: 2, float: 0.1, bool: True}
+
+
+def _check_kind(what: str, key: str, value: Any, parameter: inspect.Parameter) -> None:
+    """Refuse an option of another type than its annotation, or where there is none than its default.
+
+    Raises:
+        ValueError: a number or a truth value was to be given, and is not.
+    """
+    kind, default = parameter.annotation, parameter.default
+    kind = type(default) if kind is inspect.Parameter.empty else kind
+    kind = getattr(kind, "__origin__", kind) if hasattr(kind, "__metadata__") else kind
+    kind = next((each for each in _KINDS if kind in (each, each.__name__)), None)
+    if kind is None or type(value) is kind or (kind is float and type(value) is int):
+        return
+    example = default if type(default) is kind else _EXAMPLES[kind]
+    raise ValueError(f"{what} must be {_KINDS[kind]}; got {value!r}, use e.g. {key}={example}")

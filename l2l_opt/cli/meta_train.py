@@ -14,10 +14,11 @@ from l2l_opt.cli.options import GroupedCommand, count, device_options, option, o
 from l2l_opt.cli.running import RunOptions, follow, meta_optimizer_options, run_options, validate_every
 from l2l_opt.inspection.measures.profile import MetaTrainingProfile
 from l2l_opt.inspection.tensorboard.meta_training import MetaTrainingLog
+from l2l_opt.memory import gibibytes
 from l2l_opt.meta_training.estimators import ESTIMATORS, MetaGradientEstimator, MetaLoss
 from l2l_opt.meta_training.estimators.imitation import Imitation
 from l2l_opt.meta_training.estimators.meta_loss import NORMALISATIONS, OVER_STEPS, SPLITS
-from l2l_opt.meta_training.planning import Plan, gibibytes, plan
+from l2l_opt.meta_training.planning import Plan, plan
 from l2l_opt.meta_training.ranks import Ranks, joined, launch, local_device, under_launcher
 from l2l_opt.meta_training.run import MetaTrainingRun, refuse_unusable_folder
 from l2l_opt.meta_training.trainer import MetaTrainer, MetaTrainingOptions

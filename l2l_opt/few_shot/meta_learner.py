@@ -129,11 +129,13 @@ class MetaLearner(OuterLoop[MetaLearnerOptions]):
                 adapted = adapt(self.method, self.family, theta, episodes)
                 for name, p in self.theta.items():
                     p.grad = p - adapted.params[name].mean(0)
-            return float(adapted.query_losses.mean())
-        every = self.options.meta_loss == "mean"
-        loss = adapt(self.method, self.family, theta, episodes, after_every_step=every).losses.mean()
-        loss.backward()
-        return float(loss.detach())
+        else:
+            every = self.options.meta_loss == "mean"
+            adapted = adapt(self.method, self.family, theta, episodes, after_every_step=every)
+            adapted.losses.mean().backward()
+        if not torch.isfinite(adapted.losses).any():
+            self._disregard_gradients()
+        return float(adapted.losses.detach().mean())
 
     def evaluate(self) -> tuple[Tensor, Tensor]:
         """Adapt to the validation episodes; there is no curve but the metric itself."""

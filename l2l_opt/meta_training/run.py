@@ -116,7 +116,7 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
         return self.folder / "checkpoint"
 
     def go(self, *, minutes: float | None, checkpoint_every: int | None, observers: list[Observer]) -> str:
-        """Take outer steps until all are done, the time is over, or a signal comes; in each case with a checkpoint.
+        """Take outer steps until all are done, the time is over, a signal comes or they are in vain; then a checkpoint.
 
         Args:
             minutes: wall-clock minutes for this call, None for no limit.
@@ -124,7 +124,8 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
             observers: called after every outer step and validation.
 
         Returns:
-            ``"finished"``, ``"out of time"``, or the name of the signal.
+            ``"finished"``, ``"out of time"``, the name of the signal, or ``"ended early"`` where the first outer steps
+            were all skipped.
         """
         started = last_saved = time.monotonic()
         saved_at = self.trainer.outer_steps_done
@@ -159,9 +160,12 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
             )
             self.save(finished=finished)
             signals = [name for names in self.ranks.gather(received) for name in names]
-            if not finished and not signals:
-                self._save_best_of_an_unfinished_run(observe_validation)
-        return "finished" if finished else (signals[0] if signals else "out of time")
+            if finished or signals:
+                return "finished" if finished else signals[0]
+            if self.trainer.is_in_vain:
+                return "ended early"
+            self._save_best_of_an_unfinished_run(observe_validation)
+        return "out of time"
 
     def save(self, *, finished: bool = False) -> None:
         """Write the checkpoint of all ranks, then what is derived from it."""

@@ -135,6 +135,8 @@ class MetaTrainer(OuterLoop[MetaTrainingOptions]):
         gradients, meta_loss = own if self.ranks.size == 1 else self._mean_over_ranks(*own)
         for weight, gradient in zip(self.learned.values(), gradients, strict=True):
             weight.grad = gradient
+        if not self.ranks.any([bool(torch.isfinite(estimate.losses).any())])[0]:
+            self._disregard_gradients()
         return float(meta_loss), students.coordinate_steps - done
 
     def _mean_over_ranks(self, gradients: list[Tensor], meta_loss: Tensor) -> tuple[list[Tensor], Tensor]:

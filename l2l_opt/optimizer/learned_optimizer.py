@@ -1,5 +1,6 @@
 """LearnedOptimizer: an update rule as a torch.optim.Optimizer."""
 
+import difflib
 import inspect
 import itertools
 import math
@@ -39,8 +40,11 @@ ADAMW_LR = 1e-3
 SMALL_LR = 0.03
 LARGEST_DROP = 10
 """By what a schedule that leaves no trace in the group, as fastai's, divides the rate from step to step at most."""
+STEPS_OF_A_SCHEDULE = 5
+"""Steps at usual rates, after which any drop is a schedule's, as ReduceLROnPlateau's, and no habit."""
 FAR = 10
 """Times the horizon that a rule was meta-trained on, beyond which it is used at one's own risk."""
+OPTIONS = ("lr", "weight_decay", "num_steps", "maximize", "guard", "state_dtype")
 OTHERS = frozenset(("betas", "eps", "foreach", "fused", "amsgrad", "nesterov", "dampening"))
 """Options of other optimizers, which have no effect in a group; ``momentum`` is there for schedulers that cycle it."""
 UNSHOWN = ("params", "param_names", "rule", "rule_digest", "watch")
@@ -305,10 +309,12 @@ class LearnedOptimizer(EagerOptimizer):
         if all(p.grad is None for p in group["params"]):
             return
         usual = max(float(group.get(key, 0.0)) for key in ("initial_lr", "max_lr"))
-        comes_down = usual >= SMALL_LR or 0 < self._rates.get(id(group), 0.0) <= LARGEST_DROP * lr
-        self._rates[id(group)] = lr
+        before = self._rates.get(id(group), 0.0)
+        gently = 0 < before <= LARGEST_DROP * lr * (1 + 1e-6)
+        late = before >= SMALL_LR and group["steps_taken"] >= STEPS_OF_A_SCHEDULE
+        self._rates[id(group)] = math.inf if late else lr
         # After its first step, a scheduler of usual rates means small ones; none at all is torch's, to make states.
-        if 0 < lr < SMALL_LR and not (group["steps_taken"] and comes_down):
+        if 0 < lr < SMALL_LR and not (group["steps_taken"] and (usual >= SMALL_LR or gently or late)):
             self._warn_once(
                 f"lr multiplies the learned update and is 1.0 as meta-trained; got {lr:g}, which makes it hardly move: "
                 "leave lr out, or let a schedule rise to 1, unless that is meant",
@@ -391,9 +397,10 @@ class LearnedOptimizer(EagerOptimizer):
 
 def _check_arguments(rule: Any, guard: Any, state_dtype: Any, others: dict[str, Any]) -> None:
     for key, value in others.items():
+        near = difflib.get_close_matches(key, OPTIONS, n=1)
         raise TypeError(
-            "options must be lr, weight_decay, num_steps, maximize, guard or state_dtype, the rule has its own of the "
-            f"others; got {key}={value!r}, leave it out"
+            f"options must be {', '.join(OPTIONS[:-1])} or {OPTIONS[-1]}, the rule has its own of the others; got "
+            f"{key}={value!r}, " + (f"did you mean {near[0]}?" if near else "leave it out")
         )
     if isinstance(rule, (float, int)):
         raise TypeError(f"lr is a keyword, and 1.0 as meta-trained; got {rule} where the rule stands, leave it out")

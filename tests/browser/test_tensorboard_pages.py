@@ -75,6 +75,17 @@ def meta_training(folders):
     server.wait()
 
 
+@pytest.fixture(scope="module")
+def few_shot(folders):
+    """Address of a server of a few-shot meta-training run."""
+    small = ["--episodes", "clusters:ways=2,shots=2,dim=8", "--model", "mlp:hidden=8", "--meta-batch", 4]
+    l2l_opt("few-shot", "meta-train", *small, "--outer-steps", 40, "--out", folders / "few-shot")
+    server, address = serve(folders / "few-shot" / "events")
+    yield address
+    server.terminate()
+    server.wait()
+
+
 class Dashboard:
     """One of TensorBoard's tabs."""
 
@@ -149,6 +160,10 @@ def test_an_inspection_opens_on_the_loss(page, inspection):
 
 def test_a_meta_training_run_opens_on_the_loss(page, meta_training):
     assert_first_card_is_the_loss(page, meta_training)
+
+
+def test_a_few_shot_run_opens_on_the_loss(page, few_shot):
+    assert_first_card_is_the_loss(page, few_shot)
 
 
 def test_an_inspection_opens_on_a_readable_dashboard(page, inspection):

@@ -31,9 +31,15 @@ def test_meta_train_and_evaluate(tmp_path):
         assert (tmp_path / name / "learner.safetensors").is_file()
     assert load_rule(tmp_path / "meta-lstm" / "rule.safetensors").config["hidden_size"] == 3
     assert not (tmp_path / "maml" / "rule.safetensors").exists()
-    events = EventAccumulator(str(tmp_path / "maml" / "events"))
-    events.Reload()
-    assert {"meta/loss", "validation/figure"} <= set(events.Tags()["scalars"])
+    for name in ("maml", "meta-lstm"):
+        events = EventAccumulator(str(tmp_path / name / "events"))
+        events.Reload()
+        tags = events.Tags()["scalars"]
+        assert {"meta/loss", "validation/figure"} <= set(tags)
+        # TensorBoard opens on the first of them.
+        assert min(tags, key=str.casefold) == "Loss/student"
+        losses = [[event.value for event in events.Scalars(tag)] for tag in ("Loss/student", "meta/loss")]
+        assert losses[0] == losses[1] != []
 
     result = l2l_opt(
         "few-shot", "evaluate", tmp_path / "maml", tmp_path / "meta-lstm", "--inner-steps", 1, "--inner-steps", 3,

@@ -15,7 +15,8 @@ EVERY = 20
 class FewShotLog:
     """Scalars of few-shot meta-training, over outer steps.
 
-    ``meta/loss`` (of the query sets), ``meta/gradient_norm``, ``meta/lr``, ``meta/skipped``, ``meta/seconds``,
+    ``Loss/student``, the loss of adapted students on query sets, which TensorBoard opens on and which is this loop's
+    ``meta/loss`` too; ``meta/gradient_norm``, ``meta/lr``, ``meta/skipped``, ``meta/seconds``,
     ``meta_gradient_norm/W`` of each tensor learned, and ``validation/figure``.
 
     Args:
@@ -29,7 +30,7 @@ class FewShotLog:
     def on_outer_step(self, trainer: MetaLearner, step: OuterStep) -> None:
         if step.number % EVERY:
             return
-        write_scalars(self.writer, outer_step_scalars(trainer, step), step.number)
+        write_scalars(self.writer, {"Loss/student": step.meta_loss} | outer_step_scalars(trainer, step), step.number)
 
     def on_validation(self, trainer: MetaLearner, validation: Validation) -> None:
         write_scalars(self.writer, validation_scalars(validation), validation.outer_step)
