@@ -46,7 +46,8 @@ class UpdateRule(nn.Module, abc.ABC):
             params: parameter name -> tensor of any shape.
 
         Returns:
-            Parameter name -> state; each tensor ``[features, *param.shape]`` or 0-dim, ``"step"`` among them.
+            Parameter name -> state; each tensor ``[features, *param.shape]`` or 0-dim, ``"step"`` among them. Of a
+            rule that reads whole tensors an axis of the parameter may be 1, where what is kept is one for all along it.
         """
 
     @abc.abstractmethod
