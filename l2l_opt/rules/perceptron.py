@@ -1,5 +1,6 @@
 """The perceptron that rules run at every coordinate, on features that are relative to the whole tensor."""
 
+import itertools
 import math
 from collections.abc import Iterable
 from typing import cast
@@ -31,7 +32,7 @@ class Perceptron(nn.Module):
         check_positive_integers(4, hidden_size=hidden_size)
         check_positive_integers(2, num_layers=num_layers)
         sizes = [num_inputs, *[hidden_size] * num_layers, num_outputs]
-        self.layers = nn.ModuleList(nn.Linear(below, size) for below, size in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(below, size) for below, size in itertools.pairwise(sizes))
         for layer in self.linear():
             std = 1 / math.sqrt(layer.in_features)
             nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)

@@ -40,7 +40,9 @@ def in_dtype(name, dtype):
 
 def is_state_shape(shape, of_param):
     """[features, *of_param], of which an axis may be 1."""
-    return len(shape) == 1 + len(of_param) and all(own in (1, size) for own, size in zip(shape[1:], of_param, strict=True))
+    return len(shape) == 1 + len(of_param) and all(
+        own in (1, size) for own, size in zip(shape[1:], of_param, strict=True)
+    )
 
 
 def assert_trees_equal(ours, theirs, **tolerance):

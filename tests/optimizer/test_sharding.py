@@ -15,7 +15,12 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = "scripts.experiments.optimizer.sharded_training"
 RULES = ["default-1", "compact", "composed", "scale-free", "mlp", "celo2"]
 SPOILT = ["default-1", "compact", "scale-free", "mlp"]
-CHECKPOINTED = {"compact": {}, "scale-free": {}, "mlp": {}, "lstm:hidden_size=3": {"state_dtype": "bfloat16", "guard": "fallback"}}
+CHECKPOINTED = {
+    "compact": {},
+    "scale-free": {},
+    "mlp": {},
+    "lstm:hidden_size=3": {"state_dtype": "bfloat16", "guard": "fallback"},
+}
 
 pytestmark = [
     pytest.mark.slow,
