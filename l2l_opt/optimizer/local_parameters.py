@@ -141,7 +141,7 @@ def shape_for_rules(p: Tensor) -> tuple[int, ...]:
 
 
 def _shared_axes(rule: UpdateRule, name: str, param: Tensor) -> dict[str, list[int]]:
-    """Of each state of a DTensor, the axes along which it is one for all: 1 even where the parameter is twice as long."""
+    """Of each state of a DTensor, the axes along which it is one for all: 1 even of a parameter twice as long."""
     if sharding.shards_of(param) is None:
         return {}
     twice = fresh_meta_state(rule, name, param, times=2)

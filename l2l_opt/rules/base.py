@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.kernels import CompiledStep
+from l2l_opt.kernels import CompiledPerceptron, CompiledStep
 from l2l_opt.registry import Registry, parse_spec
 from l2l_opt.types import Params, RuleState
 
@@ -77,7 +77,7 @@ class UpdateRule(nn.Module, abc.ABC):
         """
         return 1.0
 
-    def compiled_step(self) -> CompiledStep | None:
+    def compiled_step(self) -> CompiledStep | CompiledPerceptron | None:
         """Return the same computation for ``kernels.PreparedStep``, in place; None where it is not compiled."""
         return None
 

@@ -6,9 +6,18 @@ import torch
 from torch import Tensor
 
 from l2l_opt.checks import check_numbers, check_positive_numbers
+from l2l_opt.kernels import CompiledPerceptron
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
 from l2l_opt.rules.features import progress
-from l2l_opt.rules.moments import AVERAGE_BETAS, FACTORED_BETAS, Decays, init_moments, moment_features, next_moments
+from l2l_opt.rules.moments import (
+    AVERAGE_BETAS,
+    FACTORED_BETAS,
+    Decays,
+    factored_axes,
+    init_moments,
+    moment_features,
+    next_moments,
+)
 from l2l_opt.rules.perceptron import Perceptron, over_rms
 from l2l_opt.rules.recurrent import coordinates
 from l2l_opt.types import Params, RuleState
@@ -108,6 +117,12 @@ class Celo2(UpdateRule):
             updates[name] = (-size * direction[0]).reshape(gradient.shape)
             next_state[name] = {"step": step + 1} | moments
         return updates, next_state
+
+    def compiled_step(self) -> CompiledPerceptron:
+        options = {"eps": EPS, "input_eps": RMS_EPS, "output_scale": self.output_scale, "magnitude_scale": 0.0}
+        options |= {"most_gradient": MOST_GRADIENT, "clipped": CLIPPED, "warm_up": self.warm_up}
+        betas = (*AVERAGE_BETAS, SQUARE_BETA, *FACTORED_BETAS)
+        return CompiledPerceptron("celo2", self.network.weights(), betas, (), options, factored_axes)
 
     def size(self, step: Tensor, num_steps: Tensor | None, *, dtype: torch.dtype) -> Tensor:
         """Return the root mean square of updates, 0-dim.

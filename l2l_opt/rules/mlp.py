@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from l2l_opt.checks import check_positive_numbers
+from l2l_opt.kernels import CompiledPerceptron
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
-from l2l_opt.rules.features import time_features
+from l2l_opt.rules.features import TIMESCALES, time_features
 from l2l_opt.rules.moments import (
     AVERAGE_BETAS,
     FACTORED_BETAS,
     Decays,
+    factored_axes,
     init_moments,
     moment_features,
     next_moments,
@@ -41,7 +43,7 @@ class MLPRule(UpdateRule):
     The features show where plain, normalised and factored gradients point, over which time; the perceptron weighs
     them. It has no memory of its own, so the state is that of its moments, and what a step costs is two small matrix
     products a weight. How large steps are is learned too, in absolute units and by the step: the rule does what it was
-    meta-trained for, over horizons like those that it has seen.
+    meta-trained for, over horizons like those of its meta-training.
 
     Args:
         hidden_size: units of each hidden layer; 4 is the small one of the source, 197 weights in all, 32 that of muLO.
@@ -105,6 +107,12 @@ class MLPRule(UpdateRule):
             updates[name] = update.reshape(gradient.shape)
             next_state[name] = {"step": step + 1} | moments
         return updates, next_state
+
+    def compiled_step(self) -> CompiledPerceptron:
+        betas = torch.cat([beta.detach() for beta in self.decays(torch.float32)])
+        options = {"eps": EPS, "input_eps": INPUT_EPS, "output_scale": self.output_scale}
+        options |= {"magnitude_scale": self.magnitude_scale, "most_gradient": 0.0, "clipped": 0.0, "warm_up": 0.0}
+        return CompiledPerceptron("mlp", self.network.weights(), betas.tolist(), TIMESCALES, options, factored_axes)
 
     def decays(self, dtype: torch.dtype) -> Decays:
         """Return the decays of the moments, which phi moves from their usual ones."""

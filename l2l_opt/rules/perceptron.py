@@ -42,6 +42,10 @@ class Perceptron(nn.Module):
         """Return the layers, the lowest first."""
         return cast(Iterable[nn.Linear], self.layers)
 
+    def weights(self) -> list[Tensor]:
+        """Return weight and bias of each layer, the lowest first."""
+        return [value for layer in self.linear() for value in (layer.weight, layer.bias)]
+
     def forward(self, inputs: Tensor, *, scales: Tensor, shared: Tensor | None = None) -> Tensor:
         """Run the network at every coordinate.
 

@@ -57,7 +57,7 @@ def _npz(path: Path) -> Iterator[tuple[str, Tensor]]:
                     _check_array(member, entry, path)
         with np.load(path, allow_pickle=False) as arrays:
             for name in arrays:
-                yield name, torch.from_numpy(np.array(arrays[name], dtype=np.float32))
+                yield name, torch.from_numpy(np.array(arrays[name], np.float32))  # pyright: ignore[reportUnknownMemberType]
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError, MemoryError) as error:
         if isinstance(error, FileFormatError):
             raise
