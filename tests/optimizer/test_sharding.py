@@ -13,7 +13,7 @@ from l2l_opt.rules import make_rule
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = "scripts.experiments.optimizer.sharded_training"
-RULES = ["default-1", "compact", "composed", "scale-free", "mlp", "celo2"]
+RULES = ["default-1", "compact", "composed", "scale-free", "mlp", "celo2", "tensor-lstm"]
 SPOILT = ["default-1", "compact", "scale-free", "mlp"]
 CHECKPOINTED = {
     "compact": {},
