@@ -23,11 +23,12 @@ from l2l_opt.optimizer.local_parameters import (
     LocalParameter,
     buckets_of,
     check_placement,
+    fresh_meta_state,
     fresh_state,
     local_parameter,
 )
 from l2l_opt.optimizer.prepared import PreparedGroup
-from l2l_opt.optimizer.state_dict import boxed, check_options, check_state_dict, fresh_meta_state, in_own_order, unboxed
+from l2l_opt.optimizer.state_dict import boxed, check_options, check_state_dict, in_own_order, unboxed
 from l2l_opt.optimizer.stepping import Options, Stepper
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule
