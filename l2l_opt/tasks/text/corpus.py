@@ -19,13 +19,6 @@ ALPHABET = "\n abcdefghijklmnopqrstuvwxyz.,;:!?'\"-()"
 """Symbols of the shipped texts, after they are put into lower case; other characters are left out."""
 
 NOVEL, VERSE, ADVERBS = "northanger_abbey", "psalms", "adverbs"
-
-
-@lru_cache(3)
-def load_text(name: str) -> Tensor:
-    """A shipped text as places in ``ALPHABET``: ``[length]``, uint8.
-
-NOVEL, VERSE = "northanger_abbey", "psalms"
 OTHER = "\N{REPLACEMENT CHARACTER}"
 """The symbol of a user's own text for characters that its training part has not, or that are too rare."""
 MOST_SYMBOLS = 255
@@ -45,7 +38,7 @@ class Corpus:
     alphabet: str
 
 
-@lru_cache(2)
+@lru_cache(3)
 def shipped_text(name: str) -> Corpus:
     """Read a text that ships.
 
@@ -101,27 +94,23 @@ def _border(length: int) -> int:
 
 
 @lru_cache(16)
-def text_examples(name: str, length: int) -> Examples:
-    """Every stretch of a shipped text, as ``stretches_of`` has them."""
-    return stretches_of(load_text(name), length)
+def text_examples(corpus: Corpus, length: int) -> Examples:
+    """Every stretch of a text, as ``stretches_of`` has them."""
+    return stretches_of(corpus.places, length)
 
 
 def stretches_of(text: Tensor, length: int) -> Examples:
-
-def text_examples(corpus: Corpus, length: int) -> Examples:
     """Every stretch of a text, and the same one character further: views of one tensor, ``[places, length]``.
 
     The last tenth of the text is the test split; no stretch reaches from one split into the other.
 
     Args:
-        text: ``[characters]``, places in ``ALPHABET``.
+        text: ``[characters]``, places in an alphabet.
         length: of a stretch.
 
     Raises:
         ValueError: stretches of a twentieth of the text or more.
     """
-
-    text = corpus.places
     if length >= len(text) // 20:
         longest = len(text) // 20 - 1
         raise ValueError(

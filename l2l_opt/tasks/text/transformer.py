@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from l2l_opt.tasks.base import register_module_task
 from l2l_opt.tasks.layers.transformer import CharacterTransformer, gpt2_weights
 from l2l_opt.tasks.module_task import ModuleTask
-from l2l_opt.tasks.text.corpus import ADVERBS, ALPHABET, next_character_loss, stretches_of, text_examples
+from l2l_opt.tasks.text.corpus import ADVERBS, ALPHABET, next_character_loss, shipped_text, stretches_of, text_examples
 from l2l_opt.tasks.text.language import language_text
 
 BASE = {"width": 48, "blocks": 2, "heads": 4}
@@ -35,7 +35,9 @@ def adverbs_gpt(*, width: int = 32, blocks: int = 2, heads: int = 4, length: int
     Source: Radford et al., "Language models are unsupervised multitask learners", 2019.
     """
     module = CharacterTransformer(len(ALPHABET), length, width=width, blocks=blocks, heads=heads)
-    return partial(ModuleTask, module, next_character_loss, text_examples(ADVERBS, length), init_fn=gpt2_weights)
+    return partial(
+        ModuleTask, module, next_character_loss, text_examples(shipped_text(ADVERBS), length), init_fn=gpt2_weights
+    )
 
 
 class LowRank(nn.Module):
