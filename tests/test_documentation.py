@@ -20,6 +20,7 @@ from sybil.region import Lexeme
 
 from tests.command_line import run_python
 from tests.few_shot.test_sources import omniglot_npz
+from tests.own_data import write_texts
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(file.relative_to(ROOT)) for file in (ROOT / "docs").rglob("*.md"))]
@@ -65,6 +66,7 @@ SHORTER = {
         "--minutes 10": "--minutes 0.02 --horizon 10 --seeds 2 --tuning-seeds 1 --baselines ''",
         "tensorboard --logdir": "tensorboard --inspect --logdir",  # reads the same files, and ends
         "minutes=10": "minutes=0.02, horizon=10, seeds=2, tuning_seeds=1, baselines=()",
+        "--horizon 100": "--horizon 4 --baselines adam --tuning-seeds 1",
     },
     "docs/few-shot.md": {
         "--label is_fraud": "--label is_fraud --members 2 --steps 5",
@@ -147,6 +149,8 @@ LEFT_OUT_BY_REASON = {
         "python -m scripts.experiments.few_shot.page",
     ],
     "runs with less in tests/scripts": [
+        "python -m scripts.examples.specialising.shop_models",
+        "python -m scripts.examples.specialising.sweep",
         "python -m scripts.examples.density.importance_sampling",
         "python -m scripts.experiments.optimizer.fuzz_files",
         "python -m scripts.experiments.paper.reproduce_paper --figure all --artefacts",
@@ -259,6 +263,7 @@ def data(tmp_path_factory):
     ratings = [(user, item, user, item, random.integers(1, 6)) for user in range(8) for item in range(8)]
     with open(folder / "ratings.csv", "w", newline="") as file:
         csv.writer(file).writerows([("user", "item", "userId", "movieId", "rating"), *ratings])
+    write_texts(folder / "texts")
     (folder / "suite.txt").write_text("digits-mlp:hidden=4\n")
     (folder / ".cache" / "l2l_opt").mkdir(parents=True)
     omniglot_npz(folder / ".cache" / "l2l_opt", characters=150)

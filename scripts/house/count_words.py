@@ -128,12 +128,12 @@ ALLOWED = (
     Use(r"the teacher g_phi", r"docs/glossary", "the literature's word, named once"),
     Use(
         r"(?i)\b(add_)?figure\b",
-        r"(?i)inspection|evaluation/plots|benchmark|curve|reinforcement|test_report|test_below_zero",
+        r"(?i)inspection|specialising/events|evaluation/plots|benchmark|curve|reinforcement|test_report|test_below_zero",
         "matplotlib's",
     ),
     Use(
         r"\bfigures(?=\.|$|:|;| import|,)|Figures as SVG",
-        r"inspection|specialising/page",
+        r"inspection|specialising/(page|events)",
         "matplotlib's, and the file that draws them",
     ),
     Use(r"(?i)figures?", r"experiments/paper|test_experiments|README|docs/tasks|test_documentation", "of the paper"),

@@ -35,8 +35,7 @@ class StepSizes:
         """Measure what has changed; call it right after the optimizer's step."""
         for kind, params in self._params.items():
             updates = [widened(plain(p)) - widened(old) for p, old in zip(params, self._before[kind], strict=True)]
-            count = sum(update.numel() for update in updates)
-            self._sizes[kind].append((sum(update.square().sum() for update in updates) / count).sqrt())
+            self._sizes[kind].append(torch.cat([update.flatten() for update in updates]).square().mean().sqrt())
 
     def sizes(self) -> dict[str, list[float]]:
         """Return the kinds that there are, with a number for each step."""

@@ -35,7 +35,7 @@ def outer_step_scalars(loop: OuterLoop, step: OuterStep) -> dict[str, float]:
 
 
 def validation_scalars(validation: Validation) -> dict[str, float]:
-    """Return the metric of a validation, and the ends of its 95 % interval over students or episodes."""
+    """Return the metric of a validation, and the ends of its 95 % interval over what was validated on."""
     values = {"validation/figure": validation.metric}
     if validation.metrics is not None:
         _, (low, high) = mean_and_interval(validation.metrics.tolist())

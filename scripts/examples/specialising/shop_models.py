@@ -67,6 +67,13 @@ def families_of(paths: Sequence[Path]) -> list[ModuleTask]:
 @click.option("--known", default=6, show_default=True, help="Shops to specialise and to tune on.")
 @click.option("--shops", default=20, show_default=True, help="Others, a model each.")
 @click.option("--steps", default=250, show_default=True, help="Of a training.")
+@click.option(
+    "--loss-on",
+    type=click.Choice(["train", "test"]),
+    default="train",
+    show_default=True,
+    help="Losses that count: of shown pictures or of others.",
+)
 @click.option("--minutes", default=10.0, show_default=True, help="Of specialising.")
 @click.option("--rule", default="default-2", show_default=True, help="To begin from.")
 @click.option("--seed", default=0, show_default=True, help="Of specialising.")
@@ -76,7 +83,7 @@ def families_of(paths: Sequence[Path]) -> list[ModuleTask]:
     default=records.RESULTS / "specialise" / "shop-models.json",
     help="JSON file.",
 )
-def main(known: int, shops: int, steps: int, minutes: float, rule: str, seed: int, out: Path) -> None:
+def main(known: int, shops: int, steps: int, loss_on: str, minutes: float, rule: str, seed: int, out: Path) -> None:
     """Specialise once, then train a model for every other shop."""
     torch.set_num_threads(1)
     out = out.resolve()
@@ -87,9 +94,17 @@ def main(known: int, shops: int, steps: int, minutes: float, rule: str, seed: in
         began = time.process_time()
         task = f"table-mlp:data={'|'.join(map(str, paths[:known]))},{MODEL}"
         mine = specialise(
-            task, rule=rule, minutes=minutes, horizon=steps, seed=seed, seeds=4, baselines=(), say=click.echo,
+            task,
+            rule=rule,
+            minutes=minutes,
             out="run",
-        )  # fmt: skip
+            say=click.echo,
+            horizon=steps,
+            loss_on=loss_on,
+            seed=seed,
+            seeds=4,
+            baselines=(),
+        )
         of_specialising = time.process_time() - began
         click.echo(mine.sentence)
         tuned, families = tune(families_of(paths[:known]), steps=steps, seed=seed), families_of(paths[known:])

@@ -130,9 +130,16 @@ def main(
         task = format_spec("table-mlp", table | RANGES)
         began = time.process_time()
         mine = specialise(
-            task, rule=rule, minutes=minutes, horizon=min(lengths), seed=seed, seeds=4, baselines=(), say=click.echo,
+            task,
+            rule=rule,
+            minutes=minutes,
             out="run",
-        )  # fmt: skip
+            say=click.echo,
+            horizon=min(lengths),
+            seed=seed,
+            seeds=4,
+            baselines=(),
+        )
         of_specialising = time.process_time() - began
         click.echo(mine.sentence)
         configurations = drawn(table, trainings, seed=seed)

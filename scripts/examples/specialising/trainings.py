@@ -108,9 +108,9 @@ class Tuned:
     seconds: float
 
 
-def tune(families: Sequence[ModuleTask], *, steps: int, seed: int, rates: Sequence[float] = RATES) -> Tuned:
+def tune(families: Sequence[ModuleTask], *, steps: int, seed: int) -> Tuned:
     """Find the rate of AdamW that is best on held-out rows, a training of each family for each rate."""
-    trials = {rate: [train(own, adamw(rate), steps=steps, seed=seed) for own in families] for rate in rates}
+    trials = {rate: [train(own, adamw(rate), steps=steps, seed=seed) for own in families] for rate in RATES}
     losses = {rate: sum(own.held_out for own in found) / len(found) for rate, found in trials.items()}
     # A loss that is not a number is the worst.
     best = min(losses, key=lambda rate: losses[rate] if losses[rate] == losses[rate] else float("inf"))

@@ -26,7 +26,7 @@ def rows(tmp_path):
         ("town", "classes", 3, "cross_entropy"),
     ],
 )
-def test_classes_and_numbers_are_told_apart(rows, target, kind, outputs, loss):
+def test_classes_and_numbers_are_recognised(rows, target, kind, outputs, loss):
     family = make_task("table-mlp", data=rows, target=target, kind=kind, hidden=5, layers=1)
     assert family.loss_fn.__name__ == loss
     assert family.module[-1].out_features == outputs
