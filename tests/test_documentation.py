@@ -28,21 +28,28 @@ PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(file.relative_to(ROOT)) for
 QUICK_EVALUATION = "--horizon 4 --seeds 2 --tuning-seeds 1 --baselines adamw"
 QUICK_SUITE = f"--suite suite.txt {QUICK_EVALUATION}"
 QUICK_META_TRAINING = "--students 2 --validation-students 2 --outer-steps 1 --horizon 10 --truncation-length 5"
+QUICK_SPECIALISATION = "--minutes 0.02 --horizon 10 --seeds 2 --tuning-seeds 1 --baselines ''"
 
 SHORTER = {
     "README.md": {
         "--outer-steps 300": QUICK_META_TRAINING,
+        "--horizon 100": QUICK_EVALUATION,
+        "tensorboard --logdir": "tensorboard --inspect --logdir",  # reads the same files, and ends
+        "--minutes 10": QUICK_SPECIALISATION,
+        "--label is_fraud": "--label is_fraud --members 2 --steps 5",
+    },
+    "docs/commands.md": {
+        "--outer-steps 300": QUICK_META_TRAINING,
         "--horizon 100 --horizon 200": f"--horizon 5 {QUICK_EVALUATION}",
         "inspect runs/first": "inspect runs/first --horizon 4 --baselines adam --tuning-seeds 1",
         "report runs/first": f"report runs/first {QUICK_EVALUATION}",
-        "tensorboard --logdir": "tensorboard --inspect --logdir",  # reads the same files, and ends
-        "--out runs/spiral": f"{QUICK_META_TRAINING} --out runs/spiral",
-        "--out runs/signs": f"{QUICK_META_TRAINING} --out runs/signs",
-        "--suite seen": QUICK_SUITE,
-        "--minutes 10": "--minutes 0.02 --horizon 10 --seeds 2 --tuning-seeds 1 --baselines ''",
+        "tensorboard --logdir": "tensorboard --inspect --logdir",
+        "--minutes 10": QUICK_SPECIALISATION,
         "fashion-conv --horizon 300": "fashion-conv --horizon 4 --baselines adam --tuning-seeds 1",
-        "--label is_fraud": "--label is_fraud --members 2 --steps 5",
     },
+    "docs/rules.md": {"--out runs/signs": f"{QUICK_META_TRAINING} --out runs/signs"},
+    "docs/settings.md": {"--suite seen": QUICK_SUITE},
+    "docs/tasks.md": {"--out runs/spiral": f"{QUICK_META_TRAINING} --out runs/spiral"},
     "docs/start/meta-train.md": {
         "--outer-steps 300": QUICK_META_TRAINING,
         "--horizon 100": QUICK_EVALUATION,
@@ -63,7 +70,7 @@ SHORTER = {
         "horizons=(500,)": "horizons=(4,), num_seeds=2, tuning_seeds=1",
     },
     "docs/specialise.md": {
-        "--minutes 10": "--minutes 0.02 --horizon 10 --seeds 2 --tuning-seeds 1 --baselines ''",
+        "--minutes 10": QUICK_SPECIALISATION,
         "tensorboard --logdir": "tensorboard --inspect --logdir",  # reads the same files, and ends
         "minutes=10": "minutes=0.02, horizon=10, seeds=2, tuning_seeds=1, baselines=()",
         "--horizon 100": "--horizon 4 --baselines adam --tuning-seeds 1",
@@ -158,6 +165,7 @@ LEFT_OUT_BY_REASON = {
     "hours, and MNIST, which does not ship": ["python -m scripts.experiments.paper.reproduce_paper --figure mnist"],
     "wrote what lies under results, in minutes to hours of a quiet machine": [
         "python -m scripts.experiments.benchmarks.benchmark all",
+        "python -m scripts.experiments.default.draw_ratios results/default/held-out/evaluation.json",
         "python -m scripts.experiments.default.evaluate_again results/default/held-out --out results/default/held-out",
         "python -m scripts.experiments.examples.measure_examples density",
         "python -m scripts.experiments.examples.measure_examples gymnasium_policy",
