@@ -6,22 +6,9 @@
 
 #include <string_view>
 
-#include "factored.h"
-#include "kernels.h"
+#include "perceptron_features.h"
 
 namespace l2l_opt::ISA {
-
-struct MLP {
-    static constexpr const char* KIND = "mlp";
-    static constexpr int FEATURES = 28, TIMES = 11;
-    static constexpr bool CLIPS = false, POINTS = false;
-};
-
-struct Celo2 {
-    static constexpr const char* KIND = "celo2";
-    static constexpr int FEATURES = 30, TIMES = 0;
-    static constexpr bool CLIPS = true, POINTS = true;
-};
 
 // weight [outputs][inputs] of ROWS outputs on a tile of inputs.
 template <int ROWS>
@@ -50,27 +37,14 @@ TARGET static void dense(
 
 // One tensor on its way through a step.
 template <typename Kind>
-struct PerceptronStep {
-    const PerceptronCall& call;
-    const PerceptronOptions& options;
-    const PerceptronTensor& tensor;
-    const Axes axes;
-    Factored& factored;
-    const bool is_factored;
+struct PerceptronStep : PerceptronFeatures<Kind> {
+    using Base = PerceptronFeatures<Kind>;
+    using Base::axes, Base::call, Base::factored, Base::features, Base::is_factored, Base::options, Base::read_gradient, Base::spots,
+        Base::tensor;
     double sums[Kind::FEATURES] = {};
     std::vector<float> weight, bias;  // of the first layer, for features of this tensor as they are
 
-    PerceptronStep(const PerceptronCall& call, const PerceptronTensor& tensor, Factored& factored)
-        : call(call), options(*call.options), tensor(tensor), axes(tensor.axes.address), factored(factored),
-          is_factored(tensor.columns.address != nullptr) {}
-
-    TARGET void read_gradient(const Spot& spot, float* tile) const {
-        gather<float>(tile, tensor.gradient, 0, 1, spot);
-        for (int v = 0; v < V; ++v) {
-            vec g = load(tile + v * W) * call.update->sign;
-            store(tile + v * W, Kind::CLIPS ? within(g, options.most_gradient) : g);
-        }
-    }
+    using Base::Base;
 
     // Whether gradients, their squares as they are kept, and parameters of a part are finite.
     TARGET bool is_finite(Part part) const {
@@ -97,106 +71,6 @@ struct PerceptronStep {
             const int count = axes.segments(spot.at, spot.n, segments);
             add_squares(rows, tile, axes.last().row_stride, segments, count, true);
             add_squares(columns, tile, axes.last().column_stride, segments, count, false);
-        }
-    }
-
-    // Features of a tile, [FEATURES][TILE]; brings moments up to date first where `advances`. Those of rows and columns
-    // alone are left out where they are not asked for.
-    TARGET void features(const Spot& spot, bool advances, float* x) const {
-        alignas(64) float g[TILE], moments[7 * TILE], factors[2 * FACTORS * TILE], shared[4 * FACTORS * TILE];
-        float *m = moments, *square = moments + FACTORS * TILE, *own = square + TILE;
-        read_gradient(spot, g);
-        gather<float>(m, tensor.averages, 0, FACTORS, spot);
-        gather<float>(square, tensor.square, 0, 1, spot);
-        if (!is_factored) gather<float>(own, tensor.rows, 0, FACTORS, spot);
-        if (advances) {
-            advance(g, m, square, own);
-            scatter<float>(tensor.averages, 0, m, FACTORS, spot);
-            scatter<float>(tensor.square, 0, square, 1, spot);
-            if (!is_factored) scatter<float>(tensor.rows, 0, own, FACTORS, spot);
-        }
-        if (is_factored) spread_sides(spot, !advances, factors, shared);
-        else factor_coordinates(own, factors, shared);
-        fill(spot, g, m, square, factors, shared, x);
-    }
-
-    TARGET void advance(const float* g, float* m, float* square, float* own) const {
-        const float* betas = call.betas;
-        for (int v = 0; v < V; ++v) {
-            vec gradient = load(g + v * W), squared = gradient * gradient;
-            for (int k = 0; k < FACTORS; ++k) {
-                float* at = m + k * TILE + v * W;
-                store(at, load(at) * betas[k] + gradient * (1 - betas[k]));
-            }
-            store(square + v * W, load(square + v * W) * betas[FACTORS] + squared * (1 - betas[FACTORS]));
-            if (is_factored) continue;
-            for (int k = 0; k < FACTORS; ++k) {
-                float* at = own + k * TILE + v * W;
-                const float beta = betas[FACTORS + 1 + k];
-                store(at, load(at) * beta + (squared + LEAST_SQUARE) * (1 - beta));
-            }
-        }
-    }
-
-    // Of the rows and columns of a tile's coordinates: factors of gradients, twice, and rows, columns, one over their roots.
-    TARGET void spread_sides(const Spot& spot, bool all_of_them, float* factors, float* shared) const {
-        Segment segments[TILE];
-        const int count = axes.segments(spot.at, spot.n, segments);
-        const Side* sides[2] = {&factored.rows, &factored.columns};
-        const int64_t strides[2] = {axes.last().row_stride, axes.last().column_stride};
-        for (int side = 0; side < 2; ++side)
-            for (int k = 0; k < FACTORS; ++k) {
-                const Side& from = *sides[side];
-                const int64_t start = k * from.count;
-                auto to = [&](float* tile, const float* values) {
-                    spread(tile, values + start, strides[side], segments, count, side == 0, spot.n);
-                };
-                alignas(64) float own[TILE];
-                to(side ? own : factors + k * TILE, from.factor.data());
-                if (side) for (int v = 0; v < V; ++v) {
-                    vec both = load(factors + k * TILE + v * W) * load(own + v * W);
-                    store(factors + k * TILE + v * W, both);
-                    store(factors + (FACTORS + k) * TILE + v * W, both);
-                }
-                if (!all_of_them) continue;
-                to(shared + (side * FACTORS + k) * TILE, from.squares);
-                to(shared + ((2 + side) * FACTORS + k) * TILE, from.over_root.data());
-            }
-    }
-
-    TARGET void factor_coordinates(const float* own, float* factors, float* shared) const {
-        for (int at = 0; at < FACTORS * TILE; at += W) {
-            vec squares = load(own + at), over = 1.0f / root(squares + 1e-8f);
-            store(factors + at, 1.0f / root(squares + LEAST_MEAN));
-            store(factors + FACTORS * TILE + at, 1.0f / root(squares + 1e-6f));
-            store(shared + at, squares);
-            store(shared + FACTORS * TILE + at, squares);
-            store(shared + 2 * FACTORS * TILE + at, over);
-            store(shared + 3 * FACTORS * TILE + at, over);
-        }
-    }
-
-    TARGET void fill(
-        const Spot& spot, const float* g, const float* m, const float* square, const float* factors, const float* shared, float* x
-    ) const {
-        alignas(64) float param[TILE];
-        gather<float>(param, tensor.param, 0, 1, spot);
-        for (int v = 0; v < V; ++v) {
-            const int at = v * W;
-            float* to = x + at;
-            auto put = [&](vec value) TARGET { store(to, value); to += TILE; };
-            vec gradient = load(g + at), variance = load(square + at), over = 1.0f / root(variance + options.eps);
-            put(gradient);
-            if constexpr (Kind::CLIPS) put(within(gradient, options.clipped));
-            put(load(param + at));
-            for (int k = 0; k < FACTORS; ++k) put(load(m + k * TILE + at));
-            put(variance);
-            for (int k = 0; k < FACTORS; ++k) put(load(m + k * TILE + at) * over);
-            put(over);
-            for (int k = 0; k < FACTORS; ++k) put(gradient * load(factors + k * TILE + at));
-            if constexpr (Kind::CLIPS) put(gradient * over);
-            for (int k = 0; k < 4 * FACTORS; ++k) put(load(shared + k * TILE + at));
-            for (int k = 0; k < FACTORS; ++k) put(load(m + k * TILE + at) * load(factors + (FACTORS + k) * TILE + at));
         }
     }
 
@@ -238,7 +112,7 @@ struct PerceptronStep {
                 sums[FIRST_SHARED + k] = side.sum_of_squares(values + k % FACTORS * side.count);
             }
         }
-        const float step = *tensor.step.at<float>(0);
+        const float step = *tensor.step.template at<float>(0);
         const int64_t units = call.sizes->hidden, inputs = Kind::FEATURES + Kind::TIMES;
         weight.resize(units * Kind::FEATURES);
         bias.assign(call.weights[1], call.weights[1] + units);
@@ -267,8 +141,8 @@ struct PerceptronStep {
     }
 
     // Adds lr times updates, or leaves directions for their root mean square to be known first, whose squares it returns.
-    // `bad` becomes true where an update is not finite, which moves no coordinate of its tile.
-    TARGET double move(Part part, float* directions, bool& bad) const {
+    // `bad` becomes 1 where an update is not finite, which moves no coordinate of its tile.
+    TARGET double move(Part part, float* directions, char& bad) const {
         const int64_t units = std::max<int64_t>(call.sizes->hidden, 2);
         Workspace space(Kind::FEATURES * TILE + 2 * units * TILE);
         float *x = space.begin(), *hidden = x + Kind::FEATURES * TILE;
@@ -287,7 +161,7 @@ struct PerceptronStep {
                     vec size = exponential(within(options.magnitude_scale * load(out + TILE + v * W), 80.0f));
                     store(updates + v * W, -options.output_scale * load(out + v * W) * size);
                 }
-                bad |= !add(spot, updates);
+                if (!add(spot, updates)) bad = 1;
             }
         }
         return total;
@@ -309,7 +183,7 @@ struct PerceptronStep {
     }
 
     // lr times directions of the root mean square that the schedule sets.
-    TARGET void point(Part part, const float* directions, double squares, bool& bad) const {
+    TARGET void point(Part part, const float* directions, double squares, char& bad) const {
         const float mean = static_cast<float>(squares / static_cast<double>(tensor.count));
         const float size = -scheduled() / std::sqrt(options.input_eps + mean);
         alignas(64) float updates[TILE];
@@ -317,32 +191,36 @@ struct PerceptronStep {
         for (Spot spot : spots(part)) {
             gather<float>(updates, rows, 0, 1, spot);
             for (int v = 0; v < V; ++v) store(updates + v * W, size * load(updates + v * W));
-            bad |= !add(spot, updates);
+            if (!add(spot, updates)) bad = 1;
         }
     }
 
     float scheduled() const {
-        const float planned = options.num_steps, step = *tensor.step.at<float>(0), warm_up = options.warm_up;
+        const float planned = options.num_steps, step = *tensor.step.template at<float>(0), warm_up = options.warm_up;
         if (planned < 0) return options.output_scale;
         const float begun = std::min((step + 1) / std::max(warm_up * planned, 1.0f), 1.0f);
         const float rest = std::max((std::min(step / planned, 1.0f) - warm_up) / (1 - warm_up), 0.0f);
         return options.output_scale * begun * (1 + std::cos(3.14159265358979f * rest)) / 2;
     }
-
-    // Tiles of a part, one after the other.
-    struct Spots {
-        int64_t first, last, count;
-        struct Iterator {
-            int64_t tile, count;
-            Spot operator*() const { return {0, tile * TILE, static_cast<int>(std::min<int64_t>(TILE, count - tile * TILE))}; }
-            bool operator!=(const Iterator& other) const { return tile != other.tile; }
-            void operator++() { ++tile; }
-        };
-        Iterator begin() const { return {first, count}; }
-        Iterator end() const { return {last, count}; }
-    };
-    Spots spots(Part part) const { return {part.first, part.last, tensor.count}; }
 };
+
+// Sums of squares by row and by column, each thread's added to the others'.
+template <typename Kind>
+static void factor(PerceptronStep<Kind>& step, int64_t tiles, int threads) {
+    Factored& factored = step.factored;
+    factored.start(step.axes, step.tensor.rows.template at<float>(0), step.tensor.columns.template at<float>(0));
+    std::vector<std::vector<double>> rows(threads), columns(threads);
+    in_parts(tiles, threads, [&](Part part, int thread) {
+        rows[thread].assign(factored.rows.count, 0.0);
+        columns[thread].assign(factored.columns.count, 0.0);
+        step.sum_squares(part, rows[thread].data(), columns[thread].data());
+    });
+    for (int thread = 0; thread < threads; ++thread) {
+        for (int64_t e = 0; e < factored.rows.count; ++e) factored.rows.sums[e] += rows[thread][e];
+        for (int64_t e = 0; e < factored.columns.count; ++e) factored.columns.sums[e] += columns[thread][e];
+    }
+    factored.finish(step.axes, step.call.betas + FACTORS + 1);
+}
 
 template <typename Kind>
 static Flag step_tensor(const PerceptronCall& call, const PerceptronTensor& tensor, Factored& factored, std::vector<float>& directions) {
@@ -350,49 +228,30 @@ static Flag step_tensor(const PerceptronCall& call, const PerceptronTensor& tens
     const int threads = worthwhile(static_cast<int>(call.sizes->threads), tiles, TILE);
     PerceptronStep<Kind> step(call, tensor, factored);
     std::vector<char> bad(threads, 0);
+    auto is_bad = [&] { return std::count(bad.begin(), bad.end(), 1) > 0; };
     if (call.update->guarded) {
         in_parts(tiles, threads, [&](Part part, int thread) { bad[thread] = !step.is_finite(part); });
-        if (!call.rule_is_finite || std::count(bad.begin(), bad.end(), 1)) return UNMOVED;
+        if (!call.rule_is_finite || is_bad()) return UNMOVED;
     }
-    if (step.is_factored && tensor.count) {
-        factored.start(step.axes, tensor.rows.at<float>(0), tensor.columns.at<float>(0));
-        std::vector<std::vector<double>> rows(threads), columns(threads);
-        in_parts(tiles, threads, [&](Part part, int thread) {
-            rows[thread].assign(factored.rows.count, 0.0);
-            columns[thread].assign(factored.columns.count, 0.0);
-            step.sum_squares(part, rows[thread].data(), columns[thread].data());
-        });
-        for (int thread = 0; thread < threads; ++thread) {
-            for (int64_t e = 0; e < factored.rows.count; ++e) factored.rows.sums[e] += rows[thread][e];
-            for (int64_t e = 0; e < factored.columns.count; ++e) factored.columns.sums[e] += columns[thread][e];
-        }
-        factored.finish(step.axes, call.betas + FACTORS + 1);
-    }
-    std::vector<std::vector<double>> sums(threads, std::vector<double>(Kind::FEATURES, 0.0));
-    in_parts(tiles, threads, [&](Part part, int thread) { step.advance_and_sum(part, sums[thread].data()); });
-    for (auto& own : sums)
-        for (int k = 0; k < Kind::FEATURES; ++k) step.sums[k] += own[k];
     if (tensor.count) {
+        if (step.is_factored) factor(step, tiles, threads);
+        std::vector<std::vector<double>> sums(threads, std::vector<double>(Kind::FEATURES, 0.0));
+        in_parts(tiles, threads, [&](Part part, int thread) { step.advance_and_sum(part, sums[thread].data()); });
+        for (auto& own : sums)
+            for (int k = 0; k < Kind::FEATURES; ++k) step.sums[k] += own[k];
         step.fold();
         if (Kind::POINTS) directions.resize(std::max<size_t>(directions.size(), tensor.count));
         std::vector<double> squares(threads, 0.0);
-        auto flag = [&](int thread, bool own) { bad[thread] |= own; };
         in_parts(tiles, threads, [&](Part part, int thread) {
-            bool own = false;
-            squares[thread] = step.move(part, directions.data(), own);
-            flag(thread, own);
+            squares[thread] = step.move(part, directions.data(), bad[thread]);
         });
         double total = 0;
         for (double own : squares) total += own;
         if constexpr (Kind::POINTS)
-            in_parts(tiles, threads, [&](Part part, int thread) {
-                bool own = false;
-                step.point(part, directions.data(), total, own);
-                flag(thread, own);
-            });
+            in_parts(tiles, threads, [&](Part part, int thread) { step.point(part, directions.data(), total, bad[thread]); });
     }
     *tensor.step.at<float>(0) += 1;
-    return std::count(bad.begin(), bad.end(), 1) ? PARTLY_MOVED : MOVED;
+    return is_bad() ? PARTLY_MOVED : MOVED;
 }
 
 template <typename Kind>
