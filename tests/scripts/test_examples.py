@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score
 
 from l2l_opt.few_shot.base_models.tables import LabelledRows
 from l2l_opt.specialising import plan, selection
+from l2l_opt.specialising import run as specialising
 from l2l_opt.tasks import make_task
 from l2l_opt.tasks.images.datasets import load_fashion_subset
 from scripts.examples.industry.merchants import generate_merchant
@@ -191,6 +192,8 @@ def _few_students(monkeypatch):
     monkeypatch.setattr(selection, "STUDENTS", 3)
     monkeypatch.setattr(selection, "SIZES", range(-1, 2))
     monkeypatch.setattr(selection, "WIDEST", 1)
+    stage = plan.PlannedStage("tbptt", 1.0, 0.001, 0.0, 2, 2, seconds_per_outer_step=1.0, minutes=1.0)
+    monkeypatch.setattr(specialising, "make_plan", lambda *arguments, **options: [stage])
     monkeypatch.setattr(plan, "VALIDATION_STUDENTS", 2)
     monkeypatch.setattr(trainings, "RATES", (0.001, 0.01))
 
@@ -198,7 +201,7 @@ def _few_students(monkeypatch):
 @pytest.mark.usefixtures("_few_students")
 def test_a_sweep_counts_everything(tmp_path):
     out, data = tmp_path / "sweep.json", own_data.write_rows(tmp_path / "rows.csv")
-    options = ["--data", data, "--trainings", 2, "--steps", 12, "--steps", 6, "--minutes", 0.005]
+    options = ["--data", data, "--trainings", 2, "--steps", 12, "--steps", 6, "--minutes", 1]
     said = run("specialising.sweep", *options, "--rule", "default-1", "--out", out)
     found = json.loads(out.read_text())
     assert set(found["sweeps"]) == {"adamw", "default-1", "specialised"}
@@ -217,7 +220,7 @@ def test_a_sweep_counts_everything(tmp_path):
 
 @pytest.mark.usefixtures("_few_students")
 def test_a_model_a_shop(tmp_path):
-    options = ["--known", 2, "--shops", 3, "--steps", 6, "--minutes", 0.005, "--loss-on", "test"]
+    options = ["--known", 2, "--shops", 3, "--steps", 6, "--minutes", 1, "--loss-on", "test"]
     said = run("specialising.shop_models", *options, "--rule", "default-1", "--out", tmp_path / "shops.json")
     found = json.loads((tmp_path / "shops.json").read_text())
     assert set(found["optimizers"]) == {"adamw", "default-1", "specialised"}

@@ -22,7 +22,8 @@ from l2l_opt import ModuleTask, specialise
 from l2l_opt.registry import format_spec
 from l2l_opt.tasks import make_task
 from l2l_opt.tasks.data_files import data_digests
-from scripts.examples.specialising.trainings import RATES, adamw, learned, train, tune
+from scripts.examples.specialising import trainings as plain
+from scripts.examples.specialising.trainings import adamw, learned, train, tune
 from scripts.experiments import records
 
 RANGES = {"hidden": "16..64", "layers": "1..3", "dropout": "0.0|0.1|0.2"}
@@ -94,7 +95,7 @@ def pays_from(ours: dict, theirs: dict) -> float | None:
     """
     count = len(ours["held_out"])
     ratio = (ours["seconds"] - ours["seconds_before"]) / (theirs["seconds"] - theirs["seconds_before"])
-    saved = count + len(RATES) - count * ratio
+    saved = count + len(plain.RATES) - count * ratio
     return ours["seconds_before"] / saved if saved > 0 else None
 
 
