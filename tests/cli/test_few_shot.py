@@ -215,7 +215,8 @@ def test_adapt_refuses_what_is_not_there(run, tmp_path):  # noqa: F811
         (tmp_path / "data" / name).mkdir(parents=True)
     code, _, err = run("few-shot", "adapt", "--data", "data", "--out", "model")
     assert (code, "every class must have images" in error_line(err)) == (2, True)
-    (tmp_path / "data" / "a" / "x.png").write_text("no image")
+    for name in ("a", "b"):
+        (tmp_path / "data" / name / "x.png").write_text("no image")
     code, _, err = run("few-shot", "adapt", "--data", "data", "--out", "model")
     assert (code, "every image must be readable" in error_line(err)) == (2, True)
     code, _, err = run("few-shot", "predict", "--model", "model", "--data", "t.csv", "--out", "p.csv")
