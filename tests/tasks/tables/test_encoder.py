@@ -270,7 +270,7 @@ def test_other_labels_are_classes_as_they_are_written(tmp_path, labels):
 @pytest.mark.parametrize("cells", [[3.0] * 4, ["7", "7.0", "", "7"], ["x", "x", "x", "x"], [True] * 4])
 def test_a_constant_column_is_left_out_by_name(cells):
     table = {"a": [1.0, 2.5, 2.5, 4.0], "b": cells}
-    with pytest.warns(DataNote, match=f"left out, unless named by --numbers or --words: 'b' .always '{cells[0]}'."):
+    with pytest.warns(DataNote, match=f"left out, unless named as numbers or words: 'b' .always '{cells[0]}'."):
         encoder = TableEncoder.fit(table)
     assert encoder.columns == ["a"]
     assert encoder.ids == []
