@@ -122,6 +122,7 @@ class LearnedOptimizer(EagerOptimizer):
         self._fallback, self._stepper = Fallback(), Stepper(rule)
         self._prepared: dict[int, PreparedGroup] = {}
         self._rates: dict[int, float] = {}
+        self._small_at: dict[int, int] = {}
         defaults: dict[str, Any] = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -312,8 +313,9 @@ class LearnedOptimizer(EagerOptimizer):
         usual = max(float(group.get(key, 0.0)) for key in ("initial_lr", "max_lr"))
         before = self._rates.get(id(group), 0.0)
         gently = 0 < before <= LARGEST_DROP * lr * (1 + 1e-6)
-        late = before >= SMALL_LR and group["steps_taken"] >= STEPS_OF_A_SCHEDULE
-        self._rates[id(group)] = math.inf if late else lr
+        at_usual = group["steps_taken"] - self._small_at.get(id(group), 0)
+        late = before == math.inf or (before >= SMALL_LR and at_usual >= STEPS_OF_A_SCHEDULE)
+        self._rates[id(group)], self._small_at[id(group)] = math.inf if late else lr, group["steps_taken"]
         # After its first step, a scheduler of usual rates means small ones; none at all is torch's, to make states.
         if 0 < lr < SMALL_LR and not (group["steps_taken"] and (usual >= SMALL_LR or gently or late)):
             self._warn_once(
@@ -379,7 +381,7 @@ class LearnedOptimizer(EagerOptimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._stepper, self._prepared, self._keys = Stepper(self.rule), {}, {}
+        self._stepper, self._prepared, self._keys, self._small_at = Stepper(self.rule), {}, {}, {}
         self._lock = self.__dict__.get("_lock") or threading.RLock()
         self._said = self.__dict__.get("_said", set())
         self._rates = {id(group): float(group["lr"]) for group in self.param_groups if group.get("lr") is not None}

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from l2l_opt.inspection.tensorboard.layout import meta_training_layout, unroll_layout
+from tests.cli.test_few_shot import SMALL as SMALL_FEW_SHOT
 from tests.cli.test_journeys import SMALL, l2l_opt
 
 pytestmark = pytest.mark.slow
@@ -78,8 +79,7 @@ def meta_training(folders):
 @pytest.fixture(scope="module")
 def few_shot(folders):
     """Address of a server of a few-shot meta-training run."""
-    small = ["--episodes", "clusters:ways=2,shots=2,dim=8", "--model", "mlp:hidden=8", "--meta-batch", 4]
-    l2l_opt("few-shot", "meta-train", *small, "--outer-steps", 40, "--out", folders / "few-shot")
+    l2l_opt("few-shot", "meta-train", *SMALL_FEW_SHOT, "--outer-steps", 40, "--out", folders / "few-shot")
     server, address = serve(folders / "few-shot" / "events")
     yield address
     server.terminate()

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 MOST_CATEGORIES = 50
 """Of a column of words; the rarer ones are like words that were never seen."""
-ROLES = ("numbers", "words", "id", "ignore")
-"""What a user can say that a column is."""
+ROLES = {"numbers": "numbers", "words": "words", "id": "an id", "ignore": "left out"}
+"""What a user can say that a column is, and how that reads."""
 
 _NOT_A_CLASS = of_columns.MISSING - {"-", "none"} | {"inf", "-inf"}
 _ID = re.compile(r"index|(.*[ _.-])?(id|uuid)|(.*[a-z])?I[dD]")
@@ -159,7 +159,7 @@ class TableEncoder:
             check_choices(ROLES, **{f"the kind of column {name!r}": role})
             if name not in frame.columns:
                 names = _some(nearest_first(name, map(str, frame.columns)))
-                raise ValueError(f"a column must be in the table; got {name!r} to be {role}, use one of {names}")
+                raise ValueError(f"a column must be in the table; got {name!r} to be {ROLES[role]}, use one of {names}")
         encoder, left_out = cls({}, {}), []
         for name in frame.columns:
             reason = encoder._enter(frame[name], roles.get(name), slice(None) if measured_on is None else measured_on)

@@ -240,7 +240,7 @@ def test_the_user_sets_what_a_column_is():
     rows = {"a": ["1", "2"] * 10, "b": [str(row) for row in range(20)], "c": ["x", "y"] * 10, "d": ["7", "8"] * 10}
     encoder, notes = fitted(rows, a="words", b="numbers", c="ignore", d="id")
     assert (list(encoder.words), list(encoder.numbers), encoder.ids, notes) == (["a"], ["b"], ["d"], "")
-    with pytest.raises(ValueError, match="a column must be in the table; got 'e' to be id, use one of a, b, c, d"):
+    with pytest.raises(ValueError, match="a column must be in the table; got 'e' to be an id, use one of a, b, c, d"):
         fitted(rows, e="id")
     with pytest.raises(ValueError, match="kind of column 'a' must be one of numbers, words, id, ignore; got 'text'"):
         fitted(rows, a="text")
@@ -270,7 +270,7 @@ def test_other_labels_are_classes_as_they_are_written(tmp_path, labels):
 @pytest.mark.parametrize("cells", [[3.0] * 4, ["7", "7.0", "", "7"], ["x", "x", "x", "x"], [True] * 4])
 def test_a_constant_column_is_left_out_by_name(cells):
     table = {"a": [1.0, 2.5, 2.5, 4.0], "b": cells}
-    with pytest.warns(DataNote, match=f"left out, unless named by --numbers or --words: 'b' .always '{cells[0]}'."):
+    with pytest.warns(DataNote, match=f"left out, unless named as numbers or words: 'b' .always '{cells[0]}'."):
         encoder = TableEncoder.fit(table)
     assert encoder.columns == ["a"]
     assert encoder.ids == []
@@ -314,7 +314,7 @@ def test_a_missing_column_is_named_with_the_way_out(columns, message):
         encoder.encode(columns)
 
 
-@pytest.mark.parametrize(("role", "near"), [("ignore", "amount, kind"), ("id", "amount, kind")])
-def test_an_unknown_column_is_answered_with_the_nearest_first(role, near):
-    with pytest.raises(ValueError, match=f"got 'Amont' to be {role}, use one of {near}"):
+@pytest.mark.parametrize(("role", "shown"), [("ignore", "left out"), ("id", "an id")])
+def test_an_unknown_column_is_answered_with_the_nearest_first(role, shown):
+    with pytest.raises(ValueError, match=f"got 'Amont' to be {shown}, use one of amount, kind"):
         TableEncoder.fit({"kind": [1.0, 2.5], "amount": ["x", "y"]}, {"Amont": role})
