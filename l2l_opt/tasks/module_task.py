@@ -121,6 +121,21 @@ class ModuleTask:
         outputs = self.student(params, *inputs, seed=batch.get("seed"), statistics=statistics_of(data))
         return self.loss_fn(outputs, targets)
 
+    def accuracy(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
+        """The share of right classes, in 0 to 1, 0-dim; NaN where targets are no classes.
+
+        Classes lie along the outputs' last axis, or the second, as of images pixel by pixel.
+        """
+        inputs, targets = self.select(data, batch)
+        outputs = self.student(params, *inputs, seed=batch.get("seed"), statistics=statistics_of(data))
+        if not isinstance(outputs, Tensor) or targets.is_floating_point():
+            return torch.full((), torch.nan, dtype=self.dtype, device=self.device)
+        for axis in (-1, 1):
+            chosen = outputs.argmax(axis)
+            if outputs.dim() > 1 and chosen.shape == targets.shape:
+                return (chosen == targets).to(self.dtype).mean()
+        return torch.full((), torch.nan, dtype=self.dtype, device=self.device)
+
     def _next_statistics(self, params: Params, data: TaskData, batch: Batch) -> TaskData:
         inputs, _ = self.select(data, batch)
         statistics = self.student.next_statistics(params, *inputs, seed=batch["seed"], statistics=statistics_of(data))

@@ -94,6 +94,7 @@ def recorded(row: dict[str, Any]) -> Result:
         row["seconds"],
         np.empty((0, len(row["final_losses"]))),
         records.numbers(row["test_losses"]),
+        records.numbers(row["accuracies"]) if "accuracies" in row else None,
     )
 
 
