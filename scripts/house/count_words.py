@@ -136,7 +136,7 @@ ALLOWED = (
         r"inspection|specialising/(page|events)",
         "matplotlib's, and the file that draws them",
     ),
-    Use(r"(?i)figures?", r"experiments/paper|test_experiments|README|docs/tasks|test_documentation", "of the paper"),
+    Use(r"(?i)figures?", r"experiments/paper|test_experiments|README|docs/(paper|tasks)|test_documentation", "of the paper"),
     Use(r"\bProtocol\b", r"\.py$", "typing's"),
     Use(r"(random|RANDOM)[ _](walk|WALK)\w*", r"rules|kernels", "the process"),
     Use(r"look(?= ahead)", r"hand_designed", "Nesterov's"),
