@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.checks import check_choices, check_fractions, check_positive_numbers
+from l2l_opt.checks import check_fractions, check_positive_numbers
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
 from l2l_opt.rules.features import bias_correction, moving_average, progress, safe_sqrt
 from l2l_opt.types import Params, RuleState
@@ -58,7 +58,9 @@ class HandDesignedRule(UpdateRule):
     def __init__(self, *, lr: float, schedule: str, **config: Any):
         super().__init__(lr=lr, schedule=schedule, **config)
         check_positive_numbers(0.01, lr=lr)
-        check_choices(SCHEDULES, schedule=schedule)
+        if schedule not in SCHEDULES:
+            names = ", ".join(SCHEDULES)
+            raise ValueError(f"schedule must be one of {names}; got {schedule!r}, use one of these")
         check_fractions(0.9, **{key: value for key, value in config.items() if key != "nesterov"})
         # 0-dim float64 keeps the rate exact and does not promote float32 updates.
         self.log_lr = nn.Parameter(torch.tensor(math.log(lr), dtype=torch.float64))
