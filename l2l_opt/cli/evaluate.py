@@ -68,8 +68,9 @@ def evaluate(rule: str, task: str | None, suite: str | None, nproc: int, out: Pa
     runs only.
 
     On one task they are SGD, momentum, RMSprop and Adam, the last with a constant rate and with a cosine. On a suite
-    they are AdamW, SGD with momentum, Muon (constant and cosine), Adam, and Schedule-Free AdamW and Prodigy with their
-    defaults. With AdamW, speed-ups over it in steps and in seconds are reported too.
+    they are AdamW and Muon (constant, cosine, warm-up and cosine), SGD with momentum, all three also tuned
+    for validation loss, Adam, and others with their defaults. With AdamW, speed-ups over it in steps and in seconds are
+    reported too.
 
     Example: l2l-opt evaluate default-2 --task digits-mlp --horizon 100 --horizon 200 --out runs/evaluation
 

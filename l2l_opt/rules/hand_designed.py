@@ -16,13 +16,38 @@ from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
 from l2l_opt.rules.features import bias_correction, moving_average, progress, safe_sqrt
 from l2l_opt.types import Params, RuleState
 
+SCHEDULES = ("constant", "cosine", "warmup-cosine")
+WARMUP = 0.1
+"""Of the planned steps, over which a rate rises where it warms up."""
+
+
+def schedule_factor(schedule: str, step: Tensor, num_steps: Tensor | None, *, dtype: torch.dtype) -> Tensor | None:
+    """Return the factor on a rate at a step; None for a constant one, or where the number of steps is unknown.
+
+        cosine: (1 + cos(pi t / n)) / 2;   warmup-cosine: min((t + 1) / (WARMUP n), 1), times a cosine over what is left
+
+    Args:
+        schedule: one of ``SCHEDULES``.
+        step: 0-dim, updates already applied.
+        num_steps: 0-dim, n.
+        dtype: of the factor.
+    """
+    fraction = None if schedule == "constant" else progress(step, num_steps, dtype=dtype)
+    if fraction is None or num_steps is None:
+        return None
+    if schedule == "cosine":
+        return (1 + torch.cos(math.pi * fraction)) / 2
+    risen = ((fraction + 1 / num_steps.to(dtype)) / WARMUP).clamp(max=1)
+    left = ((fraction - WARMUP) / (1 - WARMUP)).clamp(min=0)
+    return risen * (1 + torch.cos(math.pi * left)) / 2
+
 
 class HandDesignedRule(UpdateRule):
     """``update = -lr * schedule(t / num_steps) * (direction(gradient, moments) + weight_decay * theta)``.
 
     Args:
         lr: learning rate, positive.
-        schedule: ``"constant"``, or ``"cosine"`` for ``(1 + cos(pi t / num_steps)) / 2`` (constant where
+        schedule: ``"constant"``, ``"cosine"`` or ``"warmup-cosine"``, as ``schedule_factor`` has them (constant where
             num_steps is unknown).
         config: the subclass's other arguments; ``weight_decay`` (decoupled, 0 where there is none) among them.
     """
@@ -33,8 +58,9 @@ class HandDesignedRule(UpdateRule):
     def __init__(self, *, lr: float, schedule: str, **config: Any):
         super().__init__(lr=lr, schedule=schedule, **config)
         check_positive_numbers(0.01, lr=lr)
-        if schedule not in ("constant", "cosine"):
-            raise ValueError(f"schedule must be 'constant' or 'cosine'; got {schedule!r}, use one of these")
+        if schedule not in SCHEDULES:
+            names = ", ".join(SCHEDULES)
+            raise ValueError(f"schedule must be one of {names}; got {schedule!r}, use one of these")
         check_fractions(0.9, **{key: value for key, value in config.items() if key != "nesterov"})
         # 0-dim float64 keeps the rate exact and does not promote float32 updates.
         self.log_lr = nn.Parameter(torch.tensor(math.log(lr), dtype=torch.float64))
@@ -63,16 +89,18 @@ class HandDesignedRule(UpdateRule):
             if self.config.get("weight_decay"):
                 direction = direction + self.config["weight_decay"] * params[name]
             scale = -self.log_lr.exp()
-            cosine = self.config["schedule"] == "cosine"
-            fraction = progress(step, num_steps, dtype=gradient.dtype) if cosine else None
-            if fraction is not None:
-                scale = scale * (1 + torch.cos(math.pi * fraction)) / 2
+            factor = schedule_factor(self.config["schedule"], step, num_steps, dtype=gradient.dtype)
+            scale = scale if factor is None else scale * factor
             updates[name] = scale.to(direction.dtype) * direction
             next_state[name] = {"step": step + 1} | {key: value.unsqueeze(0) for key, value in moments.items()}
         return updates, next_state
 
     def decay_schedule(self, progress: float) -> float:
-        return (1 + math.cos(math.pi * progress)) / 2 if self.config["schedule"] == "cosine" else 1.0
+        share = torch.tensor(progress, dtype=torch.float64)
+        # As of a run of very many steps, which begins at no rate where it warms up.
+        many = torch.tensor(1e9, dtype=torch.float64)
+        factor = schedule_factor(self.config["schedule"], share * many, many, dtype=torch.float64)
+        return 1.0 if factor is None else float(factor)
 
 
 @register_rule("sgd")
@@ -96,7 +124,7 @@ class Momentum(HandDesignedRule):
         lr: learning rate, positive.
         momentum: fraction of the buffer kept, in [0, 1).
         nesterov: look ahead along the buffer, as torch.optim does.
-        schedule: ``"constant"`` or ``"cosine"``.
+        schedule: ``"constant"``, ``"cosine"`` or ``"warmup-cosine"``.
     """
 
     moments = ("momentum_buffer",)
@@ -120,7 +148,7 @@ class RMSprop(HandDesignedRule):
         lr: learning rate, positive.
         alpha: decay of the second moment, in [0, 1).
         eps: in the gradient's unit.
-        schedule: ``"constant"`` or ``"cosine"``.
+        schedule: ``"constant"``, ``"cosine"`` or ``"warmup-cosine"``.
     """
 
     moments = ("square_average",)
@@ -144,7 +172,7 @@ class Adam(HandDesignedRule):
         beta1: decay of the first moment, in [0, 1).
         beta2: decay of the second moment, in [0, 1).
         eps: in the gradient's unit.
-        schedule: ``"constant"`` or ``"cosine"``.
+        schedule: ``"constant"``, ``"cosine"`` or ``"warmup-cosine"``.
 
     Source: arXiv 1412.6980, algorithm 1.
     """
@@ -184,7 +212,7 @@ class AdamW(Adam):
         beta2: decay of the second moment, in [0, 1).
         eps: in the gradient's unit.
         weight_decay: in [0, 1), of all parameters alike; multiplied by lr and the schedule, as in torch.optim.
-        schedule: ``"constant"`` or ``"cosine"``.
+        schedule: ``"constant"``, ``"cosine"`` or ``"warmup-cosine"``.
 
     Source: arXiv 1711.05101, algorithm 2; its default here is that of torch.optim.
     """

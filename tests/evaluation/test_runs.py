@@ -5,8 +5,16 @@ import torch
 from torch import nn
 
 from l2l_opt.evaluation.baselines.entries import ADAMW_CONSTANT
-from l2l_opt.evaluation.baselines.muon import Muon, hidden_matrices
-from l2l_opt.evaluation.baselines.torch_optimizers import prodigy, run_torch_optimizer, schedule_free
+from l2l_opt.evaluation.baselines.muon import Muon, embeddings_of, hidden_matrices
+from l2l_opt.evaluation.baselines.torch_optimizers import (
+    Together,
+    adamw_as_used,
+    muon_as_used,
+    prodigy,
+    run_torch_optimizer,
+    schedule_free,
+    soap,
+)
 from l2l_opt.evaluation.baselines.tuning import Baseline
 from l2l_opt.evaluation.runs import TEST_BATCHES, Run, long_curves, run_rule, scores_on_test_batches
 from l2l_opt.rules import make_rule
@@ -18,30 +26,18 @@ HOW = {"horizon": 60, "num_seeds": 3, "seed": 0}
 
 
 def make_muon(params):
-    names = {str(index): p for index, p in enumerate(params)}
-    hidden = hidden_matrices(names)
-    pair = [
-        torch.optim.Muon([names[key] for key in hidden], lr=0.01, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW([p for key, p in names.items() if key not in hidden], lr=0.01),
-    ]
-
-    class Both:
-        def zero_grad(self):
-            for own in pair:
-                own.zero_grad()
-
-        def step(self):
-            for own in pair:
-                own.step()
-
-    return Both()
+    hidden = hidden_matrices(params)
+    return Together(
+        torch.optim.Muon([params[key] for key in hidden], lr=0.01, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW([p for key, p in params.items() if key not in hidden], lr=0.01),
+    )
 
 
 @pytest.mark.parametrize(
     ("rule", "make"),
     [
-        (make_rule("adamw", lr=0.01), lambda params: torch.optim.AdamW(params, lr=0.01)),
-        (make_rule("momentum", lr=0.1), lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9)),
+        (make_rule("adamw", lr=0.01), lambda params: torch.optim.AdamW(params.values(), lr=0.01)),
+        (make_rule("momentum", lr=0.1), lambda params: torch.optim.SGD(params.values(), lr=0.1, momentum=0.9)),
         (Muon(lr=0.01), make_muon),
     ],
     ids=["adamw", "momentum", "muon"],
@@ -62,7 +58,7 @@ def test_a_rule_in_a_batch_is_the_torch_optimizer_in_a_loop(rule, make):
 def test_students_of_a_mixture_are_paired_too():
     tasks = make_tasks("quadratics:dim=2..6 + digits-mlp:hidden=3,batch_size=8", dtype=torch.float64)
     ours = run_rule(make_rule("adamw", lr=0.01), tasks, **HOW)
-    theirs = run_torch_optimizer(lambda params: torch.optim.AdamW(params, lr=0.01), tasks, **HOW)
+    theirs = run_torch_optimizer(lambda params: torch.optim.AdamW(params.values(), lr=0.01), tasks, **HOW)
     torch.testing.assert_close(ours.curves, theirs.curves, rtol=1e-9, atol=0)
 
 
@@ -88,10 +84,28 @@ def test_schedule_free_is_evaluated_at_the_better_of_its_points():
     assert plain.about == {}
 
 
-def test_prodigy_learns_with_its_defaults():
-    pytest.importorskip("prodigyopt")
-    run = run_torch_optimizer(prodigy, make_task("digits-mlp"), **HOW)
-    assert (run.final_losses < 0.7 * run.curves[0]).all()
+@pytest.mark.parametrize(
+    ("make", "package"),
+    [
+        (prodigy, "prodigyopt"),
+        (soap, "pytorch_optimizer"),
+        pytest.param(adamw_as_used, "torch", id="adamw"),
+        pytest.param(muon_as_used, "torch", id="muon"),
+    ],
+)
+def test_untuned_optimizers_learn(make, package):
+    pytest.importorskip(package)
+    run = run_torch_optimizer(make, make_task("digits-mlp:hidden=32,layers=2,activation=relu"), **HOW)
+    assert (run.final_losses < 0.9 * run.curves[0]).all()
+
+
+def test_muon_as_used_leaves_embeddings_and_outputs_to_adamw():
+    family = make_task("clicks-recommender")
+    params = {name: nn.Parameter(p) for name, p in family.init_params({}, torch.Generator().manual_seed(0)).items()}
+    matrices, rest = muon_as_used(params, without=embeddings_of(family)).optimizers
+    names = {id(p): name for name, p in params.items()}
+    assert {names[id(p)] for p in matrices.param_groups[0]["params"]} == {"tower.0.weight", "tower.2.weight"}
+    assert {"people.weight", "films.weight", "head.weight"} < {names[id(p)] for p in rest.param_groups[0]["params"]}
 
 
 def test_a_rule_can_be_given_a_wrong_number_of_steps_or_none():

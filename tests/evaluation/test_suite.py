@@ -12,6 +12,7 @@ import torch
 from l2l_opt.evaluation import provenance
 from l2l_opt.evaluation import task as task_evaluation
 from l2l_opt.evaluation.baselines.entries import ENTRIES, entries_for, entries_named
+from l2l_opt.evaluation.baselines.torch_optimizers import is_installed
 from l2l_opt.evaluation.plots import curves_png, profile_png
 from l2l_opt.evaluation.suite import evaluate_suite
 from l2l_opt.evaluation.suites import Suite
@@ -51,12 +52,11 @@ def names(evaluation):
 def test_every_task_is_evaluated_at_every_horizon_beside_every_baseline(evaluated):
     evaluations, messages = evaluated
     assert [(own.task, own.horizon) for own in evaluations] == [(task, h) for task in SUITE.tasks for h in (12, 20)]
-    installed = [name for name, entry in ENTRIES.items() if entry.make is None]
+    there = {name for name, entry in ENTRIES.items() if entry.package is None or is_installed(entry.package)}
+    without_matrices = {name for name in there if not name.startswith("muon")}
     for own in evaluations:
-        expected = {"learned", "adamw-constant", *installed} - (
-            {"muon", "muon-validated"} if own.task.startswith("quad") else set()
-        )
-        assert expected <= set(names(own))
+        expected = {"learned", "adamw-constant"} | (without_matrices if own.task.startswith("quad") else there)
+        assert expected == set(names(own))
         assert names(own)[:2] == ["learned", "adamw"]
     assert any("muon is left out on quadratics:dim=3: it has no hidden matrices" in own.notes for own in evaluations)
     assert "2 of 2 tasks: quadratics:dim=3 done" in messages
@@ -244,7 +244,8 @@ def test_evaluating_imports_no_command_line_and_no_tensorboard():
     script = """
 import sys
 import l2l_opt.evaluation.suite, l2l_opt.evaluation.plots, l2l_opt.evaluation.summary
-print([name for name in ("click", "tensorboard", "schedulefree", "prodigyopt") if name in sys.modules])
+unwanted = ("click", "tensorboard", "schedulefree", "prodigyopt", "pytorch_optimizer")
+print([name for name in unwanted if name in sys.modules])
 """
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
@@ -268,9 +269,12 @@ def test_adamw_is_always_among_the_baselines():
 def test_what_is_not_installed_is_left_out_with_a_note(monkeypatch):
     monkeypatch.setattr("l2l_opt.evaluation.baselines.entries.is_installed", lambda package: False)
     entries, notes = entries_for(make_task("quadratics:dim=3"), "quadratics", entries_named(ENTRIES))
-    assert [entry.name for entry in entries] == ["adamw", "sgd", "adam", "adamw-validated", "sgd-validated"]
+    assert [entry.name for entry in entries] == [
+        *("adamw", "sgd", "adam", "adamw-as-used", "adamw-validated", "sgd-validated"),
+    ]
     assert "schedule-free is left out: schedulefree is not installed (pip install 'l2l_opt[bench]')" in notes
-    assert len(notes) == 4
+    assert "soap is left out: pytorch_optimizer is not installed (pip install 'l2l_opt[bench]')" in notes
+    assert len(notes) == 6
 
 
 def test_pictures_are_drawn_even_of_diverged_rules(evaluated, config):

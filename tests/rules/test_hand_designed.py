@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from l2l_opt.rules import make_rule
+from l2l_opt.rules.hand_designed import schedule_factor
 
 CASES = [
     ("sgd", {"lr": 0.1}, torch.optim.SGD, {"lr": 0.1}),
@@ -93,7 +94,7 @@ def test_the_learning_rate_is_the_one_weight():
         ("sgd", {"lr": 0}, "lr must be a positive number; got 0"),
         ("sgd", {"lr": "fast"}, "lr must be a positive number"),
         ("adam", {"lr": 0.1, "beta1": 1.0}, r"beta1 must lie in \[0, 1\); got 1.0"),
-        ("adam", {"schedule": "linear"}, "schedule must be 'constant' or 'cosine'"),
+        ("adam", {"schedule": "linear"}, "schedule must be one of constant, cosine, warmup-cosine"),
         ("momentum", {"momentum": -1}, "momentum must lie in"),
         ("adamw", {"weight_decay": 1.5}, "weight_decay must lie in"),
     ],
@@ -101,3 +102,18 @@ def test_the_learning_rate_is_the_one_weight():
 def test_bad_values_are_named(name, options, message):
     with pytest.raises(ValueError, match=message):
         make_rule(name, **options)
+
+
+def test_a_rate_that_warms_up_rises_over_a_tenth_and_then_falls_as_a_cosine():
+    num_steps = torch.tensor(100.0, dtype=torch.float64)
+    factors = [
+        float(schedule_factor("warmup-cosine", torch.tensor(float(step)), num_steps, dtype=torch.float64))
+        for step in range(100)
+    ]
+    assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert factors[55] == pytest.approx(0.5)
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert 0 < factors[99] < 1e-3
+    rule = make_rule("adamw", lr=0.1, schedule="warmup-cosine")
+    assert [rule.decay_schedule(share) for share in (0.05, 0.55)] == pytest.approx([0.5, 0.5])
+    assert schedule_factor("warmup-cosine", torch.tensor(3.0), None, dtype=torch.float64) is None

@@ -280,7 +280,9 @@ def test_meta_training_takes_running_statistics(estimator):
 
 def test_a_torch_optimizer_is_evaluated_with_its_students_statistics():
     family = with_batch_norm(init="module")
-    run = run_torch_optimizer(lambda params: torch.optim.SGD(params, lr=0.1), family, horizon=5, num_seeds=2, seed=0)
+    run = run_torch_optimizer(
+        lambda params: torch.optim.SGD(params.values(), lr=0.1), family, horizon=5, num_seeds=2, seed=0
+    )
     own = run_rule(make_rule("sgd", lr=0.1), family, horizon=5, num_seeds=2, seed=0)
     torch.testing.assert_close(run.curves, own.curves, rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(run.test_losses, own.test_losses, rtol=1e-8, atol=1e-10)

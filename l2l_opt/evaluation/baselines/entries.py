@@ -2,16 +2,25 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from l2l_opt.evaluation.baselines.muon import embeddings_of, hidden_matrices
-from l2l_opt.evaluation.baselines.torch_optimizers import MakeOptimizer, is_installed, prodigy, schedule_free
+from l2l_opt.evaluation.baselines.torch_optimizers import (
+    MakeOptimizer,
+    adamw_as_used,
+    is_installed,
+    muon_as_used,
+    prodigy,
+    schedule_free,
+    soap,
+)
 from l2l_opt.evaluation.baselines.tuning import BASELINES, Baseline
 from l2l_opt.inner_loop.fresh_student import fresh_student
 from l2l_opt.randomness import Stream
 from l2l_opt.tasks.mixture import Tasks
 
-COSINE = {"schedule": "cosine"}
+COSINE, WARMUP_COSINE = {"schedule": "cosine"}, {"schedule": "warmup-cosine"}
 ADAMW_CONSTANT = Baseline("adamw-constant", "adamw", range(-7, 0))
 """Weight decay 0.01, torch's default. The one that speed-ups are measured against."""
 
@@ -39,7 +48,14 @@ class Entry:
 ENTRIES = {
     entry.name: entry
     for entry in (
-        Entry("adamw", (ADAMW_CONSTANT, Baseline("adamw-cosine", "adamw", range(-6, 1), COSINE))),
+        Entry(
+            "adamw",
+            (
+                ADAMW_CONSTANT,
+                Baseline("adamw-cosine", "adamw", range(-6, 1), COSINE),
+                Baseline("adamw-warmup-cosine", "adamw", range(-6, 1), WARMUP_COSINE),
+            ),
+        ),
         Entry(
             "sgd",
             (
@@ -53,10 +69,14 @@ ENTRIES = {
             (
                 Baseline("muon-constant", "muon", range(-7, 0)),
                 Baseline("muon-cosine", "muon", range(-6, 1), COSINE),
+                Baseline("muon-warmup-cosine", "muon", range(-6, 1), WARMUP_COSINE),
             ),
         ),
         Entry("schedule-free", make=schedule_free, package="schedulefree"),
         Entry("prodigy", make=prodigy, package="prodigyopt"),
+        Entry("soap", make=soap, package="pytorch_optimizer"),
+        Entry("adamw-as-used", make=adamw_as_used),
+        Entry("muon-as-used", make=muon_as_used),
     )
 }
 
@@ -102,14 +122,15 @@ def entries_for(tasks: Tasks, task: str, entries: Sequence[Entry]) -> tuple[list
     for entry in entries:
         if entry.package is not None and not is_installed(entry.package):
             notes.append(f"{entry.name} is left out: {entry.package} is not installed (pip install 'l2l_opt[bench]')")
-        elif any(own.rule == "muon" for own in entry.variants):
+        elif entry.make is muon_as_used or any(own.rule == "muon" for own in entry.variants):
             without = _muon_without(tasks)
             if without is None:
                 notes.append(f"{entry.name} is left out on {task}: it has no hidden matrices")
                 continue
             options: dict[str, Any] = {"without": without} if without else {}
             variants = tuple(replace(own, options={**own.options, **options}) for own in entry.variants)
-            found.append(replace(entry, variants=variants))
+            make = partial(muon_as_used, without=without) if entry.make is muon_as_used else None
+            found.append(replace(entry, variants=variants, make=make))
         else:
             found.append(entry)
     return found, notes

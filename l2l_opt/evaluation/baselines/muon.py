@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.rules.features import progress
-from l2l_opt.rules.hand_designed import AdamW
+from l2l_opt.rules.hand_designed import AdamW, schedule_factor
 from l2l_opt.types import Params, RuleState
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -29,7 +28,7 @@ class Muon(AdamW):
         lr: learning rate of both, positive.
         momentum: in [0, 1).
         weight_decay: in [0, 1).
-        schedule: ``"constant"`` or ``"cosine"``.
+        schedule: ``"constant"``, ``"cosine"`` or ``"warmup-cosine"``.
         without: names of matrices that are left to AdamW, besides those that ``hidden_matrices`` leaves out.
 
     Source: torch.optim.Muon; arXiv 2502.16982 for the adjustment.
@@ -69,9 +68,8 @@ class Muon(AdamW):
             buffer = torch.lerp(state[name]["momentum_buffer"].squeeze(0), gradient, 1 - momentum)
             direction = newton_schulz(torch.lerp(gradient, buffer, momentum)).to(gradient.dtype)
             scale = -self.log_lr.exp()
-            fraction = progress(step, num_steps, dtype=gradient.dtype) if self.config["schedule"] == "cosine" else None
-            if fraction is not None:
-                scale = scale * (1 + torch.cos(math.pi * fraction)) / 2
+            factor = schedule_factor(self.config["schedule"], step, num_steps, dtype=gradient.dtype)
+            scale = scale if factor is None else scale * factor
             size = 0.2 * math.sqrt(max(param.shape))
             updates[name] = scale.to(gradient.dtype) * (size * direction + decay * param)
             next_state[name] = {"step": step + 1, "momentum_buffer": buffer.unsqueeze(0)}

@@ -8,27 +8,73 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.evaluation.baselines.muon import hidden_matrices
 from l2l_opt.evaluation.runs import Run, joined, scores_on_test_batches
 from l2l_opt.inner_loop.fresh_student import fresh_student
 from l2l_opt.inner_loop.training import final_losses, tail_length
 from l2l_opt.randomness import Stream
 from l2l_opt.tasks.mixture import Tasks
 
-MakeOptimizer = Callable[[list[nn.Parameter]], Any]
+MakeOptimizer = Callable[[dict[str, nn.Parameter]], Any]
+"""From parameters by name."""
 
 
-def schedule_free(params: list[nn.Parameter]) -> Any:
+def schedule_free(params: dict[str, nn.Parameter]) -> Any:
     """Schedule-Free AdamW with its defaults (arXiv 2405.15682)."""
     from schedulefree import AdamWScheduleFree  # pyright: ignore[reportMissingImports]
 
-    return AdamWScheduleFree(params)
+    return AdamWScheduleFree(params.values())
 
 
-def prodigy(params: list[nn.Parameter]) -> Any:
+def prodigy(params: dict[str, nn.Parameter]) -> Any:
     """Prodigy with its defaults (arXiv 2306.06101)."""
     from prodigyopt import Prodigy  # pyright: ignore[reportMissingImports]
 
-    return Prodigy(params)
+    return Prodigy(params.values())
+
+
+def soap(params: dict[str, nn.Parameter]) -> Any:
+    """SOAP with its defaults (arXiv 2409.11321)."""
+    from pytorch_optimizer import SOAP  # pyright: ignore[reportMissingImports]
+
+    return SOAP(params.values())
+
+
+def adamw_as_used(params: dict[str, nn.Parameter]) -> Any:
+    """AdamW at a rate of .001, as in most tutorials; torch's defaults otherwise."""
+    return torch.optim.AdamW(params.values(), lr=1e-3)
+
+
+def muon_as_used(params: dict[str, nn.Parameter], *, without: tuple[str, ...] = ()) -> Any:
+    """Muon at .02 for hidden matrices and AdamW at .0003 for all else, neither with weight decay.
+
+    Args:
+        params: by name.
+        without: names of matrices that are left to AdamW, besides those that ``hidden_matrices`` leaves out.
+
+    Source: kellerjordan.github.io/posts/muon; torch.optim.Muon.
+    """
+    matrices = hidden_matrices(dict(params), without)
+    rest = [p for name, p in params.items() if name not in matrices]
+    return Together(
+        torch.optim.Muon([params[name] for name in matrices], lr=0.02, weight_decay=0.0),
+        torch.optim.AdamW(rest, lr=3e-4, weight_decay=0.0),
+    )
+
+
+class Together:
+    """Several optimizers, each of parameters of its own, stepped as one."""
+
+    def __init__(self, *optimizers: torch.optim.Optimizer):
+        self.optimizers = optimizers
+
+    def zero_grad(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+    def step(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.step()
 
 
 def is_installed(package: str) -> bool:
@@ -45,7 +91,7 @@ def run_torch_optimizer(make: MakeOptimizer, tasks: Tasks, *, horizon: int, num_
     is at x.
 
     Args:
-        make: builds the optimizer from a list of parameters.
+        make: builds the optimizer from parameters by name.
         tasks: where students come from.
         horizon: inner steps.
         num_seeds: students.
@@ -72,7 +118,7 @@ def _run_student(
 ) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
     student = fresh_student(tasks, seed=seed, stream=Stream.REPORTING, number=number)
     params = student.parameters()
-    optimizer = make(list(params.values()))
+    optimizer = make(params)
     has_two_points = callable(getattr(optimizer, "eval", None))
     if has_two_points:
         optimizer.train()
