@@ -234,7 +234,6 @@ class Specialisation:
                 horizon=own.horizon,
                 seed=own.seed,
                 folder=self.folder / "events" / name,
-                every=max(own.horizon // 250, 1),
                 histogram_every=0,
             )
             for _ in inspected:
