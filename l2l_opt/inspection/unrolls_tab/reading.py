@@ -82,31 +82,42 @@ class UnrollReader:
             raise UnreadableError(f"There is no unroll {number} in the run {run!r}.")
         return UnrollView(self, ctx, experiment, run, number, tags)
 
-    def array(self, ctx: Any, experiment: str, run: str, tag: str, written: float) -> np.ndarray:
-        """Read one array.
+    def arrays(self, ctx: Any, experiment: str, run: str, tags: dict[str, float]) -> list[np.ndarray]:
+        """Read arrays, those that are not kept all at once.
+
+        Args:
+            ctx: of the request.
+            experiment: TensorBoard's name of what it serves.
+            run: TensorBoard's.
+            tags: tag -> when it was written.
 
         Raises:
-            UnreadableError: it is not there, or damaged.
+            UnreadableError: one is not there, or damaged.
         """
-        key = (experiment, run, tag, written)
+        keys = {tag: (experiment, run, tag, written) for tag, written in tags.items()}
         with self._lock:
-            if key in self._arrays:
-                self._arrays.move_to_end(key)
-                return self._arrays[key]
-        only = RunTagFilter(runs=[run], tags=[tag])
-        try:
+            found = {tag: self._arrays[key] for tag, key in keys.items() if key in self._arrays}
+            for tag in found:
+                self._arrays.move_to_end(keys[tag])
+        missing = [tag for tag in tags if tag not in found]
+        if missing:
+            only = RunTagFilter(runs=[run], tags=missing)
             data = self.provider.read_tensors(
                 ctx, experiment_id=experiment, plugin_name=PLUGIN, downsample=READ_AT_ONCE, run_tag_filter=only
             )
-            value = np.asarray(max(data[run][tag], key=lambda datum: datum.wall_time).numpy)
-        except (KeyError, ValueError, TypeError) as error:
-            raise UnreadableError(f"The record {tag} of the run {run!r} is damaged.") from error
+            for tag in missing:
+                try:
+                    found[tag] = np.asarray(max(data[run][tag], key=lambda datum: datum.wall_time).numpy)
+                except (KeyError, ValueError, TypeError) as error:
+                    raise UnreadableError(f"The record {tag} of the run {run!r} is damaged.") from error
         with self._lock:
-            self._arrays[key] = value
-            self._bytes += value.nbytes
+            for tag in missing:
+                if keys[tag] not in self._arrays:
+                    self._arrays[keys[tag]] = found[tag]
+                    self._bytes += found[tag].nbytes
             while self._bytes > CACHED_BYTES and len(self._arrays) > 1:
                 self._bytes -= self._arrays.popitem(last=False)[1].nbytes
-        return value
+        return [found[tag] for tag in tags]
 
 
 class UnrollView:
@@ -135,22 +146,31 @@ class UnrollView:
             self.header = Header.read(_text(self._array(about)))
         except ValueError as error:
             raise UnreadableError(f"Unroll {number} of the run {run!r} cannot be read: {error}.") from error
+        self._sizes = self._rows_of_parts()
+        # A chunk of which a part is not there yet is not shown.
         self.chunks = [
-            chunk for chunk in self._numbers("steps") if all(self._shape_is_right(part, chunk) for part in self._parts())
+            chunk
+            for chunk in self._numbers("steps")
+            if all(tag_of(number, part, chunk) in self._tags for part in ("loss", *self._sizes))
         ]
-        self.responses = self._numbers("response")
+        self.responses = [step for step in self._numbers("response") if tag_of(number, "response_at", step) in self._tags]
 
     def unroll(self) -> Unroll:
         """What the page needs first."""
-        steps = [self._array(tag_of(self.number, "steps", chunk)) for chunk in self.chunks]
-        losses = [self._array(tag_of(self.number, "loss", chunk)) for chunk in self.chunks]
-        starts = np.cumsum([0, *(len(own) for own in steps)])[:-1]
+        steps = self._steps()
+        losses = [own.reshape(-1) for own in self._arrays("loss")]
+        if [own.size for own in losses] != [own.size for own in steps]:
+            raise UnreadableError(f"The losses of unroll {self.number} of the run {self.run!r} are damaged.")
+        starts = np.cumsum([0, *(own.size for own in steps)])[:-1]
         joined = [np.concatenate(own) if own else np.empty(0) for own in (steps, losses)]
         return Unroll(self.header, *joined, starts.astype(int).tolist(), self.chunks, self.responses)
 
     def table(self, chunk: int) -> np.ndarray:
         """All tensors at the points of a chunk: ``[points, tensors, quantities]``."""
-        values = from_halves(self._part("table", chunk))
+        if chunk not in self.chunks or "table" not in self._sizes:
+            raise UnreadableError(f"There is no chunk {chunk} in unroll {self.number} of the run {self.run!r}.")
+        (packed,) = self._parts("table", [chunk])
+        values = from_halves(packed)
         tensors, quantities = len(self.header.tensors), len(self.header.quantities)
         return values.reshape(tensors, quantities, -1).transpose(2, 0, 1)
 
@@ -182,7 +202,7 @@ class UnrollView:
 
     def columns(self) -> np.ndarray:
         """Points that heat maps show: all of them, or evenly spread ones."""
-        points = sum(len(self._array(tag_of(self.number, "steps", chunk))) for chunk in self.chunks)
+        points = sum(own.size for own in self._steps())
         return np.unique(np.linspace(0, points - 1, min(points, COLUMNS)).round().astype(int)) if points else np.empty(0, int)
 
     def response(self, tensor: int) -> Iterator[dict[str, Any]]:
@@ -206,10 +226,10 @@ class UnrollView:
 
     def _rows(self, part: str, rows: slice) -> np.ndarray:
         width = rows.stop - rows.start
-        found = [from_halves(self._part(part, chunk)[rows]) for chunk in self.chunks]
+        found = [from_halves(packed[rows]) for packed in self._parts(part, self.chunks)]
         return np.concatenate(found, axis=1) if found else np.empty((width, 0), dtype=np.float32)
 
-    def _parts(self) -> dict[str, int]:
+    def _rows_of_parts(self) -> dict[str, int]:
         """Rows of each part of a chunk, as the header has them; those without rows are not written."""
         tensors = self.header.tensors
         rows = {
@@ -217,32 +237,30 @@ class UnrollView:
             "weights": self._first_weight(len(tensors)),
             "hidden": self.header.units * sum(len(entry.followed) for entry in tensors),
         }
-        return {"loss": 0} | {part: count for part, count in rows.items() if count}
+        return {part: count for part, count in rows.items() if count}
 
-    def _shape_is_right(self, part: str, chunk: int) -> bool:
-        """Whether a part of a chunk is there and of the header's shape; a chunk that is half there is not shown."""
-        points = self._array(tag_of(self.number, "steps", chunk)).shape
-        tag, rows = tag_of(self.number, part, chunk), self._parts()[part]
-        if tag not in self._tags or len(points) != 1:
-            return False
-        array = self._array(tag)
-        if not rows:
-            return array.shape == points
-        return array.shape == (rows, 1 + points[0]) and array.dtype == np.float16
+    def _steps(self) -> list[np.ndarray]:
+        return [own.reshape(-1) for own in self._arrays("steps")]
 
-    def _part(self, part: str, chunk: int) -> np.ndarray:
-        if chunk not in self.chunks:
-            raise UnreadableError(f"There is no chunk {chunk} in unroll {self.number} of the run {self.run!r}.")
-        return self._array(tag_of(self.number, part, chunk))
+    def _parts(self, part: str, chunks: list[int]) -> list[np.ndarray]:
+        """A part of chunks, each ``[rows, 1 + points]`` halves."""
+        found = self._arrays(part, chunks)
+        for chunk, array in zip(chunks, found, strict=True):
+            if array.dtype != np.float16 or array.ndim != 2 or array.shape[0] != self._sizes[part]:
+                name = tag_of(self.number, part, chunk)
+                raise UnreadableError(f"The record {name} of the run {self.run!r} is damaged.")
+        return found
 
     def _numbers(self, part: str) -> list[int]:
         parsed = (parse_tag(tag) for tag in self._tags)
         return sorted(number for _, own, number in parsed if own == part and number >= 0)
 
+    def _arrays(self, part: str, chunks: list[int] | None = None) -> list[np.ndarray]:
+        tags = [tag_of(self.number, part, chunk) for chunk in (self.chunks if chunks is None else chunks)]
+        return self._reader.arrays(*self._place, {tag: self._tags[tag] for tag in tags})
+
     def _array(self, tag: str) -> np.ndarray:
-        if tag not in self._tags:
-            raise UnreadableError(f"The record {tag} of the run {self.run!r} is not there.")
-        return self._reader.array(*self._place, tag, self._tags[tag])
+        return self._reader.arrays(*self._place, {tag: self._tags[tag]})[0]
 
 
 def _text(value: np.ndarray) -> str:

@@ -11,6 +11,8 @@ from tensorboard.compat.proto.summary_pb2 import (
     Summary,  # pyright: ignore[reportAttributeAccessIssue]
     SummaryMetadata,  # pyright: ignore[reportAttributeAccessIssue]
 )
+from tensorboard.compat.proto.tensor_pb2 import TensorProto  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboard.util.tensor_util import make_tensor_proto
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -145,10 +147,23 @@ class UnrollRecorder:
         self._write({tag_of(self.unroll, part, number): array for part, array in parts.items()}, step=steps[-1])
 
     def _write(self, values: Mapping[str, np.ndarray | str], *, step: int) -> None:
-        metadata = SummaryMetadata(data_class=DATA_CLASS_TENSOR)
-        metadata.plugin_data.plugin_name = PLUGIN
-        summaries = [
-            Summary.Value(tag=tag, metadata=metadata, tensor=make_tensor_proto(value)) for tag, value in values.items()
-        ]
         # A record of meta-training lies at its outer step, so that a run that goes on hides what it repeats.
-        write_summary(self.writer, Summary(value=summaries), step if self.outer_step is None else self.outer_step)
+        write_summary(self.writer, summary_of(values), step if self.outer_step is None else self.outer_step)
+
+
+def summary_of(values: Mapping[str, np.ndarray | str]) -> Summary:
+    """Return arrays and texts as one summary of the tab's, by tag."""
+    metadata = SummaryMetadata(data_class=DATA_CLASS_TENSOR)
+    metadata.plugin_data.plugin_name = PLUGIN
+    return Summary(
+        value=[Summary.Value(tag=tag, metadata=metadata, tensor=_proto(value)) for tag, value in values.items()]
+    )
+
+
+def _proto(value: np.ndarray | str) -> TensorProto:
+    if isinstance(value, str):
+        return make_tensor_proto(value)
+    # make_tensor_proto writes halves number by number, as whole numbers of three bytes.
+    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=length) for length in value.shape])
+    kind = make_tensor_proto(value.dtype.type(0)).dtype
+    return TensorProto(dtype=kind, tensor_shape=shape, tensor_content=np.ascontiguousarray(value).tobytes())

@@ -1,7 +1,10 @@
-// The table of tensors at a step, sorted by any column.
+// The table of tensors at a step, sorted by any column. While one scrubs, rows in sight alone are filled; the others are
+// as soon as one rests, so that readers of the whole table find it whole.
 
 import { element, number, setText } from "./format.js";
 
+const REST = 150; // Milliseconds.
+const BEYOND = 3; // Rows above and below those in sight.
 const KINDS = ["scalar", "vector", "matrix"];
 
 export function kindOf({ shape }) {
@@ -40,6 +43,8 @@ export class TensorTable {
     this.root = element("div", { class: "wide tall", tabindex: "0", role: "group", "aria-label": "Table of tensors" }, table);
     this.order = { key: "", up: true };
     this.rows = [];
+    this.root.addEventListener("scroll", () => this.#look());
+    new ResizeObserver(() => this.#look()).observe(this.root);
   }
 
   setUnroll(unroll) {
@@ -55,6 +60,7 @@ export class TensorTable {
     });
     this.body.replaceChildren(...this.rows.map((row) => row.root));
     this.values = null;
+    this.#look();
   }
 
   setOrder(key, up) {
@@ -77,17 +83,32 @@ export class TensorTable {
   show(values, offset, step) {
     Object.assign(this, { values, offset, step });
     setText(this.caption, `${this.unroll.tensors.length} tensors at step ${step} of ${this.unroll.title}`);
-    this.#places().forEach((index, place) => {
-      const row = this.rows[place];
+    this.places = this.#places();
+    this.#fill(...this.sight);
+    clearTimeout(this.resting);
+    this.resting = setTimeout(() => this.#fill(0, this.rows.length), REST);
+  }
+
+  // Which rows are in sight: measured where that changes, not at every step.
+  #look() {
+    const height = this.rows[0]?.root.offsetHeight || 1;
+    const first = Math.floor(this.root.scrollTop / height) - BEYOND;
+    const last = first + Math.ceil(this.root.clientHeight / height) + 2 * BEYOND;
+    this.sight = [Math.max(0, first), Math.min(this.rows.length, Math.max(last, 2 * BEYOND))];
+    if (this.values) this.#fill(...this.sight);
+  }
+
+  #fill(first, last) {
+    for (let place = first; place < last; place++) {
+      const [row, index] = [this.rows[place], this.places[place]];
       row.index = index;
       setText(row.button, this.fixed[index][0]);
       this.#press(row);
       for (let column = 1; column < COLUMNS.length; column++) {
         const fixed = this.fixed[index][column];
-        const text = fixed === null ? number(this.#value(index, column)) : String(fixed);
-        setText(row.cells[column - 1], text);
+        setText(row.cells[column - 1], fixed === null ? number(this.#value(index, column)) : String(fixed));
       }
-    });
+    }
   }
 
   #value(index, column) {
