@@ -55,9 +55,7 @@ NAMES = tuple(baseline.name for baseline in BASELINES)
     path_option("--pictures", None, "Folder for the pictures as SVG files too.", show_default="none"),
 )
 @device_options
-def inspect(
-    rule: str, task: str, horizon: int, logdir: Path, pictures: Path | None, **options: Any
-) -> None:
+def inspect(rule: str, task: str, horizon: int, logdir: Path, pictures: Path | None, **options: Any) -> None:
     """Train one student with RULE (a shipped name or a path) in a plain loop, and write all of it to TensorBoard.
 
     The tab Unrolls plays it step by step: losses, tensors, single weights, the rule's response at each state. Beside it

@@ -53,7 +53,7 @@ def rule_inputs(optimizer: LearnedOptimizer, *, fresh: bool = False) -> Iterator
         planned = group["num_steps"]
         for _ in group["params"]:
             name, p = next(names)
-            own = optimizer.state[p] if p in optimizer.state else {}
+            own = optimizer.state.get(p, {})
             if p.grad is None or p.grad.layout != torch.strided or sharding.shards_of(p) is not None:
                 continue
             if fresh or not own:

@@ -30,9 +30,9 @@ class MetaTrainingLog:
     Over inner steps, one run a validation (``validation-000120``): ``Loss/student``, and
     ``meta_gradient/by_position`` where an unroll was drawn too.
 
-    Every few minutes, at a validation, the unroll of the rule as it is then: records of the tab "Unrolls", and pictures of the validation students before
-    and after, of hidden state, coordinates and response surfaces, under the same names at each outer step, so that
-    TensorBoard's slider goes through the rule's meta-training.
+    Every few minutes, at a validation, the unroll of the rule as it is then: records of the tab "Unrolls"; pictures of
+    the validation students before and after, of hidden state, coordinates and response surfaces, under the same names
+    at each outer step, so that TensorBoard's slider goes through the rule's meta-training.
 
     Args:
         folder: of the events.

@@ -5,11 +5,12 @@ import json
 import mimetypes
 from collections.abc import Callable
 from importlib import resources
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from tensorboard import plugin_util
 from tensorboard.backend import http_util
+from tensorboard.data.provider import DataProvider
 from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
@@ -33,7 +34,7 @@ class UnrollsPlugin(base_plugin.TBPlugin):
     plugin_name = PLUGIN
 
     def __init__(self, context: base_plugin.TBContext):
-        self._reader = UnrollReader(context.data_provider)
+        self._reader = UnrollReader(cast(DataProvider, context.data_provider))
 
     def get_plugin_apps(self) -> dict[str, Callable]:
         answers = {

@@ -60,7 +60,7 @@ class UnrollReader:
     def tags(self, ctx: Any, experiment: str) -> dict[str, dict[int, dict[str, float]]]:
         """All arrays that there are: run -> unroll -> tag -> when it was last written."""
         found: dict[str, dict[int, dict[str, float]]] = {}
-        listed = self.provider.list_tensors(ctx, experiment_id=experiment, plugin_name=PLUGIN)
+        listed = self.provider.list_tensors(ctx, experiment_id=experiment, plugin_name=PLUGIN) or {}
         for run, series in sorted(listed.items()):
             unrolls = found.setdefault(run, {})
             for tag, own in series.items():
@@ -102,9 +102,10 @@ class UnrollReader:
         missing = [tag for tag in tags if tag not in found]
         if missing:
             only = RunTagFilter(runs=[run], tags=missing)
-            data = self.provider.read_tensors(
+            data: Any = self.provider.read_tensors(
                 ctx, experiment_id=experiment, plugin_name=PLUGIN, downsample=READ_AT_ONCE, run_tag_filter=only
             )
+            data = data or {}
             for tag in missing:
                 try:
                     found[tag] = np.asarray(max(data[run][tag], key=lambda datum: datum.wall_time).numpy)
@@ -153,17 +154,20 @@ class UnrollView:
             for chunk in self._numbers("steps")
             if all(tag_of(number, part, chunk) in self._tags for part in ("loss", *self._sizes))
         ]
-        self.responses = [step for step in self._numbers("response") if tag_of(number, "response_at", step) in self._tags]
+        self.responses = [
+            step for step in self._numbers("response") if tag_of(number, "response_at", step) in self._tags
+        ]
 
     def unroll(self) -> Unroll:
-        """What the page needs first."""
+        """Read what the page needs first."""
         steps = self._steps()
         losses = [own.reshape(-1) for own in self._arrays("loss")]
         if [own.size for own in losses] != [own.size for own in steps]:
             raise UnreadableError(f"The losses of unroll {self.number} of the run {self.run!r} are damaged.")
         starts = np.cumsum([0, *(own.size for own in steps)])[:-1]
-        joined = [np.concatenate(own) if own else np.empty(0) for own in (steps, losses)]
-        return Unroll(self.header, *joined, starts.astype(int).tolist(), self.chunks, self.responses)
+        return Unroll(
+            self.header, _joined(steps), _joined(losses), starts.astype(int).tolist(), self.chunks, self.responses
+        )
 
     def table(self, chunk: int) -> np.ndarray:
         """All tensors at the points of a chunk: ``[points, tensors, quantities]``."""
@@ -196,14 +200,18 @@ class UnrollView:
         return self._rows("hidden", slice(first, first + units))[:, self.columns()]
 
     def updates(self, tensor: int) -> np.ndarray:
-        """Updates of all sampled weights of a tensor at points of a heat map: ``[sampled, columns]``."""
+        """Read updates of all sampled weights of a tensor at points of a heat map: ``[sampled, columns]``."""
         first, count = self._first_weight(tensor), self._sampled(tensor)
         return self._rows("weights", slice(first + 2 * count, first + 3 * count))[:, self.columns()]
 
     def columns(self) -> np.ndarray:
         """Points that heat maps show: all of them, or evenly spread ones."""
         points = sum(own.size for own in self._steps())
-        return np.unique(np.linspace(0, points - 1, min(points, COLUMNS)).round().astype(int)) if points else np.empty(0, int)
+        return (
+            np.unique(np.linspace(0, points - 1, min(points, COLUMNS)).round().astype(int))
+            if points
+            else np.empty(0, int)
+        )
 
     def response(self, tensor: int) -> Iterator[dict[str, Any]]:
         """Yield the responses of a tensor's weight, by step, the rule's ``[points, points]`` and Adam's."""
@@ -243,7 +251,7 @@ class UnrollView:
         return [own.reshape(-1) for own in self._arrays("steps")]
 
     def _parts(self, part: str, chunks: list[int]) -> list[np.ndarray]:
-        """A part of chunks, each ``[rows, 1 + points]`` halves."""
+        """Read a part of chunks, each ``[rows, 1 + points]`` halves."""
         found = self._arrays(part, chunks)
         for chunk, array in zip(chunks, found, strict=True):
             if array.dtype != np.float16 or array.ndim != 2 or array.shape[0] != self._sizes[part]:
@@ -261,6 +269,10 @@ class UnrollView:
 
     def _array(self, tag: str) -> np.ndarray:
         return self._reader.arrays(*self._place, {tag: self._tags[tag]})[0]
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.empty(0)
 
 
 def _text(value: np.ndarray) -> str:

@@ -49,7 +49,9 @@ def choose_weights(shapes: Mapping[str, tuple[int, ...]], strides: Mapping[str, 
         sampled = tuple(int(place) * strides[name] for place in places)
         followed = min(followed_of_each, len(sampled), left)
         left -= followed
-        where = [int(place) for place in np.unique(np.linspace(0, len(sampled) - 1, 2 * followed + 1).astype(int)[1::2])]
+        where = [
+            int(place) for place in np.unique(np.linspace(0, len(sampled) - 1, 2 * followed + 1).astype(int)[1::2])
+        ]
         probe = where[len(where) // 2] if where else len(sampled) // 2
         entries.append(TensorEntry(name, shape, sampled, tuple(where), probe))
     return entries
@@ -69,7 +71,7 @@ class UnrollRecorder:
         self.unroll = unroll = outer_step or 0
         self._numbers = itertools.count()
         self._places = {entry.name: torch.tensor(entry.sampled, dtype=torch.long) for entry in header.tensors}
-        self._points: list[tuple[int, float, np.ndarray, np.ndarray, np.ndarray]] = []
+        self._points: list[tuple[int, float, list[np.ndarray]]] = []
         self._written = time.monotonic()
         self._write({tag_of(unroll, "about"): header.text()}, step=0)
 
@@ -111,7 +113,7 @@ class UnrollRecorder:
                 for entry, size in zip(tensors, sizes, strict=True)
             ]
             columns.append(np.concatenate(pieces) if pieces else np.empty(0))
-        self._points.append((step, loss, *columns))
+        self._points.append((step, loss, columns))
         if len(self._points) >= CHUNK or time.monotonic() - self._written > CHUNK_SECONDS:
             self.flush()
 
@@ -138,9 +140,9 @@ class UnrollRecorder:
         if not self._points:
             return
         number = next(self._numbers)
-        steps, losses, *columns = zip(*self._points, strict=True)
+        steps, losses, columns = zip(*self._points, strict=True)
         parts = {"steps": np.array(steps, dtype=np.float64), "loss": np.array(losses, dtype=np.float32)}
-        for part, own in zip(("table", "weights", "hidden"), columns, strict=True):
+        for part, own in zip(("table", "weights", "hidden"), zip(*columns, strict=True), strict=True):
             if own[0].size:
                 parts[part] = to_halves(np.stack(own, axis=1))
         self._points, self._written = [], time.monotonic()

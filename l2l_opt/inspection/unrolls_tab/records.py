@@ -12,7 +12,8 @@ ten summaries a tag and drops the others:
     unroll/ID/response/STEP          [tensors * 2 * points, points] halves: of each tensor the rule's rows and Adam's
     unroll/ID/response_at/STEP       [tensors, 4] float32: index, reach, gradient and momentum at that step
 
-ID is the outer step of the rule, 0 outside meta-training. Of halves a row is its power of two, then its numbers over it.
+ID is the outer step of the rule, 0 outside meta-training. Of halves a row is its power of two, then its numbers over
+it.
 """
 
 import json
@@ -115,8 +116,9 @@ def _entry(name: str, shape: Any, sampled: Any, followed: Any, probe: Any) -> Te
 
 
 def to_halves(values: np.ndarray) -> np.ndarray:
-    """Round to half precision, row by row relative to the row's largest: errors are below 2^-11 of a number, and of
-    numbers below 2^-28 of the row's largest, below 2^-39 of that.
+    """Round to half precision, row by row relative to the row's largest.
+
+    Errors are below 2^-11 of a number; of numbers below 2^-28 of the row's largest, below 2^-39 of that.
 
     Args:
         values: ``[rows, columns]``; infinities and NaN stay what they are.

@@ -109,7 +109,7 @@ class UnrollTab:
             self.recorder.flush()
 
     def _skipped(self, p: Tensor) -> float:
-        own = self.optimizer.state[p] if p in self.optimizer.state else {}
+        own = self.optimizer.state.get(p, {})
         if not isinstance(self.optimizer, LearnedOptimizer) or "skipped" not in own:
             return 0.0
         skipped, taken = float(own["skipped"]), float(own["step"])

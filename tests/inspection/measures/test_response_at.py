@@ -57,7 +57,9 @@ def test_of_a_large_tensor_a_coordinatewise_rule_gives_what_it_gives_of_the_whol
     arguments = {"place": 1234, "momenta": AXIS, "gradients": AXIS, "num_steps": None}
     surface = response_at(rule, "w", gradient, state, param, **arguments)
     alone = {key: value.flatten(1)[:, 1234:1235] if value.dim() else value for key, value in state.items()}
-    one = response_at(rule, "w", gradient.view(-1)[1234:1235], alone, param.view(-1)[1234:1235], **arguments | {"place": 0})
+    one = response_at(
+        rule, "w", gradient.view(-1)[1234:1235], alone, param.view(-1)[1234:1235], **arguments | {"place": 0}
+    )
     torch.testing.assert_close(surface, one)
 
 

@@ -64,7 +64,7 @@ def test_tags_are_parsed_back():
     assert parse_tag(tag_of(40, "table", 3)) == (40, "table", 3)
     assert parse_tag(tag_of(0, "about")) == (0, "about", -1)
     for foreign in ("loss", "unroll/x/about", "unroll/1/table/x", "unroll/1/a/2/b"):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=r"no tag|invalid literal"):
             parse_tag(foreign)
 
 

@@ -32,7 +32,7 @@ class Page {
       new Panel("run", "first", this.#actions("run", "unroll")),
       new Panel("beside it", "second", this.#actions("beside", "besideUnroll"), { optional: true }),
     ];
-    this.status = element("p", { class: "problem", role: "status" });
+    this.status = element("p", { class: "problem", role: "status", "aria-label": "Problems" });
     this.link = element("a", { href: "#", target: "_blank" }, "Link to this view");
     const reload = element("button", { type: "button", onclick: () => this.#reload() }, "Reload");
     this.controls = element("div", { class: "controls" }, this.player.root, element("div", { class: "links" }, this.link, reload));

@@ -14,12 +14,12 @@ export class Panel {
     this.outer = element("input", { type: "range", min: 0, max: 0, value: 0, id: `${identifier}-outer`, oninput: () => actions.unroll(this.unrolls[Number(this.outer.value)]) });
     this.outerOutput = element("output", { for: `${identifier}-outer` });
     this.outerRow = element("div", { class: "player" }, element("label", { for: `${identifier}-outer` }, "Outer step"), this.outer, this.outerOutput);
-    this.problem = element("p", { class: "problem", role: "status" });
+    this.problem = element("p", { class: "problem", role: "status", "aria-label": `Problems of ${title}` });
     this.table = new TensorTable(actions.tensor, actions.order);
     this.tensor = new TensorView();
     this.weight = new WeightView(actions.weight, identifier);
     this.response = new ResponseView();
-    const tensors = element("section", { "aria-label": "Tensors" }, element("h3", {}, "Tensors"), this.table.root);
+    const tensors = element("div", { role: "group", "aria-label": "Tensors" }, element("h3", {}, "Tensors"), this.table.root);
     const sides = [[tensors, this.tensor.root], [this.weight.root, this.response.root]];
     this.content = element("div", { class: "content" }, ...sides.map((side) => element("div", { class: "side" }, ...side)));
     this.choice = element("p", {}, element("label", { for: `${identifier}-run` }, `${title} `), this.select);

@@ -11,7 +11,7 @@ export class ResponseView {
     this.words = element("p");
     this.surfaces = ["the rule here", "Adam here", "the rule at step 0"].map((title) => new Surface(title));
     this.panels = element("div", { class: "surfaces" }, ...this.surfaces.map((surface) => surface.root));
-    this.root = element("section", { "aria-label": "Response" }, element("h3", {}, "Response"), this.words, this.panels);
+    this.root = element("div", { role: "group", "aria-label": "Response" }, element("h3", {}, "Response"), this.words, this.panels);
   }
 
   async setTensor(unroll, index) {

@@ -17,8 +17,8 @@ export class TensorView {
     this.heatWords = element("p", { class: "note" });
     this.heatNumbers = new Numbers("updates at the step", ["weight", "update"]);
     this.root = element(
-      "section",
-      { "aria-label": "Tensor" },
+      "div",
+      { role: "group", "aria-label": "Tensor" },
       this.title,
       this.words,
       this.norms.root,

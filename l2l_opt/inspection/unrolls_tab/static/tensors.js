@@ -60,6 +60,7 @@ export class TensorTable {
     });
     this.body.replaceChildren(...this.rows.map((row) => row.root));
     this.values = null;
+    clearTimeout(this.resting);
     this.#look();
   }
 

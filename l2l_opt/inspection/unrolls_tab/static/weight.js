@@ -19,8 +19,8 @@ export class WeightView {
     this.hiddenWords = element("p", { class: "note" });
     this.hidden = element("div", {}, this.heat.root, this.hiddenNumbers.root);
     this.root = element(
-      "section",
-      { "aria-label": "Weight" },
+      "div",
+      { role: "group", "aria-label": "Weight" },
       element("h3", {}, "Weight"),
       element("p", {}, element("label", { for: `${identifier}-weight` }, "weight "), this.select),
       this.words,
