@@ -39,7 +39,7 @@ SHORTER = {
         "--out runs/signs": f"{QUICK_META_TRAINING} --out runs/signs",
         "--suite held-out": QUICK_SUITE,
         "--minutes 10": "--minutes 0.02 --horizon 10 --seeds 2 --tuning-seeds 1 --baselines ''",
-        "fashion-conv --horizon 300": "fashion-conv --horizon 4 --baselines adam --tuning-seeds 1",
+        "--horizon 200 --baselines adam": "--horizon 4 --baselines adam --tuning-seeds 1",
         "--label is_fraud": "--label is_fraud --members 2 --steps 5",
     },
     "CONTRIBUTING.md": {"industry.fraud": "industry.fraud --merchants 11 --outer-steps 1"},

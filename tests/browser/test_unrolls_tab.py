@@ -282,7 +282,7 @@ def test_keys_scrub_and_play(page, address):
 def test_the_table_is_sorted_by_any_column_at_any_step(page, address):
     tab = opened(page, address, run="inspection/learned", step=7)
     table = tab.get_by_role("group", name="Table of tensors")
-    for title, column in (("size", 1), ("step / tensor", 2), (f"cos {MINUS}gradient", 3), ("cos Adam", 4)):
+    for title, column in (("size", 1), ("step / tensor", 2), ("cos descent", 3), ("cos Adam", 4)):
         header = table.get_by_role("columnheader", name=title)
         for order, sign in (("ascending", 1), ("descending", -1)):
             header.get_by_role("button").click()

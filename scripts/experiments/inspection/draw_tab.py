@@ -27,10 +27,10 @@ SIZE = {"width": 1280, "height": 860}
 STEP = 40
 PARTS: dict[str, Callable[[FrameLocator], Locator]] = {
     "tab-losses": lambda tab: tab.get_by_role("region", name="Losses"),
-    "tab-tensors": lambda tab: tab.get_by_role("group", name="Tensors"),
+    "tab-tensors": lambda tab: tab.get_by_role("group", name="Tensors", exact=True),
     "tab-tensor": lambda tab: tab.get_by_role("group", name="Tensor", exact=True),
-    "tab-weight": lambda tab: tab.get_by_role("group", name="Weight"),
-    "tab-response": lambda tab: tab.get_by_role("group", name="Response"),
+    "tab-weight": lambda tab: tab.get_by_role("group", name="Weight", exact=True),
+    "tab-response": lambda tab: tab.get_by_role("group", name="Response", exact=True),
 }
 """One picture a question of docs/inspection.md."""
 
@@ -70,6 +70,8 @@ def main(logdir: Path, out: Path) -> None:
             tab = page.frame_locator("iframe[src*=l2l_unrolls]")
             tab.locator("body[data-ready]").wait_for()
             page.screenshot(path=out / "tab.png")
+            # Tall, so that nothing is scrolled under the slider.
+            page.set_viewport_size(SIZE | {"height": 2600})
             for name, part in PARTS.items():
                 part(tab).screenshot(path=out / f"{name}.png")
                 click.echo(out / f"{name}.png")

@@ -47,7 +47,7 @@ export class Chart {
         legend: { show: false },
         cursor: { show: false },
         scales: { x: { time: false }, y: { distr: distribution } },
-        axes: [axis, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : Number(tick.toPrecision(3)))) }],
+        axes: [axis, { ...axis, size: 64, space: 22, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : Number(tick.toPrecision(3)))) }],
         series: [{}, ...shown.map(({ values, ...own }) => own)],
       },
       [steps, ...shown.map(({ values }) => Array.from(values, clean))],

@@ -20,7 +20,7 @@ const COLUMNS = [
   { key: "kind", title: "kind", of: kindOf },
   { key: "size", title: "size", of: sizeOf },
   { key: "update_over_parameter", title: "step / tensor", help: "size of the update over that of the tensor" },
-  { key: "cosine_with_descent", title: "cos −gradient", help: "cosine of the update with the negative gradient" },
+  { key: "cosine_with_descent", title: "cos descent", help: "cosine of the update with the negative gradient" },
   { key: "cosine_with_adam", title: "cos Adam", help: "cosine of the update with Adam's" },
   { key: "skipped", title: "skipped", help: "share of steps so far in which the tensor was left out" },
 ];

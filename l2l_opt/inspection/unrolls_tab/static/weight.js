@@ -12,7 +12,7 @@ export class WeightView {
   constructor(choose, identifier) {
     this.select = element("select", { id: `${identifier}-weight`, onchange: () => choose(Number(this.select.value)) });
     this.words = element("p");
-    this.charts = WHAT.map((name) => new Chart(`${name} of the weight over the run`, { height: 110 }));
+    this.charts = WHAT.map((name) => new Chart(`${name} of the weight over the run`, { height: 130 }));
     this.numbers = new Numbers("the weight over the run", ["step", ...WHAT]);
     this.heat = new HeatMap("Hidden units of the weight over the run");
     this.hiddenNumbers = new Numbers("hidden units at the step", ["unit", "value"]);
