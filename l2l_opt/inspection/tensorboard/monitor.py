@@ -36,6 +36,8 @@ USUAL_STEPS = 100
 """Between points, where no cadence is given and they cost less than their share."""
 SHARE = 0.01
 """Of the run's time that points may have taken before another is begun, where no cadence is given."""
+FIRST_RESPONSE_SECONDS = 1.0
+"""What the first responses may cost, since torch loads its vmap; a run without a cadence waits until it has that."""
 MOST_COORDINATES_FOR_GATES = 1 << 20
 """Of a tensor; a larger one's gates are not recomputed, since that takes memory of many times its size."""
 
@@ -113,6 +115,7 @@ class UnrollMonitor:
         self.num_steps = 0
         self._has_budget = every is None
         self._attached, self._spent = time.perf_counter(), 0.0
+        self._response_seconds = FIRST_RESPONSE_SECONDS
         self._next_point, self._loss = 0, math.nan
         self._before: dict[str, Tensor] = {}
         self._points: dict[str, Tensor] = {}
@@ -169,17 +172,18 @@ class UnrollMonitor:
         self._before = {name: plain(p).clone() for name, p in self._named.items()}
         if not isinstance(optimizer, LearnedOptimizer):
             return
-        if self._charts.is_due(self.num_steps):
+        if self._charts.is_due(self.num_steps) and optimizer.state:
             self._points = {
                 f"gate_{gate}_{end}/{name}": share
                 for name, gates in _gates(optimizer)
                 for gate, shares in zip(GATES, saturation(gates), strict=True)
                 for end, share in zip(("closed", "open"), shares, strict=True)
             }
-        elapsed = time.perf_counter() - self._attached
-        seconds = SHARE * elapsed - self._spent if self._has_budget else math.inf
-        if seconds > 0 and self._responses.due(self.num_steps):
+        begun = time.perf_counter()
+        seconds = SHARE * (begun - self._attached) - self._spent if self._has_budget else math.inf
+        if seconds > self._response_seconds and self._responses.due(self.num_steps):
             self._tab.add_responses(self.num_steps, self._local(), adam, seconds=seconds)
+            self._response_seconds = time.perf_counter() - begun
 
     def _reference(self, optimizer: torch.optim.Optimizer) -> AdamReference:
         if self._adam is None or self.num_steps == self._next_point:
@@ -254,7 +258,7 @@ def _numbers(points: dict[str, Tensor]) -> dict[str, float]:
 def _gates(optimizer: LearnedOptimizer) -> Iterator[tuple[str, Tensor]]:
     """Of each tensor that is about to be moved, the gates of all layers: ``[3, layers * hidden_size, N]``."""
     for name, own in rule_inputs(optimizer):
-        if own.param.numel() <= MOST_COORDINATES_FOR_GATES and float(own.state["step"]):
+        if own.param.numel() <= MOST_COORDINATES_FOR_GATES:
             gates = gates_of(optimizer.rule, name, own.gradient, own.state, own.param, num_steps=own.num_steps)
             if gates:
                 yield name, torch.cat(gates, dim=1)
