@@ -1,9 +1,10 @@
 """Whether a value can be used, and the sentence that states why not."""
 
 import contextlib
+import difflib
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin
@@ -33,6 +34,11 @@ def check_choices(choices: Collection[str], /, **values: Any) -> None:
         if value not in choices:
             names = list(choices)
             raise ValueError(f"{key} must be one of {', '.join(names)}; got {value!r}, use e.g. {key}={names[0]}")
+
+
+def nearest_first(name: str, names: Iterable[str]) -> list[str]:
+    """Return names in the order in which they are like another, for a message about one that is not among them."""
+    return sorted(names, key=lambda each: -difflib.SequenceMatcher(None, name.casefold(), each.casefold()).ratio())
 
 
 def check_numbers(low: float, high: float = math.inf, /, **values: Any) -> None:

@@ -3,33 +3,55 @@
 import ast
 import difflib
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from l2l_opt.checks import refuse_exits
 
 T = TypeVar("T")
 
+QUOTED = r"""=(?:'[^']*'|"[^"]*")(?=\s*(?:,|\+|$))"""
+"""A value in quotes, which may hold what otherwise parts options and tasks."""
+
 
 def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
     """Split ``mnist-mlp:hidden=40,activation=relu`` into its name and its options.
 
-    Values are Python literals where they look like one and strings otherwise.
+    Values are Python literals where they look like one and strings otherwise; quotes are around one with a comma.
 
     Raises:
         ValueError: an option without ``=`` or without a name.
     """
     name, _, tail = spec.partition(":")
     options: dict[str, Any] = {}
-    for item in filter(None, tail.split(",")):
+    for item in (found[0] for found in re.finditer(rf"[^,=]*{QUOTED}|[^,]+", tail)):
         key, equals, text = item.partition("=")
         if not equals or not key.isidentifier():
-            raise ValueError(f"an option must read key=value; got {item!r} in {spec!r}, use e.g. {name}:key=value")
-        try:
-            options[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-            options[key] = text
+            raise ValueError(
+                f"an option must read key=value; got {item!r} in {spec!r}, use e.g. {name}:key=value, and quotes "
+                "around a value that holds a comma"
+            )
+        options[key] = read_value(text)
     return name, options
+
+
+def read_value(text: str) -> Any:
+    """Read a value of an option: a Python literal where it looks like one, the text itself otherwise."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return text
+
+
+def format_spec(name: str, options: Mapping[str, Any]) -> str:
+    """Write the notation that ``parse_spec`` reads as this name and these options."""
+
+    def written(value: Any) -> str:
+        plain = parse_spec(f"{name}:key={value}") if "," not in str(value) else None
+        return str(value) if plain == (name, {"key": value}) else repr(value)
+
+    return f"{name}:{','.join(f'{key}={written(value)}' for key, value in options.items())}".rstrip(":")
 
 
 class Registry(Generic[T]):
@@ -92,5 +114,27 @@ class Registry(Generic[T]):
                 raise ValueError(
                     f"an option of {self.kind} {name!r} must be given; got no {key!r}, use {name}:{key}=VALUE"
                 )
+        for key, value in options.items():
+            _check_kind(f"{key} of {self.kind} {name!r}", key, value, known[key])
         with refuse_exits(f"{self.kind} {name!r}"):
             return factory(**options)
+
+
+_KINDS = {int: "an integer", float: "a number", bool: "True or False"}
+_EXAMPLES = {int: 2, float: 0.1, bool: True}
+
+
+def _check_kind(what: str, key: str, value: Any, parameter: inspect.Parameter) -> None:
+    """Refuse an option of another type than its annotation, or where there is none than its default.
+
+    Raises:
+        ValueError: a number or a truth value was to be given, and is not.
+    """
+    kind, default = parameter.annotation, parameter.default
+    kind = type(default) if kind is inspect.Parameter.empty else kind
+    kind = getattr(kind, "__origin__", kind) if hasattr(kind, "__metadata__") else kind
+    kind = next((each for each in _KINDS if kind in (each, each.__name__)), None)
+    if kind is None or type(value) is kind or (kind is float and type(value) is int):
+        return
+    example = default if type(default) is kind else _EXAMPLES[kind]
+    raise ValueError(f"{what} must be {_KINDS[kind]}; got {value!r}, use e.g. {key}={example}")

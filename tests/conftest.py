@@ -37,6 +37,7 @@ def small_rule(name: str, **options) -> UpdateRule:
         "meta-lstm": {"hidden_size": 4},
         "rnnprop": {"hidden_size": 4},
         "composed": {"parts": parts},
+        "tensor-lstm": {"hidden_size": 4},
     }
     # Tests run for some hundred steps, in which the larger steps of shorter runs would magnify rounding.
     sizes |= {"scale-free": {"usual_run": 100}}

@@ -20,28 +20,43 @@ from sybil.region import Lexeme
 
 from tests.command_line import run_python
 from tests.few_shot.test_sources import omniglot_npz
+from tests.own_data import write_texts
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))]
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(file.relative_to(ROOT)) for file in (ROOT / "docs").rglob("*.md"))]
 
 QUICK_EVALUATION = "--horizon 4 --seeds 2 --tuning-seeds 1 --baselines adamw"
 QUICK_SUITE = f"--suite suite.txt {QUICK_EVALUATION}"
 QUICK_META_TRAINING = "--students 2 --validation-students 2 --outer-steps 1 --horizon 10 --truncation-length 5"
+QUICK_SPECIALISATION = "--minutes 0.02 --horizon 10 --seeds 2 --tuning-seeds 1 --baselines ''"
 
 SHORTER = {
     "README.md": {
         "--outer-steps 300": QUICK_META_TRAINING,
+        "--horizon 100": QUICK_EVALUATION,
+        "tensorboard --logdir": "tensorboard --inspect --logdir",  # reads the same files, and ends
+        "--minutes 10": QUICK_SPECIALISATION,
+        "--label is_fraud": "--label is_fraud --members 2 --steps 5",
+    },
+    "docs/commands.md": {
+        "--outer-steps 300": QUICK_META_TRAINING,
         "--horizon 100 --horizon 200": f"--horizon 5 {QUICK_EVALUATION}",
         "inspect runs/first": "inspect runs/first --horizon 4 --baselines adam --tuning-seeds 1",
         "report runs/first": f"report runs/first {QUICK_EVALUATION}",
-        "tensorboard --logdir": "tensorboard --inspect --logdir",  # reads the same files, and ends
-        "--out runs/spiral": f"{QUICK_META_TRAINING} --out runs/spiral",
-        "--out runs/signs": f"{QUICK_META_TRAINING} --out runs/signs",
-        "--suite held-out": QUICK_SUITE,
-        "--minutes 10": "--minutes 0.02 --horizon 10 --seeds 2 --tuning-seeds 1 --baselines ''",
-        "--horizon 200 --baselines adam": "--horizon 4 --baselines adam --tuning-seeds 1",
-        "--label is_fraud": "--label is_fraud --members 2 --steps 5",
+        "tensorboard --logdir": "tensorboard --inspect --logdir",
+        "--minutes 10": QUICK_SPECIALISATION,
+        "fashion-conv --horizon 300": "fashion-conv --horizon 4 --baselines adam --tuning-seeds 1",
     },
+    "docs/rules.md": {"--out runs/signs": f"{QUICK_META_TRAINING} --out runs/signs"},
+    "docs/settings.md": {"--suite seen": QUICK_SUITE},
+    "docs/tasks.md": {"--out runs/spiral": f"{QUICK_META_TRAINING} --out runs/spiral"},
+    "docs/start/meta-train.md": {
+        "--outer-steps 300": QUICK_META_TRAINING,
+        "--horizon 100": QUICK_EVALUATION,
+        "tensorboard --logdir": "tensorboard --inspect --logdir",  # reads the same files, and ends
+    },
+    "docs/start/ten-examples.md": {"--label is_fraud": "--label is_fraud --members 2 --steps 5"},
+    "docs/questions.md": {"--baselines adamw,muon": f"{QUICK_EVALUATION},muon"},
     "CONTRIBUTING.md": {"industry.fraud": "industry.fraud --merchants 11 --outer-steps 1"},
     "docs/density.md": {
         "range(1000)": "range(20)",
@@ -49,15 +64,16 @@ SHORTER = {
         "--horizon 500 --outer-steps 500": QUICK_META_TRAINING,
     },
     "docs/evaluation.md": {
-        "--suite held-out --horizon 500 --horizon 2000 --seeds 5 --nproc 2": QUICK_SUITE,
+        "--suite seen --horizon 500 --horizon 2000 --seeds 5 --nproc 2": QUICK_SUITE,
         "--horizon 100": QUICK_EVALUATION,
         "--baselines adamw,muon,prodigy": f"{QUICK_EVALUATION},muon,prodigy",
         "horizons=(500,)": "horizons=(4,), num_seeds=2, tuning_seeds=1",
     },
     "docs/specialise.md": {
-        "--minutes 10": "--minutes 0.02 --horizon 10 --seeds 2 --tuning-seeds 1 --baselines ''",
+        "--minutes 10": QUICK_SPECIALISATION,
         "tensorboard --logdir": "tensorboard --inspect --logdir",  # reads the same files, and ends
         "minutes=10": "minutes=0.02, horizon=10, seeds=2, tuning_seeds=1, baselines=()",
+        "--horizon 100": "--horizon 4 --baselines adam --tuning-seeds 1",
     },
     "docs/few-shot.md": {
         "--label is_fraud": "--label is_fraud --members 2 --steps 5",
@@ -114,7 +130,7 @@ SHORTER = {
 BEFORE = {
     "docs/inspection.md": [
         f"l2l-opt meta-train --rule rnnprop {QUICK_META_TRAINING} --out runs/first",
-        f"l2l-opt evaluate runs/first {QUICK_EVALUATION} --out runs/held-out",
+        f"l2l-opt evaluate runs/first {QUICK_EVALUATION} --out runs/seen",
     ]
 }
 
@@ -131,12 +147,17 @@ LEFT_OUT_BY_REASON = {
         "python -m scripts.house.count_code",
         "python -m scripts.house.count_words",
     ],
+    "writes a file of results; tests/evaluation compares with it": [
+        "python -m scripts.experiments.held_out.suite_digest"
+    ],
     "names in sentences": ["l2l-opt evaluate", "l2l-opt evaluate --suite", "l2l-opt few-shot meta-train"],
     "writes a page of docs, which tests/scripts compares with it": [
         "python -m scripts.experiments.benchmarks.scale",
         "python -m scripts.experiments.few_shot.page",
     ],
     "runs with less in tests/scripts": [
+        "python -m scripts.examples.specialising.shop_models",
+        "python -m scripts.examples.specialising.sweep",
         "python -m scripts.examples.density.importance_sampling",
         "python -m scripts.experiments.optimizer.fuzz_files",
         "python -m scripts.experiments.paper.reproduce_paper --figure all --artefacts",
@@ -144,6 +165,7 @@ LEFT_OUT_BY_REASON = {
     "hours, and MNIST, which does not ship": ["python -m scripts.experiments.paper.reproduce_paper --figure mnist"],
     "wrote what lies under results, in minutes to hours of a quiet machine": [
         "python -m scripts.experiments.benchmarks.benchmark all",
+        "python -m scripts.experiments.default.draw_ratios results/default/held-out/evaluation.json",
         "python -m scripts.experiments.default.evaluate_again results/default/held-out --out results/default/held-out",
         "python -m scripts.experiments.examples.measure_examples density",
         "python -m scripts.experiments.examples.measure_examples gymnasium_policy",
@@ -249,6 +271,7 @@ def data(tmp_path_factory):
     ratings = [(user, item, user, item, random.integers(1, 6)) for user in range(8) for item in range(8)]
     with open(folder / "ratings.csv", "w", newline="") as file:
         csv.writer(file).writerows([("user", "item", "userId", "movieId", "rating"), *ratings])
+    write_texts(folder / "texts")
     (folder / "suite.txt").write_text("digits-mlp:hidden=4\n")
     (folder / ".cache" / "l2l_opt").mkdir(parents=True)
     omniglot_npz(folder / ".cache" / "l2l_opt", characters=150)

@@ -9,11 +9,11 @@ import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from l2l_opt.few_shot.classifier.table_encoder import TableEncoder
 from l2l_opt.inner_loop.horizon import Horizon
 from l2l_opt.meta_training.ranks import Ranks
-from l2l_opt.registry import parse_spec
+from l2l_opt.registry import format_spec, parse_spec
 from l2l_opt.tasks.mixture import Choice, Range, TaskMixture, make_tasks
+from l2l_opt.tasks.tables.encoder import TableEncoder
 
 NAMES = st.text("abc-19", min_size=1, max_size=6)
 OPTIONS = st.text("abc_", min_size=1, max_size=6)
@@ -26,6 +26,11 @@ GENERATORS = st.integers(0, 2**32).map(lambda seed: torch.Generator().manual_see
 def test_a_notation_is_read_as_it_was_written(name, options):
     written = ",".join(f"{key}={value}" for key, value in options.items())
     assert parse_spec(f"{name}:{written}" if options else name) == (name, options)
+
+
+@given(NAMES, st.dictionaries(OPTIONS, st.one_of(VALUES, st.text("a'=,+ ;1"))))
+def test_whatever_options_hold_they_are_read_as_they_were_formatted(name, options):
+    assert parse_spec(format_spec(name, options)) == (name, options)
 
 
 @given(st.text(string.printable) | st.text())

@@ -1,13 +1,14 @@
 """Registry, notation, schedules, seeds, meta-loss."""
 
 import math
+from typing import Annotated, Any
 
 import pytest
 import torch
 
 from l2l_opt.inner_loop.horizon import Horizon
 from l2l_opt.meta_training.estimators import MetaLoss
-from l2l_opt.meta_training.outer_loop import meta_learning_rate
+from l2l_opt.meta_training.options import meta_learning_rate
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.registry import Registry, parse_spec
 
@@ -223,3 +224,26 @@ def test_the_logarithm_of_a_loss_that_rounding_took_below_zero_is_that_of_none()
     losses, initial = torch.tensor([[1.0], [0.5], [-1e-8]]), torch.tensor([1.0])
     for floor in (0.0, 1e-3):
         assert torch.isfinite(MetaLoss("last", "log", floor=floor)(losses, initial))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("width", "abc", "width of thing 'made' must be an integer; got 'abc', use e.g. width=3"),
+        ("width", 2.5, "width of thing 'made' must be an integer; got 2.5"),
+        ("rate", "fast", "rate of thing 'made' must be a number; got 'fast', use e.g. rate=0.1"),
+        ("rate", True, "rate of thing 'made' must be a number; got True"),
+        ("plain", "abc", "plain of thing 'made' must be an integer; got 'abc', use e.g. plain=4"),
+        ("needed", "abc", "needed of thing 'made' must be a number; got 'abc'"),
+        ("flag", "yes", "flag of thing 'made' must be True or False; got 'yes', use e.g. flag=False"),
+    ],
+)
+def test_options_of_a_wrong_type_are_refused_before_anybodys_factory_sees_them(key, value, message):
+    def make(*, needed: Annotated[float, "positive"], width: int = 3, rate: "float" = 0.1, plain=4, flag: bool = False):
+        return needed, width, rate, plain, flag
+
+    registry: Registry[Any] = Registry("thing")
+    registry.register("made", make)
+    assert registry.make("made", needed=1, rate=2, plain=5, flag=True) == (1, 3, 2, 5, True)
+    with pytest.raises(ValueError, match=message):
+        registry.make("made", **{"needed": 1.0, key: value})

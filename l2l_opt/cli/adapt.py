@@ -1,8 +1,10 @@
 """l2l-opt few-shot adapt and predict: a model of one's own examples."""
 
 import json
+import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from l2l_opt.checks import DataNote
+from l2l_opt.checks import DataNote, nearest_first
 from l2l_opt.cli.common import print_table, read_rule, wrong_usage
 from l2l_opt.cli.notes import notes_said
 from l2l_opt.cli.options import JSON, SEED, GroupedCommand, count, cpu_options, option, option_group, path_option
@@ -27,12 +29,14 @@ from l2l_opt.few_shot.classifier.model import (
     Pixels,
     load_few_shot_classifier,
 )
-from l2l_opt.few_shot.classifier.table_encoder import read_table
 from l2l_opt.storage.files import make_writable_folder, write_atomically
+from l2l_opt.tasks.tables.encoder import read_table
 from l2l_opt.version import __version__
 
 MANY = 1000
 """Examples for which a student trained by minibatches is the better choice."""
+LINE_SECONDS = 5.0
+"""Between lines of progress, where there is no terminal."""
 ROLES = ("ignore", "id", "numbers", "words")
 OF_CLASSIFIER = ("model", "steps", "members", "decay", "hidden_inputs", "seed")
 
@@ -100,7 +104,7 @@ def adapt(data: Path, label: str | None, out: Path, rule: str, **options: Any) -
     with notes_said() as notes, wrong_usage():
         loaded = read_rule(rule, seed=options["seed"])
         pixels = Pixels(options["side"], options["colour"])
-        inputs, labels = _read_examples(data, label=label, roles=roles, pixels=pixels)
+        inputs, labels, whites = _read_examples(data, label=label, roles=roles, pixels=pixels)
         classes, targets = np.unique(labels, return_inverse=True)
         names, targets = [str(name) for name in classes], torch.from_numpy(targets)
         check_examples(targets, names)
@@ -110,6 +114,8 @@ def adapt(data: Path, label: str | None, out: Path, rule: str, **options: Any) -
             warnings.warn(advice, DataNote, stacklevel=1)
         own = {key: options[key] for key in OF_CLASSIFIER}
         classifier = FewShotClassifier(loaded, columns=roles, **own).fit(inputs, labels)
+        if isinstance(classifier.encoder_, Pixels):
+            classifier.encoder_ = replace(classifier.encoder_, whites=whites)
         results = cross_validate(
             loaded,
             classifier.encode(inputs),
@@ -135,25 +141,37 @@ def adapt(data: Path, label: str | None, out: Path, rule: str, **options: Any) -
     _write_report(report, out, as_json=options["as_json"])
 
 
-def _read_examples(data: Path, *, label: str | None, roles: dict[str, str], pixels: Pixels) -> tuple[Any, np.ndarray]:
-    """Rows of a CSV file, or images of a folder with a folder for each class, and the class of each."""
+def _read_examples(
+    data: Path, *, label: str | None, roles: dict[str, str], pixels: Pixels
+) -> tuple[Any, np.ndarray, dict[str, float]]:
+    """Rows of a CSV file, or images of a folder with a folder for each class, and the class of each; images' whites."""
     if data.is_dir():
         if label is not None or roles:
             given = "label" if label is not None else next(iter(roles.values()))
             raise ValueError(f"images are labelled by their folders and have no columns; got --{given}, leave it out")
         images = read_image_folder(data, side=pixels.side, colour=pixels.colour)
-        return images.images, np.array(images.classes)[images.labels]
+        return images.images, np.array(images.classes)[images.labels], images.whites
     if label is None and not data.exists():
         raise FileNotFoundError(f"a CSV file or a folder of images must exist; got {str(data)!r}, name another")
     if label is None:
         raise ValueError(f"a table needs the name of its label's column; got none for {str(data)!r}, use --label NAME")
     table = read_table(data, label=label)
-    return table.columns, table.labels
+    return table.columns, table.labels, {}
 
 
 def _progress(parts: list[Any]) -> Iterator[Any]:
+    """Show a bar; where there is no terminal, a line now and then."""
     console = Console(stderr=True)
-    yield from track(parts, "cross-validation", console=console, transient=True, disable=not console.is_terminal)
+    if console.is_terminal:
+        yield from track(parts, "cross-validation", console=console, transient=True)
+        return
+    began = said = time.monotonic()
+    for number, part in enumerate(parts):
+        now = time.monotonic()
+        if now - said >= LINE_SECONDS:
+            said = now
+            click.echo(f"cross-validation: {number} of {len(parts)} parts, {now - began:.0f} s", err=True)
+        yield part
 
 
 def _positive(classes: list[str], targets: torch.Tensor, wanted: str | None) -> int | None:
@@ -231,13 +249,14 @@ def _read_new(classifier: FewShotClassifier, data: Path, ids: tuple[str, ...]) -
     if isinstance(encoder, Pixels):
         if ids:
             raise ValueError(f"images have no columns; got --id {ids[0]!r}, leave it out")
-        images, files = read_images(data, side=encoder.side, colour=encoder.colour)
+        images, files = read_images(data, side=encoder.side, colour=encoder.colour, whites=encoder.whites)
         return images, {"file": list(map(str, files))}
     if data.is_dir():
         raise ValueError(f"this model was made of rows of a table; got the folder {str(data)!r}, use a CSV file")
     columns = read_table(data, label=None).columns
     for name in ids:
         if name not in columns:
-            raise ValueError(f"--id must be a column of the table; got {name!r}, use one of {', '.join(columns)}")
+            names = ", ".join(nearest_first(name, columns))
+            raise ValueError(f"--id must be a column of the table; got {name!r}, use one of {names}")
     named = {name: columns[name].tolist() for name in ids or encoder.ids if name in columns}
     return classifier.columns_of(columns), {"row": range(1, len(columns) + 1), **named}

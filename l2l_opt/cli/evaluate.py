@@ -17,11 +17,12 @@ from l2l_opt.evaluation.plots import curves_png, profile_png
 from l2l_opt.evaluation.results import TaskEvaluation
 from l2l_opt.evaluation.statistics import refuse_without_finite_results
 from l2l_opt.evaluation.suite import evaluate_suite
-from l2l_opt.evaluation.suites import Suite, load_suite
+from l2l_opt.evaluation.suites import FEW_LOOKS, Suite, load_suite
 from l2l_opt.evaluation.summary import as_json
 from l2l_opt.evaluation.tables import tables_of
 from l2l_opt.storage.files import write_atomically
 from l2l_opt.storage.finite_json import json_text
+from l2l_opt.tasks.data_files import data_digests
 
 OF_A_TASK = {"horizons": (100,), "seeds": 10, "tuning_seeds": 10, "baselines": ",".join(CLASSICAL)}
 OF_A_SUITE = {"horizons": (500, 2000), "seeds": 5, "tuning_seeds": 3, "baselines": ",".join(ENTRIES)}
@@ -33,12 +34,14 @@ OF_A_SUITE = {"horizons": (500, 2000), "seeds": 5, "tuning_seeds": 3, "baselines
 @option_group(
     "Evaluation",
     task_option("--task", None, show_default="digits-mlp"),
-    option("--suite", None, "Many tasks: validation, held-out, or a file with one a line.", show_default="none"),
+    option(
+        "--suite", None, "Many tasks: validation, validation-sizes, held-out, seen, or a file.", show_default="none"
+    ),
     count(
         "--horizon horizons",
         None,
         "Inner steps; repeatable.",
-        show_default="100, of a suite 500 and 2000",
+        show_default="100; a suite's own, or 500 and 2000",
         multiple=True,
     ),
     count("--seeds", None, "Students reported on.", show_default="10, of a suite 5"),
@@ -70,18 +73,22 @@ def evaluate(rule: str, task: str | None, suite: str | None, nproc: int, out: Pa
 
     Example: l2l-opt evaluate default-2 --task digits-mlp --horizon 100 --horizon 200 --out runs/evaluation
 
-    Example: l2l-opt evaluate default-2 --suite held-out --out runs/held-out
+    Example: l2l-opt evaluate default-2 --suite seen --out runs/seen
     """
     if task is not None and suite is not None:
         raise click.UsageError(f"--suite and --task exclude each other; got {suite!r} and {task!r}, use one of them")
-    options |= {key: options[key] or value for key, value in (OF_A_TASK if suite is None else OF_A_SUITE).items()}
-    horizons = tuple(dict.fromkeys(options["horizons"]))
     with wrong_usage():
-        config = config_of(options, horizons=horizons, num_seeds=options["seeds"], classical=suite is None)
         name = task or "digits-mlp"
         tasks = Suite(name, (name,)) if suite is None else load_suite(suite)
+        not_given = OF_A_TASK if suite is None else OF_A_SUITE
+        not_given = not_given | {"horizons": tasks.own_horizons or not_given["horizons"]}
+        options |= {key: options[key] or value for key, value in not_given.items()}
+        horizons = tuple(dict.fromkeys(options["horizons"]))
+        config = config_of(options, horizons=horizons, num_seeds=options["seeds"], classical=suite is None)
     loaded = begin(rule, out, config, threads=options["threads"])
     settings = {"rule": rule, "name": loaded.registry_name, "digest": (loaded.card or {}).get("digest")}
+    if tasks.name in FEW_LOOKS:
+        say(f"{tasks.name} ({settings['digest'] or 'a rule without a digest'}): {FEW_LOOKS[tasks.name]}")
     with wrong_usage():
         evaluations = evaluate_suite(
             loaded,
@@ -95,7 +102,7 @@ def evaluate(rule: str, task: str | None, suite: str | None, nproc: int, out: Pa
         )
     results = [result for own in evaluations for result in own.results]
     refuse_without_finite_results(tasks.name, (loss for own in results for loss in own.final_losses))
-    content = as_json(evaluations, tasks, config, settings)
+    content = as_json(evaluations, tasks, config, settings) | {"data": data_digests(*tasks.tasks)}
     written = write_evaluation(out, content, evaluations)
     if options["as_json"]:
         click.echo(json_text(content), nl=False)

@@ -14,16 +14,18 @@ from l2l_opt.cli.options import GroupedCommand, count, device_options, option, o
 from l2l_opt.cli.running import RunOptions, follow, meta_optimizer_options, run_options, validate_every
 from l2l_opt.inspection.measures.profile import MetaTrainingProfile
 from l2l_opt.inspection.tensorboard.meta_training import MetaTrainingLog
+from l2l_opt.memory import gibibytes
 from l2l_opt.meta_training.estimators import ESTIMATORS, MetaGradientEstimator, MetaLoss
 from l2l_opt.meta_training.estimators.imitation import Imitation
 from l2l_opt.meta_training.estimators.meta_loss import NORMALISATIONS, OVER_STEPS, SPLITS
-from l2l_opt.meta_training.planning import Plan, gibibytes, plan
+from l2l_opt.meta_training.planning import Plan, plan
 from l2l_opt.meta_training.ranks import Ranks, joined, launch, local_device, under_launcher
 from l2l_opt.meta_training.run import MetaTrainingRun, refuse_unusable_folder
 from l2l_opt.meta_training.trainer import MetaTrainer, MetaTrainingOptions
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks.augmentation import Scales, augment
+from l2l_opt.tasks.data_files import data_digests
 from l2l_opt.tasks.mixture import make_tasks
 
 
@@ -119,7 +121,8 @@ def meta_train(context: click.Context, nproc: int, dry_run: bool, profile: bool,
                 print_plan(plan(trainer), trainer, as_json=own.as_json)
                 return
             card = {key: options[key] for key in ("task", "horizon", "truncation_length", "estimator")}
-            run = MetaTrainingRun(own.out, trainer, options=options, card=card, **own.of_folder())
+            data = data_digests(options["task"], options["validation_task"])
+            run = MetaTrainingRun(own.out, trainer, options=options, card=card, data=data, **own.of_folder())
             if not run.students_go_on:
                 found = plan(trainer, with_time=False)
                 ranks.first(lambda: found.refuse_what_cannot_fit(ranks.size))

@@ -13,7 +13,7 @@ from l2l_opt.cli.messages import Stopped, command_line, note_kept, say
 from l2l_opt.cli.options import JSON, SEED, Declared, count, option, option_group, path_option, switch
 from l2l_opt.cli.progress import MetaTrainingProgress
 from l2l_opt.cli.recipes import CONFIG
-from l2l_opt.meta_training.outer_loop import SCHEDULES
+from l2l_opt.meta_training.options import SCHEDULES
 from l2l_opt.meta_training.run import Observer, ResumableRun
 
 

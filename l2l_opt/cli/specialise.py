@@ -25,7 +25,6 @@ from l2l_opt.cli.options import (
 )
 from l2l_opt.cli.plugins import plugin_digests
 from l2l_opt.cli.progress import MetaTrainingProgress
-from l2l_opt.inspection.tensorboard.meta_training import MetaTrainingLog
 from l2l_opt.meta_training.estimators.meta_loss import SPLITS
 from l2l_opt.meta_training.run import Observer
 from l2l_opt.meta_training.trainer import MetaTrainer
@@ -96,8 +95,7 @@ def specialise(rule: str, out: Path, resume: bool, as_json: bool, **options: Any
 
 
 @contextlib.contextmanager
-def _watch(trainer: MetaTrainer, folder: Path) -> Iterator[list[Observer]]:
-    """Give a progress bar and TensorBoard's events of a stage."""
-    log = MetaTrainingLog(folder / "events", start=trainer.outer_steps_done)
-    with MetaTrainingProgress(trainer, minutes=None) as progress, contextlib.closing(log):
-        yield [progress, log]
+def _watch(trainer: MetaTrainer) -> Iterator[list[Observer]]:
+    """Give a progress bar of a stage."""
+    with MetaTrainingProgress(trainer, minutes=None) as progress:
+        yield [progress]

@@ -75,7 +75,7 @@ def logarithmic(axis: Axes, values: Sequence[np.ndarray], *, top: float = np.inf
 def curves_png(evaluations: Sequence[TaskEvaluation]) -> bytes:
     """Training loss against step: a row a task, a column a horizon; of a single task with intervals over seeds."""
     tasks = list(dict.fromkeys(own.task for own in evaluations))
-    num_horizons, alone = len(evaluations) // len(tasks), len(tasks) == 1
+    num_horizons, alone = len({own.horizon for own in evaluations}), len(tasks) == 1
     columns = num_horizons if alone else min(len(evaluations), num_horizons * max(1, 4 // num_horizons))
     rows = -(-len(evaluations) // columns)
     width, height = (6.4, 4.4) if alone else (3.6, 2.7)

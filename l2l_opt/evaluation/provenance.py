@@ -5,7 +5,6 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
-import inspect
 import platform
 from collections.abc import Iterable
 from pathlib import Path
@@ -45,14 +44,7 @@ def code_digest(modules: Iterable[str], *, without: Iterable[str] = ()) -> str:
         modules: dotted names; files of compiled kernels count with ``l2l_opt.kernels``.
         without: dotted names of modules that are not followed, nor what lies below them.
     """
-    seen: set[str] = set()
-    waiting = list(modules)
-    excluded = tuple(without)
-    while waiting:
-        name = waiting.pop()
-        if name not in seen and not any(name == own or name.startswith(f"{own}.") for own in excluded):
-            seen.add(name)
-            waiting += _imports(name)
+    seen = imported(modules, without=without)
     files = {path for name in seen if (path := _file(name)) is not None}
     if any(name.startswith("l2l_opt.kernels") for name in seen):
         files |= {path for path in (Path(__file__).parent.parent / "kernels" / "native").rglob("*") if path.is_file()}
@@ -62,13 +54,31 @@ def code_digest(modules: Iterable[str], *, without: Iterable[str] = ()) -> str:
     return sha.hexdigest()
 
 
+def imported(modules: Iterable[str], *, without: Iterable[str] = ()) -> set[str]:
+    """Names of modules and of all that they import from this package, theirs included.
+
+    Args:
+        modules: dotted names.
+        without: dotted names of modules that are not followed, nor what lies below them.
+    """
+    found: set[str] = set()
+    waiting = list(modules)
+    excluded = tuple(without)
+    while waiting:
+        name = waiting.pop()
+        if name not in found and not any(name == own or name.startswith(f"{own}.") for own in excluded):
+            found.add(name)
+            waiting += _imports(name)
+    return found
+
+
 def task_code(spec: str) -> list[str]:
     """Modules that the families of a task or a mixture are written in."""
-    factories = [inspect.unwrap(TASKS.factory(component.name)) for component in components_of(spec)]
-    return [
-        factory.func.__module__ if isinstance(factory, functools.partial) else factory.__module__
-        for factory in factories
-    ]
+    factories = [TASKS.factory(component.name) for component in components_of(spec)]
+    # A family may be made of another one's, whose code counts as well.
+    wrapped = [own for factory in factories for own in _unwrapped(factory)]
+    modules = [own.func.__module__ if isinstance(own, functools.partial) else own.__module__ for own in wrapped]
+    return list(dict.fromkeys(modules))
 
 
 def fingerprint(tasks: Tasks, *, seed: int) -> list[str]:
@@ -101,6 +111,13 @@ def machine() -> dict[str, Any]:
     except OSError:
         pass
     return {"processor": name, "threads": torch.get_num_threads()}
+
+
+def _unwrapped(factory: Any) -> list[Any]:
+    found = [factory]
+    while (inner := getattr(found[-1], "__wrapped__", None)) is not None:
+        found.append(inner)
+    return found
 
 
 @functools.lru_cache(None)

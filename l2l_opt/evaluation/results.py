@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from l2l_opt.evaluation.runs import Run
-from l2l_opt.evaluation.statistics import bounded, fall_below_zero, mean_and_interval, progress
+from l2l_opt.evaluation.statistics import FLOOR, bounded, fall_below_zero, mean_and_interval, progress
 from l2l_opt.storage.finite_json import finite
 
 
@@ -27,6 +27,7 @@ class Result:
         seconds: wall-clock seconds a seed, all seeds being run in one batch.
         curves: ``[horizon, seeds]``, training losses.
         test_losses: one a reporting seed, where they were taken.
+        accuracies: on the same test batches, where there are classes.
     """
 
     task: str
@@ -39,22 +40,27 @@ class Result:
     seconds: float
     curves: np.ndarray
     test_losses: list[float] | None = None
+    accuracies: list[float] | None = None
 
     @classmethod
     def of(cls, run: Run, task: str, horizon: int, optimizer: str, settings: Mapping[str, Any]) -> "Result":
         """Put a name to a run, and an interval to its mean."""
         losses, tests = run.final_losses.double().tolist(), run.test_losses.double().tolist()
         curves = run.curves.double().numpy()
-        return cls(
-            task, horizon, optimizer, dict(settings), losses, *mean_and_interval(losses), run.seconds, curves, tests
-        )
+        right = None if run.accuracies is None else run.accuracies.double().tolist()
+        mean, interval = mean_and_interval(losses)
+        return cls(task, horizon, optimizer, dict(settings), losses, mean, interval, run.seconds, curves, tests, right)
 
     def record(self) -> dict[str, Any]:
         """As ``evaluation.json`` holds it; a loss that is not finite becomes null."""
-        record = {key: value for key, value in vars(self).items() if key not in ("curves", "test_losses")}
+        separate = ("curves", "test_losses", "accuracies")
+        record = {key: value for key, value in vars(self).items() if key not in separate}
         if self.test_losses is not None:
             mean, interval = mean_and_interval(self.test_losses)
             record |= {"test_losses": self.test_losses, "test_mean": mean, "test_interval": interval}
+        if self.accuracies is not None:
+            mean, interval = mean_and_interval(self.accuracies)
+            record |= {"accuracies": self.accuracies, "accuracy_mean": mean, "accuracy_interval": interval}
         return finite(record)
 
 
@@ -101,7 +107,7 @@ class TaskEvaluation:
         losses = [self.first_losses, *(own.final_losses + (own.test_losses or []) for own in self.results)]
         return fall_below_zero(np.concatenate(losses), float(np.mean(self.first_losses)))
 
-    def losses_of(self, optimizer: str, *, test: bool = False) -> np.ndarray:
+    def losses_of(self, optimizer: str, *, test: bool = False, floor: float = FLOOR) -> np.ndarray:
         """Return final (or test) losses ``[seeds]`` within ``statistics.bounded``; NaN where it was not run.
 
         Losses that fall below zero have no such bounds, but are infinite where they are not finite.
@@ -112,14 +118,16 @@ class TaskEvaluation:
         losses = np.asarray(result.test_losses if test else result.final_losses, dtype=np.float64)
         if self.falls_below_zero:
             return np.where(np.isfinite(losses), losses, np.inf)
-        return bounded(losses, float(np.mean(self.first_losses)))
+        return bounded(losses, float(np.mean(self.first_losses)), floor=floor)
 
-    def compared_with(self, optimizer: str, *, test: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    def compared_with(
+        self, optimizer: str, *, test: bool = False, floor: float = FLOOR
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Positive numbers ``[seeds]`` each, whose means' ratio is the loss ratio: above 1 the rule is better.
 
         An optimizer's losses and the rule's; where losses fall below zero, the rule's progress and the optimizer's.
         """
-        theirs, ours = (self.losses_of(name, test=test) for name in (optimizer, "learned"))
+        theirs, ours = (self.losses_of(name, test=test, floor=floor) for name in (optimizer, "learned"))
         if not self.falls_below_zero or self.result_of(optimizer) is None:
             return theirs, ours
         first = np.asarray(self.first_losses)

@@ -33,6 +33,7 @@ class Run:
         test_losses: ``[S]``, the mean loss of the final params over ``TEST_BATCHES`` test batches.
         seconds: wall-clock seconds a student, all being run in one batch or one after the other.
         about: what is to be said of the run.
+        accuracies: ``[S]``, the share of right classes in the same batches; None where there are no classes.
     """
 
     curves: Tensor
@@ -40,6 +41,7 @@ class Run:
     test_losses: Tensor
     seconds: float
     about: dict[str, Any]
+    accuracies: Tensor | None = None
 
 
 def run_rule(
@@ -66,13 +68,25 @@ def run_rule(
     students = reporting_students(rule, tasks, numbers=range(num_seeds), horizon=horizon, seed=seed)
     curves = train(students, planned_steps=planned_steps)
     seconds = (time.perf_counter() - start) / num_seeds
-    tests = [
-        loss_on_test_batches(
+    tests, accuracies = final_scores(students, seed)
+    return Run(curves, final_losses(curves), tests, seconds, {}, accuracies)
+
+
+def final_scores(students: Students, seed: int) -> tuple[Tensor, Tensor | None]:
+    """Test losses ``[S]`` of students where they are, and accuracies ``[S]`` or None, as ``scores_on_test_batches``."""
+    scores = [
+        scores_on_test_batches(
             own.family, {name: p[0] for name, p in own.inner.params.items()}, own.data, seed, own.number
         )
         for own in students.members
     ]
-    return Run(curves, final_losses(curves), torch.stack(tests), seconds, {})
+    return joined(scores)
+
+
+def joined(scores: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor | None]:
+    """Losses ``[S]`` and accuracies ``[S]`` of students; None for the latter where none has classes."""
+    losses, accuracies = map(torch.stack, zip(*scores, strict=True))
+    return losses, None if accuracies.isnan().all() else accuracies
 
 
 def reporting_students(rule: UpdateRule, tasks: Tasks, *, numbers: Sequence[int], horizon: int, seed: int) -> Students:
@@ -88,12 +102,20 @@ def reporting_students(rule: UpdateRule, tasks: Tasks, *, numbers: Sequence[int]
     )
 
 
-def loss_on_test_batches(family: TaskFamily, params: Params, data: TaskData, seed: int, number: int) -> Tensor:
-    """Return the mean loss over ``TEST_BATCHES`` test batches, which depend on the student alone: 0-dim."""
+def scores_on_test_batches(
+    family: TaskFamily, params: Params, data: TaskData, seed: int, number: int
+) -> tuple[Tensor, Tensor]:
+    """Return mean loss and accuracy over ``TEST_BATCHES`` test batches, which depend on the student alone: 0-dim each.
+
+    The accuracy is NaN where the family has no classes.
+    """
     generator = make_generator(seed, Stream.TEST, number)
+    accuracy = getattr(family, "accuracy", None)
     with torch.no_grad():
         batches = [family.sample_batch(data, generator, "test") for _ in range(TEST_BATCHES)]
-        return torch.stack([family.loss(params, data, batch) for batch in batches]).mean().cpu()
+        losses = torch.stack([family.loss(params, data, batch) for batch in batches])
+        right = [accuracy(params, data, batch) for batch in batches] if accuracy else [torch.tensor(torch.nan)]
+        return losses.mean().cpu(), torch.stack(right).mean().cpu()
 
 
 def long_curves(

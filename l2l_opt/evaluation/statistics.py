@@ -11,6 +11,10 @@ CONFIDENCE = 0.95
 """Of all intervals."""
 FLOOR = 1e-6
 """Of the initial loss: losses below count as this, since float32 cannot distinguish them from zero."""
+EVEN_FLOOR = 1e-3
+"""Of the initial loss: in even log ratios losses below count as this, so that none is ahead by memorising further."""
+CAP_OF_LOG_RATIO = 0.7
+"""Even log ratios of a task lie within this of zero, so that no task rules their mean."""
 CEILING = 100.0
 """Of the initial loss: losses above, and those that are not finite, count as this in ratios and are never dropped."""
 
@@ -68,16 +72,17 @@ def interval_of_mean(values: np.ndarray, *, resamples: int = 9999) -> tuple[np.n
     return found.confidence_interval.low, found.confidence_interval.high
 
 
-def bounded(losses: np.ndarray, initial: np.ndarray | float) -> np.ndarray:
-    """Losses between ``FLOOR`` and ``CEILING`` times the initial loss; those that are not finite at the ceiling.
+def bounded(losses: np.ndarray, initial: np.ndarray | float, *, floor: float = FLOOR) -> np.ndarray:
+    """Losses between a floor and ``CEILING`` times the initial loss; those that are not finite at the ceiling.
 
     Args:
         losses: any shape.
         initial: the initial loss, broadcast against them.
+        floor: of the initial loss.
     """
     initial = np.abs(np.asarray(initial, dtype=np.float64))
     losses = np.nan_to_num(np.asarray(losses, dtype=np.float64), nan=np.inf, posinf=np.inf, neginf=np.inf)
-    return np.clip(losses, FLOOR * initial, CEILING * initial)
+    return np.clip(losses, floor * initial, CEILING * initial)
 
 
 def fall_below_zero(losses: np.ndarray, initial: float) -> bool:
@@ -110,6 +115,20 @@ def geometric_mean_ratio(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
         ``[...]``.
     """
     return np.exp((np.log(theirs.mean(axis=-1)) - np.log(ours.mean(axis=-1))).mean(axis=-1))
+
+
+def even_log_ratios(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
+    """Return log(mean over seeds of theirs / of ours), a task each, capped; above 0 ours is better.
+
+    Args:
+        theirs: ``[..., tasks, seeds]``, positive.
+        ours: likewise.
+
+    Returns:
+        ``[..., tasks]``, within ``CAP_OF_LOG_RATIO`` of zero.
+    """
+    apart = np.log(theirs.mean(axis=-1)) - np.log(ours.mean(axis=-1))
+    return np.clip(apart, -CAP_OF_LOG_RATIO, CAP_OF_LOG_RATIO)
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:

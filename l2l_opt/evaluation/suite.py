@@ -49,11 +49,12 @@ def evaluate_suite(
         FileNotFoundError: data that are not on this machine.
     """
     # Wrong names fail here, before any work.
-    evaluators = [TaskEvaluator(task, config, say=say) for task in suite.tasks]
+    configs = configs_of(suite, config)
+    evaluators = [TaskEvaluator(task, own, say=say) for task, own in configs.items()]
     if min(num_processes, len(evaluators)) == 1:
         run = ((own.task, _at_all_horizons(own, rule, settings)) for own in evaluators)
     else:
-        run = _in_processes(rule, suite, config, settings, num_processes, (initializer, initargs))
+        run = _in_processes(rule, configs, settings, num_processes, (initializer, initargs))
     found: dict[str, list[TaskEvaluation]] = {}
     for task, evaluations in run:
         found[task] = evaluations
@@ -66,19 +67,38 @@ def evaluate_suite(
     return evaluations
 
 
+def configs_of(suite: Suite, config: SuiteConfig) -> dict[str, SuiteConfig]:
+    """How each task is evaluated: at those of the config's horizons that it is meant for; others are left out.
+
+    Raises:
+        ValueError: no task is meant for any of the horizons.
+    """
+    found = {task: suite.horizons_of(task, config.horizons) for task in suite.tasks}
+    if not any(found.values()):
+        raise ValueError(
+            f"a horizon must be one that some task of {suite.name} is meant for; got {list(config.horizons)}, use "
+            f"{', '.join(map(str, suite.own_horizons))}"
+        )
+    return {task: replace(config, horizons=own) for task, own in found.items() if own}
+
+
 def _at_all_horizons(own: TaskEvaluator, rule: UpdateRule, settings: Mapping[str, Any]) -> list[TaskEvaluation]:
     return [own.evaluate(rule, horizon, settings) for horizon in own.config.horizons]
 
 
 def _in_processes(
-    rule: UpdateRule, suite: Suite, config: SuiteConfig, settings: Mapping[str, Any], count: int, begin: tuple[Any, ...]
+    rule: UpdateRule,
+    configs: Mapping[str, SuiteConfig],
+    settings: Mapping[str, Any],
+    count: int,
+    begin: tuple[Any, ...],
 ) -> Iterator[tuple[str, list[TaskEvaluation]]]:
     """Tasks and their evaluations, as they are done."""
     RULES.factory(rule.registry_name)
     phi = {name: weight.detach().cpu() for name, weight in rule.named_parameters()}
     parts = (rule.registry_name, rule.config, phi)
-    with ProcessPoolExecutor(min(count, len(suite.tasks)), get_context("spawn"), _begin, begin) as pool:
-        waiting = {pool.submit(_evaluate, parts, task, config, dict(settings)): task for task in suite.tasks}
+    with ProcessPoolExecutor(min(count, len(configs)), get_context("spawn"), _begin, begin) as pool:
+        waiting = {pool.submit(_evaluate, parts, task, own, dict(settings)): task for task, own in configs.items()}
         try:
             for done in as_completed(waiting):
                 yield waiting[done], done.result()

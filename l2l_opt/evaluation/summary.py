@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 
 from l2l_opt.evaluation import provenance
-from l2l_opt.evaluation.baselines.entries import ADAMW_CONSTANT
+from l2l_opt.evaluation.baselines.entries import ADAMW_CONSTANT, VALIDATED
 from l2l_opt.evaluation.results import TaskEvaluation
 from l2l_opt.evaluation.speed_up import CAP
 from l2l_opt.evaluation.statistics import (
+    CAP_OF_LOG_RATIO,
     CEILING,
+    EVEN_FLOOR,
     FLOOR,
+    even_log_ratios,
     geometric_mean_ratio,
     interquartile_mean,
     performance_profile,
@@ -22,6 +25,8 @@ from l2l_opt.evaluation.task import SuiteConfig
 from l2l_opt.storage.finite_json import finite
 
 PROFILE_RATIOS = np.geomspace(1, 10, 41)
+NEARLY = 0.02
+"""Of a loss: a test loss so little above another one is level with it."""
 
 
 def seconds_speed_ups(evaluation: TaskEvaluation) -> list[float]:
@@ -35,9 +40,39 @@ def losses_of(evaluations: Sequence[TaskEvaluation], optimizer: str) -> np.ndarr
     return np.stack([own.losses_of(optimizer) for own in evaluations])
 
 
-def compared(evaluations: Sequence[TaskEvaluation], optimizer: str, *, test: bool = False) -> np.ndarray:
+def compared(
+    evaluations: Sequence[TaskEvaluation], optimizer: str, *, test: bool = False, floor: float = FLOOR
+) -> np.ndarray:
     """Return what ratios are of, ``[2, tasks, seeds]``, as ``TaskEvaluation.compared_with``; NaN where not run."""
-    return np.stack([own.compared_with(optimizer, test=test) for own in evaluations], axis=1)
+    return np.stack([own.compared_with(optimizer, test=test, floor=floor) for own in evaluations], axis=1)
+
+
+def even(evaluations: Sequence[TaskEvaluation], optimizer: str, *, test: bool = False) -> dict[str, Any]:
+    """Compare the rule with an optimizer on an even footing: floored losses, capped log ratios.
+
+    Args:
+        evaluations: of one horizon, on all of which the optimizer was run.
+        optimizer: its name.
+        test: compare test losses.
+
+    Returns:
+        ``mean`` of the log ratios, above 0 where the rule is better, its ``interval``, and ``at_or_below``: tasks on
+        which the rule's loss is at or below the optimizer's, of test losses also where it is within ``NEARLY``.
+    """
+    pairs = compared(evaluations, optimizer, test=test, floor=EVEN_FLOOR)
+    mean = lambda *samples: even_log_ratios(*samples).mean(axis=-1)  # noqa: E731
+    ratios = even_log_ratios(*pairs)
+    level = -np.log1p(NEARLY) if test else -1e-9
+    return _with_interval("mean", mean, *pairs) | {"at_or_below": int((ratios >= level).sum()), "tasks": len(ratios)}
+
+
+def _against_best(evaluations: Sequence[TaskEvaluation], names: Sequence[str]) -> dict[str, Any]:
+    """Count tasks on which the rule's test loss is at or below, within ``NEARLY``, the best of several optimizers."""
+    level, best = -np.log1p(NEARLY), []
+    for own in evaluations:
+        run = [name for name in names if own.result_of(name) is not None]
+        best.append(min(even_log_ratios(*own.compared_with(name, test=True, floor=EVEN_FLOOR)) for name in run))
+    return {"of": list(names), "at_or_below": int((np.asarray(best) >= level).sum()), "tasks": len(best)}
 
 
 def _ratios(evaluations: Sequence[TaskEvaluation], optimizer: str) -> np.ndarray:
@@ -54,12 +89,13 @@ def summarise(evaluations: Sequence[TaskEvaluation]) -> list[dict[str, Any]]:
 
 def _of_horizon(evaluations: Sequence[TaskEvaluation]) -> dict[str, Any]:
     names = list(dict.fromkeys(result.optimizer for own in evaluations for result in own.results))
-    ratios, test_ratios, wins = {}, {}, {}
+    ratios, test_ratios, wins, log_ratios, test_log_ratios = {}, {}, {}, {}, {}
     for name in names[1:]:
         run = [own for own in evaluations if own.result_of(name) is not None]
         ratios[name] = _with_interval("geometric_mean", geometric_mean_ratio, *compared(run, name))
         test_ratios[name] = _with_interval("geometric_mean", geometric_mean_ratio, *compared(run, name, test=True))
         better = losses_of(run, "learned").mean(axis=1) <= losses_of(run, name).mean(axis=1)
+        log_ratios[name], test_log_ratios[name] = even(run, name), even(run, name, test=True)
         wins[name] = {"wins": int(better.sum()), "tasks": len(run)}
     profiled = [name for name in names if name != ADAMW_CONSTANT.name]
     summary = {
@@ -69,7 +105,11 @@ def _of_horizon(evaluations: Sequence[TaskEvaluation]) -> dict[str, Any]:
         "ratio": ratios,
         "test_ratio": test_ratios,
         "wins": wins,
+        "log_ratio": log_ratios,
+        "test_log_ratio": test_log_ratios,
     }
+    if validated := [name for name in names if name.endswith(VALIDATED)]:
+        summary["test_against_best"] = _against_best(evaluations, validated)
     fractions = performance_profile(np.stack([_ratios(evaluations, name) for name in profiled]), PROFILE_RATIOS)
     summary["profile"] = {
         "ratios": [round(float(ratio), 4) for ratio in PROFILE_RATIOS],
@@ -111,6 +151,8 @@ def as_json(
             "dtype": str(config.dtype).removeprefix("torch."),
             "loss_floor": FLOOR,
             "loss_ceiling": CEILING,
+            "even_loss_floor": EVEN_FLOOR,
+            "log_ratio_cap": CAP_OF_LOG_RATIO,
             "speed_up_cap": CAP,
         },
         "versions": provenance.versions(),

@@ -37,7 +37,7 @@ def tables_of(content: Record) -> list[Table]:
         summary = summaries.get(horizon, {})
         if summary.get("tasks", 1) > 1:
             speed_ups = [own for own in content["speed_up"] if own["horizon"] == horizon]
-            tables += [_task_table(records, summary, speed_ups), _ratio_table(summary)]
+            tables += [_task_table(records, summary, speed_ups), *_test_tables(records), _ratio_table(summary)]
         else:
             for task in dict.fromkeys(record["task"] for record in records):
                 tables.append(optimizer_table([record for record in records if record["task"] == task]))
@@ -65,6 +65,7 @@ def optimizer_table(records: Sequence[Record]) -> Table:
         "final loss": lambda record: loss_text(record["mean"]),
         "95 % interval": lambda record: interval_text(record["interval"]),
         "test loss": lambda record: loss_text(record["test_mean"]) if "test_mean" in record else "",
+        "accuracy": lambda record: _share(record["accuracy_mean"]) if "accuracy_mean" in record else "",
         "loss ratio": ratio,
         "learning rate": lambda record: _rate(record["settings"]) if "settings" in record else "",
         "seconds a seed": lambda record: f"{record['seconds']:.2g}" if "seconds" in record else "",
@@ -94,6 +95,30 @@ def _task_table(records: Sequence[Record], summary: Record, speed_ups: Sequence[
     return Table(caption, headings, rows)
 
 
+def _test_tables(records: Sequence[Record]) -> list[Table]:
+    """Test losses, and accuracies where there are classes: a row a task, a column an optimizer."""
+    found = {(record["task"], record["optimizer"]): record for record in records}
+    names = list(dict.fromkeys(record["optimizer"] for record in records))
+    start = f"{records[0]['horizon']} steps, {len(records[0]['final_losses'])} seeds"
+    tables = []
+    for key, caption, text in (("test_mean", "test loss", loss_text), ("accuracy_mean", "accuracy in tests", _share)):
+        tasks = list(dict.fromkeys(record["task"] for record in records if key in record))
+        rows = [
+            [
+                task,
+                *(text(found[task, name][key]) if key in found.get((task, name), {}) else "not run" for name in names),
+            ]
+            for task in tasks
+        ]
+        if rows:
+            tables.append(Table(f"{start}: {caption}", ["task", *names], rows))
+    return tables
+
+
+def _share(value: float | None) -> str:
+    return "none" if value is None else f"{100 * value:.1f} %"
+
+
 def _ratio_table(summary: Record) -> Table:
     rows = []
     for name, ratio in summary["ratio"].items():
@@ -101,8 +126,12 @@ def _ratio_table(summary: Record) -> Table:
         cells = [
             text for own in (ratio, test) for text in (f"{own['geometric_mean']:.3g}", interval_text(own["interval"]))
         ]
+        for key in ("log_ratio", "test_log_ratio"):
+            even = summary.get(key, {}).get(name)  # which files of 0.2 do not have
+            cells.append(f"{even['mean']:+.3f}, {even['at_or_below']} of {even['tasks']}" if even else "")
         rows.append([name, *cells, f"{wins['wins']} of {wins['tasks']}"])
-    headings = ["baseline", "loss ratio", "95 % interval", "of test losses", "95 % interval", "wins of the rule"]
+    headings = ["baseline", "loss ratio", "95 % interval", "of test losses", "95 % interval"]
+    headings += ["capped log ratio", "of test losses", "wins of the rule"]
     caption = f"{summary['horizon']} steps, {summary['tasks']} tasks: loss ratio (above 1 the rule is better)"
     return Table(f"{caption}, geometric mean", headings, rows)
 

@@ -20,6 +20,7 @@ from l2l_opt.evaluation.statistics import FLOOR
 from l2l_opt.evaluation.timing import seconds_per_step
 from l2l_opt.inner_loop.training import tail_length
 from l2l_opt.rules.base import UpdateRule
+from l2l_opt.tasks.data_files import data_digests
 from l2l_opt.tasks.mixture import Tasks, make_tasks
 
 Say = Callable[[str], Any]
@@ -81,7 +82,9 @@ class TaskEvaluator:
         if tasks is None:
             tasks = make_tasks(task, device=config.device, dtype=config.dtype)
             self.task_modules = provenance.task_code(task)
+            self.data = data_digests(task)
         else:
+            self.data = {}
             self.task_modules = [type(tasks).__module__]
         self.tasks: Tasks = tasks
         self.cache = Cache(config.cache)
@@ -96,7 +99,7 @@ class TaskEvaluator:
             "versions": provenance.versions(),
             "plugins": list(config.plugins),
             "fingerprint": provenance.fingerprint(self.tasks, seed=config.seed),
-        }
+        } | ({"data": self.data} if self.data else {})
         self.of_baselines = self._code("baselines.tuning", "runs", without=provenance.NOT_OF_BASELINES)
 
     def evaluate(self, rule: UpdateRule, horizon: int, settings: Mapping[str, Any]) -> TaskEvaluation:
@@ -126,16 +129,19 @@ class TaskEvaluator:
             steps_to_adamw=steps_to_reach(results[0].curves[:, None], target, length).tolist(),
         )
 
-    def tuned(self, baseline: Baseline, horizon: int) -> Tuning:
-        """Try a baseline's learning rates on the tuning students."""
+    def tuned(self, baseline: Baseline, horizon: int, *, validated: bool = False) -> Tuning:
+        """Try a baseline's learning rates on the tuning students, for training or validation loss (``tune``)."""
         num_seeds, seed = self.config.tuning_seeds, self.config.seed
         key = {"horizon": horizon, "num_seeds": num_seeds, "baseline": _plain(baseline), "code": self.of_baselines}
+        key |= {"validated": True} if validated else {}
 
         def compute() -> dict[str, Any]:
-            tuning = tune(baseline, self.tasks, horizon=horizon, num_seeds=num_seeds, seed=seed)
+            how = {"num_seeds": num_seeds, "seed": seed, "validated": validated}
+            tuning = tune(baseline, self.tasks, horizon=horizon, **how)
             return {"lr": tuning.lr, "losses": [list(trial) for trial in tuning.losses.items()]}
 
-        stored = self._cached("tuning", key, f", {horizon} steps: tuning {baseline.name}", compute)
+        what = f"{baseline.name} for {'validation' if validated else 'training'} loss"
+        stored = self._cached("tuning", key, f", {horizon} steps: tuning {what}", compute)
         return Tuning(stored["lr"], dict(stored["losses"]))
 
     def long_run(self, horizon: int) -> tuple[list[float], np.ndarray]:
@@ -177,9 +183,9 @@ class TaskEvaluator:
 
     def _tuned_entry(self, entry: Entry, horizon: int) -> list[Result]:
         """Return the best of all its trials; of AdamW also the best at a constant rate."""
-        trials = [(variant, self.tuned(variant, horizon)) for variant in entry.variants]
+        trials = [(variant, self.tuned(variant, horizon, validated=entry.validated)) for variant in entry.variants]
         results = [self._best(entry.name, trials, horizon)]
-        if ADAMW_CONSTANT in entry.variants:
+        if ADAMW_CONSTANT in entry.variants and not entry.validated:
             constant = [trial for trial in trials if trial[0] == ADAMW_CONSTANT]
             results.append(self._best(ADAMW_CONSTANT.name, constant, horizon))
         return results

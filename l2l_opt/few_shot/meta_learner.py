@@ -9,7 +9,8 @@ from torch import Tensor
 from l2l_opt.checks import check_choices
 from l2l_opt.few_shot.adapt import Drawn, adapt, draw_episodes
 from l2l_opt.few_shot.methods import Method
-from l2l_opt.meta_training.outer_loop import OuterLoop, OuterOptions
+from l2l_opt.meta_training.options import OuterOptions
+from l2l_opt.meta_training.outer_loop import OuterLoop
 from l2l_opt.randomness import Stream
 from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.types import Params
@@ -128,13 +129,15 @@ class MetaLearner(OuterLoop[MetaLearnerOptions]):
                 adapted = adapt(self.method, self.family, theta, episodes)
                 for name, p in self.theta.items():
                     p.grad = p - adapted.params[name].mean(0)
-            return float(adapted.query_losses.mean())
-        every = self.options.meta_loss == "mean"
-        loss = adapt(self.method, self.family, theta, episodes, after_every_step=every).losses.mean()
-        loss.backward()
-        return float(loss.detach())
+        else:
+            every = self.options.meta_loss == "mean"
+            adapted = adapt(self.method, self.family, theta, episodes, after_every_step=every)
+            adapted.losses.mean().backward()
+        if not torch.isfinite(adapted.losses).any():
+            self._disregard_gradients()
+        return float(adapted.losses.detach().mean())
 
-    def evaluate(self) -> tuple[float, Tensor]:
+    def evaluate(self) -> tuple[Tensor, Tensor]:
         """Adapt to the validation episodes; there is no curve but the metric itself."""
         own, losses = self.options, []
         with torch.no_grad():
@@ -144,5 +147,5 @@ class MetaLearner(OuterLoop[MetaLearnerOptions]):
                 episodes = self._draw(self.validation_family, numbers, Stream.VALIDATION, steps)
                 theta = self.theta if episodes.fresh is None else episodes.fresh
                 losses.append(adapt(self.method, self.validation_family, theta, episodes).query_losses)
-        metric = float(torch.cat(losses).mean())
-        return metric, torch.tensor([metric])
+        metrics = torch.cat(losses)
+        return metrics, metrics.mean().reshape(1)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from l2l_opt.checks import check_choices
 from l2l_opt.few_shot.classifier.image_folder import read_image_folder
-from l2l_opt.few_shot.classifier.table_encoder import TableEncoder, read_table
 from l2l_opt.few_shot.episodes import (
     PHASES,
     ClassEpisodes,
@@ -20,6 +19,7 @@ from l2l_opt.few_shot.episodes import (
 )
 from l2l_opt.few_shot.omniglot import load_omniglot
 from l2l_opt.registry import Registry, parse_spec
+from l2l_opt.tasks.tables.encoder import TableEncoder, read_table
 
 Phase = Literal["meta-train", "validation", "test"]
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from l2l_opt.few_shot.episodes import EpisodeSource
 from l2l_opt.tasks import probe
 from l2l_opt.tasks.base import Split, TaskFamily, check_second_derivatives, updated_data
-from l2l_opt.tasks.student_module import Init, StudentModule
+from l2l_opt.tasks.faults import faults_named
+from l2l_opt.tasks.student_module import Init, StudentModule, check_weights
 from l2l_opt.types import Batch, Params, TaskData
 
 BatchNorm = Literal["transductive", "support"]
@@ -53,6 +54,7 @@ class EpisodeTask:
             raise ValueError(f"batch_norm must be one of {', '.join(BATCH_NORMS)}; got {batch_norm!r}")
         self.device, self.dtype = torch.device(device), dtype
         self.episodes = episodes
+        check_weights(model, device=self.device, dtype=dtype)
         model = copy.deepcopy(model)
         self.sees_support_again = batch_norm == "support"
         model = _of_given_batches(model, num_rows=episodes.num_support if self.sees_support_again else None)
@@ -60,12 +62,14 @@ class EpisodeTask:
         self.loss_fn = usual if loss_fn is None else loss_fn
         self.student = StudentModule(model, init=init, init_fn=init_fn, device=self.device, dtype=dtype)
         self.model = self.student.module
-        with torch.no_grad():
+        with torch.no_grad(), faults_named(self.model):
             outputs = self.model(torch.zeros(2, *episodes.input_shape, device=self.device, dtype=dtype))
-        if tuple(outputs.shape) != (2, episodes.num_outputs):
+        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else None
+        if shape != (2, episodes.num_outputs):
+            found = f"a {type(outputs).__name__}" if shape is None else f"shape {shape} for two examples"
             raise ValueError(
-                f"a model of these episodes must give {episodes.num_outputs} outputs for each example; got shape "
-                f"{tuple(outputs.shape)} for two examples, change its last layer"
+                f"a model of these episodes must give {episodes.num_outputs} outputs for each example; got {found}, "
+                "change its last layer"
             )
         probe.check_student(self.student, self.loss, *self._draw())
 

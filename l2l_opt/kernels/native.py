@@ -87,8 +87,8 @@ def serves(tensors: Sequence[Tensor], *, states: Sequence[Tensor]) -> bool:
         library is not None
         and all(t.device.type == "cpu" for t in (*tensors, *states))
         and all(t.dtype == torch.float32 for t in tensors)
-        and len({t.dtype for t in states}) == 1
-        and states[0].dtype in (torch.float32, torch.bfloat16)
+        and len({t.dtype for t in states}) <= 1
+        and all(t.dtype in (torch.float32, torch.bfloat16) for t in states)
     )
 
 
@@ -125,6 +125,14 @@ def tensor_table(layout: str, counts: Sequence[int], **columns: Iterable[Rows]) 
         for rows in entries:
             table += rows
     return integers(table)
+
+
+def point(table: ctypes.Array[ctypes.c_int64], layout: str, column: str, addresses: Sequence[int]) -> None:
+    """Set where a column of a table lies now."""
+    names = layouts[layout]
+    length, place = 1 + 3 * len(names), 1 + 3 * names.index(column)
+    for index, address in enumerate(addresses):
+        table[index * length + place] = address
 
 
 def problem(

@@ -127,9 +127,10 @@ class NativeStep:
         flags = torch.zeros(len(gradients), dtype=torch.uint8)
         heads = torch.zeros(len(gradients), self.num_particles, 2)
         directions = torch.empty(self.num_directions)
-        self._point("gradient", gradients)
+        native.point(self.table, "step", "gradient", gradients)
         if self.num_directions:
-            self._point("direction", [directions.data_ptr() + 4 * start for start in self.starts])
+            places = [directions.data_ptr() + 4 * start for start in self.starts]
+            native.point(self.table, "step", "direction", places)
         self.problem[native.layouts["problem"].index("threads")] = torch.get_num_threads()
         update = native.in_order("update", {"lr": lr, "decay": decay, "sign": sign, "guarded": guarded})
         native.library.l2l_opt_step(
@@ -143,13 +144,6 @@ class NativeStep:
             ctypes.c_void_p(heads.data_ptr()),
         )
         return flags, heads, directions
-
-    def _point(self, column: str, addresses: Sequence[int]) -> None:
-        """Say where a column of the table lies now."""
-        names = native.layouts["step"]
-        length, place = 1 + 3 * len(names), 1 + 3 * names.index(column)
-        for index, address in enumerate(addresses):
-            self.table[index * length + place] = address
 
 
 def _given(rule: CompiledStep, states: Sequence[dict[str, Tensor]], num_steps: Any, particles: int | None) -> Tensor:

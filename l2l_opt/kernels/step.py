@@ -11,6 +11,7 @@ from torch.profiler import record_function
 
 from l2l_opt.kernels import native
 from l2l_opt.kernels.compiled_step import CompiledStep
+from l2l_opt.kernels.native_perceptron import MOST_AXES, CompiledPerceptron, NativePerceptron
 from l2l_opt.kernels.native_step import MOVED, PARTLY_MOVED, UNFINISHED, NativeStep, PackedRule
 from l2l_opt.types import Params, RuleState
 
@@ -20,11 +21,12 @@ MOST_DIRECTIONS = 4 << 20
 
 def serves_in_place(param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bool:
     """Whether ``recurrent_step_`` can take this parameter: plain and contiguous, in float32 on the CPU."""
-    recurrent = [state["hidden"], state["cell"]]
+    recurrent = [state[key] for key in ("hidden", "cell") if key in state]
     own = ((key, value) for key, value in state.items() if key not in ("hidden", "cell"))
     moments = [value for _, value in own if value.dim() or value.is_floating_point()]
     return (
         type(param) in (Tensor, torch.nn.Parameter)
+        and param.dim() <= MOST_AXES
         and type(grad) is Tensor
         and native.serves([param, grad, *moments], states=recurrent)
         and all(value.is_contiguous() for value in (param, grad, *moments, *recurrent))
@@ -43,17 +45,20 @@ class PreparedStep:
 
     def __init__(
         self,
-        rule: CompiledStep,
+        rule: CompiledStep | CompiledPerceptron,
         params: Sequence[Tensor],
         states: Sequence[dict[str, Tensor]],
         *,
         num_steps: int | None,
     ):
-        self.rule, self.params, packed = rule, list(params), PackedRule(rule)
-        self.calls = [
-            (block, NativeStep(rule, packed, params[block], states[block], num_steps))
-            for block in _blocks(rule, params)
-        ]
+        self.rule, self.params = rule, list(params)
+        self.calls: list[tuple[slice, NativeStep | NativePerceptron]] = []
+        if isinstance(rule, CompiledPerceptron):
+            self.calls.append((slice(0, len(params)), NativePerceptron(rule, params, states, num_steps)))
+            return
+        packed = PackedRule(rule)
+        for block in _blocks(rule, params):
+            self.calls.append((block, NativeStep(rule, packed, params[block], states[block], num_steps)))
 
     def __call__(self, grads: Sequence[Tensor], *, lr: float, decay: float, sign: float, guarded: bool) -> list[int]:
         """Take a step; clocks that the rule does not keep are the caller's.

@@ -6,60 +6,18 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from l2l_opt.checks import check_numbers, check_positive_integers, check_positive_numbers
+from l2l_opt.meta_training.options import OuterOptions, meta_learning_rate
 from l2l_opt.meta_training.ranks import ALONE, Ranks
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.types import Params
 
-SCHEDULES = ("constant", "cosine")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OuterOptions:
-    """Options that every outer loop has.
-
-    Attributes:
-        outer_steps: planned outer steps, to which schedules refer.
-        meta_lr: AdamW's learning rate on what is learned.
-        meta_lr_schedule: ``"constant"`` or ``"cosine"`` over the planned outer steps.
-        meta_weight_decay: AdamW's weight decay on what is learned.
-        clip_norm: bound on the meta-gradient's Euclidean norm.
-        average_phi: decay, in [0, 1), of a moving average of what is learned over outer steps. Validation evaluates the
-            average and it is what is kept as the best, while meta-training goes on without it; 0 for no averaging.
-        validate_every: outer steps between validations, 0 for only one at the end.
-        seed: of everything random.
-
-    Raises:
-        ValueError: a number out of range.
-    """
-
-    POSITIVE: ClassVar[tuple[str, ...]] = ("outer_steps",)
-
-    outer_steps: int
-    meta_lr: float = 1e-3
-    meta_lr_schedule: str = "constant"
-    meta_weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    average_phi: float = 0.0
-    validate_every: int = 20
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_positive_integers(100, **{key: getattr(self, key) for key in self.POSITIVE})
-        check_positive_numbers(0.001, meta_lr=self.meta_lr, clip_norm=self.clip_norm)
-        check_numbers(0, meta_weight_decay=self.meta_weight_decay)
-        if not 0 <= self.average_phi < 1:
-            raise ValueError(f"average_phi must lie in [0, 1); got {self.average_phi}, use e.g. 0.99, or 0 for none")
-        if self.validate_every < 0:
-            raise ValueError(
-                f"validate_every must not be negative; got {self.validate_every}, use 0 for only at the end"
-            )
-        meta_learning_rate(self.meta_lr, 0, self.outer_steps, schedule=self.meta_lr_schedule)
+IN_VAIN = 20
+"""First outer steps after which a run ends that has skipped them all: no student's luck, but its tasks or its rule."""
 
 
 Options = TypeVar("Options", bound=OuterOptions)
@@ -104,11 +62,13 @@ class Validation:
         metric: mean final loss over the validation students (of log(final / initial loss) where the meta-loss is
             normalised by log); infinite where one diverged.
         curve: ``[horizon]``, the mean training loss at each inner step.
+        metrics: ``[students]``, what the metric is the mean of; None where a checkpoint has not kept them.
     """
 
     outer_step: int
     metric: float
     curve: Tensor
+    metrics: Tensor | None = None
 
     def record(self) -> dict[str, Any]:
         """As checkpoints have kept it since 0.1."""
@@ -172,15 +132,15 @@ class OuterLoop(abc.ABC, Generic[Options]):
 
     @abc.abstractmethod
     def differentiate(self) -> tuple[float, int]:
-        """Write the meta-gradient into the ``grad`` of what is learned.
+        """Write the meta-gradient into the ``grad`` of what is learned; NaN where no student's loss was finite.
 
         Returns:
             The meta-loss, and the coordinate steps taken in this process.
         """
 
     @abc.abstractmethod
-    def evaluate(self) -> tuple[float, Tensor]:
-        """Return the metric and the curve of a validation, of the weights as they stand."""
+    def evaluate(self) -> tuple[Tensor, Tensor]:
+        """Return the metric of each student and the curve of a validation, of the weights as they stand."""
 
     def outer_step(self) -> OuterStep:
         """Take one outer step. A meta-gradient that is not finite is counted, and changes nothing."""
@@ -224,6 +184,11 @@ class OuterLoop(abc.ABC, Generic[Options]):
         self.optimizer.zero_grad()
         return norm, meta_lr, skipped, by_weight
 
+    def _disregard_gradients(self) -> None:
+        """Of losses that are not finite gradients may be, and mean nothing: make them NaN, which skips the step."""
+        for weight in self.learned.values():
+            weight.grad = torch.full_like(weight, torch.nan)
+
     def _average(self) -> None:
         if not self.options.average_phi:
             return
@@ -236,8 +201,9 @@ class OuterLoop(abc.ABC, Generic[Options]):
     def validate(self) -> Validation:
         """Evaluate what is learned as it is, or its average; does not change the loop."""
         with self._kept_in_place():
-            metric, curve = self.evaluate()
-        return Validation(self.outer_steps_done, metric if math.isfinite(metric) else math.inf, curve)
+            metrics, curve = self.evaluate()
+        metric = float(metrics.mean())
+        return Validation(self.outer_steps_done, metric if math.isfinite(metric) else math.inf, curve, metrics)
 
     @contextlib.contextmanager
     def _kept_in_place(self) -> Iterator[None]:
@@ -270,6 +236,11 @@ class OuterLoop(abc.ABC, Generic[Options]):
     def all_skipped(self) -> bool:
         """Whether every outer step was skipped, so that the weights are those it began with."""
         return 0 < self.outer_steps_done == self.num_skipped
+
+    @property
+    def is_in_vain(self) -> bool:
+        """Whether the first outer steps were all skipped, so many that those to come would be too."""
+        return self.all_skipped and self.outer_steps_done >= IN_VAIN
 
     @property
     def has_learned(self) -> bool:
@@ -337,7 +308,7 @@ class OuterLoop(abc.ABC, Generic[Options]):
         on_outer_step: Callable[[OuterStep], Any] = lambda step: None,
         on_validation: Callable[[Validation], Any] = lambda validation: None,
     ) -> bool:
-        """Take outer steps until all are done or ``should_stop()``, validating on the way.
+        """Take outer steps until all are done, ``should_stop()``, or they are in vain, validating on the way.
 
         Returns:
             Whether all planned outer steps are done.
@@ -355,22 +326,11 @@ class OuterLoop(abc.ABC, Generic[Options]):
             if last:
                 return True
             on_outer_step(self.outer_step())
+            if self.is_in_vain and self.outer_steps_done < self.outer_steps:
+                return False
         return False
 
 
 def copy_weights(weights: Mapping[str, Params]) -> dict[str, Params]:
     """Copy sets of tensors by value."""
     return {name: {key: weight.detach().clone() for key, weight in own.items()} for name, own in weights.items()}
-
-
-def meta_learning_rate(base: float, outer_step: int, outer_steps: int, *, schedule: str) -> float:
-    """Return the meta-learning rate of one outer step: ``base``, or ``base (1 + cos(pi t / T)) / 2``.
-
-    Raises:
-        ValueError: an unknown schedule.
-    """
-    if schedule == "constant":
-        return base
-    if schedule == "cosine":
-        return base * (1 + math.cos(math.pi * min(outer_step / outer_steps, 1.0))) / 2
-    raise ValueError(f"meta_lr_schedule must be 'constant' or 'cosine'; got {schedule!r}, use one of these")

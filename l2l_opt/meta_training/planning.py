@@ -6,20 +6,18 @@ them are, so that a probe never needs the memory that it is to warn of. Of a mix
 family decides memory, and random draws decide time.
 """
 
-import contextlib
 import copy
 import math
-import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch.utils._pytree import tree_leaves
 
 from l2l_opt.inner_loop.training import training_losses
+from l2l_opt.memory import available_bytes, gibibytes, peak_bytes, resident_bytes
 from l2l_opt.meta_training.estimators.base import MetaGradientEstimator
 from l2l_opt.meta_training.estimators.evolution_strategies import FullES
 from l2l_opt.meta_training.trainer import MetaTrainer
@@ -77,11 +75,6 @@ class Plan:
             )
 
 
-def gibibytes(count: float) -> str:
-    """Return a number of bytes as people read it."""
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
-
-
 def plan_of_students(trainer: MetaTrainer) -> Plan:
     """Return what the students' weights and states alone need, known from their shapes without making them.
 
@@ -94,7 +87,7 @@ def plan_of_students(trainer: MetaTrainer) -> Plan:
     particles = len(trainer.numbers) * estimator.num_particles
     return Plan(
         student_parameters=_student_parameters(trainer.family),
-        peak_bytes=_resident_bytes(device)
+        peak_bytes=resident_bytes(device)
         + particles * (bytes_of_gradients * estimator.steps_in_graph + 2 * bytes_of_student),
         available_bytes=available_bytes(device),
         seconds_per_outer_step=None,
@@ -128,7 +121,7 @@ def _peak_of_outer_step(trainer: MetaTrainer, family: TaskFamily, available: int
     device = _device(trainer)
 
     def peak_of(numbers: Sequence[int]) -> Callable[[int], float]:
-        return lambda steps: _peak_bytes(device, _outer_step(trainer, family, steps, numbers=numbers))
+        return lambda steps: peak_bytes(device, _outer_step(trainer, family, steps, numbers=numbers))
 
     def kept(steps: int) -> float:
         # Where nothing is differentiated, what still grows with the window are its batches.
@@ -136,7 +129,7 @@ def _peak_of_outer_step(trainer: MetaTrainer, family: TaskFamily, available: int
 
     length, together = trainer.estimator.truncation_length, _students_in_one_batch(trainer)
     probes = PROBES if kept(PROBES_OF_SEGMENTS[1]) == PROBES_OF_SEGMENTS[1] else PROBES_OF_SEGMENTS
-    base = _resident_bytes(device)
+    base = resident_bytes(device)
     # The first call loads operators, which is no memory of the unroll.
     _outer_step(trainer, family, 1, numbers=together[:1])()
     of_one = max(_through_probes(peak_of(together[:1]), (1, 2), min(probes[1], length), kept) - base, 0)
@@ -157,7 +150,7 @@ def _peak_of_validation(trainer: MetaTrainer, family: TaskFamily) -> float:
     device = _device(trainer)
 
     def measure(steps: int) -> float:
-        return _peak_bytes(
+        return peak_bytes(
             device,
             lambda: training_losses(
                 trainer.rule,
@@ -274,44 +267,3 @@ def _checkpoint_bytes(trainer: MetaTrainer) -> int:
     """Of the tensors that a checkpoint holds: phi four times (itself, the best, two moments), and all students."""
     students = _num_bytes(trainer.students.state_dict()) * trainer.options.num_students // len(trainer.numbers)
     return 4 * _num_bytes(trainer.weights) + students
-
-
-def _peak_bytes(device: torch.device, action: Callable[[], object]) -> int:
-    """Most memory that the process held at one moment of the action."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        action()
-        return torch.cuda.max_memory_reserved(device)
-    with contextlib.suppress(OSError):
-        # Resets VmHWM to what is held now. Where that is not allowed, the greatest peak so far stands in for it.
-        Path("/proc/self/clear_refs").write_text("5")
-    action()
-    return _from_status("VmHWM:") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _resident_bytes(device: torch.device) -> int:
-    return torch.cuda.memory_reserved(device) if device.type == "cuda" else _from_status("VmRSS:")
-
-
-def _from_status(key: str) -> int:
-    return sum(1024 * int(line.split()[1]) for line in _lines("/proc/self/status") if line.startswith(key))
-
-
-def available_bytes(device: torch.device) -> int | None:
-    """Memory that this process may still take, with what it has: of the GPU, or of the machine and its cgroup."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    own = _resident_bytes(device)
-    limits = [own + 1024 * int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemAvailable:")]
-    folder = Path("/sys/fs/cgroup")
-    maximum, current = (_lines(folder / name) for name in ("memory.max", "memory.current"))
-    if maximum and current and maximum[0].strip() != "max":
-        limits.append(int(maximum[0]) - int(current[0]) + own)
-    return min(limits) if limits else None
-
-
-def _lines(path: str | Path) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:  # Not a Linux machine, or no such limit: then it does not bind.
-        return []

@@ -72,6 +72,7 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
         folder: where everything is written; made if need be.
         trainer: freshly built.
         options: plain JSON values that determine the result; a run is only resumed with the same ones.
+        data: digests of what tasks read from a user's disk, by path; likewise.
         card: what else artefacts hold (task, horizon).
         say: takes one-line messages.
 
@@ -91,11 +92,13 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
         *,
         options: Mapping[str, Any],
         card: Mapping[str, Any],
+        data: Mapping[str, str] | None = None,
         resume: bool = False,
         allow_changed_options: bool = False,
         say: Callable[[str], Any] = lambda message: None,
     ):
         self.folder, self.trainer, self.card, self.options = folder, trainer, dict(card), dict(options)
+        self.data = {} if data is None else dict(data)
         self.ranks = trainer.ranks
         self.say = say if self.ranks.is_first else lambda message: None
         self.students_go_on = self._has_checkpoint = self.has_learned = False
@@ -113,7 +116,7 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
         return self.folder / "checkpoint"
 
     def go(self, *, minutes: float | None, checkpoint_every: int | None, observers: list[Observer]) -> str:
-        """Take outer steps until all are done, the time is over, or a signal comes; in each case with a checkpoint.
+        """Take outer steps until all are done, the time is over, a signal comes or they are in vain; then a checkpoint.
 
         Args:
             minutes: wall-clock minutes for this call, None for no limit.
@@ -121,7 +124,8 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
             observers: called after every outer step and validation.
 
         Returns:
-            ``"finished"``, ``"out of time"``, or the name of the signal.
+            ``"finished"``, ``"out of time"``, the name of the signal, or ``"ended early"`` where the first outer steps
+            were all skipped.
         """
         started = last_saved = time.monotonic()
         saved_at = self.trainer.outer_steps_done
@@ -156,9 +160,12 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
             )
             self.save(finished=finished)
             signals = [name for names in self.ranks.gather(received) for name in names]
-            if not finished and not signals:
-                self._save_best_of_an_unfinished_run(observe_validation)
-        return "finished" if finished else (signals[0] if signals else "out of time")
+            if finished or signals:
+                return "finished" if finished else signals[0]
+            if self.trainer.is_in_vain:
+                return "ended early"
+            self._save_best_of_an_unfinished_run(observe_validation)
+        return "out of time"
 
     def save(self, *, finished: bool = False) -> None:
         """Write the checkpoint of all ranks, then what is derived from it."""
@@ -167,7 +174,7 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
         if not self.ranks.is_first:
             return
         path = self.checkpoints / f"outer-step-{trainer.outer_steps_done:08d}.safetensors"
-        save_tree({"options": self.options, "trainer": state}, path)
+        save_tree({"options": self.options, "data": self.data, "trainer": state}, path)
         for old in self._checkpoint_paths()[:-CHECKPOINTS_KEPT]:
             old.unlink()
         self._write_results(trainer.best, trainer.best_weights, finished=finished)
@@ -185,6 +192,7 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
         digests = self.save_artefacts(self._card(metrics), weights if self.has_learned else None)
         record = {
             "options": self.options,
+            "data": self.data,
             "outer_step": trainer.outer_steps_done,
             "finished": finished,
             "figures": metrics,
@@ -213,6 +221,7 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
             "provenance": {
                 "command": shlex.join(["l2l-opt", *sys.argv[1:]]),
                 "options": self.options,
+                "data": self.data,
                 "seed": self.trainer.seed,
                 "outer_steps": self.trainer.outer_steps_done,
                 "minutes": round(self.trainer.seconds / 60, 2),
@@ -234,13 +243,13 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
         if tree is None:
             self.say("no checkpoint there yet: starting from the beginning")
             return
-        changed, listed = changed_options(tree["options"], self.options)
+        changed, listed = changed_options(tree["options"] | tree.get("data", {}), self.options | self.data)
         if changed and not allow_changed_options:
             raise ValueError(
                 f"a run must be resumed with the options it was started with; got others ({listed}), "
                 "use the old ones or --allow-changed-options"
             )
-        self.students_go_on = not changed & STUDENTS_DEPEND_ON
+        self.students_go_on = not changed & (STUDENTS_DEPEND_ON | self.data.keys())
         self.trainer.load_state_dict(tree["trainer"], with_students=self.students_go_on)
         self._has_checkpoint = True
         self.say(f"going on from outer step {self.trainer.outer_steps_done}")

@@ -13,7 +13,8 @@ from l2l_opt.inner_loop.students import Students
 from l2l_opt.inner_loop.training import final_losses, training_losses
 from l2l_opt.meta_training.estimators.base import MetaGradientEstimator
 from l2l_opt.meta_training.estimators.imitation import Imitation
-from l2l_opt.meta_training.outer_loop import OuterLoop, OuterOptions
+from l2l_opt.meta_training.options import OuterOptions
+from l2l_opt.meta_training.outer_loop import OuterLoop
 from l2l_opt.meta_training.ranks import ALONE, Ranks
 from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule
@@ -134,6 +135,8 @@ class MetaTrainer(OuterLoop[MetaTrainingOptions]):
         gradients, meta_loss = own if self.ranks.size == 1 else self._mean_over_ranks(*own)
         for weight, gradient in zip(self.learned.values(), gradients, strict=True):
             weight.grad = gradient
+        if not self.ranks.any([bool(torch.isfinite(estimate.losses).any())])[0]:
+            self._disregard_gradients()
         return float(meta_loss), students.coordinate_steps - done
 
     def _mean_over_ranks(self, gradients: list[Tensor], meta_loss: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -141,7 +144,7 @@ class MetaTrainer(OuterLoop[MetaTrainingOptions]):
         *gradients, meta_loss = self.ranks.sum([share * each.to(device) for each in (*gradients, meta_loss)])
         return gradients, meta_loss
 
-    def evaluate(self) -> tuple[float, Tensor]:
+    def evaluate(self) -> tuple[Tensor, Tensor]:
         """Train the validation students; their losses are on the split of the meta-loss."""
         own = training_losses(
             self.rule,
@@ -154,7 +157,7 @@ class MetaTrainer(OuterLoop[MetaTrainingOptions]):
             loss_on=self.estimator.meta_loss.loss_on,
         )
         curves = torch.cat(self.ranks.gather(own), dim=1)
-        return float(self.estimator.meta_loss.normalise(final_losses(curves), curves[0]).mean()), curves.mean(dim=1)
+        return self.estimator.meta_loss.normalise(final_losses(curves), curves[0]), curves.mean(dim=1)
 
     def best_rule(self) -> UpdateRule:
         """Return the rule with its best weights; shares none with the one in training."""

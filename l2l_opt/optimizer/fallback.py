@@ -19,7 +19,9 @@ SMOOTHING = 0.95
 LARGEST = 4
 """Times the first loss by which a single loss counts above it, so that a few bad batches are no divergence."""
 PATIENCE = 50
-"""Steps that the smoothed loss must stay too high, and steps between snapshots."""
+"""Steps that the smoothed loss must stay too high, those of which far losses are counted, and between snapshots."""
+MOST_FAR = 0.3
+"""Share of the last losses that may lie far out."""
 NUM_SIZES = 51
 RATE_WITHOUT_GOOD_STEPS = 1e-3
 """Adam's rate where the rule had no good step to match: Adam's own default."""
@@ -35,7 +37,9 @@ class Fallback:
     A loss that is not finite is divergence, and so is a smoothed loss that lies above its minimum by half of what had
     been gained, ``(first - lowest) / 2``, for 50 steps. Where little has been gained, noise alone would do that: the
     margin is at least a twentieth of the first loss, and at least twice the noise, since a loss that falls below zero
-    may begin near it.
+    may begin near it. Losses that leap hide in that noise, and gross divergence need not last so long: it is
+    divergence too where more than three in ten of the last 50 losses or so are far out, by four times the noise beyond
+    the most that a single loss counts, which is five times the first loss and what had been gained.
 
     Attributes:
         first: the first loss.
@@ -44,6 +48,7 @@ class Fallback:
         noise: the moving average of how far losses are from it.
         num_losses: losses seen.
         num_high: losses in a row at which the smoothed loss was too high.
+        far: the moving average of whether a loss was far out.
         snapshot_at: the number of the loss at which parameters were last kept.
         pending: size of the last update, which the next loss will call good or not; the parameters' unit.
         sizes: of the rule's last good updates.
@@ -57,6 +62,7 @@ class Fallback:
     noise: float = 0.0
     num_losses: int = 0
     num_high: int = 0
+    far: float = 0.0
     snapshot_at: int = 0
     pending: float | None = None
     sizes: list[float] = field(default_factory=list[float])
@@ -78,7 +84,9 @@ class Fallback:
             self.num_high, self.pending = self.num_high + 1, None
             return "diverged" if self.rate is None or self.num_high >= PATIENCE else None
         self.first = loss if self.first is None else self.first
-        counted = min(loss, 2 * self.first - min(self.lowest, self.first) + LARGEST * abs(self.first))
+        most = 2 * self.first - min(self.lowest, self.first) + LARGEST * abs(self.first)
+        self.far += ((loss > most + LARGEST * self.noise) - self.far) / PATIENCE
+        counted = min(loss, most)
         before = counted if self.smoothed is None else self.smoothed
         self.noise = SMOOTHING * self.noise + (1 - SMOOTHING) * abs(counted - before)
         self.smoothed = SMOOTHING * before + (1 - SMOOTHING) * counted
@@ -89,7 +97,7 @@ class Fallback:
         if self.pending is not None and self.rate is None and not is_high and loss <= self.lowest + half:
             self.sizes = [*self.sizes, self.pending][-NUM_SIZES:]
         self.pending = None
-        if self.num_high >= PATIENCE:
+        if self.num_high >= PATIENCE or self.far > MOST_FAR:
             return "diverged"
         due = self.num_losses == 1 or self.num_losses - self.snapshot_at >= PATIENCE
         if due and loss <= self.smoothed <= self.lowest:
@@ -108,7 +116,7 @@ class Fallback:
             self.rate = size / lr if lr > 0 else RATE_WITHOUT_GOOD_STEPS
         else:
             self.rate /= 10
-        self.smoothed, self.num_high, self.pending, self.num_adam_steps = None, 0, None, 0
+        self.smoothed, self.num_high, self.far, self.pending, self.num_adam_steps = None, 0, 0.0, None, 0
 
     def plain(self) -> dict[str, Any]:
         """Everything, for a parameter group."""

@@ -1,5 +1,6 @@
 """LearnedOptimizer: an update rule as a torch.optim.Optimizer."""
 
+import difflib
 import inspect
 import itertools
 import math
@@ -22,11 +23,12 @@ from l2l_opt.optimizer.local_parameters import (
     LocalParameter,
     buckets_of,
     check_placement,
+    fresh_meta_state,
     fresh_state,
     local_parameter,
 )
 from l2l_opt.optimizer.prepared import PreparedGroup
-from l2l_opt.optimizer.state_dict import boxed, check_options, check_state_dict, fresh_meta_state, in_own_order, unboxed
+from l2l_opt.optimizer.state_dict import boxed, check_options, check_state_dict, in_own_order, unboxed
 from l2l_opt.optimizer.stepping import Options, Stepper
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule
@@ -39,8 +41,11 @@ ADAMW_LR = 1e-3
 SMALL_LR = 0.03
 LARGEST_DROP = 10
 """By what a schedule that leaves no trace in the group, as fastai's, divides the rate from step to step at most."""
+STEPS_OF_A_SCHEDULE = 5
+"""Steps at usual rates, after which any drop is a schedule's, as ReduceLROnPlateau's, and no habit."""
 FAR = 10
 """Times the horizon that a rule was meta-trained on, beyond which it is used at one's own risk."""
+OPTIONS = ("lr", "weight_decay", "num_steps", "maximize", "guard", "state_dtype")
 OTHERS = frozenset(("betas", "eps", "foreach", "fused", "amsgrad", "nesterov", "dampening"))
 """Options of other optimizers, which have no effect in a group; ``momentum`` is there for schedulers that cycle it."""
 UNSHOWN = ("params", "param_names", "rule", "rule_digest", "watch")
@@ -117,6 +122,7 @@ class LearnedOptimizer(EagerOptimizer):
         self._fallback, self._stepper = Fallback(), Stepper(rule)
         self._prepared: dict[int, PreparedGroup] = {}
         self._rates: dict[int, float] = {}
+        self._small_at: dict[int, int] = {}
         defaults: dict[str, Any] = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -305,10 +311,13 @@ class LearnedOptimizer(EagerOptimizer):
         if all(p.grad is None for p in group["params"]):
             return
         usual = max(float(group.get(key, 0.0)) for key in ("initial_lr", "max_lr"))
-        comes_down = usual >= SMALL_LR or 0 < self._rates.get(id(group), 0.0) <= LARGEST_DROP * lr
-        self._rates[id(group)] = lr
+        before = self._rates.get(id(group), 0.0)
+        gently = 0 < before <= LARGEST_DROP * lr * (1 + 1e-6)
+        at_usual = group["steps_taken"] - self._small_at.get(id(group), 0)
+        late = before == math.inf or (before >= SMALL_LR and at_usual >= STEPS_OF_A_SCHEDULE)
+        self._rates[id(group)], self._small_at[id(group)] = math.inf if late else lr, group["steps_taken"]
         # After its first step, a scheduler of usual rates means small ones; none at all is torch's, to make states.
-        if 0 < lr < SMALL_LR and not (group["steps_taken"] and comes_down):
+        if 0 < lr < SMALL_LR and not (group["steps_taken"] and (usual >= SMALL_LR or gently or late)):
             self._warn_once(
                 f"lr multiplies the learned update and is 1.0 as meta-trained; got {lr:g}, which makes it hardly move: "
                 "leave lr out, or let a schedule rise to 1, unless that is meant",
@@ -372,7 +381,7 @@ class LearnedOptimizer(EagerOptimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._stepper, self._prepared, self._keys = Stepper(self.rule), {}, {}
+        self._stepper, self._prepared, self._keys, self._small_at = Stepper(self.rule), {}, {}, {}
         self._lock = self.__dict__.get("_lock") or threading.RLock()
         self._said = self.__dict__.get("_said", set())
         self._rates = {id(group): float(group["lr"]) for group in self.param_groups if group.get("lr") is not None}
@@ -391,9 +400,10 @@ class LearnedOptimizer(EagerOptimizer):
 
 def _check_arguments(rule: Any, guard: Any, state_dtype: Any, others: dict[str, Any]) -> None:
     for key, value in others.items():
+        near = difflib.get_close_matches(key, OPTIONS, n=1)
         raise TypeError(
-            "options must be lr, weight_decay, num_steps, maximize, guard or state_dtype, the rule has its own of the "
-            f"others; got {key}={value!r}, leave it out"
+            f"options must be {', '.join(OPTIONS[:-1])} or {OPTIONS[-1]}, the rule has its own of the others; got "
+            f"{key}={value!r}, " + (f"did you mean {near[0]}?" if near else "leave it out")
         )
     if isinstance(rule, (float, int)):
         raise TypeError(f"lr is a keyword, and 1.0 as meta-trained; got {rule} where the rule stands, leave it out")

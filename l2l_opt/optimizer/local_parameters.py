@@ -1,7 +1,7 @@
 """What of parameters lies on this device: real and plain, a shard of a DTensor, the two numbers of a complex one."""
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -101,6 +101,7 @@ def fresh_state(rule: UpdateRule, name: str, param: Tensor, *, state_dtype: torc
     value = widened(plain(param))
     with summed_by(reduce_over(sharding.shards_of(param))):
         state = rule.init_state({name: value})[name]
+    shared = _shared_axes(rule, name, param)
     own: dict[str, Tensor] = {}
     seen = {value.untyped_storage().data_ptr()}
     for key, tensor in state.items():
@@ -111,8 +112,43 @@ def fresh_state(rule: UpdateRule, name: str, param: Tensor, *, state_dtype: torc
         if not tensor.is_contiguous() or address in seen:
             tensor = tensor.clone(memory_format=torch.contiguous_format)
         seen.add(address)
-        own[key] = sharding.state_like(param, tensor)
+        own[key] = sharding.state_like(param, tensor, shared.get(key, ()))
     return own | {"skipped": torch.zeros((), dtype=torch.int64, device=value.device)}
+
+
+def fresh_meta_state(rule: UpdateRule, name: str, p: Tensor, *, times: int = 1) -> Mapping[str, Tensor]:
+    """Return what the rule would begin with for one parameter, on the meta device where the rule can do that.
+
+    Args:
+        rule: whose state.
+        name: of the parameter.
+        p: the parameter; of a sharded one, the state is that of all of it.
+        times: how many times as long each of its axes is taken to be.
+    """
+    dtype = p.dtype.to_real() if p.is_complex() else p.dtype
+    shape = [times * size for size in shape_for_rules(p)]
+    try:
+        return rule.init_state({name: torch.empty(shape, dtype=dtype, device="meta")})[name]
+    except RuntimeError:
+        # A rule of a plugin may look at values, which the meta device has not (NotImplementedError among others).
+        device = next((weight.device for weight in rule.parameters()), torch.device("cpu"))
+        return rule.init_state({name: torch.zeros(shape, dtype=dtype, device=device)})[name]
+
+
+def shape_for_rules(p: Tensor) -> tuple[int, ...]:
+    """As a rule sees it: of a complex parameter the real and imaginary parts, of a sharded one all of it."""
+    return (*p.shape, 2) if p.is_complex() else tuple(p.shape)
+
+
+def _shared_axes(rule: UpdateRule, name: str, param: Tensor) -> dict[str, list[int]]:
+    """Of each state of a DTensor, the axes along which it is one for all: 1 even of a parameter twice as long."""
+    if sharding.shards_of(param) is None:
+        return {}
+    twice = fresh_meta_state(rule, name, param, times=2)
+    return {
+        key: [axis for axis in range(param.dim()) if value.dim() and value.shape[axis + 1] == 1]
+        for key, value in twice.items()
+    }
 
 
 def widened(tensor: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from l2l_opt.kernels import CompiledStep, PreparedStep
+from l2l_opt.kernels import PreparedStep
 from l2l_opt.optimizer.local_parameters import LocalParameter
-from l2l_opt.optimizer.stepping import Options
+from l2l_opt.optimizer.stepping import CompiledRule, Options
 from l2l_opt.rules.base import UpdateRule
 
 
@@ -57,7 +57,7 @@ class PreparedGroup:
     """
 
     def __init__(
-        self, rule: UpdateRule, compiled: CompiledStep, params: Sequence[LocalParameter], num_steps: int | None
+        self, rule: UpdateRule, compiled: CompiledRule, params: Sequence[LocalParameter], num_steps: int | None
     ):
         self.num_steps = num_steps
         values, states = [param.value for param in params], [param.state for param in params]
@@ -67,7 +67,7 @@ class PreparedGroup:
 
     @classmethod
     def of(
-        cls, rule: UpdateRule, compiled: CompiledStep | None, params: Sequence[LocalParameter], num_steps: int | None
+        cls, rule: UpdateRule, compiled: CompiledRule | None, params: Sequence[LocalParameter], num_steps: int | None
     ) -> "PreparedGroup | None":
         """Return the group if its kernel keeps the clock and parameters are what kernels see; otherwise None."""
         if compiled is None or not compiled.keeps_clock:

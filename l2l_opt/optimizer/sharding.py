@@ -1,7 +1,7 @@
 """Parameters that are DTensors, of which each device holds a shard: what lies here, and sums over all of it."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -56,22 +56,24 @@ def placed_like(param: Tensor, value: Tensor) -> Tensor:
     return value.redistribute(placements=param.placements)
 
 
-def state_like(param: Tensor, value: Tensor) -> Tensor:
+def state_like(param: Tensor, value: Tensor, shared: Collection[int] = ()) -> Tensor:
     """Return a parameter's state as a DTensor where the parameter is one, sharded alike; otherwise as it is.
 
     Args:
         param: the parameter.
         value: this device's share of the state: ``[features, *local.shape]`` with perhaps an axis behind, or 0-dim.
+        shared: axes of the parameter along which the state is one for all, and so the same on all devices.
     """
     if not _is_dtensor(param) or not value.dim():
         return value
     from torch.distributed.tensor import DTensor
 
-    shape = torch.Size([value.shape[0], *param.shape, *value.shape[1 + param.dim() :]])
+    sizes = [1 if axis in shared else size for axis, size in enumerate(param.shape)]
+    shape = torch.Size([value.shape[0], *sizes, *value.shape[1 + param.dim() :]])
     strides = [1]
     for length in reversed(shape[1:]):
         strides.insert(0, strides[0] * max(length, 1))
-    placements = [_behind_features(placement) for placement in param.placements]
+    placements = [_behind_features(placement, shared) for placement in param.placements]
     return DTensor.from_local(value, param.device_mesh, placements, run_check=False, shape=shape, stride=tuple(strides))
 
 
@@ -104,9 +106,13 @@ def _is_dtensor(tensor: Tensor) -> "TypeGuard[DTensor]":
     return module is not None and isinstance(tensor, module.DTensor)
 
 
-def _behind_features(placement: Any) -> Any:
-    """Return the placement of a parameter for a state with one more axis in front."""
+def _behind_features(placement: Any, shared: Collection[int]) -> Any:
+    """Return the placement of a parameter for a state with one more axis in front, and some along which it is one."""
     if placement.is_replicate():
         return placement
+    if placement.dim in shared:
+        from torch.distributed.tensor import Replicate
+
+        return Replicate()
     factor = getattr(placement, "split_factor", None)
     return type(placement)(placement.dim + 1, **({} if factor is None else {"split_factor": factor}))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from l2l_opt.optimizer import sharding
-from l2l_opt.optimizer.local_parameters import BOOKKEEPING, largest, plain
+from l2l_opt.optimizer.local_parameters import BOOKKEEPING, fresh_meta_state, largest, plain, shape_for_rules
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.storage.safetensors_file import brief
 from l2l_opt.types import is_dict, is_list
@@ -147,7 +147,7 @@ def _check_state(state: dict[Any, Any], name: str, p: Tensor, *, rule: UpdateRul
     wanted = {
         **fresh,
         "skipped": torch.empty((), dtype=torch.int64, device="meta"),
-        "fallback": torch.empty((3, *_shape(p)), device="meta"),
+        "fallback": torch.empty((3, *shape_for_rules(p)), device="meta"),
     }
     missing = sorted(fresh.keys() - state.keys())
     whole = f"the state of parameter {name!r} must hold all that its rule keeps"
@@ -202,22 +202,6 @@ def _in_order(group: Any, own: Mapping[str, Any]) -> Any:
         return group
     keys = dict(zip(names, group["params"], strict=True))
     return {**group, "params": [keys[name] for name in wanted], "param_names": list(wanted)}
-
-
-def fresh_meta_state(rule: UpdateRule, name: str, p: Tensor) -> Mapping[str, Tensor]:
-    """Return what the rule would begin with for one parameter, on the meta device where the rule can do that."""
-    dtype = p.dtype.to_real() if p.is_complex() else p.dtype
-    try:
-        return rule.init_state({name: torch.empty(_shape(p), dtype=dtype, device="meta")})[name]
-    except RuntimeError:
-        # A rule of a plugin may look at values, which the meta device has not (NotImplementedError among others).
-        device = next((weight.device for weight in rule.parameters()), torch.device("cpu"))
-        return rule.init_state({name: torch.zeros(_shape(p), dtype=dtype, device=device)})[name]
-
-
-def _shape(p: Tensor) -> tuple[int, ...]:
-    """As a rule sees it: of a complex parameter the real and imaginary parts, of a sharded one all of it."""
-    return (*p.shape, 2) if p.is_complex() else tuple(p.shape)
 
 
 def _number(value: Any) -> float:

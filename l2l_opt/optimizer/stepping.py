@@ -10,11 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from l2l_opt.kernels import CompiledStep, PreparedStep, serves_in_place
+from l2l_opt.kernels import CompiledPerceptron, CompiledStep, PreparedStep, serves_in_place
 from l2l_opt.optimizer.local_parameters import LocalParameter, finite_over_shards, is_finite, largest, widened
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.sharded_sums import Reduce, summed_by
 
+CompiledRule = CompiledStep | CompiledPerceptron
+"""What one call of a kernel computes."""
 BLOCK_BYTES = 8 << 20
 """State, in bytes, of the coordinates that are stepped at a time on a CPU; temporaries are a few times as large."""
 BLOCK_BYTES_ELSEWHERE = 256 << 20
@@ -56,7 +58,7 @@ class Stepper:
             self.rule.to(device)
         return self.rule
 
-    def step(self, params: Sequence[LocalParameter], options: Options, reduce: Reduce | None) -> CompiledStep | None:
+    def step(self, params: Sequence[LocalParameter], options: Options, reduce: Reduce | None) -> CompiledRule | None:
         """One step, in place.
 
         Args:
@@ -73,11 +75,12 @@ class Stepper:
         # A kernel sums over what lies here alone.
         if reduce is not None and rule.reads_whole_tensors:
             compiled = None
-        served: dict[torch.dtype, list[LocalParameter]] = {}
+        served: dict[torch.dtype | None, list[LocalParameter]] = {}
         others: list[LocalParameter] = []
         for param in params:
             if compiled is not None and serves_in_place(param.value, param.grad, param.state):
-                served.setdefault(param.state["hidden"].dtype, []).append(param)
+                hidden = param.state.get("hidden")
+                served.setdefault(None if hidden is None else hidden.dtype, []).append(param)
             else:
                 others.append(param)
         good_of_all = reduce is None
@@ -91,7 +94,7 @@ class Stepper:
         return compiled if len(served) == 1 and not others and good_of_all else None
 
     def _good(
-        self, params: Sequence[LocalParameter], compiled: CompiledStep, options: Options, reduce: Reduce | None
+        self, params: Sequence[LocalParameter], compiled: CompiledRule, options: Options, reduce: Reduce | None
     ) -> Sequence[LocalParameter]:
         """Return the parameters that a kernel may step; the others are skipped.
 
@@ -127,7 +130,7 @@ def _versions(param: LocalParameter) -> tuple[tuple[int, int], ...]:
     return tuple((id(value), 0 if value.is_inference() else value._version) for value in kept)
 
 
-def step_compiled(compiled: CompiledStep, params: Sequence[LocalParameter], options: Options) -> None:
+def step_compiled(compiled: CompiledRule, params: Sequence[LocalParameter], options: Options) -> None:
     """One step of parameters that ``kernels.serves_in_place`` accepts, by one call of a compiled kernel."""
     values, states = [param.value for param in params], [param.state for param in params]
     flags = PreparedStep(compiled, values, states, num_steps=options.num_steps)(

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.kernels import CompiledStep
+from l2l_opt.kernels import CompiledPerceptron, CompiledStep
 from l2l_opt.registry import Registry, parse_spec
 from l2l_opt.types import Params, RuleState
 
@@ -46,7 +46,8 @@ class UpdateRule(nn.Module, abc.ABC):
             params: parameter name -> tensor of any shape.
 
         Returns:
-            Parameter name -> state; each tensor ``[features, *param.shape]`` or 0-dim, ``"step"`` among them.
+            Parameter name -> state; each tensor ``[features, *param.shape]`` or 0-dim, ``"step"`` among them. Of a
+            rule that reads whole tensors an axis of the parameter may be 1, where what is kept is one for all along it.
         """
 
     @abc.abstractmethod
@@ -76,7 +77,7 @@ class UpdateRule(nn.Module, abc.ABC):
         """
         return 1.0
 
-    def compiled_step(self) -> CompiledStep | None:
+    def compiled_step(self) -> CompiledStep | CompiledPerceptron | None:
         """Return the same computation for ``kernels.PreparedStep``, in place; None where it is not compiled."""
         return None
 

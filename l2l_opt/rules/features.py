@@ -29,7 +29,7 @@ def log_sign(gradients: Tensor, *, p: float = 10.0) -> Tensor:
     return torch.stack([logarithm, sign])
 
 
-def moving_average(average: Tensor, value: Tensor, *, beta: float) -> Tensor:
+def moving_average(average: Tensor, value: Tensor, *, beta: float | Tensor) -> Tensor:
     """One step of an exponential moving average: ``beta * average + (1 - beta) * value``."""
     return beta * average + (1 - beta) * value
 
@@ -64,3 +64,19 @@ def progress(step: Tensor, num_steps: Tensor | None, *, dtype: torch.dtype) -> T
     if num_steps is None:
         return None
     return (step.to(dtype) / num_steps.to(dtype)).clamp(max=1.0)
+
+
+TIMESCALES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+"""Steps around which the features of the clock change."""
+
+
+def time_features(step: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """Return the clock as numbers from -1 to 1, ``tanh(t / s - 1)`` for each s of TIMESCALES.
+
+    Args:
+        step: 0-dim, updates already applied.
+        dtype: of the result.
+
+    Source: arXiv 2203.11860, appendix.
+    """
+    return torch.tanh(step.to(dtype) / torch.tensor(TIMESCALES, dtype=dtype, device=step.device) - 1)

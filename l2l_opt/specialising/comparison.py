@@ -13,7 +13,7 @@ from l2l_opt.evaluation.speed_up import steps_to_reach
 from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.evaluation.task import SuiteConfig, TaskEvaluator
 from l2l_opt.inner_loop.training import tail_length
-from l2l_opt.registry import parse_spec
+from l2l_opt.registry import format_spec, parse_spec
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.specialising.selection import log_ratios
 from l2l_opt.tasks.mixture import Tasks, components_of, make_tasks
@@ -176,6 +176,6 @@ def changed(task: str, horizon: int, check: str) -> tuple[str, int]:
     if len(components_of(task)) > 1:
         raise ValueError(f"a check of a mixture must be horizon=STEPS or task=TASK; got {check!r}, use one of these")
     name, given = parse_spec(task)
-    other = name + ":" + ",".join(f"{own}={item}" for own, item in (given | {key: value}).items())
+    other = format_spec(name, given | parse_spec(f"{name}:{check}")[1])
     make_tasks(other)
     return other, horizon

@@ -21,9 +21,11 @@ from l2l_opt.tasks.mixture import Tasks
 FEWEST_OUTER_STEPS, MOST_OUTER_STEPS = 100, 600
 """Fewer learn little, so that students are halved first; more would be spent better on twice the students."""
 FEWEST_STUDENTS, MOST_STUDENTS = 4, 128
-VALIDATIONS = 8
+MOST_VALIDATIONS, FEWEST_VALIDATIONS = 8, 2
 """Of each stage, beside the one before its first step."""
-VALIDATION_STUDENTS = 32
+VALIDATION_STUDENTS, FEWEST_VALIDATION_STUDENTS = 32, 8
+VALIDATED = 0.25
+"""Of a stage's time, what validations may take; where they take more there are fewer, and then of fewer students."""
 PROBED = 4
 """Students that show whether losses fall below zero."""
 KEPT_BACK = 0.1
@@ -81,8 +83,8 @@ class Objective:
             meta_lr=stage.meta_lr,
             meta_lr_schedule="cosine",
             average_phi=stage.average_phi,
-            validate_every=max(stage.outer_steps // VALIDATIONS, 1),
-            validation_students=VALIDATION_STUDENTS,
+            validate_every=max(stage.outer_steps // stage.validations, 1),
+            validation_students=stage.validation_students,
             seed=self.seed,
         )
 
@@ -123,6 +125,8 @@ class PlannedStage:
         students: side by side.
         truncation_length: inner steps of a window.
         outer_steps: of the meta-optimizer.
+        validations: on the way, beside the one before the first step.
+        validation_students: of each.
         seconds_per_outer_step: as measured.
         minutes: expected.
     """
@@ -134,6 +138,8 @@ class PlannedStage:
     students: int
     truncation_length: int
     outer_steps: int = 1
+    validations: int = MOST_VALIDATIONS
+    validation_students: int = VALIDATION_STUDENTS
     seconds_per_outer_step: float = math.nan
     minutes: float = math.nan
 
@@ -218,13 +224,19 @@ class Speed:
 
 
 def _fitted(planned: PlannedStage, objective: Objective, speed: Speed, seconds: float) -> PlannedStage:
-    """Choose students and outer steps of a stage for so many seconds."""
+    """Choose students, outer steps and validations of a stage for so many seconds."""
+    particles = objective.estimator(planned).num_particles
+    windows = objective.horizon / planned.truncation_length
+    of_validation = windows * max(speed.of(VALIDATION_STUDENTS) / particles, 1e-6)
+    validations = int(min(max(VALIDATED * seconds / of_validation - 1, FEWEST_VALIDATIONS), MOST_VALIDATIONS))
+    validation_students = VALIDATION_STUDENTS
+    while (validations + 1) * of_validation > VALIDATED * seconds and validation_students > FEWEST_VALIDATION_STUDENTS:
+        validation_students //= 2
+        of_validation /= 2
+    left = seconds - (validations + 1) * of_validation
 
     def count(students: int) -> int:
-        per_step = max(speed.of(students), 1e-6)
-        particles = students * objective.estimator(planned).num_particles
-        of_validation = per_step * objective.horizon / planned.truncation_length * VALIDATION_STUDENTS / particles
-        return int((seconds - (VALIDATIONS + 1) * of_validation) / per_step)
+        return int(left / max(speed.of(students), 1e-6))
 
     students = planned.students
     while count(students) < FEWEST_OUTER_STEPS and students // 2 >= FEWEST_STUDENTS:
@@ -236,8 +248,10 @@ def _fitted(planned: PlannedStage, objective: Objective, speed: Speed, seconds: 
         planned,
         students=students,
         outer_steps=steps,
+        validations=validations,
+        validation_students=validation_students,
         seconds_per_outer_step=per_step,
-        minutes=min(steps * per_step, seconds) / 60,
+        minutes=min(steps * per_step + (validations + 1) * of_validation, seconds) / 60,
     )
 
 

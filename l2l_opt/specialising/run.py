@@ -20,11 +20,13 @@ from typing import Any
 import torch
 
 from l2l_opt.evaluation.baselines.entries import entries_named
-from l2l_opt.inspection.tensorboard.dashboard import inspect_rule
+from l2l_opt.evaluation.provenance import fingerprint
+from l2l_opt.inspection.tensorboard.meta_training import MetaTrainingLog
 from l2l_opt.meta_training.run import MetaTrainingRun, changed_options, refuse_unusable_folder
 from l2l_opt.meta_training.trainer import MetaTrainer
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.specialising.comparison import BEFORE, RESIZED, SPECIALISED, Comparing, Comparison, changed
+from l2l_opt.specialising.events import write_events
 from l2l_opt.specialising.options import SpecialiseOptions
 from l2l_opt.specialising.page import nothing_gained, page, sentence
 from l2l_opt.specialising.plan import Objective, PlannedStage, make_plan
@@ -33,6 +35,7 @@ from l2l_opt.storage.files import write_atomically
 from l2l_opt.storage.finite_json import json_text
 from l2l_opt.storage.rule_file import load_rule, save_rule
 from l2l_opt.tasks.base import TaskFamily
+from l2l_opt.tasks.data_files import data_digests
 from l2l_opt.tasks.held_out import hold_out
 from l2l_opt.tasks.mixture import TaskMixture, Tasks, make_tasks
 from l2l_opt.types import DTYPES
@@ -86,7 +89,7 @@ class Specialisation:
     rule: UpdateRule | None = None
     resume: bool = False
     say: Callable[[str], Any] = lambda message: None
-    watch: Callable[[MetaTrainer, Path], Any] = lambda trainer, folder: contextlib.nullcontext(())
+    watch: Callable[[MetaTrainer], Any] = lambda trainer: contextlib.nullcontext(())
     plugins: tuple[str, ...] = ()
     record: dict[str, Any] = field(default_factory=dict, init=False)
 
@@ -102,6 +105,7 @@ class Specialisation:
             )
         known: Tasks = make_tasks(own.task, **self.place) if self.tasks is None else self.tasks
         self.learned_on = hold_out(known) if own.loss_on == "test" else known
+        self.data = data_digests(own.task) if self.registered else {own.task: " ".join(fingerprint(known, seed=0))}
         self.before = (load_rule(own.rule) if self.rule is None else copy.deepcopy(self.rule)).to(**self.place)
         resized(self.before, 1.0)
         entries_named(own.baselines, classical=True)
@@ -153,8 +157,9 @@ class Specialisation:
             left = 60 * self.options.minutes * stage.share - spent
             if trainer.outer_steps_done < stage.outer_steps and left > 0:
                 began = time.monotonic()
-                with self.watch(trainer, folder) as observers:
-                    ending = run.go(minutes=left / 60, checkpoint_every=None, observers=list(observers))
+                log = MetaTrainingLog(folder / "events", start=trainer.outer_steps_done)
+                with contextlib.closing(log), self.watch(trainer) as observers:
+                    ending = run.go(minutes=left / 60, checkpoint_every=None, observers=[*observers, log])
                 spent += time.monotonic() - began
                 self._note(stages=self.record["stages"] | {str(number): spent})
                 if ending.startswith("SIG"):
@@ -215,6 +220,7 @@ class Specialisation:
         ]
         content = {
             "options": own.plain(),
+            "data": self.data,
             "sentence": text,
             "plan": self.record["plan"],
             "selection": selection.record(),
@@ -226,35 +232,34 @@ class Specialisation:
         }
         write_atomically(self.folder / "specialised.json", json_text(content).encode())
         write_atomically(self.folder / "specialised.html", page(content, comparison, checks, rules).encode())
-        for name, each in rules.items():
-            inspected = inspect_rule(
-                each,
-                self.learned_on,
-                task=own.task,
-                horizon=own.horizon,
-                seed=own.seed,
-                folder=self.folder / "events" / name,
-                histogram_every=0,
-            )
-            for _ in inspected:
-                pass
+        write_events(
+            self.folder / "events",
+            rules,
+            self.learned_on,
+            task=own.task,
+            horizon=own.horizon,
+            seed=own.seed,
+            selection=selection,
+        )
 
     def _determining(self) -> dict[str, Any]:
         return {key: value for key, value in self.options.plain().items() if key not in SpecialiseOptions.CHANGEABLE}
 
     def _read_record(self) -> None:
         path = self.folder / "run.json"
-        self.record = {"options": self.options.plain(), "stages": {}}
+        self.record = {"options": self.options.plain(), "data": self.data, "stages": {}}
         if not path.exists():
             return
         found = json.loads(path.read_text(encoding="utf-8"))
         mine = self._determining()
-        others, listed = changed_options({key: found["options"].get(key) for key in mine}, mine)
+        theirs = {key: found["options"].get(key) for key in mine}
+        others, listed = changed_options(theirs | found.get("data", self.data), mine | self.data)
         if others:
             raise ValueError(
-                f"a run must be resumed with the options it was started with; got others ({listed}), use those"
+                "a run must be resumed with the options and the data it was started with; got others "
+                f"({listed}), use those"
             )
-        self.record = found | {"options": self.options.plain()}
+        self.record = found | {"options": self.options.plain(), "data": self.data}
 
     def _note(self, **values: Any) -> None:
         self.record |= values

@@ -125,7 +125,7 @@ def read(path: Path, *, kind: str, format_version: int) -> tuple[dict[str, Tenso
         OSError: it cannot be read.
     """
     needed = KINDS[kind]
-    _check_size(path, needed)
+    check_size(path, needed)
     try:
         with cast(Any, safe_open)(path, framework="pt") as file:
             metadata = _description(file.metadata() or {}, needed, path)
@@ -175,7 +175,13 @@ def brief(value: Any) -> str:
     return shortened(_REPR.repr(value), 80)
 
 
-def _check_size(path: Path, needed: Kind) -> None:
+def check_size(path: Path, needed: Kind) -> None:
+    """Refuse a file whose size, or that of its header, is beyond the limits of its kind, before it is read.
+
+    Raises:
+        FileFormatError: it is, or it is no regular file, or shorter than its header.
+        OSError: it cannot be read.
+    """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):

@@ -24,10 +24,11 @@ class TaskFamily(Protocol):
     It is static code for one architecture, written for one student; what varies between students is data. All
     randomness comes from the (CPU) generator that is passed in; tensors are returned on the family's own device.
 
-    Two more methods are optional. ``update_data(params, data, batch) -> data`` is called after a step on a training
+    Three more methods are optional. ``update_data(params, data, batch) -> data`` is called after a step on a training
     batch, with the params before it: what a student keeps beside its weights, as batch norm's running statistics, which
     later test batches are evaluated with. It has the same keys, shapes and dtypes, and losses on training batches must
     not depend on it. ``check_second_derivatives()`` raises a ValueError where the loss has none.
+    ``accuracy(params, data, batch)`` is a share in 0 to 1, 0-dim, NaN where there are no classes.
     """
 
     def sample(self, generator: torch.Generator) -> TaskData:

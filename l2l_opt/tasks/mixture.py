@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from l2l_opt.registry import parse_spec
+from l2l_opt.registry import QUOTED, parse_spec, read_value
 from l2l_opt.tasks.base import TASKS, TaskFamily, make_task
 
 Options = tuple[tuple[str, Any], ...]
@@ -176,13 +176,14 @@ def make_tasks(spec: str, *, device: torch.device | str = "cpu", dtype: torch.dt
 def components_of(spec: str) -> list[Component]:
     """The families of the notation; a ``+`` parts them where it has blanks around it, or a task's name after it.
 
-    Any other belongs to a value, such as ``lr=1e+3`` or ``file=a+b.csv``.
+    Any other belongs to a value, such as ``lr=1e+3``, ``file=a+b.csv`` or ``file='a + b.csv'``.
 
     Raises:
         ValueError: a weight, range or choice that cannot be read.
     """
     names = "|".join(map(re.escape, TASKS.names()))
-    parts = re.split(rf"\s\+(?:\s|$)|(?<!\d[eE])\+(?=\s*(?:[^+*:,=]+\*)?\s*(?:{names})\s*(?:[:+]|$))", spec)
+    between = rf"\s\+(?:\s|$)|(?<!\d[eE])\+(?=\s*(?:[^+*:,=]+\*)?\s*(?:{names})\s*(?:[:+]|$))"
+    parts = re.sub(rf"({QUOTED})|{between}", lambda found: found[1] or "\0", spec).split("\0")
     return [_parse_component(part.strip(), spec) for part in parts]
 
 
@@ -201,15 +202,11 @@ def _parse_varying(value: Any, spec: str) -> Any:
     if not isinstance(value, str):
         return value
     if "|" in value:
-        return Choice(tuple(_literal(item) for item in value.split("|")))
+        return Choice(tuple(read_value(item) for item in value.split("|")))
     low, dots, high = value.partition("..")
-    bounds = _literal(low), _literal(high)
+    bounds = read_value(low), read_value(high)
     if not dots or not all(isinstance(bound, (int, float)) for bound in bounds):
         return value
     if not 0 < bounds[0] <= bounds[1]:
         raise ValueError(f"a range must be positive and in order; got {value!r} in {spec!r}, use e.g. 8..64")
     return Range(*bounds)
-
-
-def _literal(text: str) -> Any:
-    return parse_spec(f"x:value={text}")[1].get("value", text)

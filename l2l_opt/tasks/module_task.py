@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from l2l_opt.checks import check_positive_integers
 from l2l_opt.tasks.base import Split
 from l2l_opt.tasks.examples import Examples, read_dataset
+from l2l_opt.tasks.faults import faults_named
 from l2l_opt.tasks.probe import check_second_derivatives, check_student
 from l2l_opt.tasks.student_module import Init, StudentModule
 from l2l_opt.types import Batch, Params, TaskData
@@ -72,10 +73,25 @@ class ModuleTask:
         if self.student.current.running:
             self.update_data = self._next_statistics
         check_student(self.student, self.loss, *self._draw())
+        self._check_extremes()
 
     def _draw(self) -> tuple[Params, TaskData, Batch]:
         generator = torch.Generator().manual_seed(0)
         return self.init_params({}, generator), {}, self.sample_batch({}, generator)
+
+    def _check_extremes(self) -> None:
+        """Refuse labels and indices out of range, which a single batch may not hold."""
+        rows: list[Tensor] = []
+        for tensor in (self.examples.inputs, self.examples.targets):
+            if not (tensor.is_floating_point() or tensor.is_complex()):
+                flat = tensor.reshape(len(tensor), -1)
+                rows += [flat.amin(1).argmin(), flat.amax(1).argmax()]
+        if rows:
+            params, data, batch = self._draw()
+            index = batch["index"].clone() if self.batch_size >= len(rows) else torch.stack(rows)
+            index[: len(rows)] = torch.stack(rows)
+            with torch.no_grad(), faults_named(self.module):
+                self.loss(params, data, {"index": index})
 
     def check_second_derivatives(self) -> None:
         """Refuse a module whose gradients cannot be differentiated, by name of the layer.
@@ -104,6 +120,21 @@ class ModuleTask:
         inputs, targets = self.select(data, batch)
         outputs = self.student(params, *inputs, seed=batch.get("seed"), statistics=statistics_of(data))
         return self.loss_fn(outputs, targets)
+
+    def accuracy(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
+        """The share of right classes, in 0 to 1, 0-dim; NaN where targets are no classes.
+
+        Classes lie along the outputs' last axis, or the second, as of images pixel by pixel.
+        """
+        inputs, targets = self.select(data, batch)
+        outputs = self.student(params, *inputs, seed=batch.get("seed"), statistics=statistics_of(data))
+        if not isinstance(outputs, Tensor) or targets.is_floating_point():
+            return torch.full((), torch.nan, dtype=self.dtype, device=self.device)
+        for axis in (-1, 1):
+            chosen = outputs.argmax(axis)
+            if outputs.dim() > 1 and chosen.shape == targets.shape:
+                return (chosen == targets).to(self.dtype).mean()
+        return torch.full((), torch.nan, dtype=self.dtype, device=self.device)
 
     def _next_statistics(self, params: Params, data: TaskData, batch: Batch) -> TaskData:
         inputs, _ = self.select(data, batch)

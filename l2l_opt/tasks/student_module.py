@@ -2,19 +2,26 @@
 
 import contextlib
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parameter import is_lazy
 
-from l2l_opt.checks import check_choices
+from l2l_opt.checks import DataNote, check_choices
+from l2l_opt.memory import available_bytes, gibibytes, resident_bytes
 from l2l_opt.tasks.substitutes import plain_attention, substitute
 from l2l_opt.types import Params
 
 Init = Literal["fresh", "module"]
 INITS: tuple[Init, ...] = ("fresh", "module")
+COPIES = 8
+"""Of a module's weights, that it takes to make a student of it and to try it out."""
+MANY_WEIGHTS = 50_000_000
+"""From which on that takes a while, and is said."""
 
 
 class StudentModule:
@@ -38,7 +45,8 @@ class StudentModule:
         has_second_derivatives: whether ``check_second_derivatives`` has found it so.
 
     Raises:
-        ValueError: a module without weights to train; an ``init_fn`` beside ``init="module"``.
+        ValueError: a module without weights to train, or of which students cannot be made (``check_weights``); an
+            ``init_fn`` beside ``init="module"``.
         TypeError: what is not an nn.Module.
     """
 
@@ -53,6 +61,7 @@ class StudentModule:
     ):
         if not isinstance(module, nn.Module):
             raise TypeError(f"module must be an nn.Module; got {type(module).__name__}, use e.g. nn.Linear(10, 2)")
+        check_weights(module, device=device, dtype=dtype)
         check_choices(INITS, init=init)
         if init == "module" and init_fn is not None:
             raise ValueError("init_fn must be None where students start from the module's weights; got one, remove it")
@@ -103,6 +112,49 @@ class StudentModule:
         constants = self.constants | statistics if statistics else self.constants
         with plain_attention() if self.attends else contextlib.nullcontext(), self.current.seeded(seed):
             return functional_call(self.module, (params, constants), inputs), self.current.statistics
+
+
+def check_weights(module: nn.Module, *, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse what students cannot be made of, before it is copied; say so where trying it out takes a while.
+
+    Raises:
+        ValueError: TorchScript; weights that are complex, on the meta device or not initialised; more weights than can
+            be tried out in the memory there is.
+    """
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise ValueError(
+                f"a student must be of plain modules; got TorchScript in {repr(name) if name else 'its root'}, "
+                "pass the module that it was scripted or traced from"
+            )
+    count = 0
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if is_lazy(tensor) or tensor.is_meta:
+            kind = "a lazy one without a shape" if is_lazy(tensor) else "one on the meta device"
+            raise ValueError(
+                f"a student's weights must have values; got {name!r}, {kind}, call the module on a batch first, or "
+                "module.to_empty(device='cpu') and its reset_parameters()"
+            )
+        if tensor.is_complex():
+            raise ValueError(
+                f"a student's weights must be real; got {name!r} of {tensor.dtype}, use real ones, and torch.complex "
+                "in the forward"
+            )
+        count += tensor.numel()
+    needed, available = COPIES * count * dtype.itemsize, available_bytes(device)
+    free = None if available is None else available - resident_bytes(device)
+    if free is not None and needed > free:
+        raise ValueError(
+            f"a student must fit into memory {COPIES} times, as often as trying it out with two takes; got {count:,} "
+            f"weights, which need {gibibytes(needed)}, with {gibibytes(free)} free, use a smaller module"
+        )
+    if count >= MANY_WEIGHTS:
+        warnings.warn(
+            f"a module of {count:,} weights is tried out with two students first, which takes a while and "
+            f"{gibibytes(needed)}",
+            DataNote,
+            stacklevel=4,
+        )
 
 
 def fresh_parameters(

@@ -107,6 +107,7 @@ ALLOWED = (
         r"rules/scale_free|experiments/default",
         "a weight's name in artefacts, and ``only=`` with it",
     ),
+    Use(r"--suite seen|\"seen\"", r"default/measure_default", "a suite's name"),
     Use(r"^choices  ", r"default/meta_train_default", "a stage, named after the weight"),
     Use(
         r"teacher-mlp|labels=\S*teacher|\"teacher\"",
@@ -127,12 +128,12 @@ ALLOWED = (
     Use(r"the teacher g_phi", r"docs/glossary", "the literature's word, named once"),
     Use(
         r"(?i)\b(add_)?figure\b",
-        r"(?i)inspection|evaluation/plots|benchmark|curve|reinforcement|test_report|test_below_zero",
+        r"(?i)inspection|specialising/events|evaluation/plots|benchmark|curve|reinforcement|test_report|test_below_zero",
         "matplotlib's",
     ),
     Use(
         r"\bfigures(?=\.|$|:|;| import|,)|Figures as SVG",
-        r"inspection|specialising/page",
+        r"inspection|specialising/(page|events)",
         "matplotlib's, and the file that draws them",
     ),
     Use(r"(?i)figures?", r"experiments/paper|test_experiments|README|docs/tasks|test_documentation", "of the paper"),
@@ -140,7 +141,7 @@ ALLOWED = (
     Use(r"(random|RANDOM)[ _](walk|WALK)\w*", r"rules|kernels", "the process"),
     Use(r"look(?= ahead)", r"hand_designed", "Nesterov's"),
     Use(r"imaginary parts|shape of parts", r"optimizer", "of complex numbers"),
-    Use(r"\"?\bage\b\"?", r"test_table_encoder", "a column of data"),
+    Use(r"\"?\bage\b\"?", r"tables/test_encoder", "a column of data"),
     Use(r"episodes", r"CONTRIBUTING|docs/tasks|measure_examples", "few-shot and RL"),
     Use(r"phi", r"docs/(few-shot|meta-training|placeholder-images)", "equations and what evolution strategies perturb"),
 )

@@ -9,6 +9,7 @@ from PIL import Image
 
 from l2l_opt.inspection.tensorboard.layout import meta_training_layout, unroll_layout
 from tests.browser.serving import SECONDS, fetched, tensorboard
+from tests.cli.test_few_shot import SMALL as SMALL_FEW_SHOT
 from tests.cli.test_journeys import SMALL, l2l_opt
 
 pytestmark = pytest.mark.slow
@@ -46,6 +47,14 @@ def meta_training(folders):
     """Address of a server of a meta-training run."""
     l2l_opt("meta-train", *SMALL, "--outer-steps", 12, "--validate-every", 4, "--out", folders / "run")
     with tensorboard(folders / "run" / "events", ready=has_scalars) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def few_shot(folders):
+    """Address of a server of a few-shot meta-training run."""
+    l2l_opt("few-shot", "meta-train", *SMALL_FEW_SHOT, "--outer-steps", 40, "--out", folders / "few-shot")
+    with tensorboard(folders / "few-shot" / "events", ready=has_scalars) as address:
         yield address
 
 
@@ -123,6 +132,10 @@ def test_an_inspection_opens_on_the_loss(page, inspection):
 
 def test_a_meta_training_run_opens_on_the_loss(page, meta_training):
     assert_first_card_is_the_loss(page, meta_training)
+
+
+def test_a_few_shot_run_opens_on_the_loss(page, few_shot):
+    assert_first_card_is_the_loss(page, few_shot)
 
 
 def test_an_inspection_opens_on_a_readable_dashboard(page, inspection):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from l2l_opt import RNNProp, save_rule
+from l2l_opt import RNNProp, load_rule, save_rule
 from l2l_opt.cli.main import main
 
 META_TRAIN = ["meta-train", "--rule", "rnnprop:hidden_size=2", "--task", "quadratics:dim=2", "--outer-steps", "1"]
@@ -112,6 +112,7 @@ def test_wrong_words_are_named(run, tmp_path, arguments, code, words):
         ("# none\n", [], ["at least one task"]),
         ("quadratics\n", ["--baselines", "adamw,lion"], ["baseline must be one of", "'lion'", "prodigy"]),
         ("quadratics\n", ["--dtype", "float16"], ["float16"]),
+        ("quadratics @ 40 500\n", ["--horizon", "41"], ["horizon must be one", "[41]", "use 40, 500"]),
     ],
 )
 def test_bad_suites_are_named_before_any_work(run, tmp_path, content, options, words):
@@ -264,7 +265,7 @@ def nothing_finite(tmp_path):
 @pytest.mark.parametrize(
     ("task", "words"),
     [
-        ("nan-loss", ["a validation must be finite"]),
+        ("nan-loss", ["3 of 3 outer steps skipped", "meta-loss of nan at outer step 1"]),
         ("infinite-loss", ["3 of 3 outer steps skipped", "meta-loss of", "at outer step 1", "--truncation-length"]),
         ("nan-gradient", ["3 of 3 outer steps skipped", "meta-loss of nan at outer step 1"]),
     ],
@@ -285,6 +286,36 @@ def test_a_run_that_learned_nothing_reports_it_and_leaves_no_rule(run, tmp_path,
 
 
 @pytest.mark.slow
+def test_a_run_of_which_no_validation_is_finite_reports_it(run, tmp_path, nothing_finite):
+    small = ["--validation-task", "nan-loss", *nothing_finite("quadratics:dim=2")]
+    code, _, err = run(*META_TRAIN, *small, "--truncation-length", 2, "--out", "run")
+    assert code == 1
+    assert "a validation must be finite" in error_line(err)
+    assert not (tmp_path / "run" / "rule.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["nan-loss", "nan-gradient"])
+def test_a_run_that_is_never_finite_ends_after_twenty_outer_steps(run, tmp_path, nothing_finite, task):
+    small = ["--rule", "rnnprop:hidden_size=2", "--students", 1, "--validation-students", 1, "--outer-steps", 100000]
+    start = ["meta-train", *small, *nothing_finite(task), "--truncation-length", 2, "--out", "run"]
+    for again, done in (([], 20), (["--resume"], 21)):
+        code, out, err = run(*start, *again)
+        assert code == 1
+        assert f"ended early after outer step {done} of 100000" in out
+        assert f"{done} of {done} outer steps skipped" in error_line(err)
+        assert not (tmp_path / "run" / "rule.safetensors").exists()
+    # What was at fault is mended: the same folder goes on.
+    plugin = tmp_path / "plugin.py"
+    start = ["meta-train", *small, "--task", "quadratics:dim=2", "--plugin", plugin, "--horizon", 4]
+    start += ["--truncation-length", 2, "--out", "run", "--outer-steps", 23, "--resume", "--allow-changed-options"]
+    code, out, err = run(*start)
+    assert code == 0, err
+    assert "finished after outer step 23" in out
+    assert (tmp_path / "run" / "rule.safetensors").is_file()
+
+
+@pytest.mark.slow
 def test_a_learner_that_learned_nothing_reports_it_and_leaves_no_file(run, tmp_path):
     start = ["few-shot", "meta-train", "--episodes", "clusters:ways=2,shots=2,dim=4", "--model", "mlp:hidden=4"]
     start += ["--meta-batch", 2, "--validation-episodes", 2, "--outer-steps", 2, "--inner-steps", 3, "--out", "run"]
@@ -293,6 +324,9 @@ def test_a_learner_that_learned_nothing_reports_it_and_leaves_no_file(run, tmp_p
         assert code == 1
         assert "2 of 2 outer steps skipped" in error_line(err)
         assert not (tmp_path / "run" / "learner.safetensors").exists()
+    many = ["--outer-steps", 100000, "--out", "many"]
+    code, out, err = run(*start, "--method", "maml:lr=1e38", *many)
+    assert (code, "ended early after outer step 20" in out) == (1, True), err
     code, _, err = run("few-shot", "evaluate", "run/last.safetensors", "--num-episodes", 4, "--out", "scored")
     assert code == 1
     assert "NaN in all 4 runs on test episodes" in error_line(err)
@@ -315,3 +349,12 @@ def test_a_comparison_in_which_nothing_is_finite_reports_it(run, tmp_path, nothi
     assert "wins" not in out
     assert not list(tmp_path.rglob("evaluation.json"))
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_suite_that_is_looked_at_rarely_is_noted_where_looks_are_written_down(run):
+    command = ["evaluate", "default-1", "--suite", "held-out", "--cache", "cache", "--horizon", "7"]
+    code, _, err = run(*command)  # no task of it is for 7 steps, so that this is no look
+    assert code == 2
+    assert "note this look" in err
+    assert "results/held_out/looks.md" in err
+    assert load_rule("default-1").card["digest"] in err

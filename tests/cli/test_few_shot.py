@@ -13,6 +13,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from l2l_opt import load_rule
+from l2l_opt.cli import adapt
 from tests.cli.test_errors import error_line, run  # noqa: F401
 from tests.cli.test_journeys import digests, l2l_opt
 
@@ -31,9 +32,15 @@ def test_meta_train_and_evaluate(tmp_path):
         assert (tmp_path / name / "learner.safetensors").is_file()
     assert load_rule(tmp_path / "meta-lstm" / "rule.safetensors").config["hidden_size"] == 3
     assert not (tmp_path / "maml" / "rule.safetensors").exists()
-    events = EventAccumulator(str(tmp_path / "maml" / "events"))
-    events.Reload()
-    assert {"meta/loss", "validation/figure"} <= set(events.Tags()["scalars"])
+    for name in ("maml", "meta-lstm"):
+        events = EventAccumulator(str(tmp_path / name / "events"))
+        events.Reload()
+        tags = events.Tags()["scalars"]
+        assert {"meta/loss", "validation/figure"} <= set(tags)
+        # TensorBoard opens on the first of them.
+        assert min(tags, key=str.casefold) == "Loss/student"
+        losses = [[event.value for event in events.Scalars(tag)] for tag in ("Loss/student", "meta/loss")]
+        assert losses[0] == losses[1] != []
 
     result = l2l_opt(
         "few-shot", "evaluate", tmp_path / "maml", tmp_path / "meta-lstm", "--inner-steps", 1, "--inner-steps", 3,
@@ -120,7 +127,7 @@ def test_messages_ids_and_unknown_cells_reach_the_user(tmp_path):
     for words in (
         "not UTF-8 and was read as cp1252",
         "column 'size' is read as numbers with a decimal comma: '0,0' as 0",
-        "left out, unless named by --numbers or --words: 'key'",
+        "left out, unless named as numbers or words: 'key'",
         "'about'",
         "cells without a value, taken as the mean or as no word: 1 in 'size'",
     ):
@@ -208,7 +215,8 @@ def test_adapt_refuses_what_is_not_there(run, tmp_path):  # noqa: F811
         (tmp_path / "data" / name).mkdir(parents=True)
     code, _, err = run("few-shot", "adapt", "--data", "data", "--out", "model")
     assert (code, "every class must have images" in error_line(err)) == (2, True)
-    (tmp_path / "data" / "a" / "x.png").write_text("no image")
+    for name in ("a", "b"):
+        (tmp_path / "data" / name / "x.png").write_text("no image")
     code, _, err = run("few-shot", "adapt", "--data", "data", "--out", "model")
     assert (code, "every image must be readable" in error_line(err)) == (2, True)
     code, _, err = run("few-shot", "predict", "--model", "model", "--data", "t.csv", "--out", "p.csv")
@@ -275,3 +283,12 @@ def test_what_is_noted_of_data_is_a_line_of_the_output(run, tmp_path):  # noqa: 
     assert note.startswith("note: ")
     assert "DataNote" not in err
     assert "warn" not in err
+
+
+@pytest.mark.parametrize(("seconds", "lines"), [(0.0, 3), (100.0, 0)])
+def test_cross_validation_shows_lines_where_there_is_no_terminal(seconds, lines, monkeypatch, capsys):
+    monkeypatch.setattr(adapt, "LINE_SECONDS", seconds)
+    assert list(adapt._progress(["a", "b", "c"])) == ["a", "b", "c"]
+    shown = capsys.readouterr().err.splitlines()
+    assert len(shown) == lines
+    assert all(line.startswith("cross-validation: ") and "of 3 parts" in line for line in shown)

@@ -1,12 +1,17 @@
 """l2l-opt specialise from beginning to end, and what it refuses."""
 
 import json
+import signal
 
 import pytest
 import torch
 
 from l2l_opt import LearnedOptimizer, load_rule
+from l2l_opt.specialising.options import SpecialiseOptions
+from tests.cli.test_terminal import interrupted, resume_command
 from tests.command_line import run_python
+from tests.own_data import write_rows, write_texts
+from tests.specialising.test_run import planned
 
 pytestmark = pytest.mark.slow
 QUICK = ["--task", "quadratics:dim=3", "--horizon", "10", "--minutes", "0.05", "--seeds", "2", "--baselines", ""]
@@ -69,3 +74,67 @@ def test_a_folder_that_holds_a_run_is_left_alone(tmp_path):
     done = run(*QUICK, "--out", tmp_path)
     assert done.returncode == 2
     assert "must not hold a run already" in done.stderr
+
+
+def test_a_signal_in_a_stage_ends_it_in_a_sentence_and_it_goes_on_alike(tmp_path):
+    given = {"rule": "default-1", "task": "quadratics:dim=3", "horizon": 10, "minutes": 30.0, "seeds": 2}
+    command = ["specialise", "default-1", "--task", "quadratics:dim=3", "--horizon", 10, "--minutes", 30.0]
+    command += ["--seeds", 2, "--baselines", "", "--resume", "--out"]
+
+    def weights(folder):
+        done = run_python("-m", "l2l_opt.cli", *command, folder)
+        assert done.returncode == 0, done.stderr
+        files = ("rule.safetensors", "stage-1/rule.safetensors", "stage-1/last.safetensors")
+        return [dict(load_rule(folder / file).named_parameters()) for file in files]
+
+    for name in ("whole", "SIGINT", "SIGTERM"):
+        planned(tmp_path / name, SpecialiseOptions(**given, baselines=()), outer_steps=12)
+    whole = weights(tmp_path / "whole")
+    for name in ("SIGINT", "SIGTERM"):
+        said = interrupted([*command, tmp_path / name], "outer step 2 of 12", number=signal.Signals[name])
+        assert f"stopped by {name}; go on with: " in said
+        assert resume_command(said) == [*map(str, command), str(tmp_path / name)]
+        assert not (tmp_path / name / "rule.safetensors").exists()
+        for one, other in zip(weights(tmp_path / name), whole, strict=True):
+            assert all(torch.equal(weight, other[key]) for key, weight in one.items())
+
+
+def test_a_table_of_ones_own_is_specialised_on_and_a_changed_one_is_refused(tmp_path):
+    rows = write_rows(tmp_path / "a, b=c.csv")
+    task = f"table-mlp:data='{rows}',target=price,hidden=4,layers=1,batch_size=4"
+    command = ["--task", task, *QUICK[2:], "--check", "hidden=8", "--out", tmp_path / "mine"]
+    done = run(*command)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "mine" / "run.json").read_text())
+    assert list(record["data"]) == [str(rows)]
+    assert record["data"][str(rows)].startswith("sha256:")
+    assert load_rule(tmp_path / "mine" / "rule.safetensors").card["provenance"]["data"] == record["data"]
+    again = run(*command, "--resume")
+    assert again.returncode == 0, again.stderr
+    rows.write_text(rows.read_text().replace("north", "north-west"))
+    refused = run(*command, "--resume")
+    assert refused.returncode == 2
+    assert "with the options and the data it was started with; got others" in refused.stderr.replace("\n", " ")
+    assert "b=c.csv was 'sha256:" in refused.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("table-mlp:data=nope.csv,target=a", "data must be a file or a folder that exists; got 'nope.csv'"),
+        ("table-mlp:data=few.csv,target=a", "a table must have at least 10 rows, of which a fifth is held out; got 3"),
+        ("table-mlp:data=rows.csv,target=a", "must be in the table; got 'a', use one of x0"),
+        ("table-mlp:data=rows.csv", "target must name the column that is learned"),
+        ("table-mlp", "an option of task 'table-mlp' must be given; got no 'data'"),
+        ("text-rnn:data=texts,length=5000", "length must leave many stretches in a text of"),
+    ],
+)
+def test_data_of_ones_own_that_cannot_be_learned_are_refused_in_a_sentence(task, message, tmp_path):
+    write_rows(tmp_path / "rows.csv")
+    write_texts(tmp_path / "texts")
+    (tmp_path / "few.csv").write_text("a,b\n1,2\n3,4\n5,6\n")
+    done = run("--task", task, "--out", tmp_path / "out", folder=tmp_path)
+    assert done.returncode in (1, 2)
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()

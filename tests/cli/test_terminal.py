@@ -142,8 +142,8 @@ def test_progress_keeps_outer_step_and_time_left_on_a_narrow_terminal(columns, t
     assert ("validation" in frames[-1]) == (columns == 80)
 
 
-def interrupted(arguments, *marks, **options):
-    """Sends Ctrl-C whenever the next mark is read on standard error; gives what was said there."""
+def interrupted(arguments, *marks, number=signal.SIGINT, **options):
+    """Sends Ctrl-C, or another signal, whenever the next mark is read on standard error; gives what was said there."""
     words = [*COMMAND, *map(str, arguments)]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options) as process:
         said, marks = "", list(marks)
@@ -151,7 +151,7 @@ def interrupted(arguments, *marks, **options):
             said += line
             if marks and marks[0] in line:
                 marks.pop(0)
-                process.send_signal(signal.SIGINT)
+                process.send_signal(number)
     assert process.returncode == 1, said
     assert not marks
     for word in ("Error", "Aborted", "Traceback"):

@@ -5,9 +5,11 @@ import torch
 from torch import nn
 
 from l2l_opt.evaluation import provenance
+from l2l_opt.evaluation.task import SuiteConfig, TaskEvaluator
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks import ModuleTask, make_task
 from l2l_opt.tasks.mixture import make_tasks
+from tests.own_data import write_rows
 
 RUNS = "l2l_opt.evaluation.runs"
 
@@ -57,6 +59,13 @@ def test_a_rules_identity_holds_its_weights_and_config():
     assert before != provenance.rule_identity(rule)
 
 
+def test_the_code_of_a_family_made_of_another_is_that_of_both():
+    assert provenance.task_code("sized-digits-mlp:head=0.1") == [
+        "l2l_opt.tasks.first_sizes",
+        "l2l_opt.tasks.images.mlp",
+    ]
+
+
 def test_the_code_of_a_task_is_the_module_of_its_factory():
     assert provenance.task_code("digits-mlp:hidden=3") == ["l2l_opt.tasks.images.mlp"]
     assert provenance.task_code("2*digits-mlp:hidden=3..5 + quadratics") == [
@@ -81,3 +90,20 @@ def test_code_of_a_mixture_is_known_whatever_its_values_hold():
     alone = provenance.task_code("least-squares + quadratics")
     assert provenance.task_code("least-squares:condition=1e+3+2*quadratics") == alone
     assert len(alone) == 2
+
+
+def test_what_is_kept_hangs_on_every_row_of_a_users_file(tmp_path):
+    """A row that no first batch holds changes no fingerprint, but the digest of the file."""
+    rows = write_rows(tmp_path / "rows.csv", count=400)
+    task = f"table-mlp:data={rows},target=rooms,kind=numbers,ignore=price;kind,batch_size=1"
+    how = SuiteConfig(horizons=(4,), num_seeds=1, tuning_seeds=1, baselines=(), classical=True, cache=None)
+    before = TaskEvaluator(task, how).about
+    lines = rows.read_text().splitlines()
+    place = 1 + int(torch.randperm(400, generator=torch.Generator().manual_seed(0))[-2])  # a test row
+    lines[place] = ",".join(["0.123", *lines[place].split(",")[1:]])
+    rows.write_text("\n".join(lines))
+    after = TaskEvaluator(task, how).about
+    assert before["fingerprint"] == after["fingerprint"]
+    assert before["data"].keys() == after["data"].keys() == {str(rows)}
+    assert before["data"] != after["data"]
+    assert "data" not in TaskEvaluator("quadratics", how).about

@@ -2,14 +2,15 @@
 
 import pytest
 import torch
+from torch import nn
 
 from l2l_opt.evaluation.baselines.entries import ADAMW_CONSTANT
 from l2l_opt.evaluation.baselines.muon import Muon, hidden_matrices
 from l2l_opt.evaluation.baselines.torch_optimizers import prodigy, run_torch_optimizer, schedule_free
 from l2l_opt.evaluation.baselines.tuning import Baseline
-from l2l_opt.evaluation.runs import TEST_BATCHES, Run, long_curves, loss_on_test_batches, run_rule
+from l2l_opt.evaluation.runs import TEST_BATCHES, Run, long_curves, run_rule, scores_on_test_batches
 from l2l_opt.rules import make_rule
-from l2l_opt.tasks import make_task
+from l2l_opt.tasks import ModuleTask, make_task
 from l2l_opt.tasks.mixture import make_tasks
 from tests.conftest import small_family
 
@@ -107,9 +108,9 @@ def test_a_rule_can_be_given_a_wrong_number_of_steps_or_none():
 def test_the_test_loss_is_of_the_students_own_batches():
     family = small_family()
     params = family.init_params({}, torch.Generator().manual_seed(1))
-    first, again = (loss_on_test_batches(family, params, {}, 0, 3) for _ in range(2))
+    first, again = (scores_on_test_batches(family, params, {}, 0, 3)[0] for _ in range(2))
     assert torch.equal(first, again)
-    assert not torch.equal(first, loss_on_test_batches(family, params, {}, 0, 4))
+    assert not torch.equal(first, scores_on_test_batches(family, params, {}, 0, 4)[0])
     assert TEST_BATCHES >= 10
 
 
@@ -130,3 +131,35 @@ def test_a_run_goes_through_a_cache_unchanged(tmp_path):
     kept = [Run(**Cache(tmp_path).get({"kind": "run"}, lambda: dict(vars(run)))) for _ in range(2)][1]
     assert torch.equal(kept.curves, run.curves)
     assert (kept.seconds, kept.about) == (run.seconds, {})
+
+
+def test_accuracy_is_the_share_of_right_classes_along_whichever_axis_they_lie():
+    for shape, classes in (((6, 3), (6,)), ((2, 5, 3), (2, 5)), ((2, 3, 4, 4), (2, 4, 4))):
+        outputs = torch.zeros(shape)
+        axis = 1 if len(shape) != 3 else -1
+        outputs.select(axis, 2).fill_(1.0)
+        targets = torch.full(classes, 2)
+        targets.view(-1)[: targets.numel() // 2] = 0
+        scale = nn.Sequential(nn.Identity(), Times())
+        family = ModuleTask(scale, lambda a, b: a.square().mean(), (outputs, targets), batch_size=4)
+        batch = {"index": torch.arange(len(outputs))}
+        assert float(family.accuracy({"1.weight": torch.ones(())}, {}, batch)) == pytest.approx(0.5)
+
+
+def test_without_classes_there_is_no_accuracy():
+    assert run_rule(make_rule("sgd"), make_task("diabetes-mlp"), horizon=2, num_seeds=2, seed=0).accuracies is None
+    run = run_rule(make_rule("adam", lr=0.03), make_task("iris-mlp"), horizon=100, num_seeds=2, seed=0)
+    assert run.accuracies.shape == (2,)
+    assert run.accuracies.min() > 0.8
+
+
+class Times(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def reset_parameters(self):
+        nn.init.ones_(self.weight)
+
+    def forward(self, x):
+        return self.weight * x

@@ -7,6 +7,7 @@ from l2l_opt.evaluation.statistics import (
     CEILING,
     FLOOR,
     bounded,
+    even_log_ratios,
     geometric_mean_ratio,
     interquartile_mean,
     performance_profile,
@@ -68,3 +69,9 @@ def test_a_profile_by_hand():
     losses = np.array([[1.0, 4.0, 1.0], [2.0, 2.0, np.nan]])
     profile = performance_profile(losses, np.array([1.0, 2.0, 3.0]))
     np.testing.assert_allclose(profile, [[2 / 3, 1, 1], [1 / 3, 2 / 3, 2 / 3]])
+
+
+def test_even_log_ratios_are_capped_task_by_task():
+    theirs = np.array([[2.0, 4.0], [1.0, 1.0], [1e3, 1e3]])
+    ours = np.array([[2.0, 2.0], [1e3, 1.0], [1.0, 1.0]])
+    np.testing.assert_allclose(even_log_ratios(theirs, ours), [np.log(1.5), -0.7, 0.7])

@@ -16,6 +16,7 @@ from l2l_opt.evaluation.plots import curves_png, profile_png
 from l2l_opt.evaluation.suite import evaluate_suite
 from l2l_opt.evaluation.suites import Suite
 from l2l_opt.evaluation.summary import as_json, losses_of, seconds_speed_ups
+from l2l_opt.evaluation.tables import tables_of
 from l2l_opt.evaluation.task import SuiteConfig, TaskEvaluator
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks import make_task
@@ -52,7 +53,9 @@ def test_every_task_is_evaluated_at_every_horizon_beside_every_baseline(evaluate
     assert [(own.task, own.horizon) for own in evaluations] == [(task, h) for task in SUITE.tasks for h in (12, 20)]
     installed = [name for name, entry in ENTRIES.items() if entry.make is None]
     for own in evaluations:
-        expected = {"learned", "adamw-constant", *installed} - ({"muon"} if own.task.startswith("quad") else set())
+        expected = {"learned", "adamw-constant", *installed} - (
+            {"muon", "muon-validated"} if own.task.startswith("quad") else set()
+        )
         assert expected <= set(names(own))
         assert names(own)[:2] == ["learned", "adamw"]
     assert any("muon is left out on quadratics:dim=3: it has no hidden matrices" in own.notes for own in evaluations)
@@ -134,6 +137,35 @@ def test_the_summary_is_worked_out_from_the_results(evaluated, config):
     )
     assert {"test_losses", "test_mean", "test_interval"} < set(content["results"][0])
     assert content["speed_up"][0]["seconds_per_step"] == NO_TIMES
+
+
+def test_even_footing_floors_losses_caps_ratios_and_looks_at_tests(evaluated, config):
+    evaluations, _ = evaluated
+    content = as_json(evaluations, SUITE, config, RULE)
+    for summary in content["summary"]:
+        here = [own for own in evaluations if own.horizon == summary["horizon"]]
+        for key, test in (("log_ratio", False), ("test_log_ratio", True)):
+            logs = []
+            for own in here:
+                floor = 1e-3 * np.mean(own.first_losses)
+                ours, theirs = (
+                    np.maximum(result.test_losses if test else result.final_losses, floor).mean()
+                    for result in (own.results[0], own.result_of("sgd"))
+                )
+                logs.append(np.clip(np.log(theirs / ours), -0.7, 0.7))
+            found = summary[key]["sgd"]
+            assert found["mean"] == pytest.approx(np.mean(logs))
+            assert found["interval"][0] <= found["mean"] <= found["interval"][1]
+            level = -np.log(1.02) if test else 0
+            assert (found["at_or_below"], found["tasks"]) == (int((np.asarray(logs) >= level).sum()), 2)
+        assert summary["test_against_best"]["of"] == ["adamw-validated", "sgd-validated", "muon-validated"]
+        assert 0 <= summary["test_against_best"]["at_or_below"] <= 2
+    of_classes = [record for record in content["results"] if record["task"].startswith("digits")]
+    assert all(0 <= record["accuracy_mean"] <= 1 for record in of_classes)
+    assert not any("accuracies" in record for record in content["results"] if record not in of_classes)
+    captions = [table.caption for table in tables_of(content)]
+    assert any("test loss" in caption for caption in captions)
+    assert any("accuracy" in caption for caption in captions)
 
 
 def test_a_second_time_all_is_read(evaluated, config, monkeypatch):
@@ -236,9 +268,9 @@ def test_adamw_is_always_among_the_baselines():
 def test_what_is_not_installed_is_left_out_with_a_note(monkeypatch):
     monkeypatch.setattr("l2l_opt.evaluation.baselines.entries.is_installed", lambda package: False)
     entries, notes = entries_for(make_task("quadratics:dim=3"), "quadratics", entries_named(ENTRIES))
-    assert [entry.name for entry in entries] == ["adamw", "sgd", "adam"]
+    assert [entry.name for entry in entries] == ["adamw", "sgd", "adam", "adamw-validated", "sgd-validated"]
     assert "schedule-free is left out: schedulefree is not installed (pip install 'l2l_opt[bench]')" in notes
-    assert len(notes) == 3
+    assert len(notes) == 4
 
 
 def test_pictures_are_drawn_even_of_diverged_rules(evaluated, config):

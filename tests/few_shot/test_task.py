@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from l2l_opt.few_shot.adapt import adapt, draw_episodes
 from l2l_opt.few_shot.episodes import ClassEpisodes, ImbalancedEpisodes
@@ -122,3 +123,31 @@ def test_episodes_of_data_with_gaps_are_refused():
     for kind in (ClassEpisodes, ImbalancedEpisodes):
         with pytest.raises(ValueError, match="inputs must be finite; got NaN or infinity in 1 of 60 rows, .* row 7"):
             kind(inputs, labels)
+
+
+class Ending(nn.Module):
+    """A last layer that makes something of its outputs."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.linear, self.function = nn.Linear(4, 2), function
+
+    def forward(self, x):
+        return self.function(self.linear, x)
+
+
+@pytest.mark.parametrize(
+    ("ending", "message"),
+    [
+        (
+            lambda linear, x: checkpoint(linear, x, use_reentrant=False),
+            r"torch.utils.checkpoint at '1.linear' \(Linear\)",
+        ),
+        (lambda linear, x: (linear(x), x), "must give 2 outputs for each example; got a tuple, change its last layer"),
+        (lambda linear, x: None, "must give 2 outputs for each example; got a NoneType"),
+        (lambda linear, x: linear(x[:, :3]), r"'1.linear' \(Linear\) with shape \(2, 3\).* use in_features=3"),
+    ],
+)
+def test_a_model_that_cannot_run_is_refused_by_the_name_of_the_layer(ending, message):
+    with pytest.raises(ValueError, match=message):
+        task(nn.Sequential(nn.Linear(8, 4), Ending(ending)))

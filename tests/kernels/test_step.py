@@ -5,7 +5,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from l2l_opt import LearnedOptimizer
-from l2l_opt.kernels import PreparedStep, native, native_step, serves_in_place
+from l2l_opt.kernels import PreparedStep, native, native_perceptron, native_step, serves_in_place
 from tests.conftest import small_rule
 from tests.kernels.test_native import instructions
 
@@ -18,7 +18,10 @@ RULES = {
     "rnnprop": {"hidden_size": 6},
     "compact": {},
     "scale-free": {},
+    "mlp": {"hidden_size": 6},
+    "celo2": {},
 }
+RECURRENT = [name for name in RULES if name not in ("mlp", "celo2")]
 SHAPES = [(), (1,), (70, 50), (3, 2, 5, 1), (0,), (2, 3, 1, 2, 2)]
 
 
@@ -69,13 +72,13 @@ def assert_equal(ours, theirs, *, within=2e-5):
 def calls(monkeypatch):
     """How many times the compiled step ran."""
     count = []
-    original = native_step.NativeStep.run
+    for kernel in (native_step.NativeStep, native_perceptron.NativePerceptron):
 
-    def counted(*arguments, **options):
-        count.append(1)
-        return original(*arguments, **options)
+        def counted(*arguments, original=kernel.run, **options):
+            count.append(1)
+            return original(*arguments, **options)
 
-    monkeypatch.setattr(native_step.NativeStep, "run", counted)
+        monkeypatch.setattr(kernel, "run", counted)
     return count
 
 
@@ -99,7 +102,7 @@ def test_options_of_the_group(name, options):
     assert_equal(run(name, purely=False, **options), run(name, purely=True, **options))
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", RECURRENT)
 def test_states_in_bfloat16(instructions, calls, name):
     ours = run(name, purely=False, state_dtype=torch.bfloat16)
     assert len(calls) == 4
@@ -188,7 +191,7 @@ def test_layouts_that_it_cannot_take_are_stepped_purely(calls, name):
 
 
 @pytest.mark.parametrize("steps_before", [0, 3])
-@pytest.mark.parametrize("name", ["lstm", "scale-free"])
+@pytest.mark.parametrize("name", ["lstm", "scale-free", "mlp"])
 def test_saved_graphs_notice_the_change(name, steps_before):
     param = torch.nn.Parameter(torch.randn(3))
     optimizer = LearnedOptimizer([param], make_rule(name, purely=False))
@@ -222,7 +225,8 @@ def test_changes_what_it_declares_and_nothing_else(name):
     params, grads = [torch.randn(30), torch.randn(5, 4)], [torch.randn(30), torch.randn(5, 4)]
     states = list(rule.init_state({"p": params[0], "q": params[1]}).values())
     compiled = rule.compiled_step()
-    changed = {"hidden", "cell", *(compiled.moments or ()), *compiled.tensor_scalars} - {"first_rms"}
+    kept = ("hidden", "cell") if name in RECURRENT else ("row_squares", "column_squares")
+    changed = {*kept, *(compiled.moments or ()), *compiled.tensor_scalars} - {"first_rms"}
     before = [tree_map(torch.clone, tensors) for tensors in (params, grads, states, list(rule.parameters()))]
     flags = PreparedStep(compiled, params, states, num_steps=10)(grads, lr=1.0, decay=0.0, sign=1.0, guarded=True)
     assert flags == [0, 0]
@@ -231,10 +235,10 @@ def test_changes_what_it_declares_and_nothing_else(name):
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     for own, old in zip(states, before[2], strict=True):
         assert {key for key, value in own.items() if not torch.equal(value, old[key])} <= changed
-        assert not torch.equal(own["hidden"], old["hidden"])
+        assert not torch.equal(own[kept[0]], old[kept[0]])
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", RECURRENT)
 def test_a_rule_and_the_kernels_name_the_same_things(name):
     rule = make_rule(name, purely=False)
     compiled = rule.compiled_step()
@@ -288,3 +292,47 @@ def test_a_large_matrix_is_left_where_it_was_if_its_gradient_is_not_finite(monke
     assert [int(state["skipped"]) for state in ours[1]] == [1, 0, 0, 0, 0]
     (unguarded, _) = run_large(purely=False, edit=spoil, guard=None)
     assert torch.isnan(unguarded[0][1, 7])
+
+
+FACTORED = [(64, 7), (7, 64), (33, 33), (3, 5, 4), (5, 3, 4), (40, 2, 3, 3), (1, 9), (9, 1), (2, 0, 3), (130,)]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("name", ["mlp", "celo2"])
+def test_rows_and_columns_of_tensors_of_any_shape(instructions, calls, name, threads):
+    """Along whichever axes they lie, on one thread and on several."""
+    before, results = torch.get_num_threads(), []
+    shapes = [*FACTORED, (90, 110)]
+    try:
+        torch.set_num_threads(threads)
+        for purely in (False, True):
+            params = [torch.nn.Parameter(value) for value in gradients(99, shapes)]
+            optimizer = LearnedOptimizer(params, make_rule(name, purely=purely), num_steps=10, weight_decay=1.0)
+            for index in range(3):
+                for p, gradient in zip(params, gradients(index, shapes), strict=True):
+                    p.grad = gradient
+                optimizer.step()
+            results.append(([p.detach() for p in params], [dict(optimizer.state[p]) for p in params]))
+    finally:
+        torch.set_num_threads(before)
+    assert len(calls) == 3
+    assert_equal(*results)
+
+
+def test_steps_of_a_perceptron_are_prepared_once(monkeypatch):
+    made = []
+    original = native_perceptron.NativePerceptron.__init__
+
+    def counted(*arguments):
+        made.append(1)
+        original(*arguments)
+
+    monkeypatch.setattr(native_perceptron.NativePerceptron, "__init__", counted)
+    param = torch.nn.Parameter(torch.randn(3, 4))
+    optimizer = LearnedOptimizer([param], make_rule("mlp", purely=False))
+    for _ in range(5):
+        param.grad = torch.randn(3, 4)
+        optimizer.step()
+    # The first step, and the call that is kept from then on.
+    assert len(made) == 2
+    assert float(optimizer.state[param]["step"]) == 5

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from l2l_opt import NRES, FullES, MetaTrainer, TruncatedBackprop
+from l2l_opt.memory import gibibytes
 from l2l_opt.meta_training import planning
-from l2l_opt.meta_training.planning import Plan, gibibytes, plan, plan_of_students
+from l2l_opt.meta_training.planning import Plan, plan, plan_of_students
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks.mixture import make_tasks
 from tests.conftest import small_rule
@@ -73,7 +74,7 @@ def test_what_cannot_fit_is_refused_with_both_numbers():
 
 def test_students_without_room_are_never_started(monkeypatch):
     large = trainer("digits-mlp:hidden=4000", rule="compact")
-    monkeypatch.setattr(planning, "available_bytes", planning._resident_bytes)
+    monkeypatch.setattr(planning, "available_bytes", planning.resident_bytes)
     found = plan(large)
     assert not found.fits()
     assert found.student_parameters == (64 * 4000 + 4000 + 4000 * 10 + 10,) * 2

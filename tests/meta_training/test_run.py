@@ -175,6 +175,22 @@ def test_other_options_are_named_and_refused_unless_allowed(tmp_path):
     make_run(tmp_path, resume=True, options={"seed": 0, "meta_lr": 0.1}, allow_changed_options=True)
 
 
+def test_other_data_are_named_and_refused_and_where_allowed_students_begin_anew(tmp_path):
+    before, after = {"rows.csv": "sha256:1"}, {"rows.csv": "sha256:2"}
+    run, _ = make_run(tmp_path, data=before)
+    go(run)
+    assert record_of(tmp_path)["data"] == before
+    assert load_rule(tmp_path / "rule.safetensors").card["provenance"]["data"] == before
+    for data in (after, None):
+        with pytest.raises(ValueError, match=r"got others \(rows.csv was 'sha256:1', is ('sha256:2'|None)\)"):
+            make_run(tmp_path, resume=True, data=data)
+    same, _ = make_run(tmp_path, resume=True, data=before)
+    assert same.students_go_on
+    other, said = make_run(tmp_path, resume=True, data=after, allow_changed_options=True)
+    assert not other.students_go_on
+    assert "students are reset" in said[-1]
+
+
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
     run, _ = make_run(tmp_path)
     go(run)

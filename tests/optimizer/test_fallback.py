@@ -236,3 +236,30 @@ def test_noise_around_zero_and_below_is_no_divergence_and_a_rise_is(scale, shift
         wrong += "diverged" in verdicts[:1000]
         assert "diverged" in verdicts[1000:]
     assert wrong <= 1
+
+
+@pytest.mark.parametrize(
+    ("share", "within"), [(1.0, 20), (0.5, 100)], ids=["at once and for good", "half of the losses, by chance"]
+)
+@pytest.mark.parametrize(("first", "far"), [(2.3, 1e7), (-5.0, 100.0), (0.7, 10.0)])
+def test_losses_far_out_are_divergence_however_much_they_leap(share, within, first, far):
+    generator = torch.Generator().manual_seed(0)
+    losses = [first, *torch.where(torch.rand(300, generator=generator) < share, far, first).tolist()]
+    assert "diverged" in observe(Fallback(), losses)[:within]
+
+
+@pytest.mark.parametrize("first", [0.0, 1e-6, 0.01, 0.3])
+def test_a_first_loss_near_zero_is_no_measure_of_what_is_far(first):
+    for seed in range(20):
+        noise = torch.randn(1000, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        assert "diverged" not in observe(Fallback(), [first, *(first + 0.3 * noise).tolist()]), seed
+
+
+@pytest.mark.filterwarnings("ignore:training with the rule")
+@pytest.mark.parametrize("rule", ["default-1", "default-2"])
+def test_a_run_of_fifty_steps_at_far_too_high_a_rate_is_rescued(rule):
+    param = nn.Parameter(torch.zeros(5))
+    optimizer = LearnedOptimizer([param], rule, lr=1e5, guard="fallback")
+    losses = quadratic(optimizer, param, 50)
+    assert max(losses) > 100 * losses[0]
+    assert losses[-1] < losses[0]

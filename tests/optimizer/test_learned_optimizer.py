@@ -346,6 +346,20 @@ def test_schedulers_are_noticed_where_they_begin_small_and_not_where_they_end_so
     assert all(message.startswith(word) for message, word in zip(found, words, strict=True))
 
 
+@pytest.mark.parametrize("factor", [0.1, 0.01, 1e-3])
+def test_a_plateau_brings_the_rate_down_without_a_warning(factor):
+    param = nn.Parameter(torch.zeros(3))
+    optimizer = LearnedOptimizer([param])
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=factor, patience=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(20):
+            param.grad = torch.ones(3)
+            optimizer.step()
+            scheduler.step(1.0)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(factor**3)
+
+
 def test_a_small_base_rate_behind_a_warm_up_from_nothing_is_noticed():
     params = [nn.Parameter(torch.ones(1))]
     optimizer = LearnedOptimizer(params, RNNProp(hidden_size=2), lr=3e-4)
@@ -426,6 +440,8 @@ def test_a_rule_of_another_kind_is_named():
     [
         ([1e-3], {}, "lr is a keyword, and 1.0 as meta-trained; got 0.001 where the rule stands"),
         ([], {"betas": (0.9, 0.99)}, "options must be lr, .* got betas=\\(0.9, 0.99\\), leave it out"),
+        ([], {"numsteps": 10}, "options must be lr, .* got numsteps=10, did you mean num_steps\\?"),
+        ([], {"weigth_decay": 0.1}, "options must be lr, .* got weigth_decay=0.1, did you mean weight_decay\\?"),
         ([], {"fused": True}, "options must be lr, .* got fused=True, leave it out"),
         ([], {"eps": 1e-8, "amsgrad": False}, "options must be lr, .* got eps=1e-08, leave it out"),
     ],

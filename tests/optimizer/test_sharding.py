@@ -13,9 +13,14 @@ from l2l_opt.rules import make_rule
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = "scripts.experiments.optimizer.sharded_training"
-RULES = ["default-1", "compact", "composed", "scale-free"]
-SPOILT = ["default-1", "compact", "scale-free"]
-CHECKPOINTED = {"compact": {}, "scale-free": {}, "lstm:hidden_size=3": {"state_dtype": "bfloat16", "guard": "fallback"}}
+RULES = ["default-1", "compact", "composed", "scale-free", "mlp", "celo2", "tensor-lstm"]
+SPOILT = ["default-1", "compact", "scale-free", "mlp"]
+CHECKPOINTED = {
+    "compact": {},
+    "scale-free": {},
+    "mlp": {},
+    "lstm:hidden_size=3": {"state_dtype": "bfloat16", "guard": "fallback"},
+}
 
 pytestmark = [
     pytest.mark.slow,

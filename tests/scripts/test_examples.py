@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import json
 import math
 
 import numpy as np
@@ -12,10 +13,14 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from l2l_opt.few_shot.base_models.tables import LabelledRows
+from l2l_opt.specialising import plan, selection
+from l2l_opt.specialising import run as specialising
 from l2l_opt.tasks import make_task
 from l2l_opt.tasks.images.datasets import load_fashion_subset
 from scripts.examples.industry.merchants import generate_merchant
 from scripts.examples.industry.placeholders import as_in_a_shop, render_placeholders
+from scripts.examples.specialising import trainings
+from tests import own_data
 
 pytestmark = pytest.mark.slow
 
@@ -180,3 +185,57 @@ def write_rows(file, merchant, label="label"):
         writer.writerow(names if label is None else [*names, label])
         for row, target in zip(merchant.rows.tolist(), merchant.targets.tolist(), strict=True):
             writer.writerow(row if label is None else [*row, target])
+
+
+@pytest.fixture
+def _few_students(monkeypatch):
+    monkeypatch.setattr(selection, "STUDENTS", 3)
+    monkeypatch.setattr(selection, "SIZES", range(-1, 2))
+    monkeypatch.setattr(selection, "WIDEST", 1)
+    stage = plan.PlannedStage("tbptt", 1.0, 0.001, 0.0, 2, 2, seconds_per_outer_step=1.0, minutes=1.0)
+    monkeypatch.setattr(specialising, "make_plan", lambda *arguments, **options: [stage])
+    monkeypatch.setattr(plan, "VALIDATION_STUDENTS", 2)
+    monkeypatch.setattr(trainings, "RATES", (0.001, 0.01))
+
+
+@pytest.mark.usefixtures("_few_students")
+def test_a_sweep_counts_everything(tmp_path):
+    out, data = tmp_path / "sweep.json", own_data.write_rows(tmp_path / "rows.csv")
+    options = ["--data", data, "--trainings", 2, "--steps", 12, "--steps", 6, "--minutes", 1]
+    said = run("specialising.sweep", *options, "--rule", "default-1", "--out", out)
+    found = json.loads(out.read_text())
+    assert set(found["sweeps"]) == {"adamw", "default-1", "specialised"}
+    for name, sweeps in found["sweeps"].items():
+        assert [own["steps"] for own in sweeps] == [12, 6]
+        for own in sweeps:
+            assert own["best_held_out"] == min(own["held_out"])
+            assert own["seconds"] > own["seconds_before"]
+            assert (own["seconds_before"] > 0) == (name != "default-1")
+    assert found["target"] == min(own["best_held_out"] for own in found["sweeps"]["adamw"])
+    for name, seconds in found["seconds_to_best"].items():
+        good = [own for own in found["sweeps"][name] if own["best_held_out"] <= 1.01 * found["target"]]
+        assert seconds == min((own["seconds"] for own in good), default=None)
+    assert "adamw: time to a model as good as AdamW's best: " in said
+
+
+@pytest.mark.usefixtures("_few_students")
+def test_a_model_a_shop(tmp_path):
+    options = ["--known", 2, "--shops", 3, "--steps", 6, "--minutes", 1, "--loss-on", "test"]
+    said = run("specialising.shop_models", *options, "--rule", "default-1", "--out", tmp_path / "shops.json")
+    found = json.loads((tmp_path / "shops.json").read_text())
+    assert set(found["optimizers"]) == {"adamw", "default-1", "specialised"}
+    assert all(len(own["held_out"]) == 3 for own in found["optimizers"].values())
+    ratios = found["specialised_over"]["adamw"]["held_out"]
+    logs = np.log(found["optimizers"]["specialised"]["held_out"]) - np.log(found["optimizers"]["adamw"]["held_out"])
+    assert ratios["ratio"] == pytest.approx(np.exp(logs.mean()))
+    assert ratios["interval"][0] <= ratios["ratio"] <= ratios["interval"][1]
+    assert "s a shop" in said
+
+
+def test_the_length_from_which_a_sweep_pays():
+    sweep = example("specialising.sweep")
+    theirs = {"seconds": 47.0, "seconds_before": 7.0, "held_out": [1.0] * 40}
+    ours = {"seconds": 120.0, "seconds_before": 100.0, "held_out": [1.0] * 40}
+    # Half as long: 40 trainings and 7 trials against 20 and the 100 seconds.
+    assert sweep.pays_from(ours, theirs) == pytest.approx(100 / 27)
+    assert sweep.pays_from(ours | {"seconds": 200.0}, theirs) is None

@@ -231,3 +231,10 @@ def test_other_tasks_are_measured(tmp_path):
     for row in json.loads((tmp_path / "bounds.json").read_text())["rows"]:
         assert len(row["final_losses"]) == 4
         assert row["final_losses"]["as shipped"] != row["final_losses"]["caution 0"]
+
+
+def test_the_network_to_be_fine_tuned_is_trained(tmp_path):
+    run_script("held_out.train_language_base", "--steps", 2, "--out", tmp_path / "base.npz")
+    with np.load(tmp_path / "base.npz") as arrays:
+        assert {array.dtype for array in arrays.values()} == {np.dtype(np.float16)}
+        assert arrays["symbols.weight"].shape == (39, 48)

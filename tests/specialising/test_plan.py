@@ -35,6 +35,22 @@ def test_a_slow_task_has_fewer_students_before_fewer_steps(monkeypatch):
     assert slow.outer_steps >= 100
 
 
+@pytest.mark.parametrize("seconds_of_a_student", [0.001, 0.05, 0.3])
+def test_validations_take_a_quarter_of_the_time_at_most_and_are_two_at_least(monkeypatch, seconds_of_a_student):
+    stage = planned(monkeypatch, seconds_of_a_student, 10.0)[0]
+    of_validation = 2 * seconds_of_a_student * stage.validation_students / 2
+    assert 2 <= stage.validations <= 8
+    assert (stage.validations + 1) * of_validation <= 0.25 * 60 * 10 * 0.6
+
+
+def test_a_slow_task_is_validated_less_often_and_on_fewer_students(monkeypatch):
+    fast, slow = (planned(monkeypatch, seconds, 10.0)[0] for seconds in (0.001, 0.5))
+    assert (fast.validations, fast.validation_students) == (8, 32)
+    assert (slow.validations, slow.validation_students) == (4, 32)
+    slowest = planned(monkeypatch, 5.0, 10.0)[0]
+    assert (slowest.validations, slowest.validation_students) == (2, 8)
+
+
 def test_a_window_divides_the_horizon():
     assert [longest_window(horizon, 50) for horizon in (250, 20, 97, 120)] == [50, 20, 1, 40]
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from l2l_opt import ModuleTask, load_rule, save_rule, specialise
 from l2l_opt.rules import make_rule
@@ -29,6 +30,12 @@ def slow_rule(tmp_path):
     torch.manual_seed(0)
     save_rule(make_rule("compact", output_scale=0.01), path)
     return path
+
+
+def tags_of(folder):
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return events.Tags()
 
 
 def options(tmp_path, **more):
@@ -60,7 +67,7 @@ def test_it_goes_on_where_it_stopped_and_ends_alike(tmp_path):
         def on_validation(self, trainer, validation):
             pass
 
-    watch = lambda trainer, folder: contextlib.nullcontext([Stopping()])  # noqa: E731
+    watch = lambda trainer: contextlib.nullcontext([Stopping()])  # noqa: E731
     with pytest.raises(KeyboardInterrupt):
         Specialisation(parts, own, resume=True, watch=watch).go()
     again = Specialisation(parts, own, resume=True).go()
@@ -85,7 +92,16 @@ def test_what_it_has_bought_is_published(tmp_path):
     assert "than with the rule it began from" in found.sentence
     html = (tmp_path / "run" / "specialised.html").read_text()
     assert found.sentence.split(" (")[0] in html
-    assert list((tmp_path / "run" / "events").glob("*/learned/events*"))
+    seen = tags_of(tmp_path / "run" / "events")
+    for name in ("before", "specialised"):
+        own = tags_of(tmp_path / "run" / "events" / name / "learned")
+        assert {"Loss/student", "step_size/vectors"} <= set(own["scalars"])
+        assert f"rule/response/{name}" in seen["images"]
+    assert "student/losses" in seen["images"]
+    assert "selection/text_summary" in seen["tensors"]
+    assert {"validation/figure", "validation/low", "validation/high"} <= set(
+        tags_of(tmp_path / "run" / "stage-1" / "events")["scalars"]
+    )
     kept = load_rule(tmp_path / "run" / "rule.safetensors")
     assert kept.card["figures"]["selection"]["kept"] != "before"
 
@@ -107,7 +123,7 @@ def test_the_old_rule_stays_where_nothing_was_gained(tmp_path):
 
 def test_other_options_do_not_resume_a_run(tmp_path):
     planned(tmp_path / "run", options(tmp_path))
-    with pytest.raises(ValueError, match="options it was started with; got others .horizon was 10, is 20"):
+    with pytest.raises(ValueError, match="options and the data it was started with; got others .horizon was 10, is 20"):
         Specialisation(tmp_path / "run", options(tmp_path, horizon=20), resume=True)
     # What nothing learned depends on may change.
     Specialisation(tmp_path / "run", options(tmp_path, seeds=3), resume=True)

@@ -23,12 +23,15 @@ class Entry:
     Attributes:
         name: as ``--baselines``, tables and plots have it.
         variants: each with seven learning rates in half-decades; the best of all trials is the entry.
+        validated: tuned for the loss on a validation split, cut out of the training examples, instead of for training
+            loss.
         make: for an entry without tuning: builds the torch optimizer.
         package: that ``make`` needs.
     """
 
     name: str
     variants: tuple[Baseline, ...] = ()
+    validated: bool = False
     make: MakeOptimizer | None = None
     package: str | None = None
 
@@ -57,6 +60,12 @@ ENTRIES = {
     )
 }
 
+
+VALIDATED = "-validated"
+"""Ends the names of entries that are tuned for validation loss; what test losses are compared with."""
+ENTRIES |= {
+    name + VALIDATED: replace(ENTRIES[name], name=name + VALIDATED, validated=True) for name in ("adamw", "sgd", "muon")
+}
 
 CLASSICAL = {baseline.name: Entry(baseline.name, (baseline,)) for baseline in BASELINES}
 """One schedule each; ``sgd`` has no momentum here."""
@@ -93,10 +102,10 @@ def entries_for(tasks: Tasks, task: str, entries: Sequence[Entry]) -> tuple[list
     for entry in entries:
         if entry.package is not None and not is_installed(entry.package):
             notes.append(f"{entry.name} is left out: {entry.package} is not installed (pip install 'l2l_opt[bench]')")
-        elif entry.name == "muon":
+        elif any(own.rule == "muon" for own in entry.variants):
             without = _muon_without(tasks)
             if without is None:
-                notes.append(f"muon is left out on {task}: it has no hidden matrices")
+                notes.append(f"{entry.name} is left out on {task}: it has no hidden matrices")
                 continue
             options: dict[str, Any] = {"without": without} if without else {}
             variants = tuple(replace(own, options={**own.options, **options}) for own in entry.variants)

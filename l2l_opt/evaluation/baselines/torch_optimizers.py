@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.evaluation.runs import Run, loss_on_test_batches
+from l2l_opt.evaluation.runs import Run, joined, scores_on_test_batches
 from l2l_opt.inner_loop.fresh_student import fresh_student
 from l2l_opt.inner_loop.training import final_losses, tail_length
 from l2l_opt.randomness import Stream
@@ -63,12 +63,13 @@ def run_torch_optimizer(make: MakeOptimizer, tasks: Tasks, *, horizon: int, num_
         x, y = (own.double().mean().nan_to_num(nan=torch.inf, posinf=torch.inf) for own in (others, final))
         better = bool(x < y)
         final, about = (others if better else final), {"judged_at": "x" if better else "y"}
-    return Run(losses, final, torch.stack(tests), seconds, about)
+    test_losses, accuracies = joined(tests)
+    return Run(losses, final, test_losses, seconds, about, accuracies)
 
 
 def _run_student(
     make: MakeOptimizer, tasks: Tasks, horizon: int, number: int, seed: int
-) -> tuple[Tensor, Tensor | None, Tensor]:
+) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
     student = fresh_student(tasks, seed=seed, stream=Stream.REPORTING, number=number)
     params = student.parameters()
     optimizer = make(list(params.values()))
@@ -89,7 +90,7 @@ def _run_student(
     if has_two_points:
         optimizer.eval()
     detached = {name: p.detach() for name, p in params.items()}
-    test = loss_on_test_batches(student.family, detached, student.data, seed, number)
+    test = scores_on_test_batches(student.family, detached, student.data, seed, number)
     return torch.stack(curve).cpu(), torch.stack(at_x).mean().cpu() if at_x else None, test
 
 

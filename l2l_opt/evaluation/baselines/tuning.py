@@ -7,9 +7,13 @@ from typing import Any
 import torch
 
 from l2l_opt.evaluation.baselines.muon import Muon
-from l2l_opt.inner_loop.training import final_losses, training_losses
+from l2l_opt.evaluation.runs import final_scores
+from l2l_opt.inner_loop.horizon import Horizon
+from l2l_opt.inner_loop.students import Students
+from l2l_opt.inner_loop.training import final_losses, train
 from l2l_opt.randomness import Stream
 from l2l_opt.rules.base import UpdateRule, make_rule
+from l2l_opt.tasks.held_out import hold_out
 from l2l_opt.tasks.mixture import Tasks
 
 WIDEST = 16
@@ -51,35 +55,48 @@ class Tuning:
 
     Attributes:
         lr: the best.
-        losses: learning rate -> mean final loss over the tuning seeds, infinite where a run diverged.
+        losses: learning rate -> mean loss over the tuning seeds, infinite where a run diverged.
     """
 
     lr: float
     losses: dict[float, float]
 
 
-def tune(baseline: Baseline, family: Tasks, *, horizon: int, num_seeds: int, seed: int) -> Tuning:
-    """Find the learning rate of least mean final loss, on students kept for tuning.
+def tune(
+    baseline: Baseline, family: Tasks, *, horizon: int, num_seeds: int, seed: int, validated: bool = False
+) -> Tuning:
+    """Find the learning rate of least mean loss, on students kept for tuning.
 
     All rates run in one batch, on the same students. Where the best sits at the grid's edge, the grid is widened.
+
+    Args:
+        baseline: what is tuned.
+        family: where students come from.
+        horizon: inner steps.
+        num_seeds: students for each rate.
+        seed: of all students.
+        validated: the loss is that of the final weights on training examples that were kept from training, in place
+            of the final training loss. The test split is not touched.
     """
+    family = hold_out(family) if validated else family
     losses: dict[int, float] = {}
     trial = list(baseline.half_decades)
     best = trial[0]
     while trial:
         rule = baseline.make(1.0)
         log_lrs = torch.tensor([k / 2 for k in trial for _ in range(num_seeds)], dtype=torch.float64) * math.log(10)
-        curves = training_losses(
+        students = Students(
             rule,
             family,
             numbers=list(range(num_seeds)) * len(trial),
-            horizon=horizon,
+            horizon=Horizon(horizon, horizon),
             seed=seed,
             stream=Stream.TUNING,
-            phi={"log_lr": log_lrs},
             group_size=1,
         )
-        means = final_losses(curves).reshape(len(trial), num_seeds).double().mean(dim=1)
+        curves = train(students, phi={"log_lr": log_lrs})
+        found = final_scores(students, seed)[0] if validated else final_losses(curves)
+        means = found.reshape(len(trial), num_seeds).double().mean(dim=1)
         losses |= {
             k: (mean if math.isfinite(mean) else math.inf) for k, mean in zip(trial, means.tolist(), strict=True)
         }

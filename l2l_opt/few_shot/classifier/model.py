@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,11 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from torch import Tensor
 
 from l2l_opt.few_shot.classifier.ensemble import Ensemble, Settings, adapt_ensemble
-from l2l_opt.few_shot.classifier.table_encoder import TableEncoder
 from l2l_opt.rules import UpdateRule
 from l2l_opt.storage.checkpoint_file import load_tree, save_tree
 from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.storage.safetensors_file import FileFormatError
+from l2l_opt.tasks.tables.encoder import TableEncoder
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -38,10 +38,12 @@ class Pixels:
     Attributes:
         side: pixels.
         colour: whether colours are kept.
+        whites: what was white in deep pictures of each kind, of those that the model was made of.
     """
 
     side: int = 28
     colour: bool = True
+    whites: dict[str, float] = field(default_factory=dict[str, float])
 
     def encode(self, images: Tensor) -> Tensor:
         """Bytes ``[images, *shape]`` as floats of mean 0 and deviation 1 or so.
@@ -204,9 +206,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             ValueError: a column is missing.
         """
         assert isinstance(self.encoder_, TableEncoder)
-        missing = [name for name in self.encoder_.columns if name not in table.columns]
-        if missing:
-            raise ValueError(f"a table must have the columns a model was made with; got none named {missing[0]!r}")
+        self.encoder_.check_columns(table)
         return table.reindex(columns=list(self.feature_names_in_), fill_value="")
 
     def save(self, folder: str | os.PathLike[str], about: Mapping[str, str]) -> None:
@@ -253,7 +253,9 @@ def load_few_shot_classifier(folder: str | os.PathLike[str]) -> FewShotClassifie
         )
     settings = Settings(**tree["settings"])
     classifier = FewShotClassifier(tree["about"].get("rule"), **asdict(settings))
-    classifier.encoder_ = Pixels(**tree["encoder"]) if tree["kind"] == "images" else TableEncoder(**tree["encoder"])
+    # Before whites were kept, integers had this one.
+    of_images = {"whites": {"I": 65535.0}} if tree["kind"] == "images" else {}
+    classifier.encoder_ = (Pixels if of_images else TableEncoder)(**of_images | tree["encoder"])
     classifier.classes_ = np.array(tree["classes"])
     shape = tuple(tree["input_shape"])
     classifier.n_features_in_ = int(np.prod(shape))

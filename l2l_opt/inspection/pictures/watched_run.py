@@ -8,6 +8,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from l2l_opt.inner_loop.fresh_student import fresh_student
 from l2l_opt.inner_loop.training import final_losses
+from l2l_opt.inspection.measures.step_sizes import StepSizes
 from l2l_opt.inspection.measures.trace import CoordinateTrace, CoordinateTracer
 from l2l_opt.inspection.tensorboard.monitor import UnrollMonitor
 from l2l_opt.optimizer.learned_optimizer import LearnedOptimizer
@@ -24,11 +25,13 @@ class WatchedRun:
         optimizer: its name.
         losses: one a step, before it.
         trace: some coordinates, step by step.
+        step_sizes: kind of tensor -> root mean square of its updates at each step.
     """
 
     optimizer: str
     losses: list[float]
     trace: CoordinateTrace
+    step_sizes: dict[str, list[float]]
 
     @property
     def final_loss(self) -> float:
@@ -62,7 +65,7 @@ def watch(
     student = fresh_student(tasks, seed=seed, stream=Stream.REPORTING)
     params = student.parameters()
     optimizer = LearnedOptimizer(params.items(), rule, num_steps=horizon)
-    tracer = CoordinateTracer(optimizer)
+    watchers = tracer, sizes = CoordinateTracer(optimizer), StepSizes(optimizer)
     monitor = None if writer is None else UnrollMonitor(optimizer, writer, **monitoring)
     losses = []
     for _ in range(horizon):
@@ -72,9 +75,11 @@ def watch(
             monitor.log_loss(losses[-1])
         optimizer.zero_grad()
         loss.backward()
-        tracer.before_step()
+        for watcher in watchers:
+            watcher.before_step()
         optimizer.step()
-        tracer.after_step()
+        for watcher in watchers:
+            watcher.after_step()
     if monitor is not None:
         monitor.detach()
-    return WatchedRun(name, torch.stack(losses).double().tolist(), tracer.trace())
+    return WatchedRun(name, torch.stack(losses).double().tolist(), tracer.trace(), sizes.sizes())

@@ -21,6 +21,7 @@ from l2l_opt.inspection.measures.response import ResponseSurface, response_surfa
 from l2l_opt.inspection.pictures import figures
 from l2l_opt.inspection.pictures.watched_run import WatchedRun, watch
 from l2l_opt.inspection.tensorboard.layout import unroll_layout
+from l2l_opt.inspection.tensorboard.scalars import write_scalars
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.tasks.mixture import Tasks
 
@@ -72,6 +73,8 @@ def inspect_rule(
     for name, own, options in subjects:
         with SummaryWriter(str(folder / name)) as writer:
             run = watch(name, own, tasks, writer=writer, **cadences, **how)
+            for step in range(0, horizon, cadences["charts_every"]):
+                write_scalars(writer, {f"step_size/{kind}": own[step] for kind, own in run.step_sizes.items()}, step)
             write_hparams(writer, {"optimizer": name, "task": task, **how, **options}, run)
             if name == "learned":
                 writer.add_custom_scalars(unroll_layout())

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from l2l_opt.few_shot.meta_learner import MetaLearner
-from l2l_opt.inspection.tensorboard.scalars import outer_step_scalars, write_scalars
+from l2l_opt.inspection.tensorboard.scalars import outer_step_scalars, validation_scalars, write_scalars
 from l2l_opt.meta_training.outer_loop import OuterStep, Validation
 
 EVERY = 20
@@ -15,7 +15,8 @@ EVERY = 20
 class FewShotLog:
     """Scalars of few-shot meta-training, over outer steps.
 
-    ``meta/loss`` (of the query sets), ``meta/gradient_norm``, ``meta/lr``, ``meta/skipped``, ``meta/seconds``,
+    ``Loss/student``, the loss of adapted students on query sets, which TensorBoard opens on and which is this loop's
+    ``meta/loss`` too; ``meta/gradient_norm``, ``meta/lr``, ``meta/skipped``, ``meta/seconds``,
     ``meta_gradient_norm/W`` of each tensor learned, and ``validation/figure``.
 
     Args:
@@ -29,10 +30,10 @@ class FewShotLog:
     def on_outer_step(self, trainer: MetaLearner, step: OuterStep) -> None:
         if step.number % EVERY:
             return
-        write_scalars(self.writer, outer_step_scalars(trainer, step), step.number)
+        write_scalars(self.writer, {"Loss/student": step.meta_loss} | outer_step_scalars(trainer, step), step.number)
 
     def on_validation(self, trainer: MetaLearner, validation: Validation) -> None:
-        write_scalars(self.writer, {"validation/figure": validation.metric}, validation.outer_step)
+        write_scalars(self.writer, validation_scalars(validation), validation.outer_step)
 
     def close(self) -> None:
         self.writer.close()

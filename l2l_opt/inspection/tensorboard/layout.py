@@ -13,6 +13,7 @@ def unroll_layout() -> Layout:
         "Updates": {
             "update, root mean square": _lines("update_rms/.*"),
             "update over parameter": _lines("update_over_parameter/.*"),
+            "step size by kind of tensor": _lines("step_size/.*"),
             "effective learning rate": _lines("effective_lr/.*"),
             "gradient, root mean square": _lines("gradient_rms/.*"),
         },
@@ -36,7 +37,10 @@ def meta_training_layout() -> Layout:
     return {
         "Meta-training": {
             "meta-loss": _lines("meta/loss"),
-            "validation metric": _lines("validation/figure"),
+            "validation metric with its 95 % interval": [
+                "Margin",
+                ["validation/figure", "validation/low", "validation/high"],
+            ],
             "student's loss at each validation": _lines("Loss/student"),
         },
         "Meta-gradient": {

@@ -12,7 +12,7 @@ from l2l_opt.inspection.pictures import figures
 from l2l_opt.inspection.pictures.watched_run import watch
 from l2l_opt.inspection.tensorboard.dashboard import Gallery, cadences_of, write_rule
 from l2l_opt.inspection.tensorboard.layout import meta_training_layout
-from l2l_opt.inspection.tensorboard.scalars import outer_step_scalars, write_scalars
+from l2l_opt.inspection.tensorboard.scalars import outer_step_scalars, validation_scalars, write_scalars
 from l2l_opt.meta_training.outer_loop import OuterStep, Validation
 from l2l_opt.meta_training.trainer import MetaTrainer
 
@@ -26,7 +26,8 @@ class MetaTrainingLog:
 
     Charts over outer steps: ``meta/loss``, ``meta/gradient_norm``, ``meta/lr``, ``meta/skipped``, ``meta/seconds``,
     ``meta/coordinates_per_second``; ``meta_gradient_norm/W`` of each weight tensor W of the rule; ``students/horizon_``
-    and ``students/age_`` ``mean`` and ``max``; ``validation/figure``; ``student/final_loss`` of the unroll's student.
+    and ``students/age_`` ``mean`` and ``max``; ``validation/figure``, and ``low`` and ``high``, its 95 % interval
+    over students; ``student/final_loss`` of the unroll's student.
     Over inner steps, one run a validation (``validation-000120``): ``Loss/student``, and
     ``meta_gradient/by_position`` where an unroll was drawn too.
 
@@ -61,7 +62,7 @@ class MetaTrainingLog:
 
     def on_validation(self, trainer: MetaTrainer, validation: Validation) -> None:
         self._first = self._first or validation
-        self.writer.add_scalar("validation/figure", validation.metric, validation.outer_step)
+        write_scalars(self.writer, validation_scalars(validation), validation.outer_step)
         with SummaryWriter(str(self.folder / f"validation-{validation.outer_step:06d}")) as writer:
             for step, loss in enumerate(validation.curve.tolist()):
                 write_scalars(writer, {"Loss/student": loss}, step)

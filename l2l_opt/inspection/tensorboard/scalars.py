@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from torch.utils.tensorboard import SummaryWriter
 
-from l2l_opt.meta_training.outer_loop import OuterLoop, OuterStep
+from l2l_opt.evaluation.statistics import mean_and_interval
+from l2l_opt.meta_training.outer_loop import OuterLoop, OuterStep, Validation
 
 
 def write_scalars(writer: SummaryWriter, values: Mapping[str, float], step: int) -> None:
@@ -40,3 +41,12 @@ def outer_step_scalars(loop: OuterLoop, step: OuterStep) -> dict[str, float]:
         "meta/seconds": step.seconds,
     }
     return values | {f"meta_gradient_norm/{name}": norm for name, norm in step.norms.items()}
+
+
+def validation_scalars(validation: Validation) -> dict[str, float]:
+    """Return the metric of a validation, and the ends of its 95 % interval over what was validated on."""
+    values = {"validation/figure": validation.metric}
+    if validation.metrics is not None:
+        _, (low, high) = mean_and_interval(validation.metrics.tolist())
+        values |= {"validation/low": low, "validation/high": high}
+    return values

@@ -3,11 +3,12 @@
 
 #include "backward.h"
 #include "kernels.h"
+#include "perceptron.h"
 #include "replay.h"
 #include "steps.h"
 
 namespace l2l_opt::ISA {
 
-const Kernels kernels{forward, backward, replay, step};
+const Kernels kernels{forward, backward, replay, step, step_perceptrons};
 
 }  // namespace l2l_opt::ISA

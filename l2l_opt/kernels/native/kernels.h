@@ -16,11 +16,23 @@ struct StepCall {
     int64_t place(int64_t tensor, int64_t particle) const { return tensor * problem.particles + particle; }
 };
 
+// betas: of three averages, of squares, and of three averages of rows and columns; weights: of each layer weight [outputs]
+// [inputs] and bias.
+struct PerceptronCall {
+    const PerceptronSizes* sizes;
+    const PerceptronOptions* options;
+    const Update* update;
+    const float *betas, *timescales;
+    const float* const* weights;
+    bool rule_is_finite;
+};
+
 struct Kernels {
     void (*forward)(const Problem&, const Packed&, const ForwardTensor*);
     void (*backward)(const Problem&, const Packed&, const BackwardTensor*, float* d_weights);
     void (*replay)(const Problem&, const Packed&, const ReplayTensor*, float* d_weights);
     void (*step)(const char* kind, const StepCall&, const Packed&, const StepTensor*, Flag*);
+    void (*step_perceptrons)(const char* kind, const PerceptronCall&, const PerceptronTensor*, Flag*);
 };
 
 namespace avx512 { extern const Kernels kernels; }

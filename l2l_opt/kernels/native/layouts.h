@@ -68,6 +68,26 @@ struct StepTensor { int64_t count; NAMED(Rows, param, gradient, hidden, cell, av
 // What a group of parameters sets for its step. guarded: not zero to leave out what is not finite.
 struct Update { NAMED(float, lr, decay, sign, guarded) };
 
+// A parameter for a step of a perceptron in place. columns: nowhere for a tensor without, whose rows are of its own shape;
+// axes: AxesHead, then an Axis of each of its axes.
+struct PerceptronTensor { int64_t count; NAMED(Rows, param, gradient, averages, square, rows, columns, step, axes) };
+
+// rows, columns: how many there are; longer, shorter: coordinates of each row and of each column; inner: rows beside one
+// another behind the shorter axis.
+struct AxesHead { NAMED(int64_t, rank, rows, columns, longer, shorter, inner) };
+
+// Where the next along an axis has its row's and its column's numbers; 0 where it has the same.
+struct Axis { NAMED(int64_t, size, row_stride, column_stride) };
+
+constexpr int MOST_AXES = 16;
+
+struct PerceptronSizes { NAMED(int64_t, hidden, layers, outputs, tensors, threads) };
+
+// num_steps: negative where unknown. Those that a kind does not have are not read.
+struct PerceptronOptions {
+    NAMED(float, eps, input_eps, output_scale, magnitude_scale, most_gradient, clipped, warm_up, num_steps)
+};
+
 // What became of a tensor; UNFINISHED: the caller is to make updates of its directions.
 enum Flag : char { MOVED, UNMOVED, PARTLY_MOVED, UNFINISHED };
 

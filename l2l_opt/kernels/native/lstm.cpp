@@ -72,7 +72,9 @@ const char* l2l_opt_layouts() {
     static const std::string text = layout<Problem>("problem") + layout<ForwardTensor>("forward")
         + layout<BackwardTensor>("backward") + layout<ReplayTensor>("replay") + layout<StepTensor>("step")
         + layout<Update>("update") + layouts_of<LogSignLayout>() + layouts_of<RatiosLayout>()
-        + layouts_of<ResidualLayout>() + layouts_of<ScaleFreeLayout>();
+        + layouts_of<ResidualLayout>() + layouts_of<ScaleFreeLayout>() + layout<PerceptronTensor>("perceptron")
+        + layout<AxesHead>("axes") + layout<Axis>("axis") + layout<PerceptronSizes>("perceptron.sizes")
+        + layout<PerceptronOptions>("perceptron.options");
     return text.c_str();
 }
 
@@ -103,5 +105,16 @@ void l2l_opt_step(
     const bool rule_is_finite = packed.is_finite() && finite(options[0], problem->weight_sets * problem->options)
         && std::isfinite(update->lr) && std::isfinite(update->decay) && std::isfinite(update->sign);
     kernels().step(kind, StepCall{*problem, *update, options, heads, rule_is_finite}, packed, tensors, flags);
+}
+
+// Likewise of a perceptron. numbers: weights and biases in all, which lie one after the other from weights[0] on.
+void l2l_opt_step_perceptrons(
+    const char* kind, const PerceptronSizes* sizes, const PerceptronOptions* options, const float* betas,
+    const float* timescales, const float* const* weights, int64_t numbers, const PerceptronTensor* tensors,
+    const Update* update, Flag* flags
+) {
+    const bool is_finite = finite(weights[0], numbers) && finite(betas, 7) && std::isfinite(update->lr)
+        && std::isfinite(update->decay) && std::isfinite(update->sign);
+    kernels().step_perceptrons(kind, PerceptronCall{sizes, options, update, betas, timescales, weights, is_finite}, tensors, flags);
 }
 }

@@ -1,4 +1,4 @@
-"""A U-shaped convolutional network that takes noise out of pictures; held out."""
+"""A U-shaped convolutional network that takes noise out of pictures; of the suite ``seen``."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""An MLP-Mixer on pieces of pictures; held out."""
+"""An MLP-Mixer on pieces of pictures; of the suite ``seen``."""
 
 from functools import lru_cache, partial
 

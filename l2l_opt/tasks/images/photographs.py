@@ -1,4 +1,4 @@
-"""The two photographs that scikit-learn ships, and pieces of them; held out."""
+"""The two photographs that scikit-learn ships, and pieces of them; of the suite ``seen``."""
 
 from functools import lru_cache
 

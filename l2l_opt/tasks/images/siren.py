@@ -1,4 +1,4 @@
-"""A picture as a function of its coordinates; held out."""
+"""A picture as a function of its coordinates; of the suite ``seen``."""
 
 from functools import lru_cache, partial
 

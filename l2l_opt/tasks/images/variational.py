@@ -1,4 +1,4 @@
-"""A variational autoencoder; held out."""
+"""A variational autoencoder; of the suite ``seen``."""
 
 from functools import partial
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from l2l_opt.checks import check_choices, check_positive_integers
+from l2l_opt.checks import check_choices, check_fractions, check_positive_integers
 from l2l_opt.tasks.student_module import reset_parameters
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -32,19 +32,26 @@ NORMS: dict[str, Callable[[int], nn.Module] | None] = {
 
 
 def perceptron(
-    widths: list[int], *, activation: str = "relu", norm: str = "none", activate_last: bool = False
+    widths: list[int],
+    *,
+    activation: str = "relu",
+    norm: str = "none",
+    activate_last: bool = False,
+    dropout: float = 0.0,
 ) -> list[nn.Module]:
-    """The layers of a multilayer perceptron: linear, norm, activation; the last linear alone.
+    """The layers of a multilayer perceptron: linear, norm, activation, dropout; the last linear alone.
 
     Args:
         widths: units from the inputs to the outputs, two at least.
         activation: sigmoid, relu, tanh, gelu, elu or silu.
         norm: none, layer, batch or rms.
         activate_last: norm and activation after the last linear layer too.
+        dropout: the share of each hidden layer's outputs that a training batch goes without; 0 for no such layer.
 
     Raises:
-        ValueError: a width that is not a positive integer, an unknown activation or norm.
+        ValueError: a width that is not a positive integer, an unknown activation or norm, a share outside [0, 1).
     """
+    check_fractions(0.1, dropout=dropout)
     check_positive_integers(**{f"widths[{place}]": width for place, width in enumerate(widths)})
     check_choices(ACTIVATIONS, activation=activation)
     check_choices(NORMS, norm=norm)
@@ -54,6 +61,7 @@ def perceptron(
         modules.append(nn.Linear(num_inputs, num_outputs))
         if layer < len(widths) - 2 or activate_last:
             modules += ([] if normalise is None else [normalise(num_outputs)]) + [ACTIVATIONS[activation]()]
+            modules += [nn.Dropout(dropout)] if dropout else []
     return modules
 
 

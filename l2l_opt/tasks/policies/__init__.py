@@ -1,5 +1,5 @@
 """Students that act: policies and their environments."""
 
-from l2l_opt.tasks.policies import cartpole, navigation
+from l2l_opt.tasks.policies import cartpole, navigation, pendulum
 
-__all__ = ["cartpole", "navigation"]
+__all__ = ["cartpole", "navigation", "pendulum"]

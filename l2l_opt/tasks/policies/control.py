@@ -8,7 +8,7 @@ from torch import Tensor
 
 from l2l_opt.checks import check_numbers, check_positive_integers
 from l2l_opt.tasks.base import Split
-from l2l_opt.tasks.policies.networks import Policy
+from l2l_opt.tasks.policies.policy import Policy
 from l2l_opt.tasks.policies.policy_gradient import advantages_over_others, returns_to_go, surrogate
 from l2l_opt.tasks.student_module import fresh_parameters, reset_parameters
 from l2l_opt.types import Batch, Params, TaskData

@@ -1,6 +1,5 @@
-"""Policies: networks that give each action's probability, and turn noise drawn beforehand into actions."""
+"""Perceptrons as policies: real actions with Gaussian noise, and one of some actions."""
 
-import abc
 import math
 from collections.abc import Sequence
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from l2l_opt.checks import check_positive_integers, check_positive_numbers
 from l2l_opt.tasks.layers.basic import perceptron
+from l2l_opt.tasks.policies.policy import Policy
 
 
 class LastLayer(nn.Linear):
@@ -21,7 +21,7 @@ class LastLayer(nn.Linear):
             self.bias.zero_()
 
 
-class Policy(nn.Module, abc.ABC):
+class PerceptronPolicy(Policy):
     """A perceptron from observations to the numbers that make up a distribution of actions.
 
     Args:
@@ -32,9 +32,6 @@ class Policy(nn.Module, abc.ABC):
         activation: between them.
     """
 
-    noise_shape: tuple[int, ...] = ()
-    """Of the noise that one action takes."""
-
     def __init__(self, num_observations: int, num_outputs: int, *, hidden: int, layers: int, activation: str):
         super().__init__()
         check_positive_integers(hidden=hidden, layers=layers)
@@ -42,23 +39,10 @@ class Policy(nn.Module, abc.ABC):
         self.network = nn.Sequential(*body, LastLayer(hidden, num_outputs))
 
     def forward(self, observations: Tensor) -> tuple[Tensor, ...]:
-        """``[..., num_observations]`` to what ``act`` and ``log_probability`` take."""
         return (self.network(observations),)
 
-    @abc.abstractmethod
-    def draw_noise(self, shape: Sequence[int], *, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-        """Noise ``[*shape, *noise_shape]`` for so many actions."""
 
-    @abc.abstractmethod
-    def act(self, outputs: tuple[Tensor, ...], noise: Tensor) -> Tensor:
-        """Actions, a deterministic function of noise."""
-
-    @abc.abstractmethod
-    def log_probability(self, outputs: tuple[Tensor, ...], actions: Tensor) -> Tensor:
-        """``log pi(a | s)`` in nats, one number an action."""
-
-
-class GaussianPolicy(Policy):
+class GaussianPolicy(PerceptronPolicy):
     """``a = mean(s) + exp(log_deviation) * noise``: real actions, their deviation learned and the same everywhere.
 
     Args:
@@ -106,7 +90,7 @@ class GaussianPolicy(Policy):
         return -(apart.square() / 2 + log_deviation + math.log(2 * math.pi) / 2).sum(-1)
 
 
-class CategoricalPolicy(Policy):
+class CategoricalPolicy(PerceptronPolicy):
     """``p(a) = softmax(logits(s))_a``: one of some actions; the noise is uniform in [0, 1), and p its steps.
 
     Args:

@@ -8,8 +8,11 @@ from l2l_opt.tasks.synthetic import (
     graph,
     least_squares,
     quadratics,
+    regressions,
     sets,
     signals,
+    small_graphs,
+    terrain,
 )
 
 __all__ = [
@@ -20,6 +23,9 @@ __all__ = [
     "graph",
     "least_squares",
     "quadratics",
+    "regressions",
     "sets",
     "signals",
+    "small_graphs",
+    "terrain",
 ]

@@ -1,4 +1,4 @@
-"""A normalising flow; held out."""
+"""A normalising flow; of the suite ``seen``."""
 
 import math
 from functools import lru_cache, partial

@@ -1,4 +1,4 @@
-"""A graph convolutional network; held out."""
+"""A graph convolutional network; of the suite ``seen``."""
 
 from functools import lru_cache, partial
 

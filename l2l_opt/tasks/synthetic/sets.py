@@ -1,4 +1,4 @@
-"""Attention over sets; held out."""
+"""Attention over sets; of the suite ``seen``."""
 
 from functools import lru_cache, partial
 

@@ -1,4 +1,4 @@
-"""A convolutional network on signals; held out."""
+"""A convolutional network on signals; of the suite ``seen``."""
 
 import math
 from functools import lru_cache, partial

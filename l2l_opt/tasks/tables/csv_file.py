@@ -1,15 +1,12 @@
 """CSV files as people have them: the only reader of tables, whose cells stay text."""
 
-import gzip
 import io
 import os
 import re
-import warnings
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from l2l_opt.checks import DataNote
+from l2l_opt.tasks.text_file import read_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -36,7 +33,7 @@ def read_csv(file: str | os.PathLike[str]) -> "DataFrame":
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"a table must exist; got {str(path)!r}, name another file")
-    text = _text(path)
+    text = read_text(path, "table", form="CSV text")
     start = text.lstrip("\n")
     header = re.sub(r'"[^"]*"', "", start.partition("\n")[0])
     try:
@@ -66,27 +63,6 @@ def read_csv(file: str | os.PathLike[str]) -> "DataFrame":
         raise ValueError(f"columns must have names of their own; got {names} in {str(path)!r}, rename them")
     cells.columns, cells.index = names, pandas.Index(lines, name="line")
     return cells.iloc[1:].dropna(how="all")
-
-
-def _text(path: Path) -> str:
-    content = path.read_bytes()
-    try:
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
-    except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"a packed table must be whole; got {str(path)!r}: {error}, pack it anew") from error
-    is_utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff")) and b"\x00" in content
-    for encoding in ("utf-16", "utf-8-sig", "cp1252", "latin-1")[not is_utf_16 :]:
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if "\x00" in text:
-            break
-        if encoding in ("cp1252", "latin-1"):
-            warnings.warn(f"{str(path)!r} is not UTF-8 and was read as {encoding}", DataNote, stacklevel=3)
-        return text.replace("\r\n", "\n").replace("\r", "\n")
-    raise ValueError(f"a table must be CSV text; got other bytes in {str(path)!r}, save it as CSV")
 
 
 def _refusal(path: Path, reason: str, *, skipped: int) -> str:

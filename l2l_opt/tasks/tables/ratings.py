@@ -1,4 +1,4 @@
-"""Matrix factorisation; held out."""
+"""Matrix factorisation; of the suite ``seen``."""
 
 from functools import lru_cache, partial
 

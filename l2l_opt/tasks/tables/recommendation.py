@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from l2l_opt.checks import NotNegative
 from l2l_opt.tasks.base import Split, register_module_task
+from l2l_opt.tasks.data_files import DataPath
 from l2l_opt.tasks.examples import Examples
 from l2l_opt.tasks.generated import GeneratedTask
 from l2l_opt.tasks.module_task import ModuleTask
@@ -183,7 +184,7 @@ class Recommender(nn.Module):
 @register_module_task("recommendation", batch_size=128)
 def recommendation(
     *,
-    file: str | os.PathLike[str] | None = None,
+    file: DataPath | None = None,
     user: str = "user",
     item: str = "item",
     rating: str = "rating",

@@ -1,4 +1,4 @@
-"""Perceptrons on scikit-learn's small tables; for validation (iris) and held out (the others)."""
+"""Perceptrons on scikit-learn's small tables; iris is for validation, the others are of the suite ``seen``."""
 
 from collections.abc import Callable
 from functools import lru_cache, partial

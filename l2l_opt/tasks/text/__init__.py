@@ -1,5 +1,5 @@
 """Character models."""
 
-from l2l_opt.tasks.text import attention, recurrent
+from l2l_opt.tasks.text import attention, gated_recurrent, recurrent, transformer
 
-__all__ = ["attention", "recurrent"]
+__all__ = ["attention", "gated_recurrent", "recurrent", "transformer"]

@@ -19,7 +19,7 @@ from l2l_opt.cli.evaluate import write_evaluation
 from l2l_opt.evaluation.cache import DEFAULT_FOLDER
 from l2l_opt.evaluation.results import Result, TaskEvaluation
 from l2l_opt.evaluation.suite import evaluate_suite
-from l2l_opt.evaluation.suites import load_suite
+from l2l_opt.evaluation.suites import Suite
 from l2l_opt.evaluation.summary import as_json
 from l2l_opt.evaluation.task import SuiteConfig
 from l2l_opt.storage.files import make_writable_folder
@@ -38,7 +38,7 @@ def main(earlier: Path, rule_name: str, horizons: tuple[int, ...], cache: Path, 
     torch.set_num_threads(1)
     make_writable_folder(out)
     before = json.loads((earlier / "evaluation.json").read_text())
-    rule, suite = load_rule(rule_name), load_suite(before["suite"]["name"])
+    rule, suite = load_rule(rule_name), Suite(before["suite"]["name"], tuple(before["suite"]["tasks"]))
     settings = {"rule": rule_name, "name": rule.registry_name, "digest": (rule.card or {}).get("digest")}
     own = before["protocol"]
     config = SuiteConfig(
@@ -94,6 +94,7 @@ def recorded(row: dict[str, Any]) -> Result:
         row["seconds"],
         np.empty((0, len(row["final_losses"]))),
         records.numbers(row["test_losses"]),
+        records.numbers(row["accuracies"]) if "accuracies" in row else None,
     )
 
 

@@ -1,8 +1,8 @@
 """What the default rule does outside its comfort: wrong or unknown num_steps, other scales, runs far too long.
 
-    python -m scripts.experiments.default.measure_default planned --rule default-2 --suite held-out
-    python -m scripts.experiments.default.measure_default scales --rule default-2 --suite held-out
-    python -m scripts.experiments.default.measure_default long --rule default-2 --suite held-out
+    python -m scripts.experiments.default.measure_default planned --rule default-2 --suite seen
+    python -m scripts.experiments.default.measure_default scales --rule default-2 --suite seen
+    python -m scripts.experiments.default.measure_default long --rule default-2 --suite seen
     python -m scripts.experiments.default.measure_default against EVALUATION --rule default-2 --horizon 2000
 
 EVALUATION is that of a suite, results/default/held-out/evaluation.json.
@@ -66,7 +66,7 @@ class ScaledFamily(AugmentedFamily):
 def common(command: click.Command) -> click.Command:
     for option in (
         click.option("--rule", "rule_name", default="default-2", show_default=True),
-        click.option("--suite", default="held-out", show_default=True),
+        click.option("--suite", default="seen", show_default=True),
         click.option("--seeds", default=5, show_default=True),
         click.option("--out", type=click.Path(path_type=Path), default=FOLDER, show_default=True),
     ):

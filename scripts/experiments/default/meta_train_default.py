@@ -21,7 +21,7 @@ INIT = "init=default|default|xavier|he|orthogonal"
 
 
 def mixture(*, hidden: str, layers: str) -> str:
-    """The meta-training families; none of their data is shared with held-out tasks."""
+    """The meta-training families; none of their data is shared with tasks of the suites."""
     perceptron = (
         f"hidden={hidden},layers={layers},{ACTIVATION},{INIT},norm=none|none|layer|batch|rms,batch_size=16..128"
     )

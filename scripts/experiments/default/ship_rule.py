@@ -6,7 +6,7 @@
 
 RUN is the folder of the last of several `l2l-opt meta-train` runs, each of which began with the rule of the one before.
 Without it the rule that is shipped under the name stays, and its card is brought up to date.
-EVALUATION is that of the held-out suite, results/default/held-out/evaluation.json.
+EVALUATION is that of a suite that the rule was not meta-trained on, results/default/held-out/evaluation.json.
 """
 
 import json
@@ -38,7 +38,7 @@ def stages_of(run: Path) -> list[dict[str, Any]]:
 
 
 def held_out_metrics(path: Path) -> dict[str, Any]:
-    """Of an evaluation over the held-out suite, a line a horizon."""
+    """Of an evaluation over a suite, a line a horizon."""
     metrics = {}
     for own in json.loads(path.read_text())["summary"]:
         wins, ratio = own["wins"]["adamw"], own["ratio"]["adamw"]

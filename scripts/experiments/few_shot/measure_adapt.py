@@ -23,7 +23,7 @@ from l2l_opt import load_rule
 from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.few_shot.classifier.cross_validation import baselines, metrics
 from l2l_opt.few_shot.classifier.ensemble import Settings, adapt_ensemble
-from l2l_opt.few_shot.classifier.table_encoder import TableEncoder
+from l2l_opt.tasks.tables.encoder import TableEncoder
 from scripts.experiments import records
 
 SIZES = (10, 30, 100)

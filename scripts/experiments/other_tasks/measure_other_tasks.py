@@ -18,7 +18,7 @@ import torch
 
 from l2l_opt import load_rule
 from l2l_opt.evaluation.baselines.tuning import BASELINES, tune
-from l2l_opt.evaluation.runs import loss_on_test_batches, reporting_students
+from l2l_opt.evaluation.runs import reporting_students, scores_on_test_batches
 from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.inner_loop.students import Student
 from l2l_opt.inner_loop.training import final_losses, train, training_losses
@@ -163,7 +163,7 @@ def run(rule: UpdateRule, spec: str, horizon: int, seeds: int, scores: Scores) -
     curves = train(students)
     metrics = {"final_loss": final_losses(curves).double().tolist()}
     for own in students.members:
-        test_loss = float(loss_on_test_batches(own.family, params_of(own), own.data, SEED, own.number))
+        test_loss = float(scores_on_test_batches(own.family, params_of(own), own.data, SEED, own.number)[0])
         for key, value in {"test_loss": test_loss, **scores(own)}.items():
             metrics.setdefault(key, []).append(value)
     return metrics

@@ -70,12 +70,14 @@ class Figure:
         settings: its panels.
         seeds: artefacts among those that differ in the seed of their meta-training alone.
         note: what is not as in the paper.
+        shows_pictures: whether a student is a picture, to be drawn as each optimizer left it.
     """
 
     artefacts: tuple[str, ...]
     settings: tuple[Setting, ...]
     seeds: tuple[str, ...] = ()
     note: str = ""
+    shows_pictures: bool = False
 
 
 def of(results: Sequence[Result], setting: Setting) -> list[Result]:
@@ -141,10 +143,10 @@ def draw(folder: Path, settings: Sequence[Setting], results: Sequence[Result]) -
             # Artefacts of one rule share its colour; the first is drawn through.
             first = learned and colour not in seen
             style = ("-" if first else "-.") if learned else (":" if result.optimizer in EXTRA else "--")
-            means = result.curves.mean(axis=1).reshape(100, -1)
-            steps = (np.arange(100) + 0.5) * means.shape[1] - 0.5
+            parts = np.array_split(result.curves.mean(axis=1), 100)
+            steps = np.cumsum([len(part) for part in parts]) - [(len(part) + 1) / 2 for part in parts]
             width, strength = (1.8, 1.0) if first else (1.1, 0.6 if learned else 1.0)
-            (line,) = panel.plot(steps, means.mean(axis=1), style, color=colour, lw=width, alpha=strength)
+            (line,) = panel.plot(steps, [part.mean() for part in parts], style, color=colour, lw=width, alpha=strength)
             lines.setdefault(label(result), line)
             seen.append(colour)
         panel.set(yscale="log", xlabel="step", ylabel="loss", title=setting.title)
@@ -159,6 +161,8 @@ def page(out: Path, artefacts: Sequence[Path], figures: dict[str, Figure]) -> st
     lines = [PREAMBLE, "", *_in_short(figures, found)]
     for name, results in found.items():
         lines += ["", f"## {name}", "", f"![Loss against step]({name}/curves.svg)", ""]
+        if (out / name / "pictures.png").exists():
+            lines += [f"![What becomes of the pictures]({name}/pictures.png)", ""]
         lines += ["| setting | optimizer | final loss | 95 % interval | seeds | diverged | paper | |"]
         lines += ["|---|---|---|---|---|---|---|---|"]
         for setting in figures[name].settings:

@@ -53,6 +53,18 @@ CIFAR = (
         rerun=0,
     ),
 )
+ART = (
+    Setting("same style, 64 pixels", "neural-art:side=64,style=swirls,photo=flower", 128, {}, tuning_seeds=4, rerun=3),
+    Setting(
+        "another style, 128 pixels",
+        "neural-art:side=128,style=mosaic,photo=flower",
+        128,
+        {},
+        tuning_seeds=2,
+        rerun=0,
+    ),
+)
+"""Contents of a photograph that meta-training has not seen."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +127,12 @@ META_TRAINING = {
         f"{ON_CIFAR} {ANNEALED} --students 1 --seed 0 --staggered --truncation-length 50 {EXACT} --meta-lr 0.003 "
         "--outer-steps 240 --validate-every 40",
     ),
+    "art-lstm": MetaTraining(
+        "lstm",
+        "--task neural-art:side=64,style=swirls,photo=temple --horizon 128 --truncation-length 32 --students 2 "
+        "--staggered --estimator tbptt:coordinate_stride=9 --normalisation log --meta-loss mean --meta-lr 0.002 "
+        "--meta-lr-schedule cosine --average-phi 0.95 --outer-steps 800 --validate-every 50 --validation-students 4",
+    ),
     **{
         f"{name}-first": MetaTraining(
             "compact:output_scale=0.3",
@@ -149,6 +167,15 @@ FIGURES = {
     ),
     "mnist-shifts": Figure(
         ("mnist-lstm", "mnist-lstm-window-20", "mnist-rnnprop", *COMPACT, "compact-elsewhere"), SHIFTS, seeds=COMPACT
+    ),
+    "neural-art": Figure(
+        ("art-lstm",),
+        ART,
+        note="Not as in the paper: features are those of a small network that was trained on pictures that ship "
+        "(`python -m scripts.experiments.paper.train_picture_features`), not VGG's; losses are relative to the size of "
+        "what is to be reached; styles are computed patterns; contents are pieces of one photograph in meta-training "
+        "and of another here. A picture starts as noise.",
+        shows_pictures=True,
     ),
     "cifar": Figure(
         ("cifar-lstms", "cifar-compact"),

@@ -27,8 +27,8 @@ from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.rules import UpdateRule
 from l2l_opt.tasks.mixture import Tasks, make_tasks
 from scripts.experiments import records
-from scripts.experiments.paper import figures
-from scripts.experiments.paper.figures import Setting
+from scripts.experiments.paper import figures, pictures
+from scripts.experiments.paper.figures import Figure, Setting
 from scripts.experiments.paper.recipes import BASELINES, ELSEWHERE, FIGURES, META_TRAINING
 
 RESULTS = records.RESULTS / "paper"
@@ -94,10 +94,30 @@ def evaluate(name: str, *, artefacts: bool, seeds: int | None, runs: Path, out: 
         results += read or [tuned(baseline, setting, count, runs) for baseline in wanted]
     figures.write(out / name, results)
     figures.draw(out / name, figure.settings, results)
+    if figure.shows_pictures:
+        pictures.draw(out / name / "pictures.png", figure.settings, rules_of(figure, results))
     for setting in figure.settings:
         for result in sorted(figures.of(results, setting), key=lambda result: result.mean):
             low, high = result.interval
             click.echo(f"{setting.title}: {figures.label(result):<20} {result.mean:.4g} ({low:.4g} to {high:.4g})")
+
+
+def rules_of(figure: Figure, results: list[Result]) -> dict[str, list[UpdateRule]]:
+    """The learned rules and the tuned baselines, by name, for each setting."""
+    found = {
+        name: [load_rule(artefact(name)) for _ in figure.settings]
+        for name in figure.artefacts
+        if artefact(name).exists()
+    }
+    for baseline in BASELINES:
+        own = [
+            baseline.make(result.settings["lr"])
+            for setting in figure.settings
+            for result in figures.of(results, setting)
+            if result.optimizer == baseline.name
+        ]
+        found |= {baseline.name: own} if len(own) == len(figure.settings) else {}
+    return found
 
 
 def evaluate_rule(name: str, setting: Setting, known: list[Result], seeds: int) -> Result:

@@ -1,4 +1,4 @@
-"""What a specialisation buys on six families that are on no held-out list, from the default rule.
+"""What a specialisation buys on six families that are of no suite for evaluation, from the default rule.
 
     python -m scripts.experiments.specialise.measure_specialise                    # all families, two seeds
     python -m scripts.experiments.specialise.measure_specialise --family autoencoder --seed 0

@@ -99,6 +99,56 @@ def test_deep_pictures_are_scaled_not_clipped(tmp_path, values, mode, suffix):
     assert read_image(tmp_path / f"x.{suffix}", side=2, colour=True)[1].tolist() == pixels.tolist()
 
 
+def deep_folder(root, values):
+    """Two classes of one deep picture each, of these values and of half of them."""
+    suffix = "tif" if values.dtype == np.float32 else "png"
+    for name, own in (("a", values), ("b", (values * 0.5).astype(values.dtype))):
+        (root / name).mkdir(parents=True)
+        Image.fromarray(own).save(root / name / f"x.{suffix}")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("values", "white"),
+    [
+        (np.array([[0, 819], [1638, 4095]], np.uint16), 4095),
+        (np.array([[0, 51], [102, 255]], np.uint16), 255),
+        (np.array([[0, 2000], [3000, 16000]], np.float32), 16383),
+        (np.array([[0, 13107], [26214, 65535]], np.uint16), 65535),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::l2l_opt.checks.DataNote")
+def test_the_least_usual_range_that_holds_all_of_a_folder_is_its_white(tmp_path, values, white):
+    root = deep_folder(tmp_path / "photos", values)
+    data = read_image_folder(root, side=2)
+    assert list(data.whites.values()) == [white]
+    expected = np.stack([values, (values * 0.5).astype(values.dtype)]) * (255 / white)
+    assert np.abs(data.images.numpy() - expected).max() <= 0.5
+    # A darker picture alone is read as it was in the folder.
+    again, _ = read_images(root / "b", side=2, colour=False, whites=data.whites)
+    assert torch.equal(again[0], data.images[1])
+
+
+def test_a_folder_of_twelve_bits_and_what_is_brighter_later_are_named(tmp_path):
+    root = deep_folder(tmp_path / "photos", np.array([[0, 1000], [2000, 4000]], np.uint16))
+    with pytest.warns(DataNote, match="deep pictures have pixels of up to 4000, and 4095 is taken as white"):
+        whites = read_image_folder(root, side=2).whites
+    Image.fromarray(np.array([[0, 60000]], np.uint16)).save(tmp_path / "bright.png")
+    with pytest.warns(DataNote, match="brighter than what was white where the model was made: 1: .*bright.png"):
+        pixels, _ = read_images(tmp_path / "bright.png", side=2, colour=False, whites=whites)
+    assert pixels.max() == 255
+
+
+@pytest.mark.parametrize("gap", [np.nan, np.inf])
+def test_a_picture_with_gaps_is_refused_by_its_name(tmp_path, gap):
+    root = deep_folder(tmp_path / "photos", np.array([[0, 0.5], [gap, 1]], np.float32))
+    message = r"every pixel must be a finite number; got NaN or infinity in 1 of 4 of '.*a.x.tif'"
+    with pytest.raises(ValueError, match=message):
+        read_image_folder(root, side=2)
+    with pytest.raises(ValueError, match=message):
+        read_images(root / "a" / "x.tif", side=2, colour=False)
+
+
 @pytest.mark.parametrize(("turn", "bright"), [(1, (0, 0)), (3, (-1, -1)), (6, (0, -1)), (8, (-1, 0))])
 def test_pictures_are_turned_as_their_camera_recorded(tmp_path, turn, bright):
     image = Image.new("L", (8, 8))

@@ -64,7 +64,21 @@ def test_charts_show_what_a_raw_unroll_gives(tmp_path):
     ):
         drawn = [event.value for event in events.Scalars(tag)]
         np.testing.assert_allclose(drawn, rows[key], rtol=2e-4, atol=1e-5)
+    params = dict(small_family(torch.float32).init_params({}, torch.Generator().manual_seed(0)))
+    kinds = {"step_size/vectors", "step_size/matrices"}
+    assert {p.dim() for p in params.values()} == {1, 2}
     tags = events.Tags()
+    assert {tag for tag in tags["scalars"] if tag.startswith("step_size/")} == kinds
+    # The root mean square over all matrices is that of each, weighed by their coordinates.
+    matrices = {key: p.numel() for key, p in params.items() if p.dim() == 2}
+    squares = [
+        sum(matrices[key] * value**2 for key, value in zip(matrices, values, strict=True)) / sum(matrices.values())
+        for values in zip(
+            *([event.value for event in events.Scalars(f"update_rms/{key}")] for key in matrices), strict=True
+        )
+    ]
+    drawn = [event.value for event in events.Scalars("step_size/matrices")]
+    np.testing.assert_allclose(drawn, np.sqrt(squares), rtol=1e-5)
     for picture in ("student/losses", "hidden/over_time", "rule/response"):
         assert picture in tags["images"]
     assert any(tag.startswith("trajectory/") for tag in tags["images"])

@@ -163,6 +163,9 @@ def test_a_meta_training_run_is_drawn_whole(tmp_path):
     metrics = {validation.outer_step: validation.metric for validation in validations}
     assert series(events, "validation/figure") == pytest.approx(metrics)
     assert set(metrics) == {0, 2, 4}
+    low, high = (series(events, f"validation/{end}") for end in ("low", "high"))
+    for step, metric in metrics.items():
+        assert low[step] < metric < high[step]
     curve = series(read(tmp_path / "validation-000004"), "Loss/student")
     np.testing.assert_allclose(list(curve.values()), validations[-1].curve.numpy(), rtol=1e-6)
     assert list(curve) == list(range(8))

@@ -6,7 +6,7 @@ from torch import nn
 
 from l2l_opt.tasks import make_task
 from l2l_opt.tasks.layers.attention import SelfAttention
-from l2l_opt.tasks.text.corpus import ALPHABET, NOVEL, VERSE, load_text, text_examples
+from l2l_opt.tasks.text.corpus import ALPHABET, NOVEL, VERSE, shipped_text, text_examples
 from l2l_opt.tasks.text.recurrent import Recurrence
 
 
@@ -22,7 +22,7 @@ def spell(places):
     ],
 )
 def test_texts_ship_in_a_small_alphabet(name, length, words):
-    text = load_text(name)
+    text = shipped_text(name).places
     assert len(text) > length
     assert len(ALPHABET) == len(set(ALPHABET)) == 39
     assert spell(text[: len(words)]) == words
@@ -30,7 +30,7 @@ def test_texts_ship_in_a_small_alphabet(name, length, words):
 
 
 def test_targets_are_one_character_further_and_splits_do_not_overlap():
-    examples = text_examples(VERSE, 10)
+    examples = text_examples(shipped_text(VERSE), 10)
     assert spell(examples.inputs[0]) == "blessed is"
     assert spell(examples.targets[0]) == "lessed is "
     (first, border), (start, end) = examples.ranges["train"], examples.ranges["test"]
@@ -39,7 +39,7 @@ def test_targets_are_one_character_further_and_splits_do_not_overlap():
     # The last training stretch with its target ends where the first test stretch begins.
     assert border + 10 == start
     # Views: no copy of the text for every stretch.
-    assert examples.inputs.untyped_storage().nbytes() == len(load_text(VERSE))
+    assert examples.inputs.untyped_storage().nbytes() == len(shipped_text(VERSE).places)
 
 
 @pytest.mark.parametrize(("cell", "reference"), [("elman", nn.RNN), ("gru", nn.GRU), ("lstm", nn.LSTM)])

@@ -1,5 +1,6 @@
 """Rows of a table: read, and encoded as numbers; what kind each column is of is decided once and kept."""
 
+import difflib
 import math
 import os
 import re
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l2l_opt.checks import DataNote, check_choices
+from l2l_opt.checks import DataNote, check_choices, nearest_first
 from l2l_opt.tasks.tables import columns as of_columns
 from l2l_opt.tasks.tables.columns import Notation, as_word, is_missing, read_number, texts
 from l2l_opt.tasks.tables.csv_file import read_csv
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 MOST_CATEGORIES = 50
 """Of a column of words; the rarer ones are like words that were never seen."""
-ROLES = ("numbers", "words", "id", "ignore")
-"""What a user can say that a column is."""
+ROLES = {"numbers": "numbers", "words": "words", "id": "an id", "ignore": "left out"}
+"""What a user can say that a column is, and how that reads."""
 
 _NOT_A_CLASS = of_columns.MISSING - {"-", "none"} | {"inf", "-inf"}
 _ID = re.compile(r"index|(.*[ _.-])?(id|uuid)|(.*[a-z])?I[dD]")
@@ -69,7 +70,8 @@ def read_table(file: str | os.PathLike[str], *, label: str | None) -> Table:
         raise ValueError(f"a table must have a header and rows; got 0 rows in {str(file)!r}, add them")
     if label is not None and label not in rows.columns:
         raise ValueError(
-            f"the label's column must be in the table; got {label!r}, use one of {', '.join(rows.columns)}"
+            f"the label's column must be in the table; got {label!r}, use one of "
+            f"{_some(nearest_first(label, rows.columns))}"
         )
     short = rows.isna().any(axis=1)
     if short.any():
@@ -93,8 +95,23 @@ def _labels(column: Any) -> np.ndarray:
                 f"every cell must have a value in the label's column; got {cell!r} in line {line}, column "
                 f"{column.name!r}, fill it in or leave the row out"
             )
-    words = [as_word(cell) for cell in cells]
-    return np.array([int(word) for word in words] if all(map(of_columns.is_integer, cells)) else words)
+    if all(map(of_columns.is_integer, cells)):
+        return np.array([int(as_word(cell)) for cell in cells])
+    return np.array(_one_spelling([as_word(cell) for cell in cells]))
+
+
+def _one_spelling(words: list[str]) -> list[str]:
+    """Labels of which those that differ by case or blanks alone are one, as most are written; that is said."""
+    spellings: dict[str, Counter[str]] = {}
+    for word in words:
+        spellings.setdefault("".join(word.casefold().split()), Counter())[word] += 1
+    several = [counts for counts in spellings.values() if len(counts) > 1]
+    if not several or len(spellings) < 2:
+        return words
+    shown = _some(" and ".join(f"{word!r} ({count})" for word, count in counts.most_common()) for counts in several)
+    _note(f"labels that differ by case or blanks alone are one class: {shown}")
+    usual = {word: counts.most_common(1)[0][0] for counts in several for word in counts}
+    return [usual.get(word, word) for word in words]
 
 
 @dataclass(frozen=True)
@@ -119,13 +136,18 @@ class TableEncoder:
 
     @classmethod
     def fit(
-        cls, columns: "DataFrame | Mapping[str, Sequence[Any]]", roles: Mapping[str, str] | None = None
+        cls,
+        columns: "DataFrame | Mapping[str, Sequence[Any]]",
+        roles: Mapping[str, str] | None = None,
+        *,
+        measured_on: Sequence[int] | None = None,
     ) -> "TableEncoder":
         """Decide what kind each column is of, and learn means, deviations and words.
 
         Args:
             columns: of numbers, or of text that may be numbers.
             roles: column -> numbers, words, id or ignore, where it shall not be decided by its cells.
+            measured_on: places of the rows that means and deviations are of, e.g. those for training; all where None.
 
         Raises:
             ValueError: a column of numbers with a cell that is none, no column left, or a role of no column.
@@ -136,18 +158,18 @@ class TableEncoder:
         for name, role in roles.items():
             check_choices(ROLES, **{f"the kind of column {name!r}": role})
             if name not in frame.columns:
-                names = ", ".join(map(str, frame.columns))
-                raise ValueError(f"a column must be in the table; got {name!r} to be {role}, use one of {names}")
+                names = _some(nearest_first(name, map(str, frame.columns)))
+                raise ValueError(f"a column must be in the table; got {name!r} to be {ROLES[role]}, use one of {names}")
         encoder, left_out = cls({}, {}), []
         for name in frame.columns:
-            reason = encoder._enter(frame[name], roles.get(name))
+            reason = encoder._enter(frame[name], roles.get(name), slice(None) if measured_on is None else measured_on)
             left_out += [f"{name!r} ({reason})"] if reason else []
         if left_out:
-            _note(f"left out, unless named by --numbers or --words: {_some(left_out)}")
+            _note(f"left out, unless named as numbers or words: {_some(left_out)}")
         if not encoder.columns:
             raise ValueError(
                 f"a table must have a column of numbers, or of words that repeat; got {_some(map(repr, frame.columns))}"
-                ", add one, or use --words or --numbers to keep what was left out"
+                ", add one, or name as words or numbers what was left out"
             )
         return encoder
 
@@ -169,9 +191,7 @@ class TableEncoder:
         import pandas
 
         frame = pandas.DataFrame(columns)
-        missing = [name for name in self.columns if name not in frame.columns]
-        if missing:
-            raise ValueError(f"a table must have the columns a model was made with; got none named {missing[0]!r}")
+        self.check_columns(frame)
         inputs: list[Tensor] = []
         gaps: Counter[str] = Counter()
         news: Counter[str] = Counter()
@@ -192,6 +212,23 @@ class TableEncoder:
                 _note(f"cells {what}: {_some(f'{count} in {name!r}' for name, count in counts.items() if count)}")
         return torch.cat(inputs, dim=1).float()
 
+    def check_columns(self, table: "DataFrame") -> None:
+        """Refuse a table that lacks columns.
+
+        Raises:
+            ValueError: one that inputs are made of.
+        """
+        missing = [name for name in self.columns if name not in table.columns]
+        if missing:
+            others = [str(name) for name in table.columns if name not in self.columns]
+            near = difflib.get_close_matches(missing[0].casefold(), [name.casefold() for name in others], n=1)
+            same = next((name for name in others if near and name.casefold() == near[0]), None)
+            fix = "add it, with empty cells where nothing is known, or make a model without it (--ignore)"
+            raise ValueError(
+                f"a table must have the columns a model was made with; got none named {_some(map(repr, missing))}, "
+                + (fix if same is None else f"did you mean {same!r}? rename it, or {fix}")
+            )
+
     def values(self, column: Any) -> np.ndarray:
         """Return a column's numbers, NaN where there is no value.
 
@@ -210,12 +247,12 @@ class TableEncoder:
         if wrong.any():
             place = int(wrong.argmax())
             raise ValueError(
-                f"column {column.name!r} must hold numbers{_written(notation)}, as it did at first; got "
+                f"column {column.name!r} must hold numbers{_written(notation)} alone; got "
                 f"{cells[place]!r} in {_where(column, place)}, mend it or leave the cell empty"
             )
         return values
 
-    def _enter(self, column: Any, role: str | None) -> str | None:
+    def _enter(self, column: Any, role: str | None, rows: Any) -> str | None:
         """Learn a column; why it is left out, if it is and nobody asked for that."""
         name = str(column.name)
         if role in ("id", "ignore"):
@@ -227,19 +264,26 @@ class TableEncoder:
             return "no values"
         if (role or _kind(column, present)) == "numbers":
             notation = of_columns.notation_of(present) or Notation()
-            odd = next((cell for cell in present if not of_columns.is_plain(cell)), None)
+            written = () if column.dtype.kind in "biuf" else present
+            odd = next((cell for cell in written if not of_columns.is_plain(cell)), None)
             if odd is not None:
                 self.notations[name] = list(notation)
                 number = read_number(odd, notation)
                 _note(f"column {name!r} is read as numbers{_written(notation)}: {odd!r} as {number:g}")
             values = self.values(column)
+            if role is None and len(np.unique(values[~np.isnan(values)])) == 1:
+                self.notations.pop(name, None)
+                return f"always {present[0]!r}"
             if role is None and _numbers_rows(str(name), values):
                 self.notations.pop(name, None)
                 self.ids.append(name)
                 return "it numbers the rows"
-            self.numbers[name] = _measures(values[~np.isnan(values)])
+            measured = values[rows]
+            self.numbers[name] = _measures(measured[~np.isnan(measured)])
             return None
         counts = Counter(map(as_word, present))
+        if role is None and len(counts) == 1 and len(present) == len(cells):
+            return f"always {present[0]!r}"
         if role is None and len(counts) > 5 and len(counts) >= 0.75 * len(present):
             self.ids.extend([name] if len(counts) == len(cells) and max(map(len, cells)) <= 40 else [])
             return "names or text, nearly all different"
@@ -279,7 +323,7 @@ def _kind(column: Any, present: list[str]) -> str:
     place = texts(column).index(odd)
     raise ValueError(
         f"a column of numbers must hold numbers written in one way; got {odd!r} in {_where(column, place)}, column "
-        f"{name!r}, mend it, leave the cell empty, or use --ignore or --words {name!r}"
+        f"{name!r}, mend it, leave the cell empty, or name the column to be ignored or of words"
     )
 
 
@@ -292,6 +336,8 @@ def _numbers_rows(name: str, values: np.ndarray) -> bool:
 
 
 def _measures(numbers: np.ndarray) -> list[Any]:
+    if not len(numbers):
+        return [0.0, 1.0, False, 0.0, 1.0]
     values = torch.tensor(numbers)
     low, middle, high = torch.quantile(values, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
     spread = (high - low) / 1.35 or float(values.std(correction=0)) or 1.0

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from l2l_opt.checks import DataNote
-from l2l_opt.few_shot.classifier.table_encoder import TableEncoder, read_table
+from l2l_opt.tasks.tables.encoder import TableEncoder, read_table
 
 CSV = "amount,kind,age,fraud\n1.5,a,30,no\n2,b,40,yes\n-3e2,a,50,no\n"
 
@@ -66,7 +66,7 @@ def test_bad_tables_are_refused_in_a_sentence(tmp_path, text, words):
 
 
 def test_a_missing_column_or_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match="got 'fraude', use one of amount, kind, age, fraud"):
+    with pytest.raises(ValueError, match="got 'fraude', use one of fraud, age, amount, kind"):
         read_table(write(tmp_path / "t.csv", CSV), label="fraude")
     with pytest.raises(FileNotFoundError, match="a table must exist"):
         read_table(tmp_path / "none.csv", label="x")
@@ -85,8 +85,8 @@ def test_columns_are_standardised_and_words_are_inputs(tmp_path):
     assert unseen[0, 2:].tolist() == [0, 0]
 
 
-def test_far_values_are_compressed_and_constant_columns_are_zero():
-    encoder = TableEncoder.fit({"a": [*map(float, range(20)), 1e9], "b": [3.0] * 21})
+def test_far_values_are_compressed_and_constant_columns_that_are_asked_for_are_zero():
+    encoder = TableEncoder.fit({"a": [*map(float, range(20)), 1e9], "b": [3.0] * 21}, {"b": "numbers"})
     inputs = encoder.encode({"a": [1e12], "b": [3.0]})
     assert inputs[0, 0].abs() < 20
     assert inputs[0, 1] == 0
@@ -96,7 +96,7 @@ def test_encoding_refuses_what_does_not_fit():
     encoder = TableEncoder.fit({"a": [1.0, 2.0], "k": ["x", "y"]})
     with pytest.raises(ValueError, match="got none named 'k'"):
         encoder.encode({"a": [1.0]})
-    with pytest.raises(ValueError, match="column 'a' must hold numbers, as it did at first; got 'word'"):
+    with pytest.raises(ValueError, match="column 'a' must hold numbers alone; got 'word'"):
         encoder.encode({"a": ["1", "word"], "k": ["x", "y"]})
     with (
         pytest.warns(DataNote, match="left out.*'k'"),
@@ -183,7 +183,7 @@ def test_an_odd_cell_among_measured_numbers_is_refused_with_its_line(tmp_path, o
     rows[6] = f'"{odd}",0'
     table = read_table(write(tmp_path / "t.csv", "\n".join(["age,y", *rows])), label="y")
     with pytest.raises(
-        ValueError, match=f"got '{odd}' in line 8, column 'age', mend it, leave .* --ignore or --words 'age'"
+        ValueError, match=f"got '{odd}' in line 8, column 'age', mend it, leave .* to be ignored or of words"
     ):
         TableEncoder.fit(table.columns)
 
@@ -240,7 +240,7 @@ def test_the_user_sets_what_a_column_is():
     rows = {"a": ["1", "2"] * 10, "b": [str(row) for row in range(20)], "c": ["x", "y"] * 10, "d": ["7", "8"] * 10}
     encoder, notes = fitted(rows, a="words", b="numbers", c="ignore", d="id")
     assert (list(encoder.words), list(encoder.numbers), encoder.ids, notes) == (["a"], ["b"], ["d"], "")
-    with pytest.raises(ValueError, match="a column must be in the table; got 'e' to be id, use one of a, b, c, d"):
+    with pytest.raises(ValueError, match="a column must be in the table; got 'e' to be an id, use one of a, b, c, d"):
         fitted(rows, e="id")
     with pytest.raises(ValueError, match="kind of column 'a' must be one of numbers, words, id, ignore; got 'text'"):
         fitted(rows, a="text")
@@ -265,3 +265,56 @@ def test_whole_numbers_are_one_class_however_they_are_written(tmp_path, labels):
 def test_other_labels_are_classes_as_they_are_written(tmp_path, labels):
     table = read_table(write(tmp_path / "t.csv", "a,y\n" + "".join(f"1,{label}\n" for label in labels)), label="y")
     assert table.classes == sorted(labels)
+
+
+@pytest.mark.parametrize("cells", [[3.0] * 4, ["7", "7.0", "", "7"], ["x", "x", "x", "x"], [True] * 4])
+def test_a_constant_column_is_left_out_by_name(cells):
+    table = {"a": [1.0, 2.5, 2.5, 4.0], "b": cells}
+    with pytest.warns(DataNote, match=f"left out, unless named as numbers or words: 'b' .always '{cells[0]}'."):
+        encoder = TableEncoder.fit(table)
+    assert encoder.columns == ["a"]
+    assert encoder.ids == []
+    assert encoder.encode({"a": [1.0]}).shape == (1, 1)
+    assert TableEncoder.fit(table, {"b": "words"}).columns == ["a", "b"]
+
+
+def test_a_word_that_is_there_or_not_is_no_constant():
+    assert TableEncoder.fit({"a": [1.0, 2.5, 4.0], "b": ["x", "", "x"]}).columns == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "note"),
+    [
+        (["Yes", "yes", "No", "yes "], ["No", "yes"], r"'yes' \(2\) and 'Yes' \(1\)"),
+        (["big  dog", "Big dog", "big  dog", "cat"], ["big  dog", "cat"], r"'big  dog' \(2\) and 'Big dog' \(1\)"),
+    ],
+)
+def test_labels_that_differ_by_case_or_blanks_are_one_class_with_a_note(tmp_path, labels, classes, note):
+    rows = "".join(f"{number},{label}\n" for number, label in enumerate(labels))
+    with pytest.warns(DataNote, match=f"one class: {note}"):
+        table = read_table(write(tmp_path / "t.csv", f"a,y\n{rows}"), label="y")
+    assert table.classes == classes
+
+
+def test_labels_that_differ_by_nothing_else_stay_two_classes(tmp_path):
+    assert read_table(write(tmp_path / "t.csv", "a,y\n1,m\n2,M\n"), label="y").classes == ["M", "m"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"Amount": [1.0], "k": ["x"]}, "got none named 'amount', did you mean 'Amount'[?] rename it, or add it"),
+        ({"k": ["x"]}, "got none named 'amount', add it, with empty cells .*--ignore"),
+        ({}, "got none named 'amount', 'k', add it"),
+    ],
+)
+def test_a_missing_column_is_named_with_the_way_out(columns, message):
+    encoder = TableEncoder.fit({"amount": [1.0, 2.5], "k": ["x", "y"]})
+    with pytest.raises(ValueError, match=message):
+        encoder.encode(columns)
+
+
+@pytest.mark.parametrize(("role", "shown"), [("ignore", "left out"), ("id", "an id")])
+def test_an_unknown_column_is_answered_with_the_nearest_first(role, shown):
+    with pytest.raises(ValueError, match=f"got 'Amont' to be {shown}, use one of amount, kind"):
+        TableEncoder.fit({"kind": [1.0, 2.5], "amount": ["x", "y"]}, {"Amont": role})

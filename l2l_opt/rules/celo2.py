@@ -1,0 +1,147 @@
+"""A perceptron that chooses directions alone: its updates are of one size, which a schedule sets."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from l2l_opt.checks import check_numbers, check_positive_numbers
+from l2l_opt.kernels import CompiledPerceptron
+from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
+from l2l_opt.rules.features import progress
+from l2l_opt.rules.moments import (
+    AVERAGE_BETAS,
+    FACTORED_BETAS,
+    Decays,
+    factored_axes,
+    init_moments,
+    moment_features,
+    next_moments,
+)
+from l2l_opt.rules.perceptron import Perceptron, over_rms
+from l2l_opt.rules.recurrent import coordinates
+from l2l_opt.types import Params, RuleState
+
+SQUARE_BETA = 0.95
+EPS = 1e-8
+RMS_EPS = 1e-9
+MOST_GRADIENT = 1000.0
+CLIPPED = 0.1
+FEATURES = (
+    "gradient",
+    "clipped_gradient",
+    "param",
+    "averages",
+    "square",
+    "scaled_averages",
+    "over_root",
+    "factored_gradient",
+    "scaled_gradient",
+    "rows",
+    "columns",
+    "over_rows",
+    "over_columns",
+    "factored_averages",
+)
+NUM_FEATURES = 30
+
+
+@register_rule("celo2")
+class Celo2(UpdateRule):
+    """A perceptron of two layers of 8 that points; how far to go is a cosine with a warm-up, one for all tensors.
+
+    With g clipped to +-1000, averages m of g (three decays), v of g^2 (decay .95), and mean squares of g by row and by
+    column (three decays), which make 30 features x_1, ..., x_30 of a weight: those of ``MLPRule``, clip_.1(g) and
+    g / sqrt(v):
+
+        x'_k = x_k / sqrt(1e-9 + mean(x_k^2) over the tensor);    d = perceptron_phi(x'_1, ..., x'_30)
+        f' = (f - warm_up) / (1 - warm_up), at least 0
+        s  = min((t + 1) / (warm_up T), 1) (1 + cos(pi f')) / 2;   1, T unknown
+        update = -output_scale s d / sqrt(1e-9 + mean(d^2) over the tensor)
+
+    What is learned has no unit and no clock, so it carries over to tensors, losses and horizons that meta-training
+    never saw; the one number left to choose is ``output_scale``, as AdamW's learning rate: ``lr`` multiplies it.
+
+    Args:
+        hidden_size: units of each hidden layer.
+        num_layers: hidden layers.
+        output_scale: root mean square of a tensor's update at the top of the schedule, in the parameters' unit.
+        warm_up: share of a planned run over which updates grow from nothing, from 0 to .9.
+
+    State of a parameter:
+        averages: ``[3, *param.shape]``; square_average: ``[1, *param.shape]``; row_squares, column_squares: ``[3,
+        *param.shape]`` with 1 for its longest and its next longest axis; of vectors row_squares alone, ``[3,
+        *param.shape]``. 16 bytes a weight of a matrix in float32.
+
+    Raises:
+        ValueError: a size that is not a positive integer, an output_scale that is not positive, a warm_up out of range.
+
+    Source: arXiv 2602.19142 (the variant celo2-base, which updates all tensors so and makes no matrix orthogonal).
+    Differs from source: of 347 weights the 18 of two outputs that nothing reads are left out; features and updates of
+    tensors with more than two axes are brought to a root mean square over all of them, not over the last two; see
+    ``MLPRule`` for mean squares by row and by column.
+    """
+
+    reads_whole_tensors = True
+    divides_rows_only = True
+    recurrent_state = ()
+
+    def __init__(
+        self, *, hidden_size: int = 8, num_layers: int = 2, output_scale: float = 0.001, warm_up: float = 0.05
+    ):
+        super().__init__(hidden_size=hidden_size, num_layers=num_layers, output_scale=output_scale, warm_up=warm_up)
+        check_positive_numbers(0.001, output_scale=output_scale)
+        check_numbers(0, 0.9, warm_up=warm_up)
+        self.output_scale, self.warm_up = float(output_scale), float(warm_up)
+        self.network = Perceptron(
+            num_inputs=NUM_FEATURES, hidden_size=hidden_size, num_layers=num_layers, num_outputs=1
+        )
+
+    def init_state(self, params: Params) -> RuleState:
+        return {name: {"step": initial_step(param)} | init_moments(param) for name, param in params.items()}
+
+    def forward(
+        self, grads: Params, state: RuleState, params: Params, *, num_steps: Tensor | None = None
+    ) -> tuple[Params, RuleState]:
+        updates: Params = {}
+        next_state: RuleState = {}
+        for name, gradient in grads.items():
+            step, gradient = state[name]["step"], gradient.clamp(-MOST_GRADIENT, MOST_GRADIENT)
+            moments = next_moments(gradient, state[name], _decays(gradient))
+            found = moment_features(gradient, params[name], moments, eps=EPS)
+            found["clipped_gradient"] = found["gradient"].clamp(-CLIPPED, CLIPPED)
+            found["scaled_gradient"] = found["gradient"] * found["over_root"]
+            features = torch.cat([coordinates(found[key]) for key in FEATURES])
+            direction = self.network(features, scales=over_rms(features, eps=RMS_EPS))
+            size = self.size(step, num_steps, dtype=gradient.dtype) * over_rms(direction, eps=RMS_EPS)
+            updates[name] = (-size * direction[0]).reshape(gradient.shape)
+            next_state[name] = {"step": step + 1} | moments
+        return updates, next_state
+
+    def compiled_step(self) -> CompiledPerceptron:
+        options = {"eps": EPS, "input_eps": RMS_EPS, "output_scale": self.output_scale, "magnitude_scale": 0.0}
+        options |= {"most_gradient": MOST_GRADIENT, "clipped": CLIPPED, "warm_up": self.warm_up}
+        betas = (*AVERAGE_BETAS, SQUARE_BETA, *FACTORED_BETAS)
+        return CompiledPerceptron("celo2", self.network.weights(), betas, (), options, factored_axes)
+
+    def size(self, step: Tensor, num_steps: Tensor | None, *, dtype: torch.dtype) -> Tensor:
+        """Return the root mean square of updates, 0-dim.
+
+        Args:
+            step: 0-dim, updates already applied.
+            num_steps: 0-dim, planned updates; None where unknown.
+            dtype: of the result.
+        """
+        fraction = progress(step, num_steps, dtype=dtype)
+        if fraction is None or num_steps is None:
+            return torch.full_like(step, self.output_scale, dtype=dtype)
+        begun = (step.to(dtype) + 1) / (self.warm_up * num_steps.to(dtype)).clamp(min=1)
+        rest = ((fraction - self.warm_up) / (1 - self.warm_up)).clamp(min=0)
+        return self.output_scale * begun.clamp(max=1) * (1 + torch.cos(math.pi * rest)) / 2
+
+    def decay_schedule(self, progress: float) -> float:
+        return (1 + math.cos(math.pi * max((progress - self.warm_up) / (1 - self.warm_up), 0))) / 2
+
+
+def _decays(like: Tensor) -> Decays:
+    return Decays(*(like.new_tensor(betas) for betas in (AVERAGE_BETAS, (SQUARE_BETA,), FACTORED_BETAS)))

@@ -1,0 +1,128 @@
+"""A rule for every weight, whose steps an LSTM for every tensor sizes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from l2l_opt.rules.base import RULES, UpdateRule, initial_step, make_rule, register_rule
+from l2l_opt.rules.features import progress
+from l2l_opt.rules.recurrent import RecurrentBody
+from l2l_opt.rules.sharded_sums import tensor_rms, tensor_sum
+from l2l_opt.types import Params, RuleState
+
+FRACTIONS = (0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1)
+"""Of a run, around which features of its clock change."""
+NUM_INPUTS = len(FRACTIONS) + 7
+MOST_LOG = 3.0
+"""The logarithm up to which steps may be larger or smaller than those of the rule for weights."""
+TINY = 1e-16
+"""Below this a root mean square is taken for this."""
+OWN = ("first_rms", "first_gradient", "tensor_hidden", "tensor_cell")
+
+
+@register_rule("tensor-lstm")
+class TensorLSTM(UpdateRule):
+    """A rule that points at every weight, and a small LSTM that sees whole tensors and sizes their steps.
+
+    With u and h the updates and the state of another rule of this package, f = t / T:
+
+        x = (tanh(10 (f - c_1)), ..., tanh(10 (f - c_9)), T known, tanh(t / 10 - 1), log rms(p) / 4,
+             log(rms(p) / rms(p_0)), log(rms(g) / rms(g_0)) / 2, log(count) / 5 - 1, vector)      of a tensor
+        o, H' = LSTM_phi(x, H)
+        update = exp(3 tanh(o / 3)) u
+
+    How far to go depends on what a tensor shows over many steps, where to go on what a weight shows now: so memory is
+    kept once a tensor and costs nothing a weight. The read-out starts near zero: a fresh rule is the other one.
+
+    Args:
+        rule: of the weights; its name or notation, or a rule.
+        config: its arguments, where it is named.
+        hidden_size: units of the LSTM.
+
+    State of a parameter:
+        that of ``rule``; first_rms, first_gradient: 0-dim, of the tensor and its gradient at first; tensor_hidden,
+        tensor_cell: ``[hidden_size, 1, ..., 1]``, one for the tensor.
+
+    Raises:
+        ValueError: an unknown rule, a size that is not a positive integer.
+
+    Source: arXiv 2501.12670, section 4 (Celo), after arXiv 2211.09760 (VeLO): an LSTM a tensor over a perceptron a
+    weight.
+    Differs from source: the LSTM reads neither losses, which a rule is not given, nor other tensors, and multiplies
+    the steps of any rule.
+    """
+
+    def __init__(self, *, rule: Any = "celo2", config: Mapping[str, Any] | None = None, hidden_size: int = 16):
+        part = rule if isinstance(rule, UpdateRule) else make_rule(rule, **(config or {}))
+        RULES.factory(part.registry_name)
+        super().__init__(rule=part.registry_name, config=part.config, hidden_size=hidden_size)
+        self.part = part
+        self.body = RecurrentBody(num_inputs=NUM_INPUTS, hidden_size=hidden_size, num_layers=1)
+        torch.nn.init.uniform_(self.body.readout.weight, -0.01, 0.01)
+        self.recurrent_state = (*part.recurrent_state, "tensor_hidden", "tensor_cell")
+
+    def init_state(self, params: Params) -> RuleState:
+        state: RuleState = {}
+        for name, own in self.part.init_state(params).items():
+            param = params[name].detach()
+            kept = self.body.init_state(param.new_zeros([1] * param.dim()))
+            values = (tensor_rms(param), param.new_zeros(()), kept["hidden"], kept["cell"])
+            state[name] = {"step": initial_step(param)} | own | dict(zip(OWN, values, strict=True))
+        return state
+
+    def forward(
+        self, grads: Params, state: RuleState, params: Params, *, num_steps: Tensor | None = None
+    ) -> tuple[Params, RuleState]:
+        if not grads:
+            return {}, {}
+        of_part = {name: {key: value for key, value in state[name].items() if key not in OWN} for name in grads}
+        updates, next_state = self.part(grads, of_part, params, num_steps=num_steps)
+        inputs: Params = {}
+        firsts: Params = {}
+        for name, gradient in grads.items():
+            own, rms = state[name], tensor_rms(gradient).clamp(min=TINY)
+            firsts[name] = torch.where(own["first_gradient"] > 0, own["first_gradient"], rms.detach())
+            found = tensor_features(gradient, params[name], own, rms / firsts[name], num_steps)
+            inputs[name] = found.reshape(-1, *[1] * gradient.dim())
+        kept = {name: {"hidden": state[name]["tensor_hidden"], "cell": state[name]["tensor_cell"]} for name in grads}
+        sizes, kept = self.body(inputs, kept)
+        for name in grads:
+            own = (state[name]["first_rms"], firsts[name], kept[name]["hidden"], kept[name]["cell"])
+            next_state[name] = next_state[name] | dict(zip(OWN, own, strict=True))
+        factors = {name: torch.exp(MOST_LOG * torch.tanh(size / MOST_LOG)) for name, size in sizes.items()}
+        return {name: factors[name] * update for name, update in updates.items()}, next_state
+
+    def decay_schedule(self, progress: float) -> float:
+        return self.part.decay_schedule(progress)
+
+
+def tensor_features(
+    gradient: Tensor, param: Tensor, state: dict[str, Tensor], growth: Tensor, num_steps: Tensor | None
+) -> Tensor:
+    """Return what a tensor shows of itself and of the run, ``[NUM_INPUTS]``, each of order one.
+
+    Args:
+        gradient: of any shape.
+        param: likewise.
+        state: with ``step`` and ``first_rms``.
+        growth: 0-dim, of the gradient's root mean square since the first.
+        num_steps: 0-dim, planned steps; None where unknown.
+    """
+    rms, first = tensor_rms(param), state["first_rms"].to(param.dtype)
+    fraction = progress(state["step"], num_steps, dtype=param.dtype)
+    known = torch.zeros_like(rms) if fraction is None else torch.ones_like(rms)
+    fraction = torch.zeros_like(rms) if fraction is None else fraction
+    grown = torch.where(first > 0, rms / torch.where(first > 0, first, 1.0), 1.0)
+    values = [
+        known,
+        torch.tanh(state["step"].to(param.dtype) / 10 - 1),
+        rms.clamp(1e-6, 1e6).log() / 4,
+        grown.clamp(1e-2, 1e2).log(),
+        growth.clamp(1e-6, 1e3).log() / 2,
+        tensor_sum(torch.ones_like(gradient)).clamp(min=1).log() / 5 - 1,
+        torch.full_like(rms, float(gradient.dim() < 2)),
+    ]
+    centres = torch.tensor(FRACTIONS, dtype=param.dtype, device=param.device)
+    return torch.cat([known * torch.tanh(10 * (fraction - centres)), torch.stack(values)])

@@ -1,0 +1,72 @@
+"""An LSTM a tensor over any rule: what it starts as, what it may do, what it keeps."""
+
+import math
+
+import pytest
+import torch
+
+from l2l_opt.rules import make_rule
+from l2l_opt.rules.tensor_lstm import NUM_INPUTS, tensor_features
+
+
+def student(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(shape, generator=generator, dtype=torch.float64)
+        for name, shape in (("scalar", ()), ("bias", (4,)), ("weight", (4, 3)), ("kernel", (3, 1, 2, 2)))
+    }
+
+
+@pytest.mark.parametrize("part", ["celo2", "mlp", "lstm:hidden_size=3", "adam"])
+def test_a_fresh_one_takes_almost_the_steps_of_its_part(part):
+    rule = make_rule("tensor-lstm", rule=part).double()
+    params, grads = student(), student(1)
+    updates, state = rule(grads, rule.init_state(params), params)
+    theirs, their_state = rule.part(grads, rule.part.init_state(params), params)
+    for name, update in updates.items():
+        torch.testing.assert_close(update, theirs[name], rtol=0.05, atol=0)
+        assert not torch.equal(update, theirs[name])
+        for key, value in their_state[name].items():
+            assert torch.equal(state[name][key], value)
+
+
+def test_all_weights_of_a_tensor_are_multiplied_by_one_number_within_bounds():
+    rule = make_rule("tensor-lstm").double()
+    rule.requires_grad_(False)
+    torch.nn.init.normal_(rule.body.readout.weight, std=100)
+    params, grads = student(), student(1)
+    updates, _ = rule(grads, rule.init_state(params), params)
+    theirs, _ = rule.part(grads, rule.part.init_state(params), params)
+    factors = {name: update / theirs[name] for name, update in updates.items()}
+    for factor in factors.values():
+        assert float(factor.max() - factor.min()) < 1e-9 * float(factor.max())
+        assert math.exp(-3) < float(factor.max()) < math.exp(3)
+    assert len({round(float(factor.max()), 6) for factor in factors.values()}) > 1
+
+
+def test_memory_is_kept_once_a_tensor():
+    rule = make_rule("tensor-lstm", hidden_size=5)
+    state = rule.init_state(student())
+    shapes = {name: tuple(own["tensor_hidden"].shape) for name, own in state.items()}
+    assert shapes == {"scalar": (5,), "bias": (5, 1), "weight": (5, 1, 1), "kernel": (5, 1, 1, 1, 1)}
+    params = student()
+    _, after = make_rule("tensor-lstm", hidden_size=5).double()(student(1), rule.init_state(params), params)
+    assert all(own["tensor_hidden"].abs().min() > 0 for own in after.values())
+
+
+def test_features_do_not_show_a_run_of_unknown_length_and_stay_of_order_one():
+    state = {"step": torch.tensor(50.0), "first_rms": torch.tensor(0.0)}
+    value = torch.zeros(3, 4)
+    unknown = tensor_features(value, value, state, torch.tensor(0.0), None)
+    half = tensor_features(value, value, state, torch.tensor(1e9), torch.tensor(100.0))
+    assert unknown.shape == half.shape == (NUM_INPUTS,)
+    assert not unknown[:10].any()
+    assert half[3] > 0.7  # .4 of the run is over, and .6 is not.
+    assert half[4] < -0.7
+    for features in (unknown, half):
+        assert features.abs().max() < 10
+
+
+def test_an_unknown_part_is_refused():
+    with pytest.raises(ValueError, match="nonsense"):
+        make_rule("tensor-lstm", rule="nonsense")
