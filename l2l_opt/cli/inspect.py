@@ -38,24 +38,28 @@ NAMES = tuple(baseline.name for baseline in BASELINES)
 )
 @option_group(
     "Output",
-    count("--every", 1, "Inner steps between points."),
+    count(
+        "--every",
+        None,
+        "Inner steps between points, of the tab Unrolls and of charts.",
+        show_default="a thousandth of the horizon, a hundredth in charts",
+    ),
     count(
         "--histogram-every",
         None,
         "Inner steps between histograms; 0 for none.",
-        show_default="a fiftieth of the horizon",
+        show_default="a twentieth of the horizon",
         least=0,
     ),
     path_option("--logdir", "runs/inspection", "Folder for TensorBoard."),
     path_option("--pictures", None, "Folder for the pictures as SVG files too.", show_default="none"),
 )
 @device_options
-def inspect(
-    rule: str, task: str, horizon: int, histogram_every: int | None, logdir: Path, pictures: Path | None, **options: Any
-) -> None:
+def inspect(rule: str, task: str, horizon: int, logdir: Path, pictures: Path | None, **options: Any) -> None:
     """Train one student with RULE (a shipped name or a path) in a plain loop, and write all of it to TensorBoard.
 
-    One chart a quantity, with the rule and each tuned baseline in it: the student's loss; of each tensor the update's
+    The tab Unrolls plays it step by step: losses, tensors, single weights, the rule's response at each state. Beside it
+    one chart a quantity, with the rule and each tuned baseline in it: the student's loss; of each tensor the update's
     size, its direction against the gradient's and Adam's, and the effective learning rate; the rule's gates and hidden
     state; histograms; pictures of the hidden state, of single coordinates and of the rule's response.
 
@@ -82,7 +86,7 @@ def inspect(
         folder=logdir,
         baselines=[(own, evaluator.tuned(own, horizon)) for own in BASELINES if own.name in wanted],
         every=options["every"],
-        histogram_every=-(-horizon // 50) if histogram_every is None else histogram_every,
+        histogram_every=options["histogram_every"],
         pictures_folder=pictures,
     )
     finals = []

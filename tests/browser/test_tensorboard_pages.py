@@ -1,18 +1,14 @@
 """What inspect and meta-train write, as a real TensorBoard server shows it in a real browser."""
 
 import io
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from l2l_opt.inspection.tensorboard.layout import meta_training_layout, unroll_layout
+from tests.browser.serving import SECONDS, fetched, tensorboard
 from tests.cli.test_few_shot import SMALL as SMALL_FEW_SHOT
 from tests.cli.test_journeys import SMALL, l2l_opt
 
@@ -20,32 +16,14 @@ pytestmark = pytest.mark.slow
 
 SIZE = {"width": 1400, "height": 4000}
 """Tall, since TensorBoard draws what is in view."""
-SECONDS = 60.0
 QUANTITIES = ["Loss", "gradient_rms", "update_rms", "update_over_parameter", "effective_lr", "cosine_with_descent"]
 QUANTITIES += ["cosine_with_adam", "hparam"]
 STATE = ["state_hidden_rms", "state_hidden_mean", "state_hidden_max", "state_cell_rms", "gate_input_closed"]
 STATE += ["gate_input_open", "gate_forget_closed", "gate_forget_open", "gate_output_closed", "gate_output_open"]
 
 
-def serve(folder):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", str(port)]
-    command += ["--host", "127.0.0.1", "--load_fast", "false", "--reload_interval", "1"]
-    with (folder.parent / f"{folder.name}.log").open("w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
-    address, end = f"http://127.0.0.1:{port}", time.monotonic() + SECONDS
-    while True:
-        try:
-            with urllib.request.urlopen(f"{address}/data/plugin/scalars/tags", timeout=SECONDS) as response:
-                if response.read() not in (b"{}", b""):
-                    return server, address
-        except (urllib.error.URLError, ConnectionError):
-            pass
-        assert server.poll() is None, (folder.parent / f"{folder.name}.log").read_text()
-        assert time.monotonic() < end
-        time.sleep(0.2)
+def has_scalars(address):
+    return fetched(f"{address}/data/plugin/scalars/tags") not in (b"{}", b"")
 
 
 @pytest.fixture(scope="module")
@@ -60,30 +38,24 @@ def inspection(folders):
         "inspect", "default-1", "--task", "digits-mlp:hidden=6", "--horizon", 25, "--baselines", "sgd,adam",
         "--tuning-seeds", 1, "--cache-dir", folders / "cache", "--logdir", folders / "inspection",
     )  # fmt: skip
-    server, address = serve(folders / "inspection")
-    yield address
-    server.terminate()
-    server.wait()
+    with tensorboard(folders / "inspection", ready=has_scalars) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def meta_training(folders):
     """Address of a server of a meta-training run."""
     l2l_opt("meta-train", *SMALL, "--outer-steps", 12, "--validate-every", 4, "--out", folders / "run")
-    server, address = serve(folders / "run" / "events")
-    yield address
-    server.terminate()
-    server.wait()
+    with tensorboard(folders / "run" / "events", ready=has_scalars) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def few_shot(folders):
     """Address of a server of a few-shot meta-training run."""
     l2l_opt("few-shot", "meta-train", *SMALL_FEW_SHOT, "--outer-steps", 40, "--out", folders / "few-shot")
-    server, address = serve(folders / "few-shot" / "events")
-    yield address
-    server.terminate()
-    server.wait()
+    with tensorboard(folders / "few-shot" / "events", ready=has_scalars) as address:
+        yield address
 
 
 class Dashboard:

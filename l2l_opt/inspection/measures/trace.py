@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l2l_opt.inspection.tensorboard.monitor import named_parameters, recurrent_states
+from l2l_opt.inspection.measures.optimizer_state import named_parameters, recurrent_states
 from l2l_opt.optimizer.local_parameters import plain, widened
 
 

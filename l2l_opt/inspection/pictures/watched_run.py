@@ -1,6 +1,7 @@
 """One student's training run under one optimizer, in a plain loop, with everything of it watched."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -46,8 +47,7 @@ def watch(
     horizon: int,
     seed: int,
     writer: SummaryWriter | None = None,
-    every: int = 1,
-    histogram_every: int = 0,
+    **monitoring: Any,
 ) -> WatchedRun:
     """Train the first student that evaluations report on, with a rule as a drop-in optimizer.
 
@@ -60,14 +60,13 @@ def watch(
         horizon: steps, which the rule is given.
         seed: of the student.
         writer: for an ``UnrollMonitor``; None where no events are wanted.
-        every: steps between its points.
-        histogram_every: steps between its histograms, 0 for none.
+        monitoring: its options.
     """
     student = fresh_student(tasks, seed=seed, stream=Stream.REPORTING)
     params = student.parameters()
     optimizer = LearnedOptimizer(params.items(), rule, num_steps=horizon)
     watchers = tracer, sizes = CoordinateTracer(optimizer), StepSizes(optimizer)
-    monitor = None if writer is None else UnrollMonitor(optimizer, writer, every=every, histogram_every=histogram_every)
+    monitor = None if writer is None else UnrollMonitor(optimizer, writer, **monitoring)
     losses = []
     for _ in range(horizon):
         loss = student.loss(params, student.batch())

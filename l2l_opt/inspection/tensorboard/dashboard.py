@@ -1,6 +1,6 @@
 """An inspection: the rule and tuned baselines train the same student, watched, in one folder of TensorBoard's.
 
-    DIR/learned/    the rule: charts, histograms, pictures, card, hparams
+    DIR/learned/    the rule: records of the tab "Unrolls", charts, histograms, pictures, card, hparams
     DIR/adam/ ...   a run of the same charts for each baseline, at its best learning rate
 
 and the layout of the custom-scalars tab.
@@ -27,6 +27,8 @@ from l2l_opt.tasks.mixture import Tasks
 
 NOISES = (0.0, 1.0)
 """Of the histories behind response surfaces."""
+POINTS, CHARTED, HISTOGRAMS, RESPONSES = 1000, 100, 20, 10
+"""At most, of a run: points in the tab, those in charts too, those with histograms, and those with responses."""
 
 
 def inspect_rule(
@@ -38,8 +40,8 @@ def inspect_rule(
     seed: int,
     folder: Path,
     baselines: Sequence[tuple[Baseline, Tuning]] = (),
-    every: int = 1,
-    histogram_every: int = 10,
+    every: int | None = None,
+    histogram_every: int | None = None,
     pictures_folder: Path | None = None,
 ) -> Iterator[WatchedRun]:
     """Train one student under a rule and under each baseline, and write all that can be seen.
@@ -52,8 +54,8 @@ def inspect_rule(
         seed: of the student.
         folder: of the events; made if need be.
         baselines: each with the learning rate it was tuned to.
-        every: steps between points.
-        histogram_every: steps between histograms, 0 for none.
+        every: steps between points; None for a thousand points at most in the tab, a hundred of them in charts.
+        histogram_every: steps between histograms, 0 for none; None for twenty at most.
         pictures_folder: for the pictures as SVG files too; made if need be.
 
     Yields:
@@ -66,10 +68,12 @@ def inspect_rule(
         options = {"rule": baseline.rule, "lr": tuning.lr, **baseline.options}
         subjects.append((baseline.name, baseline.make(tuning.lr), options))
     runs, how = [], {"horizon": horizon, "seed": seed}
+    cadences = cadences_of(horizon) | ({} if every is None else {"every": every, "charts_every": every})
+    cadences |= {} if histogram_every is None else {"histogram_every": histogram_every}
     for name, own, options in subjects:
         with SummaryWriter(str(folder / name)) as writer:
-            run = watch(name, own, tasks, writer=writer, every=every, histogram_every=histogram_every, **how)
-            for step in range(0, horizon, every):
+            run = watch(name, own, tasks, writer=writer, **cadences, **how)
+            for step in range(0, horizon, cadences["charts_every"]):
                 write_scalars(writer, {f"step_size/{kind}": own[step] for kind, own in run.step_sizes.items()}, step)
             write_hparams(writer, {"optimizer": name, "task": task, **how, **options}, run)
             if name == "learned":
@@ -80,6 +84,12 @@ def inspect_rule(
     with SummaryWriter(str(folder / "learned")) as writer:
         picture = figures.loss_curves(runs, title=f"{task}, {horizon} steps")
         Gallery(writer, pictures_folder).add_figure("student/losses", picture, 0)
+
+
+def cadences_of(horizon: int) -> dict[str, int]:
+    """How often a run of so many steps is looked at: options of ``UnrollMonitor``."""
+    most = {"every": POINTS, "charts_every": CHARTED, "histogram_every": HISTOGRAMS, "responses_every": RESPONSES}
+    return {option: -(-horizon // times) for option, times in most.items()}
 
 
 class Gallery:

@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 from l2l_opt.inspection.measures.meta_gradients import meta_gradient_by_position
 from l2l_opt.inspection.pictures import figures
 from l2l_opt.inspection.pictures.watched_run import watch
-from l2l_opt.inspection.tensorboard.dashboard import Gallery, write_rule
+from l2l_opt.inspection.tensorboard.dashboard import Gallery, cadences_of, write_rule
 from l2l_opt.inspection.tensorboard.layout import meta_training_layout
 from l2l_opt.inspection.tensorboard.scalars import outer_step_scalars, validation_scalars, write_scalars
 from l2l_opt.meta_training.outer_loop import OuterStep, Validation
@@ -31,9 +31,9 @@ class MetaTrainingLog:
     Over inner steps, one run a validation (``validation-000120``): ``Loss/student``, and
     ``meta_gradient/by_position`` where an unroll was drawn too.
 
-    Every few minutes, at a validation, the unroll of the rule as it is then: pictures of the validation students before
-    and after, of hidden state, coordinates and response surfaces, under the same names at each outer step, so that
-    TensorBoard's slider goes through the rule's meta-training.
+    Every few minutes, at a validation, the unroll of the rule as it is then: records of the tab "Unrolls"; pictures of
+    the validation students before and after, of hidden state, coordinates and response surfaces, under the same names
+    at each outer step, so that TensorBoard's slider goes through the rule's meta-training.
 
     Args:
         folder: of the events.
@@ -73,7 +73,16 @@ class MetaTrainingLog:
     def _draw(self, trainer: MetaTrainer, validation: Validation, of_validation: SummaryWriter) -> None:
         rule, outer_step, estimator = trainer.rule, validation.outer_step, trainer.estimator
         horizon = min(trainer.validation_horizon, LONGEST_UNROLL)
-        run = watch("learned", rule, trainer.validation_family, horizon=horizon, seed=trainer.seed)
+        monitoring = cadences_of(horizon) | {"charts_every": 0, "histogram_every": 0, "outer_step": outer_step}
+        run = watch(
+            "learned",
+            rule,
+            trainer.validation_family,
+            horizon=horizon,
+            seed=trainer.seed,
+            writer=self.writer,
+            **monitoring,
+        )
         self.writer.add_scalar("student/final_loss", run.final_loss, outer_step)
         write_rule(Gallery(self.writer), rule, run, step=outer_step)
         assert self._first is not None

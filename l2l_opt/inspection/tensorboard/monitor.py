@@ -1,5 +1,6 @@
 """UnrollMonitor: what any torch optimizer does to its parameters, in TensorBoard."""
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,16 +11,18 @@ from torch.utils.tensorboard import SummaryWriter
 
 from l2l_opt.inspection.measures.adam_reference import AdamReference
 from l2l_opt.inspection.measures.gates import GATES, gates_of, saturation
+from l2l_opt.inspection.measures.optimizer_state import named_parameters, recurrent_states, rule_inputs
 from l2l_opt.inspection.measures.quantities import (
     STATE_QUANTITIES,
     TENSOR_QUANTITIES,
     state_quantities,
     tensor_quantities,
 )
+from l2l_opt.inspection.tensorboard.cadence import Cadence
 from l2l_opt.inspection.tensorboard.scalars import write_scalars
-from l2l_opt.optimizer import sharding
+from l2l_opt.inspection.unrolls_tab.tab import UnrollTab
 from l2l_opt.optimizer.learned_optimizer import LearnedOptimizer
-from l2l_opt.optimizer.local_parameters import BOOKKEEPING, plain, widened
+from l2l_opt.optimizer.local_parameters import plain, widened
 
 ADAM_COORDINATES = 256
 """Of each tensor, followed for the comparison with Adam."""
@@ -33,6 +36,8 @@ USUAL_STEPS = 100
 """Between points, where no cadence is given and they cost less than their share."""
 SHARE = 0.01
 """Of the run's time that points may have taken before another is begun, where no cadence is given."""
+FIRST_RESPONSE_SECONDS = 1.0
+"""What the first responses may cost, since torch loads its vmap; a run without a cadence waits until it has that."""
 MOST_COORDINATES_FOR_GATES = 1 << 20
 """Of a tensor; a larger one's gates are not recomputed, since that takes memory of many times its size."""
 
@@ -56,6 +61,9 @@ class UnrollMonitor:
     ``gradient/T`` ``update/T``     histograms of up to 8,192 coordinates, also of each recurrent state
     ==============================  ==============================================================================
 
+    The same points go into the tab "Unrolls", with some weights of each tensor and, of a learned rule, its response at
+    the state of one of them; of tensors that have a gradient at the first point.
+
     A learned rule and Adam with a monitor and a folder each show in the same charts. Of a sharded parameter this
     device's shard is measured. The optimizer's steps are the same with it as without, bit for bit.
 
@@ -65,8 +73,12 @@ class UnrollMonitor:
         every: steps between points. None: 100, put off by another 100 for as long as the monitor has taken more than
             1 % of the time since it was attached, so that steps of a long run take less than 5 % longer, whatever
             the model; the first step always has a point.
+        charts_every: least steps between points that go into charts too; 0 for none, all of them where None.
         histogram_every: least steps between histograms, which come with a point; 0 for none, ten times those between
             points where None.
+        responses_every: least steps between responses, which come with a point; 0 for none, ten times those between
+            points where None.
+        outer_step: of the rule, where it is being meta-trained.
 
     Raises:
         ValueError: a cadence out of range.
@@ -87,19 +99,24 @@ class UnrollMonitor:
         writer: SummaryWriter,
         *,
         every: int | None = None,
+        charts_every: int | None = None,
         histogram_every: int | None = None,
+        responses_every: int | None = None,
+        outer_step: int | None = None,
     ):
-        if (every is not None and every < 1) or (histogram_every is not None and histogram_every < 0):
-            raise ValueError(
-                f"every must be at least 1 and histogram_every at least 0; got {every} and {histogram_every}"
-            )
+        if every is not None and every < 1:
+            raise ValueError(f"every must be at least 1; got {every}, use e.g. 10")
         self.optimizer, self.writer = optimizer, writer
         self.every = USUAL_STEPS if every is None else every
-        self.histogram_every = 10 * self.every if histogram_every is None else histogram_every
+        self._charts = Cadence(self.every if charts_every is None else charts_every, "charts_every")
+        self._histograms = Cadence(10 * self.every if histogram_every is None else histogram_every, "histogram_every")
+        self._responses = Cadence(10 * self.every if responses_every is None else responses_every, "responses_every")
+        self._tab = UnrollTab(writer, optimizer, outer_step=outer_step)
         self.num_steps = 0
         self._has_budget = every is None
         self._attached, self._spent = time.perf_counter(), 0.0
-        self._next_point = self._next_histogram = 0
+        self._response_seconds = FIRST_RESPONSE_SECONDS
+        self._next_point, self._loss = 0, math.nan
         self._before: dict[str, Tensor] = {}
         self._points: dict[str, Tensor] = {}
         self._named: dict[str, Tensor] = {}
@@ -110,15 +127,17 @@ class UnrollMonitor:
         ]
 
     def log_loss(self, loss: Tensor | float) -> None:
-        """Write the loss that the next step starts from, as ``Loss/student``, where that step is written."""
+        """Note the loss that the next step starts from, where that step is written: ``Loss/student``."""
         if self.num_steps == self._next_point:
-            value = loss.detach().item() if isinstance(loss, Tensor) else loss
-            write_scalars(self.writer, {"Loss/student": value}, self.num_steps)
+            self._loss = loss.detach().item() if isinstance(loss, Tensor) else loss
+            if self._charts.every:
+                write_scalars(self.writer, {"Loss/student": self._loss}, self.num_steps)
 
     def detach(self) -> None:
         """Leave the optimizer as it was."""
         for handle in self._handles:
             handle.remove()
+        self._tab.close()
         self._handles, self._before, self._points, self._adam = [], {}, {}, None
 
     def __enter__(self) -> "UnrollMonitor":
@@ -149,107 +168,97 @@ class UnrollMonitor:
     @torch.no_grad()
     def _keep(self, optimizer: torch.optim.Optimizer) -> None:
         """Keep what the step is about to change, or to use up."""
-        self._named = dict(named_parameters(optimizer))
+        adam = self._reference(optimizer)
         self._before = {name: plain(p).clone() for name, p in self._named.items()}
-        if isinstance(optimizer, LearnedOptimizer):
+        if not isinstance(optimizer, LearnedOptimizer):
+            return
+        if self._charts.is_due(self.num_steps) and optimizer.state:
             self._points = {
                 f"gate_{gate}_{end}/{name}": share
                 for name, gates in _gates(optimizer)
                 for gate, shares in zip(GATES, saturation(gates), strict=True)
                 for end, share in zip(("closed", "open"), shares, strict=True)
             }
+        begun = time.perf_counter()
+        seconds = SHARE * (begun - self._attached) - self._spent if self._has_budget else math.inf
+        if seconds > self._response_seconds and self._responses.due(self.num_steps):
+            self._tab.add_responses(self.num_steps, self._local(), adam, seconds=seconds)
+            self._response_seconds = time.perf_counter() - begun
+
+    def _reference(self, optimizer: torch.optim.Optimizer) -> AdamReference:
+        if self._adam is None or self.num_steps == self._next_point:
+            self._named = dict(named_parameters(optimizer))
+        if self._adam is None:
+            self._adam = AdamReference(self._local(), coordinates=ADAM_COORDINATES)
+        return self._adam
+
+    def _local(self) -> dict[str, Tensor]:
+        return {name: plain(p) for name, p in self._named.items()}
 
     @torch.no_grad()
     def _measure(self, optimizer: torch.optim.Optimizer, step: int, to_go: int) -> None:
         """Follow the gradients of the steps before a point; write the point at its own."""
-        if self._adam is None:
-            self._named = dict(named_parameters(optimizer))
-            whole = {name: plain(p) for name, p in self._named.items()}
-            self._adam = AdamReference(whole, coordinates=ADAM_COORDINATES)
+        adam = self._reference(optimizer)
         if to_go == ADAM_STEPS - 1:
-            self._adam.begin_stretch()
+            adam.begin_stretch()
         gradients = {
             name: plain(p.grad)
             for name, p in self._named.items()
             if p.grad is not None and p.grad.layout == torch.strided
         }
-        self._adam.observe(gradients)
+        adam.observe(gradients)
         if to_go:
             return
         self._next_point += self.every
         points, self._points = self._points, {}
         histograms: dict[str, Tensor] = {}
+        moved = []
         climbing = {p for group in optimizer.param_groups if group.get("maximize") for p in group["params"]}
         for name, gradient in gradients.items():
-            before = self._before[name]
-            update = widened(plain(self._named[name])) - widened(before)
+            before, whole = self._before[name], self._named[name]
+            update = widened(plain(whole)) - widened(before)
             # An optimizer that climbs is measured as if it descended the negative.
-            downhill = -update if self._named[name] in climbing else update
+            downhill = -update if whole in climbing else update
             quantities = zip(TENSOR_QUANTITIES, tensor_quantities(gradient, downhill, before), strict=True)
             points |= {f"{quantity}/{name}": value for quantity, value in quantities}
-            points[f"cosine_with_adam/{name}"] = self._adam.cosine(name, downhill)
+            points[f"cosine_with_adam/{name}"] = adam.cosine(name, downhill)
             histograms |= {f"gradient/{name}": gradient, f"update/{name}": update}
-            for key, value in recurrent_states(optimizer, self._named[name]):
+            moved.append((name, whole, before, gradient, update))
+            for key, value in recurrent_states(optimizer, whole):
                 quantities = zip(STATE_QUANTITIES, state_quantities(value), strict=True)
                 points |= {f"state_{key}_{quantity}/{name}": number for quantity, number in quantities}
                 histograms[f"{key}/{name}"] = value
-        self._before = {}
-        self._write(points, step)
-        if self.histogram_every and step >= self._next_histogram:
-            self._next_histogram = step + self.histogram_every
-            for tag, value in histograms.items():
-                shown = value.flatten()
-                shown = shown[:: max(1, shown.numel() // HISTOGRAM_COORDINATES)].float()
-                if shown.numel() and bool(torch.isfinite(shown).all()):
-                    self.writer.add_histogram(tag, shown, step, bins=HISTOGRAM_BINS)  # pyright: ignore[reportArgumentType]
+        numbers, self._before = _numbers(points), {}
+        self._tab.add(step, self._loss, numbers, moved, self._local(), adam)
+        self._loss = math.nan
+        if self._charts.due(step):
+            write_scalars(self.writer, numbers, step)
+        if self._histograms.due(step):
+            self._write_histograms(histograms, step)
 
-    def _write(self, points: dict[str, Tensor], step: int) -> None:
-        # One transfer for all numbers, so that a GPU is waited for once.
-        by_device: dict[torch.device, list[str]] = {}
-        for tag, value in points.items():
-            by_device.setdefault(value.device, []).append(tag)
-        for tags in by_device.values():
-            numbers = torch.stack([points[tag].double() for tag in tags]).tolist()
-            write_scalars(self.writer, dict(zip(tags, numbers, strict=True)), step)
+    def _write_histograms(self, histograms: dict[str, Tensor], step: int) -> None:
+        for tag, value in histograms.items():
+            shown = value.flatten()
+            shown = shown[:: max(1, shown.numel() // HISTOGRAM_COORDINATES)].float()
+            if shown.numel() and bool(torch.isfinite(shown).all()):
+                self.writer.add_histogram(tag, shown, step, bins=HISTOGRAM_BINS)  # pyright: ignore[reportArgumentType]
 
 
-def named_parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
-    """Names of an optimizer's parameters (``group.index`` where they have none) and the parameters."""
-    for number, group in enumerate(optimizer.param_groups):
-        names = group.get("param_names") or [f"{number}.{index}" for index in range(len(group["params"]))]
-        yield from zip(names, group["params"], strict=True)
-
-
-def recurrent_states(optimizer: torch.optim.Optimizer, p: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Of a learned rule the recurrent states of a parameter, ``[units, *shape]``, as far as they lie here."""
-    if isinstance(optimizer, LearnedOptimizer):
-        own = optimizer.state[p]
-        yield from ((key, sharding.local(own[key])) for key in optimizer.rule.recurrent_state if key in own)
+def _numbers(points: dict[str, Tensor]) -> dict[str, float]:
+    """Values of 0-dim tensors, by one transfer a device, so that a GPU is waited for once."""
+    by_device: dict[torch.device, list[str]] = {}
+    for tag, value in points.items():
+        by_device.setdefault(value.device, []).append(tag)
+    numbers: dict[str, float] = {}
+    for tags in by_device.values():
+        numbers |= zip(tags, torch.stack([points[tag].double() for tag in tags]).tolist(), strict=True)
+    return numbers
 
 
 def _gates(optimizer: LearnedOptimizer) -> Iterator[tuple[str, Tensor]]:
     """Of each tensor that is about to be moved, the gates of all layers: ``[3, layers * hidden_size, N]``."""
-    names = iter(named_parameters(optimizer))
-    for group in optimizer.param_groups:
-        for _ in group["params"]:
-            name, p = next(names)
-            own = optimizer.state[p]
-            if p.grad is None or not own or sharding.shards_of(p) is not None or p.numel() > MOST_COORDINATES_FOR_GATES:
-                continue
-            planned = group["num_steps"]
-            value = widened(plain(p))
-            state = {
-                key: kept.to(value.dtype) if key in optimizer.rule.recurrent_state else kept
-                for key, kept in own.items()
-                if key not in BOOKKEEPING
-            }
-            gates = gates_of(
-                optimizer.rule,
-                name,
-                widened(plain(p.grad)) * (-1.0 if group["maximize"] else 1.0),
-                state,
-                value,
-                num_steps=None if planned is None else torch.tensor(float(planned), device=value.device),
-            )
+    for name, own in rule_inputs(optimizer):
+        if own.param.numel() <= MOST_COORDINATES_FOR_GATES:
+            gates = gates_of(optimizer.rule, name, own.gradient, own.state, own.param, num_steps=own.num_steps)
             if gates:
                 yield name, torch.cat(gates, dim=1)

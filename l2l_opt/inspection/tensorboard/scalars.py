@@ -15,11 +15,20 @@ def write_scalars(writer: SummaryWriter, values: Mapping[str, float], step: int)
     Raises:
         ValueError: a writer that is closed.
     """
+    present = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if value == value]
+    write_summary(writer, Summary(value=present), step)
+
+
+def write_summary(writer: SummaryWriter, summary: Summary, step: int) -> None:
+    """Write one event, where there is anything in it.
+
+    Raises:
+        ValueError: a writer that is closed.
+    """
     if writer.file_writer is None:
         raise ValueError("a writer must be open while it is written to; got a closed one, detach before closing it")
-    present = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if value == value]
-    if present:
-        writer.file_writer.add_summary(Summary(value=present), step)
+    if summary.value:
+        writer.file_writer.add_summary(summary, step)
 
 
 def outer_step_scalars(loop: OuterLoop, step: OuterStep) -> dict[str, float]:

@@ -95,13 +95,13 @@ def test_by_default_points_wait_until_they_cost_little(tmp_path, monkeypatch):
     parameter = nn.Parameter(torch.ones(3))
     optimizer = torch.optim.SGD([parameter], lr=1e-3)
     with SummaryWriter(str(tmp_path)) as writer, UnrollMonitor(optimizer, writer) as monitor:
-        write = monitor._write
+        add = monitor._tab.add
 
-        def slow_write(*arguments):
+        def slow_add(*arguments):
             now[0] += 10
-            write(*arguments)
+            add(*arguments)
 
-        monkeypatch.setattr(monitor, "_write", slow_write)
+        monkeypatch.setattr(monitor._tab, "add", slow_add)
         for _ in range(3500):
             parameter.grad = parameter.detach().clone()
             optimizer.step()
