@@ -92,7 +92,7 @@ def test_the_learning_rate_is_the_one_weight():
     ("name", "options", "message"),
     [
         ("sgd", {"lr": 0}, "lr must be a positive number; got 0"),
-        ("sgd", {"lr": "fast"}, "lr must be a positive number"),
+        ("sgd", {"lr": "fast"}, "lr of rule .sgd. must be a number; got .fast."),
         ("adam", {"lr": 0.1, "beta1": 1.0}, r"beta1 must lie in \[0, 1\); got 1.0"),
         ("adam", {"schedule": "linear"}, "schedule must be one of constant, cosine, warmup-cosine"),
         ("momentum", {"momentum": -1}, "momentum must lie in"),
