@@ -128,7 +128,7 @@ ALLOWED = (
     Use(r"the teacher g_phi", r"docs/glossary", "the literature's word, named once"),
     Use(
         r"(?i)\b(add_)?figure\b",
-        r"(?i)inspection|specialising/events|evaluation/plots|benchmark|curve|reinforcement|test_report|test_below_zero",
+        r"(?i)inspection|specialising/events|evaluation/plots|draw_|benchmark|curve|reinforcement|test_(report|below_zero)",
         "matplotlib's",
     ),
     Use(
@@ -136,7 +136,11 @@ ALLOWED = (
         r"inspection|specialising/(page|events)",
         "matplotlib's, and the file that draws them",
     ),
-    Use(r"(?i)figures?", r"experiments/paper|test_experiments|README|docs/(paper|tasks)|test_documentation", "of the paper"),
+    Use(
+        r"(?i)figures?",
+        r"experiments/paper|test_experiments|README|docs/(paper|tasks)|test_documentation",
+        "of the paper",
+    ),
     Use(r"\bProtocol\b", r"\.py$", "typing's"),
     Use(r"(random|RANDOM)[ _](walk|WALK)\w*", r"rules|kernels", "the process"),
     Use(r"look(?= ahead)", r"hand_designed", "Nesterov's"),
