@@ -39,7 +39,9 @@ RESULTS = records.RESULTS / "paper"
 @click.option(
     "--minutes", type=float, default=None, help="For each meta-training that this call begins or goes on with."
 )
-@click.option("--only", multiple=True, help="Artefacts to meta-train; all of the figure where none is named.")
+@click.option(
+    "--only", multiple=True, help="Artefacts to meta-train, or to run again; all of the figure where none is named."
+)
 @click.option("--artefacts", is_flag=True, help="Take committed artefacts and baselines; run the learned rules again.")
 @click.option("--seeds", type=int, default=None, help="Students reported on; of each setting where not given.")
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/paper"), show_default=True)
@@ -53,7 +55,7 @@ def main(
         if not artefacts:
             for wanted in only or FIGURES[name].artefacts:
                 meta_train(wanted, minutes=minutes, runs=runs)
-        evaluate(name, artefacts=artefacts, seeds=seeds, runs=runs, out=out)
+        evaluate(name, artefacts=artefacts, only=only, seeds=seeds, runs=runs, out=out)
     (out / "README.md").write_text(figures.page(out, all_artefacts(), FIGURES))
     click.echo(f"{(time.perf_counter() - start) / 60:.1f} minutes")
 
@@ -82,13 +84,16 @@ def all_artefacts() -> list[Path]:
     return [*(RESULTS / "artefacts").glob("*.safetensors"), *ELSEWHERE.values()]
 
 
-def evaluate(name: str, *, artefacts: bool, seeds: int | None, runs: Path, out: Path) -> None:
+def evaluate(name: str, *, artefacts: bool, only: tuple[str, ...], seeds: int | None, runs: Path, out: Path) -> None:
     """Evaluate a figure's learned rules, and its baselines where they are not to be read."""
     figure, results = FIGURES[name], []
     known = figures.read(RESULTS / name) if artefacts else []
     for setting in figure.settings:
         here, count = figures.of(known, setting), setting.seeds if seeds is None else seeds
-        results += [evaluate_rule(own, setting, here, count) for own in figure.artefacts if artefact(own).exists()]
+        for own in figure.artefacts:
+            kept = [] if not only or own in only else [result for result in here if figures.label(result) == own]
+            if artefact(own).exists():
+                results += kept or [evaluate_rule(own, setting, here, count)]
         read = [result for result in here if result.optimizer != "learned"]
         wanted = [own for own in BASELINES if setting.baselines is None or own.name in setting.baselines]
         results += read or [tuned(baseline, setting, count, runs) for baseline in wanted]
@@ -183,7 +188,7 @@ def report(
 ) -> Result:
     """A rule as it is, on the reporting students; the paper has no test losses."""
     run = run_rule(rule, family, horizon=setting.horizon, num_seeds=seeds, seed=0)
-    return replace(Result.of(run, setting.task, setting.horizon, optimizer, about), test_losses=None)
+    return replace(Result.of(run, setting.task, setting.horizon, optimizer, about), test_losses=None, accuracies=None)
 
 
 if __name__ == "__main__":
