@@ -68,7 +68,7 @@ def test_a_link_that_leads_nowhere_fails_the_build(tmp_path):
         file.write("\n[gone](nowhere.md)\n")
     done = build(tmp_path / "docs")
     assert done.returncode != 0
-    assert "nowhere.md" in done.stdout + done.stderr
+    assert "nowhere.md" in re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr)
 
 
 @pytest.mark.parametrize(("size", "scheme"), [(PHONE, "dark"), (DESK, "light")], ids=["phone", "desk"])

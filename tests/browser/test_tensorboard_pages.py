@@ -115,7 +115,8 @@ def assert_opens_on(page, address, layout):
     assert dashboard.open_all() == list(layout)
     titles = [title for charts in layout.values() for title in charts]
     dashboard.assert_shown(titles)
-    dashboard.assert_drawn("tf-custom-scalar-multi-line-chart-card", least=len(titles))
+    cards = "tf-custom-scalar-multi-line-chart-card, tf-custom-scalar-margin-chart-card"
+    dashboard.assert_drawn(cards, least=len(titles))
 
 
 def assert_first_card_is_the_loss(page, address):
