@@ -323,7 +323,7 @@ def _kind(column: Any, present: list[str]) -> str:
     place = texts(column).index(odd)
     raise ValueError(
         f"a column of numbers must hold numbers written in one way; got {odd!r} in {_where(column, place)}, column "
-        f"{name!r}, mend it, leave the cell empty, or name the column by --ignore or --words (of a task: ignore=, words=)"
+        f"{name!r}, mend it, leave the cell empty, or name the column by --ignore or --words (of a task ignore, words)"
     )
 
 

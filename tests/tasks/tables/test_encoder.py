@@ -183,7 +183,7 @@ def test_an_odd_cell_among_measured_numbers_is_refused_with_its_line(tmp_path, o
     rows[6] = f'"{odd}",0'
     table = read_table(write(tmp_path / "t.csv", "\n".join(["age,y", *rows])), label="y")
     with pytest.raises(
-        ValueError, match=f"got '{odd}' in line 8, column 'age', mend it, leave .* to be ignored or of words"
+        ValueError, match=f"got '{odd}' in line 8, column 'age', mend it, leave .* by --ignore or --words"
     ):
         TableEncoder.fit(table.columns)
 
