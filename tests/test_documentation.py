@@ -45,7 +45,6 @@ SHORTER = {
         "report runs/first": f"report runs/first {QUICK_EVALUATION}",
         "tensorboard --logdir": "tensorboard --inspect --logdir",
         "--minutes 10": QUICK_SPECIALISATION,
-        "fashion-conv --horizon 300": "fashion-conv --horizon 4 --baselines adam --tuning-seeds 1",
     },
     "docs/rules.md": {"--out runs/signs": f"{QUICK_META_TRAINING} --out runs/signs"},
     "docs/settings.md": {"--suite seen": QUICK_SUITE},
@@ -311,3 +310,10 @@ def test_every_block_is_of_a_kind_that_runs_or_no_code():
     for page in PAGES:
         text = (ROOT / page).read_text()
         assert set(re.findall(r"^```(\S*)$", text, re.MULTILINE)) <= {"", "bash", "python", "toml"}, page
+
+
+def test_links_and_pictures_lead_to_files():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)", (ROOT / page).read_text()):
+            if "://" not in target:
+                assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
