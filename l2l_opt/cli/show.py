@@ -6,10 +6,9 @@ from typing import Any
 
 import click
 import torch
-from torch.utils._triton import has_triton
 
 from l2l_opt.cli.options import JSON, GroupedCommand, device_options, option_group, switch
-from l2l_opt.kernels import native
+from l2l_opt.kernels import native, triton
 from l2l_opt.storage.card import card_of, facts_of
 from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.version import __version__
@@ -35,11 +34,11 @@ def show(rule: str | None, runtime: bool, as_json: bool, **unused: Any) -> None:
 
 
 def _runtime() -> dict[str, Any]:
-    by = "Triton" if has_triton() else "PyTorch"
-    devices = [f"{torch.cuda.get_device_name(index)} ({by})" for index in range(torch.cuda.device_count())]
+    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "versions": {"l2l_opt": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "kernels": native.describe(),
+        "gpu_kernels": triton.describe(),
         "threads": torch.get_num_threads(),
         "devices": {"cpu": platform.machine()} | {f"cuda:{index}": name for index, name in enumerate(devices)},
     }

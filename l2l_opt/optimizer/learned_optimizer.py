@@ -251,9 +251,9 @@ class LearnedOptimizer(EagerOptimizer):
                 self._stepper.step(params, options, reduce)
                 sizes.append(size_of_update(params, before, reduce).cpu())
             else:
-                compiled = self._stepper.step(params, options, reduce)
-                whole = len(params) == len(group["params"])
-                again = PreparedGroup.of(self.rule, compiled, params, options.num_steps) if whole else None
+                call = self._stepper.step(params, options, reduce)
+                whole = len(params) == len(found)
+                again = PreparedGroup.of(self.rule, call, params, options.num_steps) if whole else None
                 if again is not None:
                     self._prepared[id(group)] = again
         return torch.stack(sizes).sum(0) if sizes else None

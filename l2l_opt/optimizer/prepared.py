@@ -1,8 +1,8 @@
 """The step of a group that does the same again: everything that stays in its place is looked up once.
 
-Of small models the kernels take microseconds, and finding out what to give them takes a millisecond. So where a whole
-group was stepped by one call of a kernel that keeps the clock, the call is kept, and taken again for as long as params
-and state are the very tensors they were.
+Of small models the kernels take microseconds, and finding out what to give them takes a millisecond. So where all of a
+group that has gradients was stepped by one call of a kernel that keeps the clock, the call is kept, and taken again for
+as long as params and state are the very tensors they were.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from l2l_opt.kernels import PreparedStep
 from l2l_opt.optimizer.local_parameters import LocalParameter
-from l2l_opt.optimizer.stepping import CompiledRule, Options
+from l2l_opt.optimizer.stepping import Options, StepCall
 from l2l_opt.rules.base import UpdateRule
 
 
@@ -51,26 +50,22 @@ class PreparedGroup:
 
     Args:
         rule: of the optimizer.
-        compiled: what the call computes.
-        params: all of the group, whole and on the CPU.
+        call: that steps it.
+        params: all of the group that have gradients, whole and on one device.
         num_steps: of the group.
     """
 
-    def __init__(
-        self, rule: UpdateRule, compiled: CompiledRule, params: Sequence[LocalParameter], num_steps: int | None
-    ):
-        self.num_steps = num_steps
-        values, states = [param.value for param in params], [param.state for param in params]
-        self.call = PreparedStep(compiled, values, states, num_steps=num_steps)
+    def __init__(self, rule: UpdateRule, call: StepCall, params: Sequence[LocalParameter], num_steps: int | None):
+        self.num_steps, self.call = num_steps, call
         self.weights = tuple((weight, weight._version, weight.data_ptr()) for weight in rule.parameters())
         self.kept = [_Kept.of(param) for param in params]
 
     @classmethod
     def of(
-        cls, rule: UpdateRule, compiled: CompiledRule | None, params: Sequence[LocalParameter], num_steps: int | None
+        cls, rule: UpdateRule, call: StepCall | None, params: Sequence[LocalParameter], num_steps: int | None
     ) -> "PreparedGroup | None":
-        """Return the group if its kernel keeps the clock and parameters are what kernels see; otherwise None."""
-        if compiled is None or not compiled.keeps_clock:
+        """Return the group if there is a call and parameters are what it sees; otherwise None."""
+        if call is None:
             return None
         plain = all(
             param.value.data_ptr() == param.whole.data_ptr()
@@ -78,7 +73,7 @@ class PreparedGroup:
             and not any(isinstance(value, Tensor) and value.is_inference() for value in param.own.values())
             for param in params
         )
-        return cls(rule, compiled, params, num_steps) if plain else None
+        return cls(rule, call, params, num_steps) if plain else None
 
     def step(self, params: Sequence[Tensor], state: Mapping[Tensor, dict[str, Any]], options: Options) -> bool:
         """Take one step, where all is as it was prepared; whether it was."""
@@ -86,7 +81,8 @@ class PreparedGroup:
         if gradients is None:
             return False
         flags = self.call(gradients, lr=options.lr, decay=options.decay, sign=options.sign, guarded=options.guarded)
-        for kept, flag in zip(self.kept, flags, strict=True):
+        # Kernels on a GPU count there, and return nothing.
+        for kept, flag in zip(self.kept, flags, strict=False):
             if flag:
                 kept.own["skipped"] += 1
         return True
@@ -94,6 +90,7 @@ class PreparedGroup:
     def _gradients(
         self, params: Sequence[Tensor], state: Mapping[Tensor, dict[str, Any]], num_steps: int | None
     ) -> list[Tensor] | None:
+        params = [param for param in params if param.grad is not None]
         if len(params) != len(self.kept) or num_steps != self.num_steps:
             return None
         for weight, version, address in self.weights:
@@ -107,10 +104,10 @@ class PreparedGroup:
                 or state[param] is not kept.own
                 or type(gradient) is not Tensor
                 or param.data_ptr() != kept.address
-                or gradient.dtype is not torch.float32
+                or gradient.dtype is not param.dtype
                 or gradient.layout is not torch.strided
                 or not gradient.is_contiguous()
-                or gradient.device.type != "cpu"
+                or gradient.device != param.device
                 or not kept.is_unchanged()
             ):
                 return None

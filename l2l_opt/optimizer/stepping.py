@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from l2l_opt.kernels import CompiledPerceptron, CompiledStep, PreparedStep, serves_in_place
+from l2l_opt.kernels import CompiledPerceptron, CompiledStep, PreparedStep, serves_in_place, triton
 from l2l_opt.optimizer.local_parameters import LocalParameter, finite_over_shards, is_finite, largest, widened
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.sharded_sums import Reduce, summed_by
@@ -20,6 +20,8 @@ CompiledRule = CompiledStep | CompiledPerceptron
 BLOCK_BYTES = 8 << 20
 """State, in bytes, of the coordinates that are stepped at a time on a CPU; temporaries are a few times as large."""
 BLOCK_BYTES_ELSEWHERE = 256 << 20
+StepCall = PreparedStep | triton.MixedStep
+"""A step that may be taken again for as long as parameters and state stay where they are."""
 
 
 class Options(NamedTuple):
@@ -58,7 +60,7 @@ class Stepper:
             self.rule.to(device)
         return self.rule
 
-    def step(self, params: Sequence[LocalParameter], options: Options, reduce: Reduce | None) -> CompiledRule | None:
+    def step(self, params: Sequence[LocalParameter], options: Options, reduce: Reduce | None) -> StepCall | None:
         """One step, in place.
 
         Args:
@@ -67,11 +69,15 @@ class Stepper:
             reduce: sums over the parameters' shards; None where they are whole.
 
         Returns:
-            What one call of a kernel computed, where that was all of this step; otherwise None.
+            The call that was all of this step, where it can be taken again; otherwise None.
         """
         device = params[0].value.device
         rule = self.rule_on(device)
-        compiled = rule.compiled_step() if device.type == "cpu" else None
+        compiled = rule.compiled_step()
+        if reduce is None and triton.computes(compiled, device):
+            assert isinstance(compiled, CompiledStep)
+            return step_on_device(rule, compiled, params, options)
+        compiled = compiled if device.type == "cpu" else None
         # A kernel sums over what lies here alone.
         if reduce is not None and rule.reads_whole_tensors:
             compiled = None
@@ -83,15 +89,17 @@ class Stepper:
                 served.setdefault(None if hidden is None else hidden.dtype, []).append(param)
             else:
                 others.append(param)
+        again: StepCall | None = None
         good_of_all = reduce is None
         for same in served.values():
             assert compiled is not None
             good = self._good(same, compiled, options, reduce)
             good_of_all &= len(good) == len(same)
-            step_compiled(compiled, good, options)
+            again = step_compiled(compiled, good, options)
         if others:
             step_purely(rule, others, options, reduce)
-        return compiled if len(served) == 1 and not others and good_of_all else None
+        keeps_clock = compiled is not None and compiled.keeps_clock
+        return again if len(served) == 1 and not others and good_of_all and keeps_clock else None
 
     def _good(
         self, params: Sequence[LocalParameter], compiled: CompiledRule, options: Options, reduce: Reduce | None
@@ -130,10 +138,38 @@ def _versions(param: LocalParameter) -> tuple[tuple[int, int], ...]:
     return tuple((id(value), 0 if value.is_inference() else value._version) for value in kept)
 
 
-def step_compiled(compiled: CompiledRule, params: Sequence[LocalParameter], options: Options) -> None:
-    """One step of parameters that ``kernels.serves_in_place`` accepts, by one call of a compiled kernel."""
+def step_on_device(
+    rule: UpdateRule, compiled: CompiledStep, params: Sequence[LocalParameter], options: Options
+) -> StepCall | None:
+    """One step on a GPU: by kernels there of what they can take, by the rule's forward pass of all else.
+
+    Returns:
+        The kernels' call, where that was all of the step; otherwise None.
+    """
+    served = [param for param in params if triton.serves(param.value, param.grad, param.state)]
+    taken = set(map(id, served))
+    others = [param for param in params if id(param) not in taken]
+    call: StepCall | None = None
+    if served:
+        states = [param.state | {"skipped": param.own["skipped"]} for param in served]
+        call = triton.MixedStep(compiled, [param.value for param in served], states, num_steps=options.num_steps)
+        call(
+            [param.grad for param in served],
+            lr=options.lr,
+            decay=options.decay,
+            sign=options.sign,
+            guarded=options.guarded,
+        )
+    if others:
+        step_purely(rule, others, options, None)
+    return None if others else call
+
+
+def step_compiled(compiled: CompiledRule, params: Sequence[LocalParameter], options: Options) -> PreparedStep:
+    """One step of parameters that ``kernels.serves_in_place`` accepts, by one call of a compiled kernel, returned."""
     values, states = [param.value for param in params], [param.state for param in params]
-    flags = PreparedStep(compiled, values, states, num_steps=options.num_steps)(
+    call = PreparedStep(compiled, values, states, num_steps=options.num_steps)
+    flags = call(
         [param.grad for param in params],
         lr=options.lr,
         decay=options.decay,
@@ -145,6 +181,7 @@ def step_compiled(compiled: CompiledRule, params: Sequence[LocalParameter], opti
         if moved:
             torch._foreach_add_(moved, 1)  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
     skip([param for param, flag in zip(params, flags, strict=True) if flag])
+    return call
 
 
 def skip(params: Sequence[LocalParameter]) -> None:

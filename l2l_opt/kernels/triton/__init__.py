@@ -1,0 +1,108 @@
+"""The whole step of an optimizer on a GPU, in place, in a number of launches that does not grow with the model's tensors.
+
+Triton is imported with the first step there: elsewhere, and where it is not installed, nothing needs it.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from l2l_opt.kernels.compiled_step import CompiledStep
+
+if TYPE_CHECKING:
+    from l2l_opt.kernels.triton.device_step import DeviceStep
+
+DEVICES = {"cuda"}
+"""Types of devices that kernels here step on; tests add the CPU, where Triton's interpreter runs them."""
+KINDS = {"log_sign", "ratios", "scale_free"}
+"""Of rules, by ``CompiledStep.kind``."""
+MOST_UNITS = 16
+"""Of scale-free's coordinates, all of which one thread keeps; with more it is stepped by its forward pass."""
+PARAM_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+STATE_DTYPES = (torch.float32, torch.bfloat16)
+
+
+def describe() -> str:
+    """One line for people: what computes the rules' step on a GPU, and why."""
+    if importlib.util.find_spec("triton") is None:
+        return "PyTorch (triton is not installed: pip install triton)"
+    import triton
+
+    return f"Triton {triton.__version__}"
+
+
+def computes(compiled: object, device: torch.device) -> bool:
+    """Whether there are kernels here for a rule on a device."""
+    if not isinstance(compiled, CompiledStep) or compiled.kind not in KINDS or device.type not in DEVICES:
+        return False
+    if compiled.kind == "scale_free" and compiled.weights[-1].shape[-1] > MOST_UNITS:
+        return False
+    if device.type == "cpu":
+        return True
+    from torch.utils._triton import has_triton
+
+    return has_triton()
+
+
+def serves(param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bool:
+    """Whether kernels here can take this parameter: plain and contiguous, its recurrent state in float32 or bfloat16."""
+    recurrent = [state["hidden"], state["cell"]]
+    others = [value for key, value in state.items() if key not in ("hidden", "cell")]
+    return (
+        type(param) in (Tensor, torch.nn.Parameter)
+        and type(grad) is Tensor
+        and param.dtype == grad.dtype
+        and param.dtype in PARAM_DTYPES
+        and recurrent[0].dtype == recurrent[1].dtype
+        and recurrent[0].dtype in STATE_DTYPES
+        and all(value.dtype == torch.float32 for value in others)
+        and all(value.device == param.device and value.is_contiguous() for value in (param, grad, *recurrent, *others))
+    )
+
+
+class MixedStep:
+    """A step in place of tensors that ``serves`` accepts: those of one dtype together, one group after the other.
+
+    Args:
+        rule: what to compute.
+        params: the parameters, which a step changes.
+        states: their states, with ``skipped``, the steps that were left out; a step changes all of it.
+        num_steps: planned steps; None where unknown.
+    """
+
+    def __init__(
+        self,
+        rule: CompiledStep,
+        params: Sequence[Tensor],
+        states: Sequence[dict[str, Tensor]],
+        *,
+        num_steps: int | None,
+    ):
+        places: dict[tuple[torch.dtype, torch.dtype], list[int]] = {}
+        for index, (param, state) in enumerate(zip(params, states, strict=True)):
+            places.setdefault((param.dtype, state["hidden"].dtype), []).append(index)
+        self.parts = [
+            (own, _step_of(rule, [params[index] for index in own], [states[index] for index in own], num_steps))
+            for own in places.values()
+        ]
+
+    def __call__(self, grads: Sequence[Tensor], *, lr: float, decay: float, sign: float, guarded: bool) -> list[int]:
+        """Take a step, as ``PreparedStep``; what is left out is counted on the device, so nothing is returned of it."""
+        for places, step in self.parts:
+            step([grads[index] for index in places], lr=lr, decay=decay, sign=sign, guarded=guarded)
+        return []
+
+
+def _step_of(
+    rule: CompiledStep, params: Sequence[Tensor], states: Sequence[dict[str, Tensor]], num_steps: int | None
+) -> "DeviceStep":
+    if rule.kind == "scale_free":
+        from l2l_opt.kernels.triton.scale_free_step import ScaleFreeStep
+
+        return ScaleFreeStep(rule, params, states, num_steps)
+    from l2l_opt.kernels.triton.recurrent_step import RecurrentStep
+
+    return RecurrentStep(rule, params, states)

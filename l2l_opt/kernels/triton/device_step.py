@@ -1,0 +1,89 @@
+"""What every step on a GPU has in common: tables of addresses made once, gradients found anew, launches."""
+
+import abc
+from collections.abc import Sequence
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from l2l_opt.kernels.compiled_step import CompiledStep
+from l2l_opt.kernels.triton.tables import Chunks, Launch, Tensors, Update, sent
+
+TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
+
+
+class DeviceStep(abc.ABC):
+    """A step in place of tensors on a GPU that will stay where they are, again and again; nothing waits for the device.
+
+    Clocks, and counts of steps that were left out, are brought up to date there.
+
+    Args:
+        rule: what to compute.
+        params: the parameters, contiguous, all of one dtype.
+        states: their states, recurrent ones all of one dtype.
+    """
+
+    def __init__(self, rule: CompiledStep, params: Sequence[Tensor], states: Sequence[dict[str, Tensor]]):
+        self.rule, self.params, self.device = rule, list(params), params[0].device
+        self.state_dtype = states[0]["hidden"].dtype
+        self.kept = [list(state.values()) for state in states]
+        counts = [param.numel() for param in params]
+        self.chunks = Chunks.of(counts, self.device)
+        self.num_chunks = self.chunks.tensor.numel()
+        nowhere = [0] * len(counts)
+
+        def of(key: str | None) -> list[int]:
+            return nowhere if key is None else [state[key].data_ptr() for state in states]
+
+        averages, squares = rule.moments or (None, None)
+        columns = Tensors(
+            count=counts,
+            param=[param.data_ptr() for param in params],
+            gradient=nowhere,
+            hidden=of("hidden"),
+            cell=of("cell"),
+            averages=of(averages),
+            squares=of(squares),
+            step=of("step"),
+            skipped=of("skipped"),
+        )
+        table = sent([number for column in columns for number in column], self.device)
+        self.tensors = Tensors(*table.reshape(len(columns), -1))
+        self._gradients: list[int] = []
+
+    @abc.abstractmethod
+    def launches(self, update: Update, *, guarded: bool) -> list[Launch]:
+        """Return what is launched for a step, in order."""
+
+    def __call__(self, grads: Sequence[Tensor], *, lr: float, decay: float, sign: float, guarded: bool) -> list[int]:
+        """Take a step.
+
+        Args:
+            grads: gradients, contiguous and of the parameters' dtype. Their addresses are sent where they are new.
+            lr: of the update.
+            decay: of the parameters, per step.
+            sign: of the gradients: -1 to climb.
+            guarded: leave a tensor as it was where its gradient (its square, for rules that average squares) or a
+                weight is not finite, and a block of coordinates where what would follow is not; count it.
+
+        Returns:
+            Nothing that the caller would have to count.
+        """
+        addresses = [gradient.data_ptr() for gradient in grads]
+        with torch.cuda.device_of(self.params[0]):
+            if addresses != self._gradients:
+                self._gradients, self.tensors = addresses, self.tensors._replace(gradient=sent(addresses, self.device))
+            self.run(Update(lr, decay, sign), guarded=guarded)
+        torch.autograd.graph.increment_version(self.params)
+        return []
+
+    def run(self, update: Update, *, guarded: bool) -> None:
+        """Launch all that a step takes."""
+        for launch in self.launches(update, guarded=guarded):
+            launch.run()
+
+
+def padded(number: int) -> int:
+    """Return the next power of two, as tiles have their sizes; at least 2."""
+    return max(2, 1 << (number - 1).bit_length())

@@ -1,0 +1,211 @@
+"""The step of rules that read gradients alone, ``lstm`` and ``rnnprop``: kernels over chunks of many tensors.
+
+A tile is ``[units, coordinates]``; sizes are padded to what products of tiles take, and what is padded is zero.
+"""
+
+import triton
+import triton.language as tl
+
+from l2l_opt.kernels.triton.language import BLOCK, CHUNK, at, bias_correction, count_once, sigmoid, tanh, total
+
+GOOD, CORRECTION, NUM_HEADS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+"""What ``clock_kernel`` leaves of each tensor."""
+
+
+@triton.jit
+def find_kernel(chunks, tensors, found, squared: tl.constexpr, dtype: tl.constexpr):
+    """Zero for each chunk whose gradients (their squares) are all finite, NaN for others."""
+    chunk = tl.program_id(0)
+    t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
+    count, gradient = tl.load(tensors.count + t), at(tensors.gradient, t, dtype)
+    nothing = tl.zeros([BLOCK], tl.float32)
+    for offset in range(0, tl.minimum(count - start, CHUNK).to(tl.int32), BLOCK):
+        index = start + offset + tl.arange(0, BLOCK)
+        g = tl.load(gradient + index, mask=index < count, other=0.0).to(tl.float32)
+        if squared:
+            g *= g
+        nothing += g * 0.0
+    tl.store(found + chunk, tl.sum(nothing))
+
+
+@triton.jit
+def clock_kernel(chunks, tensors, found, rule_times_zero, heads, marks, log_beta, guarded: tl.constexpr):
+    """One program a tensor: whether it is stepped, its clock, and what its moments are divided by."""
+    t = tl.program_id(0)
+    clock, skipped = at(tensors.step, t, tl.float32), at(tensors.skipped, t, tl.int64)
+    steps = tl.load(clock) + 1
+    nothing = 0.0
+    if guarded:
+        nothing = total(found, chunks, t) + tl.load(rule_times_zero)
+    good = nothing == 0.0
+    tl.store(heads + t * NUM_HEADS + GOOD, tl.where(good, 1.0, 0.0))
+    tl.store(heads + t * NUM_HEADS + CORRECTION, 1.0 / bias_correction(steps, log_beta))
+    tl.store(marks + t, 0)
+    if good:
+        tl.store(clock, steps)
+    else:
+        tl.store(skipped, tl.load(skipped) + 1)
+
+
+@triton.jit
+def ratios(law, g, average, square, correction, rows, units: tl.constexpr):
+    """The embedding of RNNProp's two ratios, ``[units, coordinates]``."""
+    over_root = 1.0 / tl.sqrt(square * correction + law.eps_squared)
+    ok = rows < units
+    first = tl.load(law.embedding_weight + 2 * rows, mask=ok, other=0.0)
+    second = tl.load(law.embedding_weight + 2 * rows + 1, mask=ok, other=0.0)
+    bias = tl.load(law.embedding_bias + rows, mask=ok, other=0.0)
+    x = first[:, None] * (g * over_root)[None, :] + second[:, None] * (average * correction * over_root)[None, :]
+    x += bias[:, None]
+    return tl.where(x > 0, x, tl.exp(tl.minimum(x, 0.0)) - 1.0)
+
+
+@triton.jit
+def log_sign(law, g, rows):
+    """Two features, in the first rows of a tile."""
+    size = tl.abs(g)
+    logarithm = tl.maximum(tl.log(tl.maximum(size, law.exp_minus_p)) / law.p, -1.0)
+    sign = tl.where(size >= law.exp_minus_p, tl.where(g > 0, 1.0, -1.0), g * law.exp_p)
+    return tl.where((rows == 0)[:, None], logarithm[None, :], sign[None, :])
+
+
+@triton.jit
+def add_products(gates, values, stride, ok, weights, num_values, units: tl.constexpr):
+    """Add ``W x`` to a layer's four gates: a row of x at a time, out of memory, so that few registers are taken.
+
+    ``values``: addresses of the first row's coordinates; ``weights``: ``[num_values, 4 * units]``.
+    """
+    entering, forget, candidate, output = gates
+    rows = tl.arange(0, entering.shape[0])
+    for k in range(num_values):
+        x = tl.load(values + k * stride, mask=ok, other=0.0).to(tl.float32)[None, :]
+        own = weights + k * 4 * units + rows
+        entering += tl.load(own, mask=rows < units, other=0.0)[:, None] * x
+        forget += tl.load(own + units, mask=rows < units, other=0.0)[:, None] * x
+        candidate += tl.load(own + 2 * units, mask=rows < units, other=0.0)[:, None] * x
+        output += tl.load(own + 3 * units, mask=rows < units, other=0.0)[:, None] * x
+    return entering, forget, candidate, output
+
+
+@triton.jit
+def bias_of(biases, which: tl.constexpr, rows, units: tl.constexpr, block: tl.constexpr):
+    bias = tl.load(biases + which * units + rows, mask=rows < units, other=0.0)
+    return bias[:, None] + tl.zeros([1, block], tl.float32)
+
+
+@triton.jit
+def share(scratch, rows, num_rows, tile, block: tl.constexpr):
+    """Leave a tile where every thread of the program can read its rows."""
+    tl.debug_barrier()
+    coordinates = tl.arange(0, block)
+    places = rows[:, None] * block + coordinates[None, :]
+    tl.store(scratch + places, tile, mask=(rows < num_rows)[:, None] & (coordinates >= 0)[None, :])
+    tl.debug_barrier()
+
+
+@triton.jit
+def block_step(t, index, chunks_heads, tensors, marks, scratch, body, law, update, kind, sizes, guarded: tl.constexpr):
+    """Features, network, update and state of one block of coordinates, left as it was where it is not finite."""
+    units: tl.constexpr = sizes[0]
+    num_layers: tl.constexpr = sizes[1]
+    padded: tl.constexpr = sizes[2]
+    block: tl.constexpr = sizes[3]
+    param_type: tl.constexpr = sizes[4]
+    state_type: tl.constexpr = sizes[5]
+    first_inputs: tl.constexpr = sizes[6]
+    count, correction = tl.load(tensors.count + t), tl.load(chunks_heads + t * NUM_HEADS + CORRECTION)
+    param, gradient = at(tensors.param, t, param_type), at(tensors.gradient, t, param_type)
+    hidden_at, cell_at = at(tensors.hidden, t, state_type), at(tensors.cell, t, state_type)
+    averages, squares = at(tensors.averages, t, tl.float32), at(tensors.squares, t, tl.float32)
+    rows = tl.arange(0, padded)
+    ok = index < count
+    own_rows = (rows < units)[:, None] & ok[None, :]
+    g = tl.load(gradient + index, mask=ok, other=0.0).to(tl.float32) * update.sign
+    average, square = g, g
+    if kind == "ratios":
+        average = law.beta * tl.load(averages + index, mask=ok, other=0.0) + (1.0 - law.beta) * g
+        square = law.beta * tl.load(squares + index, mask=ok, other=0.0) + (1.0 - law.beta) * g * g
+        below = ratios(law, g, average, square, correction, rows, units)
+    else:
+        below = log_sign(law, g, rows)
+    nothing = tl.zeros([block], tl.float32)
+    hiddens = ()
+    cells = ()
+    weights, biases = body.weights, body.biases
+    num_inputs = first_inputs
+    for layer in tl.static_range(num_layers):
+        share(scratch, rows, num_inputs, below, block)
+        gates = (
+            bias_of(biases, 0, rows, units, block),
+            bias_of(biases, 1, rows, units, block),
+            bias_of(biases, 2, rows, units, block),
+            bias_of(biases, 3, rows, units, block),
+        )
+        gates = add_products(gates, scratch + tl.arange(0, block), block, ok, weights, num_inputs, units)
+        weights += 4 * units * num_inputs
+        below_at = hidden_at + layer * units * count + index
+        gates = add_products(gates, below_at, count, ok, weights, units, units)
+        weights += 4 * units * units
+        biases += 4 * units
+        num_inputs = units
+        places = (layer * units + rows)[:, None] * count + index[None, :]
+        cell = tl.load(cell_at + places, mask=own_rows, other=0.0).to(tl.float32)
+        cell = sigmoid(gates[1]) * cell + sigmoid(gates[0]) * tanh(gates[2])
+        below = sigmoid(gates[3]) * tanh(cell)
+        hiddens = hiddens + (below,)
+        cells = cells + (cell,)
+        nothing += tl.sum(tl.where(own_rows, (below + cell) * 0.0, 0.0), 0)
+    readout = tl.load(body.readout + rows, mask=rows < units, other=0.0)
+    out = tl.sum(readout[:, None] * below, 0) + tl.load(biases)
+    if kind == "ratios":
+        out = -tanh(out)
+    p = tl.load(param + index, mask=ok, other=0.0).to(tl.float32)
+    p += update.lr * law.output_scale * out - update.decay * p
+    rounded = p.to(param_type)
+    nothing += tl.where(ok, (rounded.to(tl.float32) + average + square) * 0.0, 0.0)
+    moves = True
+    if guarded:
+        moves = tl.sum(nothing) == 0.0
+    # All of the block's state has been read before any of it is written.
+    tl.debug_barrier()
+    if moves:
+        tl.store(param + index, rounded, mask=ok)
+        if kind == "ratios":
+            tl.store(averages + index, average, mask=ok)
+            tl.store(squares + index, square, mask=ok)
+        for layer in tl.static_range(num_layers):
+            places = (layer * units + rows)[:, None] * count + index[None, :]
+            tl.store(hidden_at + places, hiddens[layer].to(state_type), mask=own_rows)
+            tl.store(cell_at + places, cells[layer].to(state_type), mask=own_rows)
+    else:
+        count_once(marks, tensors, t)
+
+
+@triton.jit
+def step_kernel(
+    chunks,
+    tensors,
+    heads,
+    marks,
+    scratch,
+    body,
+    law,
+    update,
+    kind: tl.constexpr,
+    sizes: tl.constexpr,
+    guarded: tl.constexpr,
+):
+    """Step chunk after chunk, block after block; a program's layers hand one another rows through its own scratch.
+
+    ``sizes``: units, layers, padded units, coordinates of a block, dtypes of parameters and of the recurrent state,
+    inputs of the first layer.
+    """
+    padded: tl.constexpr = sizes[2]
+    block: tl.constexpr = sizes[3]
+    scratch += tl.program_id(0) * padded * block
+    for chunk in range(tl.program_id(0), tl.load(chunks.number), tl.num_programs(0)):
+        t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
+        if tl.load(heads + t * NUM_HEADS + GOOD) > 0:
+            for offset in range(0, tl.minimum(tl.load(tensors.count + t) - start, CHUNK).to(tl.int32), block):
+                index = start + offset + tl.arange(0, block)
+                block_step(t, index, heads, tensors, marks, scratch, body, law, update, kind, sizes, guarded)

@@ -1,0 +1,77 @@
+"""The step of ``lstm`` and ``rnnprop`` on a GPU, in three launches whatever the model: kernels of ``recurrent``."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from l2l_opt.kernels.compiled_step import CompiledStep
+from l2l_opt.kernels.triton import recurrent
+from l2l_opt.kernels.triton.device_step import TYPES, DeviceStep, padded
+from l2l_opt.kernels.triton.tables import Body, Launch, LogSign, Ratios, Update
+
+MOST_PROGRAMS = 2048
+"""That step chunks, of which each has memory of its own to hand rows from layer to layer."""
+TILE = 1024
+"""Numbers of a tile, units times coordinates."""
+LEAST_BLOCK = 16
+MOST_REGISTERS = 128
+
+
+class RecurrentStep(DeviceStep):
+    """A step of a rule of one of the kinds ``log_sign`` and ``ratios``."""
+
+    def __init__(self, rule: CompiledStep, params: Sequence[Tensor], states: Sequence[dict[str, Tensor]]):
+        super().__init__(rule, params, states)
+        device, num_tensors = self.device, len(self.params)
+        *layers, readout = [weight.detach().float() for weight in rule.weights]
+        self.units, self.num_layers, self.first_inputs = readout.shape[1], len(layers) // 2, layers[0].shape[1]
+        arrays = {key: torch.as_tensor(value).detach().float().contiguous() for key, value in rule.arrays.items()}
+        biases = arrays.pop("biases")
+        # A row for each input, so that those of all gates lie side by side.
+        weights = torch.cat([weight.t().reshape(-1) for weight in layers])
+        self.body = Body(weights, biases, readout.contiguous())
+        self.law = (LogSign if rule.kind == "log_sign" else Ratios)(**rule.options, **arrays)
+        self.log_beta = math.log(rule.options.get("beta", 0.5))
+        self.rule_times_zero = torch.cat([weights, biases, readout.flatten(), *map(torch.flatten, arrays.values())]).sum() * 0
+        self.found = torch.zeros(self.num_chunks, device=device)
+        self.heads = torch.zeros(num_tensors, recurrent.NUM_HEADS.value, device=device)
+        self.marks = torch.zeros(num_tensors, dtype=torch.int32, device=device)
+        self.programs = min(self.num_chunks, MOST_PROGRAMS)
+        self.rows = max(padded(self.units), padded(self.first_inputs))
+        self.block = max(TILE // self.rows, LEAST_BLOCK)
+        self.scratch = torch.empty(self.programs * self.rows * self.block, device=device)
+
+    def launches(self, update: Update, *, guarded: bool) -> list[Launch]:
+        """Return what is launched for a step, in order."""
+        tables = {"chunks": self.chunks, "tensors": self.tensors}
+        per_tensor = {"heads": self.heads, "marks": self.marks}
+        found = {"found": self.found}
+        finite = {"squared": self.rule.moments is not None, "dtype": TYPES[self.params[0].dtype]}
+        find = Launch(recurrent.find_kernel, self.num_chunks, tables | found, finite)
+        clock = Launch(
+            recurrent.clock_kernel,
+            len(self.params),
+            tables | found | per_tensor | {"rule_times_zero": self.rule_times_zero, "log_beta": self.log_beta},
+            {"guarded": guarded},
+        )
+        sizes = (
+            self.units,
+            self.num_layers,
+            self.rows,
+            self.block,
+            TYPES[self.params[0].dtype],
+            TYPES[self.state_dtype],
+            self.first_inputs,
+        )
+        step = Launch(
+            recurrent.step_kernel,
+            self.programs,
+            tables | per_tensor | {"scratch": self.scratch, "body": self.body, "law": self.law, "update": update},
+            {"kind": self.rule.kind, "sizes": sizes, "guarded": guarded},
+            num_warps=8,
+            most_registers=MOST_REGISTERS,
+        )
+        return [find, clock, step] if guarded else [clock, step]

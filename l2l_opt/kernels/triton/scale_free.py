@@ -1,0 +1,269 @@
+"""The step of the ``scale-free`` rule: kernels over chunks of many tensors, and over tensors.
+
+    squares      sums of g^2 of each chunk
+    begin        a tensor's clock, and r's least, which is relative to its usual gradient
+    sums         all other sums of each chunk
+    tensor       what a tensor shows, its network, its scalars, the size of its step
+    coordinates  averages, network, directions; vectors are stepped here
+    apply        adds updates of matrices, which are made of directions between the last two
+
+Sums are made in the same order every time, so that a step is the same bit for bit. The law is that of
+``native/scale_free.h``; every number of it comes by the name that it has in the rule's ``CompiledStep``.
+"""
+
+import triton
+import triton.language as tl
+
+from l2l_opt.kernels.triton.language import (
+    BLOCK,
+    CHUNK,
+    at,
+    between,
+    bias_correction,
+    count_once,
+    root,
+    sigmoid,
+    tanh,
+    total,
+)
+
+GOOD, SIZE, POWER, LEAST_ROOT, RMS_G, OVER_RMS, OVER_ROOT_RMS = (tl.constexpr(place) for place in range(7))
+EVEN, PLAIN, OVER_CORRECTIONS, BIASES = tl.constexpr(7), tl.constexpr(8), tl.constexpr(9), tl.constexpr(13)
+"""What is left of each tensor between kernels, a row each: EVEN and PLAIN, factors of a whitened direction and of it
+itself in what is added to the parameter; four OVER_CORRECTIONS; biases of its coordinates' network."""
+NUM_SUMS = tl.constexpr(9)
+
+
+@triton.jit
+def power_of_two_above(x):
+    """As frexp has it: what is relative to it keeps its bits if all gradients are 2^k times as large."""
+    bits = x.to(tl.int32, bitcast=True)
+    return ((((bits >> 23) & 255) + 1) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def squares_kernel(chunks, tensors, partial, dtype: tl.constexpr):
+    chunk = tl.program_id(0)
+    t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
+    count, gradient = tl.load(tensors.count + t), at(tensors.gradient, t, dtype)
+    squares = tl.zeros([BLOCK], tl.float32)
+    for offset in range(0, tl.minimum(count - start, CHUNK).to(tl.int32), BLOCK):
+        index = start + offset + tl.arange(0, BLOCK)
+        g = tl.load(gradient + index, mask=index < count, other=0.0).to(tl.float32)
+        squares += g * g
+    tl.store(partial + chunk, tl.sum(squares))
+
+
+@triton.jit
+def begin_kernel(chunks, tensors, scalars, partial, heads, marks, law, width: tl.constexpr):
+    t = tl.program_id(0)
+    head, count = heads + t * width, tl.maximum(tl.load(tensors.count + t), 1).to(tl.float32)
+    step, first = tl.load(at(tensors.step, t, tl.float32)), tl.load(at(scalars.first_gradient, t, tl.float32))
+    rms_g = root(total(partial, chunks, t) / count)
+    rms_g = tl.where(rms_g < law.tiny, law.tiny, rms_g)
+    begins = (step == 0) | (first <= 1.001 * law.tiny)
+    average = tl.load(at(scalars.gradient, t, tl.float32))
+    usual = tl.where(begins, rms_g, power_of_two_above(first) * tl.exp(average))
+    tl.store(head + RMS_G, rms_g)
+    tl.store(head + LEAST_ROOT, law.relative_eps * usual)
+    for k in tl.static_range(4):
+        tl.store(head + OVER_CORRECTIONS + k, 1.0 / bias_correction(step + 1, law.log_betas[k]))
+    tl.store(marks + t, 0)
+
+
+@triton.jit
+def sums_kernel(chunks, tensors, heads, sums, law, update, width: tl.constexpr, param_type: tl.constexpr):
+    """Of each chunk p^2, r^2, (m_.9 / r)^2, (m_.99 / r)^2, (g / r)^2, (m_.9 before / r)^2, the product of the last two,
+    one where g is not 0, one where v is not 0."""
+    chunk = tl.program_id(0)
+    t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
+    count, head = tl.load(tensors.count + t), heads + t * width
+    least = tl.load(head + LEAST_ROOT)
+    over_middle, over_slow = tl.load(head + OVER_CORRECTIONS + 1), tl.load(head + OVER_CORRECTIONS + 2)
+    over_square = tl.load(head + OVER_CORRECTIONS + 3)
+    param, gradient = at(tensors.param, t, param_type), at(tensors.gradient, t, param_type)
+    averages, squares = at(tensors.averages, t, tl.float32), at(tensors.squares, t, tl.float32)
+    zero = tl.zeros([BLOCK], tl.float32)
+    s0, s1, s2, s3, s4, s5, s6, s7, s8 = zero, zero, zero, zero, zero, zero, zero, zero, zero
+    for offset in range(0, tl.minimum(count - start, CHUNK).to(tl.int32), BLOCK):
+        index = start + offset + tl.arange(0, BLOCK)
+        ok = index < count
+        g = tl.load(gradient + index, mask=ok, other=0.0).to(tl.float32) * update.sign
+        p = tl.load(param + index, mask=ok, other=0.0).to(tl.float32)
+        before = tl.load(averages + count + index, mask=ok, other=0.0)
+        slow = tl.load(averages + 2 * count + index, mask=ok, other=0.0)
+        v = tl.load(squares + index, mask=ok, other=0.0)
+        v = law.betas[3] * v + (1.0 - law.betas[3]) * g * g
+        r = root(v * over_square) + least
+        over = 1.0 / r
+        middle = (law.betas[1] * before + (1.0 - law.betas[1]) * g) * over_middle * over
+        slow = (law.betas[2] * slow + (1.0 - law.betas[2]) * g) * over_slow * over
+        ratio, past = g * over, before * over
+        s0 += p * p
+        s1 += tl.where(ok, r * r, 0.0)
+        s2 += middle * middle
+        s3 += slow * slow
+        s4 += ratio * ratio
+        s5 += past * past
+        s6 += ratio * past
+        s7 += tl.where(g != 0, 1.0, 0.0)
+        s8 += tl.where(v > 0, 1.0, 0.0)
+    out, number = sums + chunk, tl.load(chunks.number)
+    tl.store(out, tl.sum(s0))
+    tl.store(out + number, tl.sum(s1))
+    tl.store(out + 2 * number, tl.sum(s2))
+    tl.store(out + 3 * number, tl.sum(s3))
+    tl.store(out + 4 * number, tl.sum(s4))
+    tl.store(out + 5 * number, tl.sum(s5))
+    tl.store(out + 6 * number, tl.sum(s6))
+    tl.store(out + 7 * number, tl.sum(s7))
+    tl.store(out + 8 * number, tl.sum(s8))
+
+
+@triton.jit
+def coordinate_network(biases, body, x, hidden, cell, units: tl.constexpr):
+    """One LSTM layer of so many units, and three outputs, unit by unit: a thread keeps all of a coordinate's."""
+    hiddens = ()
+    cells = ()
+    for u in tl.static_range(units):
+        entering, forget = tl.load(biases + u) + 0.0 * x[0], tl.load(biases + units + u) + 0.0 * x[0]
+        candidate, output = tl.load(biases + 2 * units + u) + 0.0 * x[0], tl.load(biases + 3 * units + u) + 0.0 * x[0]
+        for k in tl.static_range(6):
+            own = body.weights + u * 6 + k
+            entering += tl.load(own) * x[k]
+            forget += tl.load(own + units * 6) * x[k]
+            candidate += tl.load(own + 2 * units * 6) * x[k]
+            output += tl.load(own + 3 * units * 6) * x[k]
+        for k in tl.static_range(units):
+            own = body.weights + 4 * units * 6 + u * units + k
+            entering += tl.load(own) * hidden[k]
+            forget += tl.load(own + units * units) * hidden[k]
+            candidate += tl.load(own + 2 * units * units) * hidden[k]
+            output += tl.load(own + 3 * units * units) * hidden[k]
+        next_cell = sigmoid(forget) * cell[u] + sigmoid(entering) * tanh(candidate)
+        cells = cells + (next_cell,)
+        hiddens = hiddens + (sigmoid(output) * tanh(next_cell),)
+    outputs = ()
+    for j in tl.static_range(3):
+        out = tl.load(biases + 4 * units + j) + 0.0 * x[0]
+        for u in tl.static_range(units):
+            out += tl.load(body.readout + j * units + u) * hiddens[u]
+        outputs = outputs + (tanh(out),)
+    return outputs, hiddens, cells
+
+
+@triton.jit
+def direction_of(outputs, momenta, log_root, power):
+    """A coordinate's direction, of the network's outputs after tanh."""
+    brief = (1.0 + outputs[0]) * 0.5
+    lasting = 1.0 - brief
+    mixed = (brief * brief + outputs[2]) * momenta[0] + 2.0 * brief * lasting * momenta[1]
+    mixed += (lasting * lasting - outputs[2]) * momenta[2]
+    return between(mixed, -3.0, 3.0) * tl.exp(power * tl.minimum(log_root, 3.0) + 1.5 * outputs[1])
+
+
+@triton.jit
+def coordinates_kernel(
+    chunks,
+    tensors,
+    own,
+    heads,
+    marks,
+    body,
+    law,
+    update,
+    sizes: tl.constexpr,
+    guarded: tl.constexpr,
+):
+    """``sizes``: units, width of a row of heads, coordinates of a block, dtypes of parameters and of the state."""
+    units: tl.constexpr = sizes[0]
+    width: tl.constexpr = sizes[1]
+    block: tl.constexpr = sizes[2]
+    param_type: tl.constexpr = sizes[3]
+    state_type: tl.constexpr = sizes[4]
+    chunk = tl.program_id(0)
+    t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
+    count, head = tl.load(tensors.count + t), heads + t * width
+    if tl.load(head + GOOD) == 0:
+        return
+    size, power, least = tl.load(head + SIZE), tl.load(head + POWER), tl.load(head + LEAST_ROOT)
+    over_rms, over_root_rms = tl.load(head + OVER_RMS), tl.load(head + OVER_ROOT_RMS)
+    param, gradient = at(tensors.param, t, param_type), at(tensors.gradient, t, param_type)
+    averages, squares = at(tensors.averages, t, tl.float32), at(tensors.squares, t, tl.float32)
+    hidden_at, cell_at = at(tensors.hidden, t, state_type), at(tensors.cell, t, state_type)
+    direction_at, is_matrix = at(own.direction, t, tl.float32), tl.load(own.is_matrix + t) > 0
+    for offset in range(0, tl.minimum(count - start, CHUNK).to(tl.int32), block):
+        index = start + offset + tl.arange(0, block)
+        ok = index < count
+        g = tl.load(gradient + index, mask=ok, other=0.0).to(tl.float32) * update.sign
+        p = tl.load(param + index, mask=ok, other=0.0).to(tl.float32)
+        v = law.betas[3] * tl.load(squares + index, mask=ok, other=0.0) + (1.0 - law.betas[3]) * g * g
+        r = root(v * tl.load(head + OVER_CORRECTIONS + 3)) + least
+        over = 1.0 / r
+        nothing = v * 0.0
+        moments = ()
+        momenta = ()
+        x = (between(g * over, -5.0, 5.0),)
+        for k in tl.static_range(3):
+            m = law.betas[k] * tl.load(averages + k * count + index, mask=ok, other=0.0) + (1.0 - law.betas[k]) * g
+            moments = moments + (m,)
+            momenta = momenta + (m * tl.load(head + OVER_CORRECTIONS + k) * over,)
+            x = x + (between(momenta[k], -5.0, 5.0),)
+            nothing += m * 0.0
+        log_root = tl.log(r * over_root_rms + 1e-3)
+        x = x + (between(p * over_rms, -5.0, 5.0), log_root)
+        hidden = ()
+        cell = ()
+        for u in tl.static_range(units):
+            hidden = hidden + (tl.load(hidden_at + u * count + index, mask=ok, other=0.0).to(tl.float32),)
+            cell = cell + (tl.load(cell_at + u * count + index, mask=ok, other=0.0).to(tl.float32),)
+        outputs, hiddens, cells = coordinate_network(head + BIASES, body, x, hidden, cell, units)
+        direction = direction_of(outputs, momenta, log_root, power)
+        rounded = (p - update.decay * p - update.lr * size * direction).to(param_type)
+        for u in tl.static_range(units):
+            nothing += (hiddens[u] + cells[u]) * 0.0
+        if is_matrix:
+            nothing += direction * 0.0
+        else:
+            nothing += rounded.to(tl.float32) * 0.0
+        moves = True
+        if guarded:
+            moves = tl.sum(tl.where(ok, nothing, 0.0)) == 0.0
+        if is_matrix:
+            tl.store(direction_at + index, tl.where(moves, direction, 0.0), mask=ok)
+        elif moves:
+            tl.store(param + index, rounded, mask=ok)
+        if moves:
+            tl.store(squares + index, v, mask=ok)
+            for k in tl.static_range(3):
+                tl.store(averages + k * count + index, moments[k], mask=ok)
+            for u in tl.static_range(units):
+                tl.store(hidden_at + u * count + index, hiddens[u].to(state_type), mask=ok)
+                tl.store(cell_at + u * count + index, cells[u].to(state_type), mask=ok)
+        else:
+            count_once(marks, tensors, t)
+
+
+@triton.jit
+def apply_kernel(
+    chunks, tensors, heads, marks, changes, update, width: tl.constexpr, dtype: tl.constexpr, guarded: tl.constexpr
+):
+    """Of tensors of one shape, whose changes lie one after the other."""
+    chunk = tl.program_id(0)
+    t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
+    count = tl.load(tensors.count + t)
+    if tl.load(heads + t * width + GOOD) == 0:
+        return
+    param, change = at(tensors.param, t, dtype), changes + (t - tl.load(chunks.tensor)) * count
+    for offset in range(0, tl.minimum(count - start, CHUNK).to(tl.int32), BLOCK):
+        index = start + offset + tl.arange(0, BLOCK)
+        ok = index < count
+        p = tl.load(param + index, mask=ok, other=0.0).to(tl.float32)
+        p = (p - update.decay * p + tl.load(change + index, mask=ok, other=0.0)).to(dtype)
+        moves = True
+        if guarded:
+            moves = tl.sum(p.to(tl.float32) * 0.0) == 0.0
+        if moves:
+            tl.store(param + index, p, mask=ok)
+        else:
+            count_once(marks, tensors, t)
