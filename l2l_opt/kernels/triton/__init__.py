@@ -1,4 +1,4 @@
-"""The whole step of an optimizer on a GPU, in place, in a number of launches that does not grow with the model's tensors.
+"""The whole step of an optimizer on a GPU, in place, in a number of launches that does not grow with its tensors.
 
 Triton is imported with the first step there: elsewhere, and where it is not installed, nothing needs it.
 """
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from l2l_opt.kernels.triton.device_step import DeviceStep
 
 DEVICES = {"cuda"}
-"""Types of devices that kernels here step on; tests add the CPU, where Triton's interpreter runs them."""
+"""Types of devices that kernels here step on; tests add others: the CPU, where Triton's interpreter runs them,
+and meta, where they are counted."""
 KINDS = {"log_sign", "ratios", "scale_free"}
 """Of rules, by ``CompiledStep.kind``."""
 MOST_UNITS = 16
@@ -40,7 +41,7 @@ def computes(compiled: object, device: torch.device) -> bool:
         return False
     if compiled.kind == "scale_free" and compiled.weights[-1].shape[-1] > MOST_UNITS:
         return False
-    if device.type == "cpu":
+    if device.type != "cuda":
         return True
     from torch.utils._triton import has_triton
 
@@ -48,7 +49,7 @@ def computes(compiled: object, device: torch.device) -> bool:
 
 
 def serves(param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bool:
-    """Whether kernels here can take this parameter: plain and contiguous, its recurrent state in float32 or bfloat16."""
+    """Whether kernels here can take this parameter: plain and contiguous, recurrent state in float32 or bfloat16."""
     recurrent = [state["hidden"], state["cell"]]
     others = [value for key, value in state.items() if key not in ("hidden", "cell")]
     return (

@@ -1,6 +1,7 @@
 """What every step on a GPU has in common: tables of addresses made once, gradients found anew, launches."""
 
 import abc
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -8,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from l2l_opt.kernels.compiled_step import CompiledStep
+from l2l_opt.kernels.triton.language import CHUNK
 from l2l_opt.kernels.triton.tables import Chunks, Launch, Tensors, Update, sent
 
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
@@ -29,27 +31,28 @@ class DeviceStep(abc.ABC):
         self.state_dtype = states[0]["hidden"].dtype
         self.kept = [list(state.values()) for state in states]
         counts = [param.numel() for param in params]
-        self.chunks = Chunks.of(counts, self.device)
-        self.num_chunks = self.chunks.tensor.numel()
+        pieces = [-(-count // CHUNK.value) for count in counts]
+        self.first_chunks = [0, *itertools.accumulate(pieces)]
+        self.chunks, self.num_chunks = Chunks.of(self.first_chunks, self.device), self.first_chunks[-1]
         nowhere = [0] * len(counts)
 
         def of(key: str | None) -> list[int]:
             return nowhere if key is None else [state[key].data_ptr() for state in states]
 
         averages, squares = rule.moments or (None, None)
-        columns = Tensors(
-            count=counts,
-            param=[param.data_ptr() for param in params],
-            gradient=nowhere,
-            hidden=of("hidden"),
-            cell=of("cell"),
-            averages=of(averages),
-            squares=of(squares),
-            step=of("step"),
-            skipped=of("skipped"),
-        )
-        table = sent([number for column in columns for number in column], self.device)
-        self.tensors = Tensors(*table.reshape(len(columns), -1))
+        columns = {
+            "length": counts,
+            "param": [param.data_ptr() for param in params],
+            "gradient": nowhere,
+            "hidden": of("hidden"),
+            "cell": of("cell"),
+            "averages": of(averages),
+            "squares": of(squares),
+            "step": of("step"),
+            "skipped": of("skipped"),
+        }
+        table = sent([number for column in columns.values() for number in column], self.device)
+        self.tensors = Tensors(**dict(zip(columns, table.reshape(len(columns), -1), strict=True)))
         self._gradients: list[int] = []
 
     @abc.abstractmethod

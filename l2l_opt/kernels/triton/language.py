@@ -1,4 +1,6 @@
-"""What all kernels here are written with: functions of one number, addresses out of tables, sums over a tensor's chunks."""
+"""What all kernels here are written with: functions of a number, addresses out of tables, sums over chunks."""
+
+# pyright: reportArgumentType=false
 
 import triton
 import triton.language as tl
@@ -11,29 +13,31 @@ BLOCK = tl.constexpr(512)
 
 @triton.jit
 def sigmoid(x):
+    """``1 / (1 + e^-x)``."""
     return 1.0 / (1.0 + tl.exp(-x))
 
 
 @triton.jit
 def tanh(x):
+    """By the exponential, as on the CPU."""
     return 2.0 / (1.0 + tl.exp(-2.0 * x)) - 1.0
 
 
 @triton.jit
 def root(x):
-    """Square root, zero of what rounding has made negative; NaN passes through."""
+    """Take the square root, zero of what rounding has made negative; NaN passes through."""
     return tl.sqrt(tl.where(x < 0, 0.0, x))
 
 
 @triton.jit
 def between(x, low, high):
-    """NaN passes through, as it does not through minimum and maximum."""
+    """Bound x; NaN passes through, as it does not through minimum and maximum."""
     return tl.where(x < low, low, tl.where(x > high, high, x))
 
 
 @triton.jit
 def bias_correction(steps, log_beta):
-    """``1 - beta^steps``: a series where steps are few, which would lose digits to the difference."""
+    """Return ``1 - beta^steps``: a series where steps are few, which would lose digits to the difference."""
     x = -steps * log_beta
     series = x * (1.0 - x / 2 * (1.0 - x / 3 * (1.0 - x / 4 * (1.0 - x / 5 * (1.0 - x / 6 * (1.0 - x / 7))))))
     return tl.where(x < 0.5, series, 1.0 - tl.exp(-x))
@@ -41,7 +45,7 @@ def bias_correction(steps, log_beta):
 
 @triton.jit
 def at(table, index, dtype: tl.constexpr):
-    """Where a tensor lies, out of a table of addresses."""
+    """Return where a tensor lies, out of a table of addresses."""
     return tl.load(table + index).to(tl.pointer_type(dtype))
 
 

@@ -3,6 +3,8 @@
 A tile is ``[units, coordinates]``; sizes are padded to what products of tiles take, and what is padded is zero.
 """
 
+# pyright: reportGeneralTypeIssues=false, reportArgumentType=false
+
 import triton
 import triton.language as tl
 
@@ -17,7 +19,7 @@ def find_kernel(chunks, tensors, found, squared: tl.constexpr, dtype: tl.constex
     """Zero for each chunk whose gradients (their squares) are all finite, NaN for others."""
     chunk = tl.program_id(0)
     t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
-    count, gradient = tl.load(tensors.count + t), at(tensors.gradient, t, dtype)
+    count, gradient = tl.load(tensors.length + t), at(tensors.gradient, t, dtype)
     nothing = tl.zeros([BLOCK], tl.float32)
     for offset in range(0, tl.minimum(count - start, CHUNK).to(tl.int32), BLOCK):
         index = start + offset + tl.arange(0, BLOCK)
@@ -49,7 +51,7 @@ def clock_kernel(chunks, tensors, found, rule_times_zero, heads, marks, log_beta
 
 @triton.jit
 def ratios(law, g, average, square, correction, rows, units: tl.constexpr):
-    """The embedding of RNNProp's two ratios, ``[units, coordinates]``."""
+    """Embed RNNProp's two ratios, ``[units, coordinates]``."""
     over_root = 1.0 / tl.sqrt(square * correction + law.eps_squared)
     ok = rows < units
     first = tl.load(law.embedding_weight + 2 * rows, mask=ok, other=0.0)
@@ -62,7 +64,7 @@ def ratios(law, g, average, square, correction, rows, units: tl.constexpr):
 
 @triton.jit
 def log_sign(law, g, rows):
-    """Two features, in the first rows of a tile."""
+    """Return two features, in the first rows of a tile."""
     size = tl.abs(g)
     logarithm = tl.maximum(tl.log(tl.maximum(size, law.exp_minus_p)) / law.p, -1.0)
     sign = tl.where(size >= law.exp_minus_p, tl.where(g > 0, 1.0, -1.0), g * law.exp_p)
@@ -89,6 +91,7 @@ def add_products(gates, values, stride, ok, weights, num_values, units: tl.const
 
 @triton.jit
 def bias_of(biases, which: tl.constexpr, rows, units: tl.constexpr, block: tl.constexpr):
+    """Return the biases of one gate, for each coordinate of a block."""
     bias = tl.load(biases + which * units + rows, mask=rows < units, other=0.0)
     return bias[:, None] + tl.zeros([1, block], tl.float32)
 
@@ -104,7 +107,7 @@ def share(scratch, rows, num_rows, tile, block: tl.constexpr):
 
 
 @triton.jit
-def block_step(t, index, chunks_heads, tensors, marks, scratch, body, law, update, kind, sizes, guarded: tl.constexpr):
+def block_step(t, index, heads, tensors, marks, scratch, body, law, update, kind, sizes, guarded: tl.constexpr):
     """Features, network, update and state of one block of coordinates, left as it was where it is not finite."""
     units: tl.constexpr = sizes[0]
     num_layers: tl.constexpr = sizes[1]
@@ -113,7 +116,7 @@ def block_step(t, index, chunks_heads, tensors, marks, scratch, body, law, updat
     param_type: tl.constexpr = sizes[4]
     state_type: tl.constexpr = sizes[5]
     first_inputs: tl.constexpr = sizes[6]
-    count, correction = tl.load(tensors.count + t), tl.load(chunks_heads + t * NUM_HEADS + CORRECTION)
+    count, correction = tl.load(tensors.length + t), tl.load(heads + t * NUM_HEADS + CORRECTION)
     param, gradient = at(tensors.param, t, param_type), at(tensors.gradient, t, param_type)
     hidden_at, cell_at = at(tensors.hidden, t, state_type), at(tensors.cell, t, state_type)
     averages, squares = at(tensors.averages, t, tl.float32), at(tensors.squares, t, tl.float32)
@@ -206,6 +209,6 @@ def step_kernel(
     for chunk in range(tl.program_id(0), tl.load(chunks.number), tl.num_programs(0)):
         t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
         if tl.load(heads + t * NUM_HEADS + GOOD) > 0:
-            for offset in range(0, tl.minimum(tl.load(tensors.count + t) - start, CHUNK).to(tl.int32), block):
+            for offset in range(0, tl.minimum(tl.load(tensors.length + t) - start, CHUNK).to(tl.int32), block):
                 index = start + offset + tl.arange(0, block)
                 block_step(t, index, heads, tensors, marks, scratch, body, law, update, kind, sizes, guarded)

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-import triton.language as tl
 from torch import Tensor
 
 from l2l_opt.kernels.compiled_step import CompiledStep
@@ -14,7 +14,7 @@ from l2l_opt.kernels.triton.tables import Body, Launch, LogSign, Ratios, Update
 
 MOST_PROGRAMS = 2048
 """That step chunks, of which each has memory of its own to hand rows from layer to layer."""
-TILE = 1024
+TILE = 512
 """Numbers of a tile, units times coordinates."""
 LEAST_BLOCK = 16
 MOST_REGISTERS = 128
@@ -33,9 +33,12 @@ class RecurrentStep(DeviceStep):
         # A row for each input, so that those of all gates lie side by side.
         weights = torch.cat([weight.t().reshape(-1) for weight in layers])
         self.body = Body(weights, biases, readout.contiguous())
-        self.law = (LogSign if rule.kind == "log_sign" else Ratios)(**rule.options, **arrays)
+        kind: type[Any] = LogSign if rule.kind == "log_sign" else Ratios
+        self.law = kind(**rule.options, **arrays)
         self.log_beta = math.log(rule.options.get("beta", 0.5))
-        self.rule_times_zero = torch.cat([weights, biases, readout.flatten(), *map(torch.flatten, arrays.values())]).sum() * 0
+        self.rule_times_zero = (
+            torch.cat([weights, biases, readout.flatten(), *map(torch.flatten, arrays.values())]).sum() * 0
+        )
         self.found = torch.zeros(self.num_chunks, device=device)
         self.heads = torch.zeros(num_tensors, recurrent.NUM_HEADS.value, device=device)
         self.marks = torch.zeros(num_tensors, dtype=torch.int32, device=device)

@@ -11,6 +11,8 @@ Sums are made in the same order every time, so that a step is the same bit for b
 ``native/scale_free.h``; every number of it comes by the name that it has in the rule's ``CompiledStep``.
 """
 
+# pyright: reportGeneralTypeIssues=false, reportArgumentType=false
+
 import triton
 import triton.language as tl
 
@@ -43,9 +45,10 @@ def power_of_two_above(x):
 
 @triton.jit
 def squares_kernel(chunks, tensors, partial, dtype: tl.constexpr):
+    """Sum g^2 over each chunk."""
     chunk = tl.program_id(0)
     t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
-    count, gradient = tl.load(tensors.count + t), at(tensors.gradient, t, dtype)
+    count, gradient = tl.load(tensors.length + t), at(tensors.gradient, t, dtype)
     squares = tl.zeros([BLOCK], tl.float32)
     for offset in range(0, tl.minimum(count - start, CHUNK).to(tl.int32), BLOCK):
         index = start + offset + tl.arange(0, BLOCK)
@@ -56,8 +59,9 @@ def squares_kernel(chunks, tensors, partial, dtype: tl.constexpr):
 
 @triton.jit
 def begin_kernel(chunks, tensors, scalars, partial, heads, marks, law, width: tl.constexpr):
+    """Find a tensor's least r, relative to its usual gradient, and what its averages are divided by."""
     t = tl.program_id(0)
-    head, count = heads + t * width, tl.maximum(tl.load(tensors.count + t), 1).to(tl.float32)
+    head, count = heads + t * width, tl.maximum(tl.load(tensors.length + t), 1).to(tl.float32)
     step, first = tl.load(at(tensors.step, t, tl.float32)), tl.load(at(scalars.first_gradient, t, tl.float32))
     rms_g = root(total(partial, chunks, t) / count)
     rms_g = tl.where(rms_g < law.tiny, law.tiny, rms_g)
@@ -73,11 +77,14 @@ def begin_kernel(chunks, tensors, scalars, partial, heads, marks, law, width: tl
 
 @triton.jit
 def sums_kernel(chunks, tensors, heads, sums, law, update, width: tl.constexpr, param_type: tl.constexpr):
-    """Of each chunk p^2, r^2, (m_.9 / r)^2, (m_.99 / r)^2, (g / r)^2, (m_.9 before / r)^2, the product of the last two,
-    one where g is not 0, one where v is not 0."""
+    """Sum over each chunk all that a tensor is to show.
+
+    p^2, r^2, (m_.9 / r)^2, (m_.99 / r)^2, (g / r)^2, (m_.9 before / r)^2, the product of the last two, one where g is
+    not 0, one where v is not 0.
+    """
     chunk = tl.program_id(0)
     t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
-    count, head = tl.load(tensors.count + t), heads + t * width
+    count, head = tl.load(tensors.length + t), heads + t * width
     least = tl.load(head + LEAST_ROOT)
     over_middle, over_slow = tl.load(head + OVER_CORRECTIONS + 1), tl.load(head + OVER_CORRECTIONS + 2)
     over_square = tl.load(head + OVER_CORRECTIONS + 3)
@@ -154,7 +161,7 @@ def coordinate_network(biases, body, x, hidden, cell, units: tl.constexpr):
 
 @triton.jit
 def direction_of(outputs, momenta, log_root, power):
-    """A coordinate's direction, of the network's outputs after tanh."""
+    """Return a coordinate's direction, of the network's outputs after tanh."""
     brief = (1.0 + outputs[0]) * 0.5
     lasting = 1.0 - brief
     mixed = (brief * brief + outputs[2]) * momenta[0] + 2.0 * brief * lasting * momenta[1]
@@ -183,7 +190,7 @@ def coordinates_kernel(
     state_type: tl.constexpr = sizes[4]
     chunk = tl.program_id(0)
     t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
-    count, head = tl.load(tensors.count + t), heads + t * width
+    count, head = tl.load(tensors.length + t), heads + t * width
     if tl.load(head + GOOD) == 0:
         return
     size, power, least = tl.load(head + SIZE), tl.load(head + POWER), tl.load(head + LEAST_ROOT)
@@ -251,7 +258,7 @@ def apply_kernel(
     """Of tensors of one shape, whose changes lie one after the other."""
     chunk = tl.program_id(0)
     t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
-    count = tl.load(tensors.count + t)
+    count = tl.load(tensors.length + t)
     if tl.load(heads + t * width + GOOD) == 0:
         return
     param, change = at(tensors.param, t, dtype), changes + (t - tl.load(chunks.tensor)) * count

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from l2l_opt.kernels.triton.device_step import TYPES, DeviceStep, padded
 from l2l_opt.kernels.triton.tables import Body, Chunks, Launch, Law, Own, Phi, Scalars, Update, sent
 from l2l_opt.kernels.triton.whitening import mixed_whitening
 
-BLOCK = 256
+BLOCK = 128
 """Coordinates of which a program keeps all in registers."""
 MOST_REGISTERS = 128
 
@@ -63,7 +63,9 @@ class ScaleFreeStep(DeviceStep):
         self.num_steps = -1.0 if num_steps is None else float(num_steps)
         self._take_rule()
         self._lay_out([(rows[index], columns[index]) for index in self.order])
-        scalars = [[state.data_ptr() for state in (states[index][key] for index in self.order)] for key in Scalars._fields]
+        scalars = [
+            [state.data_ptr() for state in (states[index][key] for index in self.order)] for key in Scalars._fields
+        ]
         self.scalars = Scalars(*sent(list(itertools.chain(*scalars)), self.device).reshape(len(scalars), -1))
         natural = torch.tensor([float(given[index]["natural_size"]) for index in self.order])
         self.own = self.own._replace(natural_size=natural.to(self.device, non_blocking=True))
@@ -71,7 +73,7 @@ class ScaleFreeStep(DeviceStep):
     def _take_rule(self) -> None:
         arrays = dict(self.rule.arrays)
         betas = [float(beta) for beta in arrays.pop("betas")]  # pyright: ignore[reportArgumentType]
-        self.newton_schulz = arrays.pop("newton_schulz")
+        self.newton_schulz: Any = arrays.pop("newton_schulz")
         tensors = {key: torch.as_tensor(value).detach().float().contiguous() for key, value in arrays.items()}
         weight_input, weight_hidden, readout = [weight.detach().float() for weight in self.rule.weights]
         self.units, num_biases = readout.shape[1], 4 * readout.shape[1] + readout.shape[0]
@@ -109,7 +111,6 @@ class ScaleFreeStep(DeviceStep):
             natural_size=torch.empty(0),
             even_scale=torch.tensor(evens).to(self.device, non_blocking=True),
         )
-        firsts = self.chunks.first.tolist()
         self.batches: dict[int, list[Shape]] = {}
         for shape, found in itertools.groupby(range(len(shapes)), key=shapes.__getitem__):
             if not shape[0]:
@@ -117,7 +118,7 @@ class ScaleFreeStep(DeviceStep):
             indices = list(found)
             own, behind = slice(indices[0], indices[-1] + 1), indices[-1] + 1
             directions = room[starts[own.start] : starts[behind]].reshape(len(indices), *shape)
-            part = slice(firsts[own.start], firsts[behind])
+            part = slice(self.first_chunks[own.start], self.first_chunks[behind])
             chunks = self.chunks._replace(tensor=self.chunks.tensor[part], start=self.chunks.start[part])
             self.batches.setdefault(min(shape), []).append(Shape(own, chunks, directions))
 

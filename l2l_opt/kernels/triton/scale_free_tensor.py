@@ -1,5 +1,7 @@
 """One program a tensor: what it shows, its small network, its scalars and the size of its step (``scale_free.h``)."""
 
+# pyright: reportGeneralTypeIssues=false, reportArgumentType=false
+
 import triton
 import triton.language as tl
 
@@ -20,11 +22,13 @@ from l2l_opt.kernels.triton.scale_free import (
 
 @triton.jit
 def load_scalar(table, t):
+    """Read a tensor's 0-dim state."""
     return tl.load(at(table, t, tl.float32))
 
 
 @triton.jit
 def store_scalar(table, t, value):
+    """Write a tensor's 0-dim state."""
     tl.store(at(table, t, tl.float32), value)
 
 
@@ -40,14 +44,14 @@ def numbers_of(values, num_values: tl.constexpr, length: tl.constexpr):
 
 @triton.jit
 def agreement_of(sums, chunks, t, number):
-    """The cosine between the gradient now and the average before, both over r."""
+    """Return the cosine between the gradient now and the average before, both over r."""
     norms = root(total(sums + 4 * number, chunks, t)) * root(total(sums + 5 * number, chunks, t))
     return tl.where(norms > 0, total(sums + 6 * number, chunks, t) / tl.where(norms > 0, norms, 1.0), 0.0)
 
 
 @triton.jit
 def touched_of(before, step, sums, chunks, t, number, law):
-    """The next average of the share of coordinates that have a gradient."""
+    """Return the next average of the share of coordinates that have a gradient."""
     ever = total(sums + 8 * number, chunks, t)
     now = tl.minimum(total(sums + 7 * number, chunks, t) / tl.maximum(ever, 1.0), 1.0)
     average = before + (1.0 - law.touched_beta) * (tl.where(ever > 0, now, 1.0) - before)
@@ -68,6 +72,7 @@ def network(context, phi, num_biases: tl.constexpr, units: tl.constexpr, length:
 
 @triton.jit
 def pick(block, place: tl.constexpr, length: tl.constexpr):
+    """Return one number of a block."""
     return tl.sum(tl.where(tl.arange(0, length) == place, block, 0.0))
 
 
@@ -108,7 +113,7 @@ def tensor_kernel(
     width: tl.constexpr = sizes[4]
     t = tl.program_id(0)
     head, number = heads + t * width, tl.load(chunks.number)
-    count = tl.maximum(tl.load(tensors.count + t), 1).to(tl.float32)
+    count = tl.maximum(tl.load(tensors.length + t), 1).to(tl.float32)
     matrix, natural = tl.load(own.is_matrix + t) > 0, tl.load(own.natural_size + t)
     step, first_rms = load_scalar(tensors.step, t), load_scalar(scalars.first_rms, t)
     rms, root_rms = root(total(sums, chunks, t) / count), root(total(sums + number, chunks, t) / count)

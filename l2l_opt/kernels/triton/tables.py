@@ -1,5 +1,6 @@
 """What kernels here are given: where everything lies, made once for tensors that stay, and the launches of a step."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,13 +26,10 @@ class Chunks(NamedTuple):
     number: Tensor
 
     @classmethod
-    def of(cls, counts: Sequence[int], device: torch.device) -> "Chunks":
-        """Cut tensors of so many coordinates; of an empty one there is no chunk."""
-        pieces = [-(-count // CHUNK.value) for count in counts]
-        first = [0]
-        for number in pieces:
-            first.append(first[-1] + number)
-        owners = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(pieces))
+    def of(cls, first: Sequence[int], device: torch.device) -> "Chunks":
+        """Return the tables of tensors with so many chunks before each, and of all behind the last."""
+        pieces = [after - before for before, after in itertools.pairwise(first)]
+        owners = torch.repeat_interleave(torch.arange(len(pieces)), torch.tensor(pieces))
         starts = (torch.arange(first[-1]) - torch.tensor(first)[owners]) * CHUNK.value
         firsts = torch.tensor(first, dtype=torch.int32, device=device)
         return cls(owners.int().to(device), starts.to(device), firsts, firsts[-1:])
@@ -43,7 +41,7 @@ class Tensors(NamedTuple):
     0-dim state stays where ``optimizer.state[p]`` has it: kernels find it by its address, as they find the rest.
     """
 
-    count: Tensor
+    length: Tensor
     param: Tensor
     gradient: Tensor
     hidden: Tensor

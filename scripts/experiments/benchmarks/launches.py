@@ -1,0 +1,141 @@
+"""What a steady step of the drop-in would launch on a GPU, counted on tensors without memory: no GPU is needed."""
+
+import contextlib
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from l2l_opt import LearnedOptimizer, load_rule
+from l2l_opt.kernels import triton
+from l2l_opt.kernels.triton.tables import Launch
+from l2l_opt.rules.base import UpdateRule, make_rule
+
+Shape = tuple[int, ...]
+
+
+def gpt2_shapes() -> list[Shape]:
+    """Parameters of GPT-2 small, 124 million in 148 tensors."""
+    block = [(768,), (768,), (2304, 768), (2304,), (768, 768), (768,)]
+    block += [(768,), (768,), (3072, 768), (3072,), (768, 3072), (768,)]
+    return [(50257, 768), (1024, 768), *(block * 12), (768,), (768,)]
+
+
+def resnet18_shapes() -> list[Shape]:
+    """Parameters of ResNet-18, 11.7 million in 62 tensors."""
+    shapes: list[Shape] = [(64, 3, 7, 7), (64,), (64,)]
+    width = 64
+    for own in (64, 128, 256, 512):
+        for block in range(2):
+            before = own if block else width
+            shapes += [(own, before, 3, 3), (own,), (own,), (own, own, 3, 3), (own,), (own,)]
+            shapes += [] if before == own else [(own, before, 1, 1), (own,), (own,)]
+        width = own
+    return [*shapes, (1000, 512), (1000,)]
+
+
+MODELS = {"GPT-2 small": gpt2_shapes, "ResNet-18": resnet18_shapes}
+RULES = ("default-2", "rnnprop", "lstm")
+
+
+class Count(TorchDispatchMode):
+    """Count while it lasts: operations on the device, waits for it, copies to it, and bytes of temporaries at the peak.
+
+    Attributes:
+        operations: that launch something, by name.
+        syncs: values that were read back.
+        copies: of tensors from the host.
+        peak: bytes held at a time by what was made meanwhile.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: Counter[str] = Counter()
+        self.syncs = self.copies = self.peak = 0
+        self._held: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        before = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        after = [value for value in tree_leaves(result) if isinstance(value, Tensor)]
+        name = func._schema.name.split("::")[1]
+        kinds = {value.device.type for value in before + after}
+        if "meta" in kinds and name in ("_local_scalar_dense", "item"):
+            self.syncs += 1
+        elif len(kinds) > 1:
+            self.copies += 1
+        elif "meta" in kinds and not func.is_view and not name.startswith(("empty", "new_empty", "detach")):
+            self.operations[name] += 1
+        known = {value.untyped_storage()._cdata for value in before} | self._held.keys()
+        for value in after:
+            storage = value.untyped_storage()
+            if value.is_meta and storage._cdata not in known:
+                self._held[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self._held.pop, storage._cdata, None)
+        self.peak = max(self.peak, sum(self._held.values()))
+        return result
+
+
+@contextlib.contextmanager
+def on_meta() -> Iterator[list[str]]:
+    """Take tensors of the meta device for those of a GPU, and name kernels instead of launching them."""
+    launched: list[str] = []
+    with (
+        mock.patch.object(triton, "DEVICES", {"meta"}),
+        mock.patch.object(Launch, "run", lambda launch: launched.append(launch.kernel.__name__)),
+    ):
+        yield launched
+
+
+def rule_of(name: str) -> UpdateRule:
+    """Return a shipped rule, or a fresh one of a registered kind."""
+    return make_rule(name) if name in ("rnnprop", "lstm") else load_rule(name)
+
+
+def persistent_bytes(optimizer: LearnedOptimizer) -> int:
+    """Return what a step's tables and buffers take beside parameters, gradients and state, between steps."""
+    found: dict[int, int] = {}
+    for prepared in optimizer._prepared.values():
+        for _, step in prepared.call.parts:
+            owned = {key: value for key, value in vars(step).items() if key not in ("params", "kept", "rule")}
+            for value in tree_leaves(owned):
+                for tensor in (value, *getattr(value, "tensors", ())) if not isinstance(value, Tensor) else (value,):
+                    if isinstance(tensor, Tensor):
+                        storage = tensor.untyped_storage()
+                        found[storage._cdata] = storage.nbytes()
+    return sum(found.values())
+
+
+def count(rule: str, shapes: list[Shape], *, num_steps: int | None = 1000) -> dict[str, int]:
+    """Count what a steady step launches: with state in place, and gradients where they lay before.
+
+    Args:
+        rule: a shipped name, or ``rnnprop`` or ``lstm``.
+        shapes: of the parameters.
+        num_steps: planned steps; None where unknown.
+    """
+    params = [torch.nn.Parameter(torch.empty(shape, device="meta")) for shape in shapes]
+    optimizer = LearnedOptimizer(params, rule_of(rule), num_steps=num_steps)
+    for param in params:
+        param.grad = torch.empty_like(param)
+    with on_meta() as launched:
+        optimizer.step()
+        launched.clear()
+        with Count() as counted:
+            optimizer.step()
+    operations = sum(counted.operations.values())
+    return {
+        "launches": len(launched) + operations,
+        "kernels": len(launched),
+        "operations": operations,
+        "host_syncs": counted.syncs,
+        "host_to_device_copies": counted.copies,
+        "temporary_bytes": counted.peak,
+        "persistent_bytes": persistent_bytes(optimizer),
+    }

@@ -1,0 +1,163 @@
+"""The step on a GPU without one: in Triton's interpreter, compiled for two generations, counted on the meta device."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from l2l_opt import LearnedOptimizer
+from l2l_opt.kernels import triton as triton_steps
+from l2l_opt.rules.base import make_rule
+from scripts.experiments.benchmarks import launches
+from tests.kernels.test_step import gradients
+from tests.kernels.test_step import make_rule as strong_rule
+
+triton = pytest.importorskip("triton", reason="triton is not installed")
+
+ROOT = Path(__file__).parents[2]
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.slow
+def test_in_the_interpreter():
+    arguments = ("-q", "-p", "no:xdist", "-p", "no:cacheprovider", "tests/kernels/triton_interpreted.py")
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
+    assert re.search(r"\d{2} passed", run.stdout)
+
+
+COMPILE = """
+import re, subprocess, sys, tempfile
+from pathlib import Path
+import torch, triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from l2l_opt.kernels.triton import MixedStep
+from l2l_opt.kernels.triton.tables import Update
+from l2l_opt.rules.base import make_rule
+
+TOOL = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+
+class Generation:
+    def __init__(self, number):
+        self.target = GPUTarget("cuda", number, 32)
+    get_current_target = lambda self: self.target
+    get_current_device = get_current_stream = lambda self, *_: 0
+
+def usage(compiled):
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        found = subprocess.run([TOOL, "--dump-resource-usage", file.name], capture_output=True, text=True).stdout
+    return re.findall(r"REG:(\\d+) STACK:(\\d+) SHARED:\\d+ LOCAL:(\\d+)", found)[0]
+
+spec, number, dtype, state_dtype = sys.argv[1], int(sys.argv[2]), *(getattr(torch, name) for name in sys.argv[3:])
+driver.set_active(Generation(number))
+rule, update = make_rule(spec), Update(1.0, 0.0, 1.0)
+params = {"matrix": torch.zeros(7, 5), "vector": torch.zeros(30)}
+states = [
+    {key: value.to(state_dtype) if key in rule.recurrent_state else value for key, value in state.items()}
+    | {"skipped": torch.zeros((), dtype=torch.int64)}
+    for state in rule.init_state(params).values()
+]
+values = [param.to(dtype) for param in params.values()]
+(_, step), = MixedStep(rule.compiled_step(), values, states, num_steps=10).parts
+launches = step.launches(update, guarded=True)
+for shapes in getattr(step, "batches", {}).values():
+    launches.append(step.apply(shapes[0], shapes[0].directions, update, guarded=True))
+for launch in launches:
+    compiled = launch.kernel.warmup(**launch.arguments, **launch.constants, **launch.options, grid=(1,))
+    print(launch.kernel.__name__, *usage(compiled))
+"""
+"""With a driver that only names its target, Triton takes real arguments all the way to machine code."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ptxas comes with Triton's wheels for Linux")
+@pytest.mark.parametrize(
+    ("spec", "generation", "dtypes", "kernels"),
+    [
+        ("scale-free", 80, ("float32", "float32"), 6),
+        ("scale-free", 90, ("bfloat16", "bfloat16"), 6),
+        ("rnnprop", 80, ("float32", "float32"), 3),
+        ("lstm", 90, ("float16", "bfloat16"), 3),
+    ],
+)
+def test_compiled_without_spills(spec, generation, dtypes, kernels, tmp_path):
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    run = subprocess.run(
+        [sys.executable, "-c", COMPILE, spec, str(generation), *dtypes],
+        cwd=ROOT,
+        env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
+    lines = [line.split() for line in run.stdout.splitlines()]
+    assert len(lines) == kernels
+    for name, registers, stack, local in lines:
+        assert 0 < int(registers) <= 128, name
+        assert int(stack) == int(local) == 0, name
+
+
+@pytest.mark.parametrize("num_steps", [1000, None])
+def test_launches_of_the_default_are_few(num_steps):
+    gpt2 = launches.count("default-2", launches.gpt2_shapes(), num_steps=num_steps)
+    resnet = launches.count("default-2", launches.resnet18_shapes(), num_steps=num_steps)
+    assert 5 < gpt2["launches"] <= 60
+    assert 5 < resnet["launches"] <= 150
+    for found in (gpt2, resnet):
+        assert found["host_syncs"] == found["host_to_device_copies"] == 0
+    assert gpt2["temporary_bytes"] + gpt2["persistent_bytes"] <= 1e9
+
+
+@pytest.mark.parametrize("rule", ["lstm", "rnnprop"])
+def test_launches_of_rules_that_read_gradients_alone_do_not_grow(rule):
+    few, many = (launches.count(rule, shapes) for shapes in ([(3, 2)], launches.gpt2_shapes()))
+    assert few["launches"] == many["launches"] == 3
+    assert many["host_syncs"] == many["host_to_device_copies"] == many["temporary_bytes"] == 0
+
+
+def test_what_steps_on_a_gpu_is_said(monkeypatch):
+    assert triton_steps.describe() == f"Triton {triton.__version__}"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install triton" in triton_steps.describe()
+
+
+def test_a_cpu_is_never_stepped_so():
+    assert not triton_steps.computes(make_rule("lstm").compiled_step(), torch.device("cpu"))
+    assert not triton_steps.computes(None, torch.device("cuda"))
+
+
+@needs_cuda
+@pytest.mark.parametrize("name", ["lstm", "rnnprop", "scale-free"])
+def test_cuda_takes_the_cpus_steps_and_goes_on_with_its_state(name):
+    def optimizer_on(device, state=None, values=None):
+        params = [torch.nn.Parameter(value.to(device)) for value in values or gradients(99)]
+        optimizer = LearnedOptimizer(params, strong_rule(name, purely=False), num_steps=20, weight_decay=0.1)
+        if state is not None:
+            optimizer.load_state_dict(state)
+        return params, optimizer
+
+    def step(params, optimizer, index):
+        for param, gradient in zip(params, gradients(index), strict=True):
+            param.grad = gradient.to(param.device)
+        optimizer.step()
+
+    here, there = optimizer_on("cpu"), optimizer_on("cuda")
+    for index in range(3):
+        for pair in (here, there):
+            step(*pair, index)
+    crossed = optimizer_on("cuda", here[1].state_dict(), [param.detach() for param in here[0]])
+    for pair in (here, there, crossed):
+        step(*pair, 3)
+    for other in (there, crossed):
+        for p, q in zip(here[0], other[0], strict=True):
+            assert torch.allclose(p, q.cpu(), rtol=1e-4, atol=1e-6)

@@ -1,0 +1,270 @@
+"""The step by Triton's kernels against the rule's own forward pass, in Triton's interpreter on the CPU.
+
+``test_triton.py`` runs this file in a process of its own: Triton looks at TRITON_INTERPRET when it is imported.
+"""
+
+import copy
+import os
+
+import pytest
+import torch
+
+from l2l_opt import LearnedOptimizer
+from l2l_opt.kernels import triton
+from l2l_opt.kernels.triton import device_step
+from l2l_opt.rules.base import make_rule
+
+assert os.environ.get("TRITON_INTERPRET") == "1", "run by tests/kernels/test_triton.py"
+
+# numpy, which computes in the interpreter, warns of infinities that kernels look for.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+RULES = ("lstm:hidden_size=3,num_layers=2", "rnnprop:hidden_size=5,num_layers=1", "scale-free")
+SHAPES = [(), (1,), (7, 5), (5, 7), (0,), (3, 2, 1, 3), (40,)]
+CPU = {"cpu", "cuda"}
+
+
+@pytest.fixture(autouse=True)
+def calls(monkeypatch):
+    """Steps go by Triton's kernels, and how many were made is counted."""
+    made = []
+
+    class Counted(triton.MixedStep):
+        def __init__(self, rule, params, states, *, num_steps):
+            made.append(len(params))
+            super().__init__(rule, params, states, num_steps=num_steps)
+
+    monkeypatch.setattr(triton, "DEVICES", CPU)
+    monkeypatch.setattr(triton, "MixedStep", Counted)
+    return made
+
+
+def strong_rule(spec, seed=2):
+    """With weights of a size at which an error in any of them shows."""
+    torch.manual_seed(seed)
+    rule = make_rule(spec)
+    for weight in rule.parameters():
+        weight.data += 0.15 * torch.randn(weight.shape)
+    return rule
+
+
+def values(seed, shapes=SHAPES, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    scales = 10.0 ** torch.randint(-3, 3, (len(shapes),), generator=generator)
+    return [(s * torch.randn(shape, generator=generator)).to(dtype) for s, shape in zip(scales, shapes, strict=True)]
+
+
+def run(spec, *, purely, shapes=SHAPES, dtype=torch.float32, steps=3, edit=lambda index, params: None, **options):
+    """Parameters before and after some steps on random gradients, and the optimizer."""
+    rule = strong_rule(spec)
+    if purely:
+        rule.compiled_step = lambda: None
+    params = [torch.nn.Parameter((0.3 * torch.randn(shape)).to(dtype)) for shape in shapes]
+    params[-1].data.zero_()
+    optimizer = LearnedOptimizer(params, rule, **options)
+    before = [param.detach().clone() for param in params]
+    for index in range(steps):
+        for param, gradient in zip(params, values(index, shapes, dtype), strict=True):
+            param.grad = gradient
+        edit(index, params)
+        optimizer.step()
+    return before, params, optimizer
+
+
+def assert_alike(ours, theirs, *, within=1e-4, rounding=2.0**-22):
+    """Parameters within a share of the largest update, and of what they are rounded to; states likewise."""
+    (before, params, optimizer), (_, others, other) = ours, theirs
+    for start, p, q in zip(before, params, others, strict=True):
+        assert not p.numel() or (p != start).any()
+        if p.numel():
+            largest, size = (q - start).abs().max().float(), q.abs().max().float()
+            assert (p - q).abs().max().float() <= within * largest + rounding * size
+        for key, value in other.state[q].items():
+            own = optimizer.state[p][key]
+            assert own.dtype == value.dtype
+            assert own.shape == value.shape
+            if value.numel():
+                assert (own - value).abs().max().float() <= max(within, rounding) * (
+                    1e-6 + value.abs().max().float()
+                ), key
+
+
+@pytest.mark.parametrize("spec", RULES)
+def test_steps_are_the_rules_own(spec, calls):
+    options = {"num_steps": 40, "weight_decay": 0.1, "shapes": SHAPES}
+    assert_alike(run(spec, purely=False, **options), run(spec, purely=True, **options))
+    assert calls == [len(SHAPES)]
+
+
+@pytest.mark.parametrize("spec", RULES)
+def test_without_a_plan_climbing_and_at_another_rate(spec):
+    options = {"maximize": True, "lr": 0.5, "shapes": [(6, 4), (9,)], "steps": 2}
+    assert_alike(run(spec, purely=False, **options), run(spec, purely=True, **options))
+
+
+@pytest.mark.parametrize("spec", RULES)
+def test_tensors_of_several_chunks(spec):
+    options = {"shapes": [(4200,), (3, 3)], "steps": 1}
+    assert_alike(run(spec, purely=False, **options), run(spec, purely=True, **options))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("spec", RULES)
+def test_parameters_and_state_in_half_precision(spec, dtype):
+    options = {"shapes": [(6, 4), (9,)], "dtype": dtype, "state_dtype": torch.bfloat16, "steps": 2}
+    ours, theirs = run(spec, purely=False, **options), run(spec, purely=True, **options)
+    assert ours[2].state[ours[1][0]]["hidden"].dtype == torch.bfloat16
+    # The interpreter cuts what does not fit into bfloat16, where a GPU and PyTorch round.
+    assert_alike(ours, theirs, rounding=2.0**-6)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize("spec", RULES)
+def test_what_is_not_finite_is_left_and_counted(spec, bad):
+    snapshots = []
+
+    def spoil(index, params):
+        if index == 1:
+            params[0].grad.view(-1)[3] = bad
+        snapshots.append([param.detach().clone() for param in params])
+
+    _, params, optimizer = run(spec, purely=False, shapes=[(5, 4), (9,)], steps=2, edit=spoil)
+    skips = not (spec.startswith("lstm") and bad == 1e30)
+    assert [int(optimizer.state[p]["skipped"]) for p in params] == [int(skips), 0]
+    assert [float(optimizer.state[p]["step"]) for p in params] == [2.0 - skips, 2.0]
+    assert torch.equal(params[0], snapshots[1][0]) == skips
+    assert not torch.equal(params[1], snapshots[1][1])
+    for p in params:
+        assert all(value.isfinite().all() for value in optimizer.state[p].values())
+
+
+@pytest.mark.parametrize("spec", RULES)
+def test_a_rule_that_is_not_finite_moves_nothing(spec):
+    rule = strong_rule(spec)
+    next(rule.parameters()).data.view(-1)[0] = float("nan")
+    param = torch.nn.Parameter(torch.ones(4, 3))
+    optimizer = LearnedOptimizer([param], rule)
+    param.grad = torch.ones(4, 3)
+    optimizer.step()
+    assert torch.equal(param, torch.ones(4, 3))
+    assert int(optimizer.state[param]["skipped"]) == 1
+    assert all(value.isfinite().all() for value in optimizer.state[param].values())
+
+
+@pytest.mark.parametrize("spec", RULES)
+def test_blocks_that_would_not_stay_finite_are_left_and_counted_once(spec):
+    rule, start = strong_rule(spec), torch.full((600,), 3.4e38)
+    start[::2] *= -1
+    param = torch.nn.Parameter(start.clone())
+    optimizer = LearnedOptimizer([param], rule, lr=3e38)
+    param.grad = torch.ones(600)
+    optimizer.step()
+    assert param.isfinite().all()
+    assert int(optimizer.state[param]["skipped"]) == 1
+
+
+def test_without_a_guard_updates_are_applied_as_they_come():
+    def spoil(index, params):
+        params[0].grad.view(-1)[0] = float("nan")
+
+    _, params, _ = run(RULES[1], purely=False, shapes=[(4,), (3,)], steps=1, edit=spoil, guard=None)
+    assert params[0].isnan().sum() == 1
+    assert params[1].isfinite().all()
+
+
+@pytest.mark.parametrize("spec", RULES[1:])
+def test_frozen_and_missing_gradients(spec, calls):
+    shapes = [(4, 3), (5,), (6,)]
+
+    def edit(index, params):
+        params[1].grad = None
+        if index == 2:
+            params[0].grad = None
+
+    def both(purely):
+        return run(spec, purely=purely, shapes=shapes, edit=edit, steps=4)
+
+    (_, params, optimizer), (_, others, _) = both(False), both(True)
+    assert not optimizer.state[params[1]]
+    for p, q in zip(params, others, strict=True):
+        assert torch.allclose(p, q, atol=1e-6)
+    # Made for both, for one alone, and for both again; between the first two steps nothing is made.
+    assert calls == [2, 1, 2]
+
+
+def test_what_is_not_contiguous_goes_by_the_plain_path(calls):
+    rule = strong_rule(RULES[2])
+    params = [torch.nn.Parameter(torch.randn(4, 3, dtype=torch.complex64)), torch.nn.Parameter(torch.randn(3))]
+    params.append(torch.nn.Parameter(torch.randn(5, 4).t()))
+    other = copy.deepcopy(rule)
+    other.compiled_step = lambda: None
+    copies = [torch.nn.Parameter(param.detach().clone()) for param in params]
+    for own, kind in ((params, rule), (copies, other)):
+        optimizer = LearnedOptimizer(own, kind)
+        for param in own:
+            param.grad = torch.ones_like(param)
+        optimizer.step()
+    # The real view of a complex parameter is one that kernels take.
+    assert calls == [2]
+    for p, q in zip(params, copies, strict=True):
+        assert torch.allclose(p, q, atol=1e-6)
+
+
+def test_addresses_are_sent_where_gradients_are_new_alone(monkeypatch):
+    copies = []
+    send = device_step.sent
+    monkeypatch.setattr(device_step, "sent", lambda *arguments: copies.append(1) or send(*arguments))
+    params = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))]
+    optimizer = LearnedOptimizer(params, strong_rule(RULES[0]))
+    counts = []
+    for kept in (False, True, False):
+        for param in params:
+            if kept:
+                param.grad.fill_(2.0)
+            else:
+                param.grad = torch.ones_like(param)
+        copies.clear()
+        optimizer.step()
+        counts.append(len(copies))
+    assert counts[1:] == [0, 1]
+
+
+def test_mixed_dtypes_are_one_step(calls):
+    rule = strong_rule(RULES[0])
+    params = [torch.nn.Parameter(torch.ones(5, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16)]
+    optimizer = LearnedOptimizer(params, rule)
+    for _ in range(2):
+        for param in params:
+            param.grad = torch.ones_like(param)
+        optimizer.step()
+    assert calls == [2]
+    assert all((param != 1).all() for param in params)
+    assert [float(optimizer.state[param]["step"]) for param in params] == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("spec", RULES)
+def test_saved_and_resumed_bit_for_bit(spec):
+    saved = []
+
+    def save(index, params):
+        if index == 1:
+            saved.append((copy.deepcopy(optimizer.state_dict()), [param.detach().clone() for param in params]))
+
+    rule = strong_rule(spec)
+    params = [torch.nn.Parameter(value) for value in values(50, [(4, 3), (5,)])]
+    optimizer = LearnedOptimizer(params, rule, num_steps=3)
+    for index in range(3):
+        save(index, params)
+        for param, gradient in zip(params, values(index, [(4, 3), (5,)]), strict=True):
+            param.grad = gradient
+        optimizer.step()
+    state, start = saved[0]
+    again = [torch.nn.Parameter(value) for value in start]
+    resumed = LearnedOptimizer(again, rule, num_steps=3)
+    resumed.load_state_dict(state)
+    for index in (1, 2):
+        for param, gradient in zip(again, values(index, [(4, 3), (5,)]), strict=True):
+            param.grad = gradient
+        resumed.step()
+    for p, q in zip(params, again, strict=True):
+        assert torch.equal(p, q)
+        assert all(torch.equal(value, resumed.state[q][key]) for key, value in optimizer.state[p].items())
