@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from l2l_opt import CoordinatewiseLSTM, LearnedOptimizer, list_pretrained, load_rule, save_rule
 from l2l_opt.cli.main import COMMANDS, FEW_SHOT
-from l2l_opt.kernels import native
+from l2l_opt.kernels import native, triton
 from l2l_opt.rules import make_rule
 from l2l_opt.rules.costs import rule_costs
 from tests.command_line import run_python
@@ -125,6 +125,7 @@ def test_show_serves_rules_whose_parts_take_only_some_tensors(tmp_path):
 def test_show_runtime_names_which_kernels_compute(monkeypatch):
     found = json.loads(l2l_opt("show", "--runtime", "--json").stdout)
     assert found["kernels"] == native.describe()
+    assert found["gpu_kernels"] == triton.describe()
     assert found["versions"]["torch"] == torch.__version__
     # A process that has not loaded them yet.
     command = [sys.executable, "-m", "l2l_opt.cli", "show", "--runtime"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from l2l_opt.kernels.compiled_step import CompiledStep
 from l2l_opt.kernels.triton import scale_free, scale_free_tensor
 from l2l_opt.kernels.triton.device_step import TYPES, DeviceStep, padded
-from l2l_opt.kernels.triton.tables import Body, Chunks, Launch, Law, Own, Phi, Scalars, Update, sent
+from l2l_opt.kernels.triton.tables import SCALAR_KEYS, Body, Chunks, Launch, Law, Own, Phi, Scalars, Update, sent
 from l2l_opt.kernels.triton.whitening import mixed_whitening
 
 BLOCK = 128
@@ -64,7 +64,7 @@ class ScaleFreeStep(DeviceStep):
         self._take_rule()
         self._lay_out([(rows[index], columns[index]) for index in self.order])
         scalars = [
-            [state.data_ptr() for state in (states[index][key] for index in self.order)] for key in Scalars._fields
+            [state.data_ptr() for state in (states[index][key] for index in self.order)] for key in SCALAR_KEYS
         ]
         self.scalars = Scalars(*sent(list(itertools.chain(*scalars)), self.device).reshape(len(scalars), -1))
         natural = torch.tensor([float(given[index]["natural_size"]) for index in self.order])

@@ -158,10 +158,10 @@ def tensor_kernel(
     out = network(numbers_of(context, 16, 16), phi, num_biases, units, length, padded)
     surplus = agreement + law.agreement_margin
     change = tl.where(surplus > 0, law.step_scale_rise, law.step_scale_fall) * surplus
-    log_scale = load_scalar(scalars.trust, t) + length_scale * change
+    log_scale = load_scalar(scalars.log_step_scale, t) + length_scale * change
     log_scale = between(log_scale, law.least_log_step_scale, law.most_log_step_scale)
-    seen = touched_of(load_scalar(scalars.seen, t), step, sums, chunks, t, number, law)
-    touched, variance = tl.maximum(seen, law.least_touched), load_scalar(scalars.walk, t)
+    average_touched = touched_of(load_scalar(scalars.touched_fraction, t), step, sums, chunks, t, number, law)
+    touched, variance = tl.maximum(average_touched, law.least_touched), load_scalar(scalars.random_walk_variance, t)
     size = size_of(rms, first_rms, variance, touched, fraction, run, length_scale, known, natural, law)
     size *= tl.exp(3.0 * tanh(pick(out, num_biases, length) / 3.0) + log_scale)
     share = tl.where(matrix, sigmoid(pick(out, num_biases + 1, length) + 3.6), 0.0)
@@ -186,9 +186,9 @@ def tensor_kernel(
         store_scalar(scalars.agreement_slow, t, lasting)
         store_scalar(scalars.first_gradient, t, first)
         store_scalar(scalars.gradient, t, average)
-        store_scalar(scalars.trust, t, log_scale)
-        store_scalar(scalars.seen, t, seen)
-        store_scalar(scalars.walk, t, variance)
+        store_scalar(scalars.log_step_scale, t, log_scale)
+        store_scalar(scalars.touched_fraction, t, average_touched)
+        store_scalar(scalars.random_walk_variance, t, variance)
     else:
         skipped = at(tensors.skipped, t, tl.int64)
         tl.store(skipped, tl.load(skipped) + 1)

@@ -137,16 +137,29 @@ class Law(NamedTuple):
 
 
 class Scalars(NamedTuple):
-    """Addresses of a tensor's 0-dim state beside its clock, by the keys it has in files, ``[tensors]`` each."""
+    """Addresses of a tensor's 0-dim state beside its clock, ``[tensors]`` each, in the order of ``SCALAR_KEYS``."""
 
     first_rms: Tensor
     agreement_fast: Tensor
     agreement_slow: Tensor
     first_gradient: Tensor
     gradient: Tensor
-    trust: Tensor
-    seen: Tensor
-    walk: Tensor
+    log_step_scale: Tensor
+    touched_fraction: Tensor
+    random_walk_variance: Tensor
+
+
+SCALAR_KEYS = (
+    "first_rms",
+    "agreement_fast",
+    "agreement_slow",
+    "first_gradient",
+    "gradient",
+    "trust",
+    "seen",
+    "walk",
+)
+"""In files and in ``optimizer.state[p]``."""
 
 
 class Own(NamedTuple):
