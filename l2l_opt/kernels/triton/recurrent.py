@@ -15,7 +15,7 @@ GOOD, CORRECTION, NUM_HEADS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 
 @triton.jit
-def find_kernel(chunks, tensors, found, squared: tl.constexpr, dtype: tl.constexpr):
+def find_kernel(chunks, tensors, buffers, squared: tl.constexpr, dtype: tl.constexpr):
     """Zero for each chunk whose gradients (their squares) are all finite, NaN for others."""
     chunk = tl.program_id(0)
     t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
@@ -27,22 +27,22 @@ def find_kernel(chunks, tensors, found, squared: tl.constexpr, dtype: tl.constex
         if squared:
             g *= g
         nothing += g * 0.0
-    tl.store(found + chunk, tl.sum(nothing))
+    tl.store(buffers.found + chunk, tl.sum(nothing))
 
 
 @triton.jit
-def clock_kernel(chunks, tensors, found, rule_times_zero, heads, marks, log_beta, guarded: tl.constexpr):
+def clock_kernel(chunks, tensors, buffers, rule_times_zero, log_beta, guarded: tl.constexpr):
     """One program a tensor: whether it is stepped, its clock, and what its moments are divided by."""
     t = tl.program_id(0)
     clock, skipped = at(tensors.step, t, tl.float32), at(tensors.skipped, t, tl.int64)
     steps = tl.load(clock) + 1
     nothing = 0.0
     if guarded:
-        nothing = total(found, chunks, t) + tl.load(rule_times_zero)
+        nothing = total(buffers.found, chunks, t) + tl.load(rule_times_zero)
     good = nothing == 0.0
-    tl.store(heads + t * NUM_HEADS + GOOD, tl.where(good, 1.0, 0.0))
-    tl.store(heads + t * NUM_HEADS + CORRECTION, 1.0 / bias_correction(steps, log_beta))
-    tl.store(marks + t, 0)
+    tl.store(buffers.heads + t * NUM_HEADS + GOOD, tl.where(good, 1.0, 0.0))
+    tl.store(buffers.heads + t * NUM_HEADS + CORRECTION, 1.0 / bias_correction(steps, log_beta))
+    tl.store(buffers.marks + t, 0)
     if good:
         tl.store(clock, steps)
     else:
@@ -107,54 +107,68 @@ def share(scratch, rows, num_rows, tile, block: tl.constexpr):
 
 
 @triton.jit
-def block_step(t, index, heads, tensors, marks, scratch, body, law, update, kind, sizes, guarded: tl.constexpr):
-    """Features, network, update and state of one block of coordinates, left as it was where it is not finite."""
-    units: tl.constexpr = sizes[0]
-    num_layers: tl.constexpr = sizes[1]
-    padded: tl.constexpr = sizes[2]
-    block: tl.constexpr = sizes[3]
-    param_type: tl.constexpr = sizes[4]
-    state_type: tl.constexpr = sizes[5]
-    first_inputs: tl.constexpr = sizes[6]
-    count, correction = tl.load(tensors.length + t), tl.load(heads + t * NUM_HEADS + CORRECTION)
-    param, gradient = at(tensors.param, t, param_type), at(tensors.gradient, t, param_type)
-    hidden_at, cell_at = at(tensors.hidden, t, state_type), at(tensors.cell, t, state_type)
-    averages, squares = at(tensors.averages, t, tl.float32), at(tensors.squares, t, tl.float32)
-    rows = tl.arange(0, padded)
-    ok = index < count
-    own_rows = (rows < units)[:, None] & ok[None, :]
-    g = tl.load(gradient + index, mask=ok, other=0.0).to(tl.float32) * update.sign
+def layer_step(below, hidden_at, cell, place, weights, biases, num_inputs: tl.constexpr, units: tl.constexpr):
+    """One layer's next hidden and cell state.
+
+    ``below``: its inputs, a tile; ``hidden_at``: of its own hidden state's coordinates; ``place``: memory of this
+    program's own, a row's length there, which of its coordinates there are, and the number of these of the tensor.
+    """
+    scratch, block, ok, count = place
+    rows = tl.arange(0, below.shape[0])
+    share(scratch, rows, num_inputs, below, below.shape[1])
+    gates = (
+        bias_of(biases, 0, rows, units, below.shape[1]),
+        bias_of(biases, 1, rows, units, below.shape[1]),
+        bias_of(biases, 2, rows, units, below.shape[1]),
+        bias_of(biases, 3, rows, units, below.shape[1]),
+    )
+    gates = add_products(gates, scratch + block, below.shape[1], ok, weights, num_inputs, units)
+    gates = add_products(gates, hidden_at, count, ok, weights + 4 * units * num_inputs, units, units)
+    cell = sigmoid(gates[1]) * cell + sigmoid(gates[0]) * tanh(gates[2])
+    return sigmoid(gates[3]) * tanh(cell), cell
+
+
+@triton.jit
+def features_of(g, averages, squares, index, ok, correction, law, rows, kind: tl.constexpr, units: tl.constexpr):
+    """Return the inputs of the network, a tile, and the next averages, of rules that keep some."""
     average, square = g, g
     if kind == "ratios":
         average = law.beta * tl.load(averages + index, mask=ok, other=0.0) + (1.0 - law.beta) * g
         square = law.beta * tl.load(squares + index, mask=ok, other=0.0) + (1.0 - law.beta) * g * g
-        below = ratios(law, g, average, square, correction, rows, units)
+        features = ratios(law, g, average, square, correction, rows, units)
     else:
-        below = log_sign(law, g, rows)
-    nothing = tl.zeros([block], tl.float32)
+        features = log_sign(law, g, rows)
+    return features, average, square
+
+
+@triton.jit
+def block_step(t, index, tensors, buffers, body, law, update, kind, sizes, guarded: tl.constexpr):
+    """Features, network, update and state of one block of coordinates, left as it was where it is not finite."""
+    units: tl.constexpr = sizes[0]
+    num_layers: tl.constexpr = sizes[1]
+    param_type: tl.constexpr = sizes[4]
+    state_type: tl.constexpr = sizes[5]
+    count, correction = tl.load(tensors.length + t), tl.load(buffers.heads + t * NUM_HEADS + CORRECTION)
+    param, gradient = at(tensors.param, t, param_type) + index, at(tensors.gradient, t, param_type) + index
+    hidden_at, cell_at = at(tensors.hidden, t, state_type), at(tensors.cell, t, state_type)
+    averages, squares = at(tensors.averages, t, tl.float32), at(tensors.squares, t, tl.float32)
+    rows, ok = tl.arange(0, sizes[2]), index < count
+    own_rows = (rows < units)[:, None] & ok[None, :]
+    g = tl.load(gradient, mask=ok, other=0.0).to(tl.float32) * update.sign
+    below, average, square = features_of(g, averages, squares, index, ok, correction, law, rows, kind, units)
+    place = (buffers.scratch + tl.program_id(0) * sizes[2] * sizes[3], tl.arange(0, sizes[3]), ok, count)
+    nothing = g * 0.0
     hiddens = ()
     cells = ()
-    weights, biases = body.weights, body.biases
-    num_inputs = first_inputs
+    weights, biases, num_inputs = body.weights, body.biases, sizes[6]
     for layer in tl.static_range(num_layers):
-        share(scratch, rows, num_inputs, below, block)
-        gates = (
-            bias_of(biases, 0, rows, units, block),
-            bias_of(biases, 1, rows, units, block),
-            bias_of(biases, 2, rows, units, block),
-            bias_of(biases, 3, rows, units, block),
-        )
-        gates = add_products(gates, scratch + tl.arange(0, block), block, ok, weights, num_inputs, units)
-        weights += 4 * units * num_inputs
-        below_at = hidden_at + layer * units * count + index
-        gates = add_products(gates, below_at, count, ok, weights, units, units)
-        weights += 4 * units * units
-        biases += 4 * units
-        num_inputs = units
         places = (layer * units + rows)[:, None] * count + index[None, :]
         cell = tl.load(cell_at + places, mask=own_rows, other=0.0).to(tl.float32)
-        cell = sigmoid(gates[1]) * cell + sigmoid(gates[0]) * tanh(gates[2])
-        below = sigmoid(gates[3]) * tanh(cell)
+        own = hidden_at + layer * units * count + index
+        below, cell = layer_step(below, own, cell, place, weights, biases, num_inputs, units)
+        weights += 4 * units * (num_inputs + units)
+        biases += 4 * units
+        num_inputs = units
         hiddens = hiddens + (below,)
         cells = cells + (cell,)
         nothing += tl.sum(tl.where(own_rows, (below + cell) * 0.0, 0.0), 0)
@@ -162,17 +176,16 @@ def block_step(t, index, heads, tensors, marks, scratch, body, law, update, kind
     out = tl.sum(readout[:, None] * below, 0) + tl.load(biases)
     if kind == "ratios":
         out = -tanh(out)
-    p = tl.load(param + index, mask=ok, other=0.0).to(tl.float32)
-    p += update.lr * law.output_scale * out - update.decay * p
-    rounded = p.to(param_type)
-    nothing += tl.where(ok, (rounded.to(tl.float32) + average + square) * 0.0, 0.0)
+    p = tl.load(param, mask=ok, other=0.0).to(tl.float32)
+    p = (p + update.lr * law.output_scale * out - update.decay * p).to(param_type)
+    nothing += tl.where(ok, (p.to(tl.float32) + average + square) * 0.0, 0.0)
     moves = True
     if guarded:
         moves = tl.sum(nothing) == 0.0
     # All of the block's state has been read before any of it is written.
     tl.debug_barrier()
     if moves:
-        tl.store(param + index, rounded, mask=ok)
+        tl.store(param, p, mask=ok)
         if kind == "ratios":
             tl.store(averages + index, average, mask=ok)
             tl.store(squares + index, square, mask=ok)
@@ -181,34 +194,22 @@ def block_step(t, index, heads, tensors, marks, scratch, body, law, update, kind
             tl.store(hidden_at + places, hiddens[layer].to(state_type), mask=own_rows)
             tl.store(cell_at + places, cells[layer].to(state_type), mask=own_rows)
     else:
-        count_once(marks, tensors, t)
+        count_once(buffers.marks, tensors, t)
 
 
 @triton.jit
 def step_kernel(
-    chunks,
-    tensors,
-    heads,
-    marks,
-    scratch,
-    body,
-    law,
-    update,
-    kind: tl.constexpr,
-    sizes: tl.constexpr,
-    guarded: tl.constexpr,
+    chunks, tensors, buffers, body, law, update, kind: tl.constexpr, sizes: tl.constexpr, guarded: tl.constexpr
 ):
     """Step chunk after chunk, block after block; a program's layers hand one another rows through its own scratch.
 
     ``sizes``: units, layers, padded units, coordinates of a block, dtypes of parameters and of the recurrent state,
     inputs of the first layer.
     """
-    padded: tl.constexpr = sizes[2]
     block: tl.constexpr = sizes[3]
-    scratch += tl.program_id(0) * padded * block
     for chunk in range(tl.program_id(0), tl.load(chunks.number), tl.num_programs(0)):
         t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
-        if tl.load(heads + t * NUM_HEADS + GOOD) > 0:
+        if tl.load(buffers.heads + t * NUM_HEADS + GOOD) > 0:
             for offset in range(0, tl.minimum(tl.load(tensors.length + t) - start, CHUNK).to(tl.int32), block):
                 index = start + offset + tl.arange(0, block)
-                block_step(t, index, heads, tensors, marks, scratch, body, law, update, kind, sizes, guarded)
+                block_step(t, index, tensors, buffers, body, law, update, kind, sizes, guarded)

@@ -10,7 +10,7 @@ from torch import Tensor
 from l2l_opt.kernels.compiled_step import CompiledStep
 from l2l_opt.kernels.triton import recurrent
 from l2l_opt.kernels.triton.device_step import TYPES, DeviceStep, padded
-from l2l_opt.kernels.triton.tables import Body, Launch, LogSign, Ratios, Update
+from l2l_opt.kernels.triton.tables import Body, Launch, LogSign, Ratios, RecurrentBuffers, Update
 
 MOST_PROGRAMS = 2048
 """That step chunks, of which each has memory of its own to hand rows from layer to layer."""
@@ -39,27 +39,23 @@ class RecurrentStep(DeviceStep):
         self.rule_times_zero = (
             torch.cat([weights, biases, readout.flatten(), *map(torch.flatten, arrays.values())]).sum() * 0
         )
-        self.found = torch.zeros(self.num_chunks, device=device)
-        self.heads = torch.zeros(num_tensors, recurrent.NUM_HEADS.value, device=device)
-        self.marks = torch.zeros(num_tensors, dtype=torch.int32, device=device)
         self.programs = min(self.num_chunks, MOST_PROGRAMS)
         self.rows = max(padded(self.units), padded(self.first_inputs))
         self.block = max(TILE // self.rows, LEAST_BLOCK)
-        self.scratch = torch.empty(self.programs * self.rows * self.block, device=device)
+        self.buffers = RecurrentBuffers(
+            found=torch.zeros(self.num_chunks, device=device),
+            heads=torch.zeros(num_tensors, recurrent.NUM_HEADS.value, device=device),
+            marks=torch.zeros(num_tensors, dtype=torch.int32, device=device),
+            scratch=torch.empty(self.programs * self.rows * self.block, device=device),
+        )
 
     def launches(self, update: Update, *, guarded: bool) -> list[Launch]:
         """Return what is launched for a step, in order."""
-        tables = {"chunks": self.chunks, "tensors": self.tensors}
-        per_tensor = {"heads": self.heads, "marks": self.marks}
-        found = {"found": self.found}
+        tables = {"chunks": self.chunks, "tensors": self.tensors, "buffers": self.buffers}
         finite = {"squared": self.rule.moments is not None, "dtype": TYPES[self.params[0].dtype]}
-        find = Launch(recurrent.find_kernel, self.num_chunks, tables | found, finite)
-        clock = Launch(
-            recurrent.clock_kernel,
-            len(self.params),
-            tables | found | per_tensor | {"rule_times_zero": self.rule_times_zero, "log_beta": self.log_beta},
-            {"guarded": guarded},
-        )
+        find = Launch(recurrent.find_kernel, self.num_chunks, tables, finite)
+        rule = {"rule_times_zero": self.rule_times_zero, "log_beta": self.log_beta}
+        clock = Launch(recurrent.clock_kernel, len(self.params), tables | rule, {"guarded": guarded})
         sizes = (
             self.units,
             self.num_layers,
@@ -72,7 +68,7 @@ class RecurrentStep(DeviceStep):
         step = Launch(
             recurrent.step_kernel,
             self.programs,
-            tables | per_tensor | {"scratch": self.scratch, "body": self.body, "law": self.law, "update": update},
+            tables | {"body": self.body, "law": self.law, "update": update},
             {"kind": self.rule.kind, "sizes": sizes, "guarded": guarded},
             num_warps=8,
             most_registers=MOST_REGISTERS,

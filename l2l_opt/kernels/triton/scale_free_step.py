@@ -63,9 +63,7 @@ class ScaleFreeStep(DeviceStep):
         self.num_steps = -1.0 if num_steps is None else float(num_steps)
         self._take_rule()
         self._lay_out([(rows[index], columns[index]) for index in self.order])
-        scalars = [
-            [state.data_ptr() for state in (states[index][key] for index in self.order)] for key in SCALAR_KEYS
-        ]
+        scalars = [[state.data_ptr() for state in (states[index][key] for index in self.order)] for key in SCALAR_KEYS]
         self.scalars = Scalars(*sent(list(itertools.chain(*scalars)), self.device).reshape(len(scalars), -1))
         natural = torch.tensor([float(given[index]["natural_size"]) for index in self.order])
         self.own = self.own._replace(natural_size=natural.to(self.device, non_blocking=True))

@@ -68,6 +68,38 @@ class Body(NamedTuple):
     readout: Tensor
 
 
+class RecurrentBuffers(NamedTuple):
+    """What launches of ``recurrent`` hand one another.
+
+    Attributes:
+        found: ``[chunks]``, zero where gradients are finite.
+        heads: ``[tensors, NUM_HEADS]``.
+        marks: ``[tensors]`` int32, whether a block was left out already.
+        scratch: of each program a tile.
+    """
+
+    found: Tensor
+    heads: Tensor
+    marks: Tensor
+    scratch: Tensor
+
+
+class ScaleFreeBuffers(NamedTuple):
+    """What launches of ``scale_free`` hand one another.
+
+    Attributes:
+        squares: ``[chunks]``.
+        sums: ``[NUM_SUMS, chunks]``.
+        heads: a row for each tensor.
+        marks: ``[tensors]`` int32, whether a block was left out already.
+    """
+
+    squares: Tensor
+    sums: Tensor
+    heads: Tensor
+    marks: Tensor
+
+
 class LogSign(NamedTuple):
     """Options of ``lstm``, by the names in its ``CompiledStep``."""
 
@@ -102,6 +134,7 @@ class Law(NamedTuple):
 
     Attributes:
         betas: of three averages of gradients and of that of squares; ``log_betas`` likewise.
+        num_steps: planned; negative where unknown.
     """
 
     tiny: float
@@ -134,6 +167,7 @@ class Law(NamedTuple):
     log_betas: tuple[float, ...]
     log_fast_beta: float
     log_slow_beta: float
+    num_steps: float
 
 
 class Scalars(NamedTuple):
