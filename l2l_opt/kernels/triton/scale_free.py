@@ -44,7 +44,7 @@ def power_of_two_above(x):
 
 
 @triton.jit
-def squares_kernel(chunks, tensors, partial, dtype: tl.constexpr):
+def squares_kernel(chunks, tensors, buffers, dtype: tl.constexpr):
     """Sum g^2 over each chunk."""
     chunk = tl.program_id(0)
     t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
@@ -54,16 +54,16 @@ def squares_kernel(chunks, tensors, partial, dtype: tl.constexpr):
         index = start + offset + tl.arange(0, BLOCK)
         g = tl.load(gradient + index, mask=index < count, other=0.0).to(tl.float32)
         squares += g * g
-    tl.store(partial + chunk, tl.sum(squares))
+    tl.store(buffers.squares + chunk, tl.sum(squares))
 
 
 @triton.jit
-def begin_kernel(chunks, tensors, scalars, partial, heads, marks, law, width: tl.constexpr):
+def begin_kernel(chunks, tensors, scalars, buffers, law, width: tl.constexpr):
     """Find a tensor's least r, relative to its usual gradient, and what its averages are divided by."""
     t = tl.program_id(0)
-    head, count = heads + t * width, tl.maximum(tl.load(tensors.length + t), 1).to(tl.float32)
+    head, count = buffers.heads + t * width, tl.maximum(tl.load(tensors.length + t), 1).to(tl.float32)
     step, first = tl.load(at(tensors.step, t, tl.float32)), tl.load(at(scalars.first_gradient, t, tl.float32))
-    rms_g = root(total(partial, chunks, t) / count)
+    rms_g = root(total(buffers.squares, chunks, t) / count)
     rms_g = tl.where(rms_g < law.tiny, law.tiny, rms_g)
     begins = (step == 0) | (first <= 1.001 * law.tiny)
     average = tl.load(at(scalars.gradient, t, tl.float32))
@@ -72,11 +72,11 @@ def begin_kernel(chunks, tensors, scalars, partial, heads, marks, law, width: tl
     tl.store(head + LEAST_ROOT, law.relative_eps * usual)
     for k in tl.static_range(4):
         tl.store(head + OVER_CORRECTIONS + k, 1.0 / bias_correction(step + 1, law.log_betas[k]))
-    tl.store(marks + t, 0)
+    tl.store(buffers.marks + t, 0)
 
 
 @triton.jit
-def sums_kernel(chunks, tensors, heads, sums, law, update, width: tl.constexpr, param_type: tl.constexpr):
+def sums_kernel(chunks, tensors, buffers, law, update, width: tl.constexpr, param_type: tl.constexpr):
     """Sum over each chunk all that a tensor is to show.
 
     p^2, r^2, (m_.9 / r)^2, (m_.99 / r)^2, (g / r)^2, (m_.9 before / r)^2, the product of the last two, one where g is
@@ -84,7 +84,7 @@ def sums_kernel(chunks, tensors, heads, sums, law, update, width: tl.constexpr, 
     """
     chunk = tl.program_id(0)
     t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
-    count, head = tl.load(tensors.length + t), heads + t * width
+    count, head = tl.load(tensors.length + t), buffers.heads + t * width
     least = tl.load(head + LEAST_ROOT)
     over_middle, over_slow = tl.load(head + OVER_CORRECTIONS + 1), tl.load(head + OVER_CORRECTIONS + 2)
     over_square = tl.load(head + OVER_CORRECTIONS + 3)
@@ -115,7 +115,7 @@ def sums_kernel(chunks, tensors, heads, sums, law, update, width: tl.constexpr, 
         s6 += ratio * past
         s7 += tl.where(g != 0, 1.0, 0.0)
         s8 += tl.where(v > 0, 1.0, 0.0)
-    out, number = sums + chunk, tl.load(chunks.number)
+    out, number = buffers.sums + chunk, tl.load(chunks.number)
     tl.store(out, tl.sum(s0))
     tl.store(out + number, tl.sum(s1))
     tl.store(out + 2 * number, tl.sum(s2))
@@ -170,96 +170,107 @@ def direction_of(outputs, momenta, log_root, power):
 
 
 @triton.jit
-def coordinates_kernel(
-    chunks,
-    tensors,
-    own,
-    heads,
-    marks,
-    body,
-    law,
-    update,
-    sizes: tl.constexpr,
-    guarded: tl.constexpr,
-):
-    """``sizes``: units, width of a row of heads, coordinates of a block, dtypes of parameters and of the state."""
+def averages_of(g, averages, squares, index, count, head, law):
+    """Return the next averages of g and of g^2, the former over r, and r, of a block of coordinates."""
+    ok = index < count
+    v = law.betas[3] * tl.load(squares + index, mask=ok, other=0.0) + (1.0 - law.betas[3]) * g * g
+    r = root(v * tl.load(head + OVER_CORRECTIONS + 3)) + tl.load(head + LEAST_ROOT)
+    moments = ()
+    momenta = ()
+    for k in tl.static_range(3):
+        m = law.betas[k] * tl.load(averages + k * count + index, mask=ok, other=0.0) + (1.0 - law.betas[k]) * g
+        moments = moments + (m,)
+        momenta = momenta + (m * tl.load(head + OVER_CORRECTIONS + k) / r,)
+    return moments, momenta, v, r
+
+
+@triton.jit
+def rows_of(at_first, count, index, num_rows: tl.constexpr):
+    """Return so many numbers of each coordinate of a block, in float32."""
+    rows = ()
+    for u in tl.static_range(num_rows):
+        rows = rows + (tl.load(at_first + u * count + index, mask=index < count, other=0.0).to(tl.float32),)
+    return rows
+
+
+@triton.jit
+def keep_rows(at_first, count, index, rows, num_rows: tl.constexpr, dtype: tl.constexpr):
+    """Write what ``rows_of`` reads."""
+    for u in tl.static_range(num_rows):
+        tl.store(at_first + u * count + index, rows[u].to(dtype), mask=index < count)
+
+
+@triton.jit
+def times_zero(rows, num_rows: tl.constexpr):
+    """Return NaN where one of these is not finite, else zero."""
+    nothing = rows[0] * 0.0
+    for u in tl.static_range(1, num_rows):
+        nothing += rows[u] * 0.0
+    return nothing
+
+
+@triton.jit
+def coordinates_kernel(chunks, tensors, own, buffers, body, law, update, sizes: tl.constexpr, guarded: tl.constexpr):
+    """Bring state up to date, step vectors, and leave directions of matrices.
+
+    ``sizes``: units, width of a row of heads, coordinates of a block, dtypes of parameters and of the state.
+    """
     units: tl.constexpr = sizes[0]
-    width: tl.constexpr = sizes[1]
-    block: tl.constexpr = sizes[2]
     param_type: tl.constexpr = sizes[3]
     state_type: tl.constexpr = sizes[4]
     chunk = tl.program_id(0)
     t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
-    count, head = tl.load(tensors.length + t), heads + t * width
+    count, head = tl.load(tensors.length + t), buffers.heads + t * sizes[1]
     if tl.load(head + GOOD) == 0:
         return
-    size, power, least = tl.load(head + SIZE), tl.load(head + POWER), tl.load(head + LEAST_ROOT)
+    size, power = tl.load(head + SIZE), tl.load(head + POWER)
     over_rms, over_root_rms = tl.load(head + OVER_RMS), tl.load(head + OVER_ROOT_RMS)
     param, gradient = at(tensors.param, t, param_type), at(tensors.gradient, t, param_type)
     averages, squares = at(tensors.averages, t, tl.float32), at(tensors.squares, t, tl.float32)
     hidden_at, cell_at = at(tensors.hidden, t, state_type), at(tensors.cell, t, state_type)
     direction_at, is_matrix = at(own.direction, t, tl.float32), tl.load(own.is_matrix + t) > 0
-    for offset in range(0, tl.minimum(count - start, CHUNK).to(tl.int32), block):
-        index = start + offset + tl.arange(0, block)
+    for offset in range(0, tl.minimum(count - start, CHUNK).to(tl.int32), sizes[2]):
+        index = start + offset + tl.arange(0, sizes[2])
         ok = index < count
         g = tl.load(gradient + index, mask=ok, other=0.0).to(tl.float32) * update.sign
         p = tl.load(param + index, mask=ok, other=0.0).to(tl.float32)
-        v = law.betas[3] * tl.load(squares + index, mask=ok, other=0.0) + (1.0 - law.betas[3]) * g * g
-        r = root(v * tl.load(head + OVER_CORRECTIONS + 3)) + least
-        over = 1.0 / r
-        nothing = v * 0.0
-        moments = ()
-        momenta = ()
-        x = (between(g * over, -5.0, 5.0),)
-        for k in tl.static_range(3):
-            m = law.betas[k] * tl.load(averages + k * count + index, mask=ok, other=0.0) + (1.0 - law.betas[k]) * g
-            moments = moments + (m,)
-            momenta = momenta + (m * tl.load(head + OVER_CORRECTIONS + k) * over,)
-            x = x + (between(momenta[k], -5.0, 5.0),)
-            nothing += m * 0.0
+        moments, momenta, v, r = averages_of(g, averages, squares, index, count, head, law)
         log_root = tl.log(r * over_root_rms + 1e-3)
+        x = (between(g / r, -5.0, 5.0),)
+        for k in tl.static_range(3):
+            x = x + (between(momenta[k], -5.0, 5.0),)
         x = x + (between(p * over_rms, -5.0, 5.0), log_root)
-        hidden = ()
-        cell = ()
-        for u in tl.static_range(units):
-            hidden = hidden + (tl.load(hidden_at + u * count + index, mask=ok, other=0.0).to(tl.float32),)
-            cell = cell + (tl.load(cell_at + u * count + index, mask=ok, other=0.0).to(tl.float32),)
-        outputs, hiddens, cells = coordinate_network(head + BIASES, body, x, hidden, cell, units)
+        hidden, cell = rows_of(hidden_at, count, index, units), rows_of(cell_at, count, index, units)
+        outputs, hidden, cell = coordinate_network(head + BIASES, body, x, hidden, cell, units)
         direction = direction_of(outputs, momenta, log_root, power)
-        rounded = (p - update.decay * p - update.lr * size * direction).to(param_type)
-        for u in tl.static_range(units):
-            nothing += (hiddens[u] + cells[u]) * 0.0
-        if is_matrix:
-            nothing += direction * 0.0
-        else:
-            nothing += rounded.to(tl.float32) * 0.0
+        p = (p - update.decay * p - update.lr * size * direction).to(param_type)
+        nothing = v * 0.0 + times_zero(moments, 3) + times_zero(hidden, units) + times_zero(cell, units)
+        nothing += tl.where(is_matrix, direction, p.to(tl.float32)) * 0.0
         moves = True
         if guarded:
             moves = tl.sum(tl.where(ok, nothing, 0.0)) == 0.0
         if is_matrix:
             tl.store(direction_at + index, tl.where(moves, direction, 0.0), mask=ok)
         elif moves:
-            tl.store(param + index, rounded, mask=ok)
+            tl.store(param + index, p, mask=ok)
         if moves:
             tl.store(squares + index, v, mask=ok)
-            for k in tl.static_range(3):
-                tl.store(averages + k * count + index, moments[k], mask=ok)
-            for u in tl.static_range(units):
-                tl.store(hidden_at + u * count + index, hiddens[u].to(state_type), mask=ok)
-                tl.store(cell_at + u * count + index, cells[u].to(state_type), mask=ok)
+            keep_rows(averages, count, index, moments, 3, tl.float32)
+            keep_rows(hidden_at, count, index, hidden, units, state_type)
+            keep_rows(cell_at, count, index, cell, units, state_type)
         else:
-            count_once(marks, tensors, t)
+            count_once(buffers.marks, tensors, t)
 
 
 @triton.jit
 def apply_kernel(
-    chunks, tensors, heads, marks, changes, update, width: tl.constexpr, dtype: tl.constexpr, guarded: tl.constexpr
+    chunks, tensors, buffers, changes, update, width: tl.constexpr, dtype: tl.constexpr, guarded: tl.constexpr
 ):
-    """Of tensors of one shape, whose changes lie one after the other."""
+    """Add changes to tensors of one shape, whose changes lie one after the other."""
     chunk = tl.program_id(0)
     t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
     count = tl.load(tensors.length + t)
-    if tl.load(heads + t * width + GOOD) == 0:
+    if tl.load(buffers.heads + t * width + GOOD) == 0:
         return
     param, change = at(tensors.param, t, dtype), changes + (t - tl.load(chunks.tensor)) * count
     for offset in range(0, tl.minimum(count - start, CHUNK).to(tl.int32), BLOCK):
@@ -273,4 +284,4 @@ def apply_kernel(
         if moves:
             tl.store(param + index, p, mask=ok)
         else:
-            count_once(marks, tensors, t)
+            count_once(buffers.marks, tensors, t)

@@ -11,7 +11,19 @@ from torch import Tensor
 from l2l_opt.kernels.compiled_step import CompiledStep
 from l2l_opt.kernels.triton import scale_free, scale_free_tensor
 from l2l_opt.kernels.triton.device_step import TYPES, DeviceStep, padded
-from l2l_opt.kernels.triton.tables import SCALAR_KEYS, Body, Chunks, Launch, Law, Own, Phi, Scalars, Update, sent
+from l2l_opt.kernels.triton.tables import (
+    SCALAR_KEYS,
+    Body,
+    Chunks,
+    Launch,
+    Law,
+    Own,
+    Phi,
+    Scalars,
+    ScaleFreeBuffers,
+    Update,
+    sent,
+)
 from l2l_opt.kernels.triton.whitening import mixed_whitening
 
 BLOCK = 128
@@ -60,15 +72,14 @@ class ScaleFreeStep(DeviceStep):
 
         self.order = sorted(range(len(params)), key=place)
         super().__init__(rule, [params[index] for index in self.order], [states[index] for index in self.order])
-        self.num_steps = -1.0 if num_steps is None else float(num_steps)
-        self._take_rule()
+        self._take_rule(num_steps)
         self._lay_out([(rows[index], columns[index]) for index in self.order])
         scalars = [[state.data_ptr() for state in (states[index][key] for index in self.order)] for key in SCALAR_KEYS]
         self.scalars = Scalars(*sent(list(itertools.chain(*scalars)), self.device).reshape(len(scalars), -1))
         natural = torch.tensor([float(given[index]["natural_size"]) for index in self.order])
         self.own = self.own._replace(natural_size=natural.to(self.device, non_blocking=True))
 
-    def _take_rule(self) -> None:
+    def _take_rule(self, num_steps: int | None) -> None:
         arrays = dict(self.rule.arrays)
         betas = [float(beta) for beta in arrays.pop("betas")]  # pyright: ignore[reportArgumentType]
         self.newton_schulz: Any = arrays.pop("newton_schulz")
@@ -86,14 +97,17 @@ class ScaleFreeStep(DeviceStep):
             log_betas=tuple(map(math.log, betas)),
             log_fast_beta=math.log(options["fast_beta"]),
             log_slow_beta=math.log(options["slow_beta"]),
+            num_steps=-1.0 if num_steps is None else float(num_steps),
         )
         tensor_units, length = int(options["units"]), padded(num_biases + 3)
         self.width = scale_free.BIASES.value + length
         self.sizes = (tensor_units, padded(tensor_units), num_biases, length, self.width)
-        self.heads = torch.zeros(len(self.params), self.width, device=self.device)
-        self.marks = torch.zeros(len(self.params), dtype=torch.int32, device=self.device)
-        self.partial = torch.empty(self.num_chunks, device=self.device)
-        self.sums = torch.empty(scale_free.NUM_SUMS.value, self.num_chunks, device=self.device)
+        self.buffers = ScaleFreeBuffers(
+            squares=torch.empty(self.num_chunks, device=self.device),
+            sums=torch.empty(scale_free.NUM_SUMS.value, self.num_chunks, device=self.device),
+            heads=torch.zeros(len(self.params), self.width, device=self.device),
+            marks=torch.zeros(len(self.params), dtype=torch.int32, device=self.device),
+        )
 
     def _lay_out(self, shapes: Sequence[tuple[int, int]]) -> None:
         """Give matrices room for their directions, those of one shape together."""
@@ -127,37 +141,24 @@ class ScaleFreeStep(DeviceStep):
     def launches(self, update: Update, *, guarded: bool) -> list[Launch]:
         """Return what is launched before matrices are whitened, in order."""
         dtype = TYPES[self.params[0].dtype]
-        tables = {"chunks": self.chunks, "tensors": self.tensors}
-        law, heads = {"law": self.law}, {"heads": self.heads}
-        partial, sums, marks = {"partial": self.partial}, {"sums": self.sums}, {"marks": self.marks}
-        width, guard = {"width": self.width}, {"guarded": guarded}
-        own, scalars, change = {"own": self.own}, {"scalars": self.scalars}, {"update": update}
-        tensor = tables | scalars | own | heads | partial | sums | law | change | {"phi": self.phi}
-        coordinates = tables | own | heads | marks | law | change | {"body": self.body}
-        sizes = (self.units, self.width, BLOCK, dtype, TYPES[self.state_dtype])
+        tables = {"chunks": self.chunks, "tensors": self.tensors, "buffers": self.buffers}
+        law, own, change = {"law": self.law}, {"own": self.own}, {"update": update}
+        scalars, width, guard = {"scalars": self.scalars}, {"width": self.width}, {"guarded": guarded}
+        sizes = {"sizes": (self.units, self.width, BLOCK, dtype, TYPES[self.state_dtype])}
         many, few = self.num_chunks, len(self.params)
+        tensor = tables | scalars | own | law | change | {"phi": self.phi}
+        coordinates = tables | own | law | change | {"body": self.body}
         return [
-            Launch(scale_free.squares_kernel, many, tables | partial, {"dtype": dtype}),
-            Launch(scale_free.begin_kernel, few, tables | scalars | partial | heads | marks | law, width),
-            Launch(scale_free.sums_kernel, many, tables | heads | sums | law | change, width | {"param_type": dtype}),
-            Launch(
-                scale_free_tensor.tensor_kernel,
-                few,
-                tensor | {"num_steps": self.num_steps},
-                {"sizes": self.sizes} | guard,
-            ),
-            Launch(
-                scale_free.coordinates_kernel,
-                many,
-                coordinates,
-                {"sizes": sizes} | guard,
-                most_registers=MOST_REGISTERS,
-            ),
+            Launch(scale_free.squares_kernel, many, tables, {"dtype": dtype}),
+            Launch(scale_free.begin_kernel, few, tables | scalars | law, width),
+            Launch(scale_free.sums_kernel, many, tables | law | change, width | {"param_type": dtype}),
+            Launch(scale_free_tensor.tensor_kernel, few, tensor, {"sizes": self.sizes} | guard),
+            Launch(scale_free.coordinates_kernel, many, coordinates, sizes | guard, most_registers=MOST_REGISTERS),
         ]
 
     def apply(self, shape: Shape, changes: Tensor, update: Update, *, guarded: bool) -> Launch:
         """Return what adds changes, as their directions lie, to the matrices of one shape."""
-        arguments = {"chunks": shape.chunks, "tensors": self.tensors, "heads": self.heads, "marks": self.marks}
+        arguments = {"chunks": shape.chunks, "tensors": self.tensors, "buffers": self.buffers}
         return Launch(
             scale_free.apply_kernel,
             shape.chunks.tensor.numel(),
@@ -167,7 +168,7 @@ class ScaleFreeStep(DeviceStep):
 
     def run(self, update: Update, *, guarded: bool) -> None:
         super().run(update, guarded=guarded)
-        even, plain = self.heads[:, scale_free.EVEN.value], self.heads[:, scale_free.PLAIN.value]
+        even, plain = self.buffers.heads[:, scale_free.EVEN.value], self.buffers.heads[:, scale_free.PLAIN.value]
         for shapes in self.batches.values():
             # Shapes of one shorter side lie one after the other.
             own = slice(shapes[0].tensors.start, shapes[-1].tensors.stop)

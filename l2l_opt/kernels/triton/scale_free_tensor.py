@@ -43,15 +43,17 @@ def numbers_of(values, num_values: tl.constexpr, length: tl.constexpr):
 
 
 @triton.jit
-def agreement_of(sums, chunks, t, number):
+def agreement_of(sums, chunks, t):
     """Return the cosine between the gradient now and the average before, both over r."""
+    number = tl.load(chunks.number)
     norms = root(total(sums + 4 * number, chunks, t)) * root(total(sums + 5 * number, chunks, t))
     return tl.where(norms > 0, total(sums + 6 * number, chunks, t) / tl.where(norms > 0, norms, 1.0), 0.0)
 
 
 @triton.jit
-def touched_of(before, step, sums, chunks, t, number, law):
+def touched_of(before, step, sums, chunks, t, law):
     """Return the next average of the share of coordinates that have a gradient."""
+    number = tl.load(chunks.number)
     ever = total(sums + 8 * number, chunks, t)
     now = tl.minimum(total(sums + 7 * number, chunks, t) / tl.maximum(ever, 1.0), 1.0)
     average = before + (1.0 - law.touched_beta) * (tl.where(ever > 0, now, 1.0) - before)
@@ -77,66 +79,37 @@ def pick(block, place: tl.constexpr, length: tl.constexpr):
 
 
 @triton.jit
-def size_of(rms, first_rms, variance, touched, fraction, run, length_scale, known, natural, law):
-    """Of an update of one, before the network's head."""
-    zero = first_rms == 0
-    gone = root(rms * rms - variance)
-    least = tl.minimum(law.growth, law.least_growth)
-    most = tl.maximum(law.growth * touched, least) * first_rms
-    reach = tl.where(zero, natural, between(gone, first_rms / least, most))
-    annealed = tl.maximum((1.0 - fraction) / (1.0 + law.steepness * fraction), law.least_annealed)
-    unplanned = tl.exp(law.unplanned_power * tl.log(1.0 + run / law.unplanned_steps))
-    return law.output_scale * tl.where(known, annealed * length_scale, unplanned) / touched * reach
+def progress_of(step, law):
+    """Return whether a run's length is known, how much of it is over, its steps, and their length_scale."""
+    known = law.num_steps >= 0
+    fraction = tl.where(known, tl.minimum(step / tl.where(known, law.num_steps, 1.0), 1.0), 0.0)
+    run = tl.where(known, law.num_steps, step)
+    length_scale = tl.where(known, tl.sqrt(law.usual_run / tl.maximum(run, law.usual_run / 4)), 1.0)
+    return known, fraction, run, length_scale
 
 
 @triton.jit
-def tensor_kernel(
-    chunks,
-    tensors,
-    scalars,
-    own,
-    heads,
-    partial,
-    sums,
-    phi,
-    law,
-    update,
-    num_steps,
-    sizes: tl.constexpr,
-    guarded: tl.constexpr,
-):
-    """``sizes``: units of the network and as padded, its outputs less three, as padded, width of a row of heads."""
-    units: tl.constexpr = sizes[0]
-    padded: tl.constexpr = sizes[1]
-    num_biases: tl.constexpr = sizes[2]
-    length: tl.constexpr = sizes[3]
-    width: tl.constexpr = sizes[4]
-    t = tl.program_id(0)
-    head, number = heads + t * width, tl.load(chunks.number)
-    count = tl.maximum(tl.load(tensors.length + t), 1).to(tl.float32)
-    matrix, natural = tl.load(own.is_matrix + t) > 0, tl.load(own.natural_size + t)
-    step, first_rms = load_scalar(tensors.step, t), load_scalar(scalars.first_rms, t)
-    rms, root_rms = root(total(sums, chunks, t) / count), root(total(sums + number, chunks, t) / count)
-    middle = root(total(sums + 2 * number, chunks, t) / count)
-    slow = root(total(sums + 3 * number, chunks, t) / count)
-    agreement = agreement_of(sums, chunks, t, number)
-    # What the gradient's size was at first, is on average, and is now.
-    rms_g, first = tl.load(head + RMS_G), load_scalar(scalars.first_gradient, t)
+def gradient_scale_of(rms_g, first, average, step, law):
+    """Return the gradient's size at first, its logarithm then and now over a power of two, and the average of these."""
     begins = (step == 0) | (first <= 1.001 * law.tiny)
     first = tl.where(begins, rms_g, first)
     unit = power_of_two_above(first)
-    log_g, average = tl.log(rms_g / unit), load_scalar(scalars.gradient, t)
+    log_g = tl.log(rms_g / unit)
     average = tl.where(begins, log_g, average + (1.0 - law.gradient_beta) * (log_g - average))
-    fast, lasting = load_scalar(scalars.agreement_fast, t), load_scalar(scalars.agreement_slow, t)
-    fast += (1.0 - law.fast_beta) * (agreement - fast)
-    lasting += (1.0 - law.slow_beta) * (agreement - lasting)
-    # Where in its run it is.
-    known = num_steps >= 0
-    fraction = tl.where(known, tl.minimum(step / tl.where(known, num_steps, 1.0), 1.0), 0.0)
-    run = tl.where(known, num_steps, step)
-    length_scale = tl.where(known, tl.sqrt(law.usual_run / tl.maximum(run, law.usual_run / 4)), 1.0)
-    zero = first_rms == 0
-    growth = tl.log(tl.maximum(rms / tl.where(zero, 1.0, first_rms), 1e-2))
+    return first, tl.log(first / unit), log_g, average
+
+
+@triton.jit
+def context_of(step, count, matrix, sizes, noises, agreements, gradient, progress, law):
+    """Return the features of a tensor, as ``ScaleFreeRule`` lists them.
+
+    ``sizes``: root mean squares of the parameter now and at first; ``noises``: of m_.99 / r and m_.9 / r;
+    ``agreements``: the fast and the slow average.
+    """
+    known, fraction, run, _ = progress
+    _, log_first, log_g, average = gradient
+    zero = sizes[1] == 0
+    growth = tl.log(tl.maximum(sizes[0] / tl.where(zero, 1.0, sizes[1]), 1e-2))
     context = (
         fraction,
         fraction * fraction,
@@ -148,29 +121,67 @@ def tensor_kernel(
         tl.where(zero, 1.0, 0.0),
         tl.where(matrix, 0.0, 1.0),
         between(tl.log(count) / 5.0 - 1.0, -1.0, 2.0),
-        2.0 * slow - 1.0,
-        2.0 * middle - 1.0,
-        2.0 * fast / bias_correction(step + 1.0, law.log_fast_beta),
-        4.0 * lasting / bias_correction(step + 1.0, law.log_slow_beta),
-        between((average - tl.log(first / unit)) / 2.0, -3.0, 1.0),
+        2.0 * noises[0] - 1.0,
+        2.0 * noises[1] - 1.0,
+        2.0 * agreements[0] / bias_correction(step + 1.0, law.log_fast_beta),
+        4.0 * agreements[1] / bias_correction(step + 1.0, law.log_slow_beta),
+        between((average - log_first) / 2.0, -3.0, 1.0),
         between(log_g - average, -2.0, 2.0),
     )
-    out = network(numbers_of(context, 16, 16), phi, num_biases, units, length, padded)
+    return numbers_of(context, 16, 16)
+
+
+@triton.jit
+def size_of(rms, first_rms, variance, touched, progress, natural, law):
+    """Return the size of an update of one, before the network's head."""
+    known, fraction, run, length_scale = progress
+    zero = first_rms == 0
+    gone = root(rms * rms - variance)
+    least = tl.minimum(law.growth, law.least_growth)
+    most = tl.maximum(law.growth * touched, least) * first_rms
+    reach = tl.where(zero, natural, between(gone, first_rms / least, most))
+    annealed = tl.maximum((1.0 - fraction) / (1.0 + law.steepness * fraction), law.least_annealed)
+    unplanned = tl.exp(law.unplanned_power * tl.log(1.0 + run / law.unplanned_steps))
+    return law.output_scale * tl.where(known, annealed * length_scale, unplanned) / touched * reach
+
+
+@triton.jit
+def tensor_kernel(chunks, tensors, scalars, own, buffers, phi, law, update, sizes: tl.constexpr, guarded: tl.constexpr):
+    """Find what the coordinates of a tensor are stepped with, and bring its scalars up to date.
+
+    ``sizes``: units of the network and as padded, its outputs less three, as padded, width of a row of heads.
+    """
+    num_biases: tl.constexpr = sizes[2]
+    length: tl.constexpr = sizes[3]
+    t = tl.program_id(0)
+    head, sums, number = buffers.heads + t * sizes[4], buffers.sums, tl.load(chunks.number)
+    count, matrix = tl.maximum(tl.load(tensors.length + t), 1).to(tl.float32), tl.load(own.is_matrix + t) > 0
+    step, first_rms = load_scalar(tensors.step, t), load_scalar(scalars.first_rms, t)
+    rms, root_rms = root(total(sums, chunks, t) / count), root(total(sums + number, chunks, t) / count)
+    noises = (root(total(sums + 3 * number, chunks, t) / count), root(total(sums + 2 * number, chunks, t) / count))
+    progress, agreement = progress_of(step, law), agreement_of(sums, chunks, t)
+    before = (load_scalar(scalars.first_gradient, t), load_scalar(scalars.gradient, t))
+    gradient = gradient_scale_of(tl.load(head + RMS_G), before[0], before[1], step, law)
+    fast, slow = load_scalar(scalars.agreement_fast, t), load_scalar(scalars.agreement_slow, t)
+    fast += (1.0 - law.fast_beta) * (agreement - fast)
+    slow += (1.0 - law.slow_beta) * (agreement - slow)
+    context = context_of(step, count, matrix, (rms, first_rms), noises, (fast, slow), gradient, progress, law)
+    out = network(context, phi, num_biases, sizes[0], length, sizes[1])
     surplus = agreement + law.agreement_margin
     change = tl.where(surplus > 0, law.step_scale_rise, law.step_scale_fall) * surplus
-    log_scale = load_scalar(scalars.log_step_scale, t) + length_scale * change
-    log_scale = between(log_scale, law.least_log_step_scale, law.most_log_step_scale)
-    average_touched = touched_of(load_scalar(scalars.touched_fraction, t), step, sums, chunks, t, number, law)
+    log_step_scale = load_scalar(scalars.log_step_scale, t) + progress[3] * change
+    log_step_scale = between(log_step_scale, law.least_log_step_scale, law.most_log_step_scale)
+    average_touched = touched_of(load_scalar(scalars.touched_fraction, t), step, sums, chunks, t, law)
     touched, variance = tl.maximum(average_touched, law.least_touched), load_scalar(scalars.random_walk_variance, t)
-    size = size_of(rms, first_rms, variance, touched, fraction, run, length_scale, known, natural, law)
-    size *= tl.exp(3.0 * tanh(pick(out, num_biases, length) / 3.0) + log_scale)
+    size = size_of(rms, first_rms, variance, touched, progress, tl.load(own.natural_size + t), law)
+    size *= tl.exp(3.0 * tanh(pick(out, num_biases, length) / 3.0) + log_step_scale)
     share = tl.where(matrix, sigmoid(pick(out, num_biases + 1, length) + 3.6), 0.0)
     power = sigmoid(pick(out, num_biases + 2, length) + tl.where(matrix, 2.0, -2.0))
     variance += tl.where(matrix, law.random_walk_matrix, law.random_walk_vector) * size * size * touched
     good = True
     if guarded:
-        everything = total(partial, chunks, t) + rms + root_rms + middle + slow + agreement + size + power + share
-        good = (everything + tl.sum(out) + variance + average) * 0.0 == 0.0
+        everything = total(buffers.squares, chunks, t) + rms + root_rms + noises[0] + noises[1] + agreement + size
+        good = (everything + power + share + tl.sum(out) + variance + gradient[3]) * 0.0 == 0.0
     tl.store(head + GOOD, tl.where(good, 1.0, 0.0))
     tl.store(head + SIZE, size)
     tl.store(head + POWER, power)
@@ -183,10 +194,10 @@ def tensor_kernel(
     if good:
         store_scalar(tensors.step, t, step + 1.0)
         store_scalar(scalars.agreement_fast, t, fast)
-        store_scalar(scalars.agreement_slow, t, lasting)
-        store_scalar(scalars.first_gradient, t, first)
-        store_scalar(scalars.gradient, t, average)
-        store_scalar(scalars.log_step_scale, t, log_scale)
+        store_scalar(scalars.agreement_slow, t, slow)
+        store_scalar(scalars.first_gradient, t, gradient[0])
+        store_scalar(scalars.gradient, t, gradient[3])
+        store_scalar(scalars.log_step_scale, t, log_step_scale)
         store_scalar(scalars.touched_fraction, t, average_touched)
         store_scalar(scalars.random_walk_variance, t, variance)
     else:
