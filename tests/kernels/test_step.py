@@ -333,6 +333,6 @@ def test_steps_of_a_perceptron_are_prepared_once(monkeypatch):
     for _ in range(5):
         param.grad = torch.randn(3, 4)
         optimizer.step()
-    # The first step, and the call that is kept from then on.
-    assert len(made) == 2
+    # The first step makes the call that is kept from then on.
+    assert len(made) == 1
     assert float(optimizer.state[param]["step"]) == 5
