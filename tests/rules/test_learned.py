@@ -107,7 +107,7 @@ def test_composed_names_what_is_wrong(options, message):
     ("spec", "message"),
     [
         ("lstm:hidden_size=0", "hidden_size must be a positive integer; got 0"),
-        ("lstm:num_layers=1.5", "num_layers must be a positive integer; got 1.5"),
+        ("lstm:num_layers=1.5", "num_layers of rule .lstm. must be an integer; got 1.5"),
         ("lstm:p=-1", "p must be a positive number; got -1"),
         ("lstm:p=800", "p must be at most 80, so that e.p is a float32; got 800"),
         ("rnnprop:beta=1", "beta must lie in"),

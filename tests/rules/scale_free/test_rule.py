@@ -342,7 +342,7 @@ def test_zero_gradients_first_and_dead_units_throughout_leave_all_finite(purely)
     ("options", "message"),
     [
         ({"hidden_size": 0}, "hidden_size must be a positive integer; got 0"),
-        ({"tensor_size": 1.5}, "tensor_size must be a positive integer; got 1.5"),
+        ({"tensor_size": 1.5}, "tensor_size of rule .scale-free. must be an integer; got 1.5"),
         ({"tensor_size": 65}, "tensor_size must be at most 64; got 65"),
         ({"output_scale": -1.0}, "output_scale must be a positive number; got -1.0"),
         ({"zero_scale": 0.0}, "zero_scale must be a positive number; got 0.0"),
@@ -350,7 +350,7 @@ def test_zero_gradients_first_and_dead_units_throughout_leave_all_finite(purely)
         ({"usual_run": 0}, "usual_run must be a positive number; got 0"),
         ({"caution": -1}, "caution must be a number from 0 to 8; got -1"),
         ({"caution": 9.0}, "caution must be a number from 0 to 8; got 9.0"),
-        ({"caution": True}, "caution must be a number from 0 to 8; got True"),
+        ({"caution": True}, "caution of rule .scale-free. must be a number; got True"),
     ],
 )
 def test_bad_options_are_named(options, message):
