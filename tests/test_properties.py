@@ -119,7 +119,7 @@ TABLES = st.integers(1, 9).flatmap(
         }
     )
 )
-KIND = {"kind": "words"}
+KINDS = {"amount": "numbers", "count": "numbers", "kind": "words"}
 notes_are_expected = pytest.mark.filterwarnings("ignore::l2l_opt.checks.DataNote")
 
 
@@ -130,7 +130,7 @@ def picked(table, places):
 @notes_are_expected
 @given(TABLES, st.randoms(use_true_random=False))
 def test_a_row_is_encoded_whatever_its_neighbours(table, random):
-    encoder = TableEncoder.fit(table, KIND)
+    encoder = TableEncoder.fit(table, KINDS)
     inputs = encoder.encode(table)
     rows = len(table["kind"])
     assert inputs.shape == (rows, encoder.num_inputs) == (rows, 2 + len(set(table["kind"])))
@@ -140,14 +140,14 @@ def test_a_row_is_encoded_whatever_its_neighbours(table, random):
     for place in range(rows):
         assert torch.equal(encoder.encode(picked(table, [place])), inputs[place : place + 1])
     # Learned from the same rows in another order: the same but for the rounding of sums.
-    again = TableEncoder.fit(picked(table, order), KIND).encode(table)
+    again = TableEncoder.fit(picked(table, order), KINDS).encode(table)
     torch.testing.assert_close(again, inputs, rtol=1e-5, atol=1e-5)
 
 
 @notes_are_expected
 @given(TABLES, NUMBERS, st.sampled_from(["z", "A", "", "3"]))
 def test_what_was_never_seen_is_finite_and_of_no_known_kind(table, number, word):
-    encoder = TableEncoder.fit(table, KIND)
+    encoder = TableEncoder.fit(table, KINDS)
     new = encoder.encode({"amount": [number], "count": [number], "kind": [word]})
     assert bool(new.isfinite().all())
     assert not new[:, 2:].any()
@@ -157,7 +157,7 @@ def test_what_was_never_seen_is_finite_and_of_no_known_kind(table, number, word)
 @given(st.lists(st.sampled_from(["1", "20", "-3"]), min_size=1), st.data())
 def test_words_that_are_numbers_are_known_among_numbers_alone(words, data):
     """A column of a table with a word in it is one of words; the same column of new rows may hold numbers alone."""
-    encoder = TableEncoder.fit({"kind": [*words, "word"]}, KIND)
+    encoder = TableEncoder.fit({"kind": [*words, "word"]}, {"kind": "words"})
     word = data.draw(st.sampled_from(words))
     assert torch.equal(encoder.encode({"kind": [float(word)]}), encoder.encode({"kind": [word]}))
 

@@ -119,13 +119,13 @@ META_TRAINING = {
     ),
     "mnist-lstm-whole": MetaTraining(
         "mnist-lstm",
-        f"{ON_MNIST} --validation-students 16 {SAMPLED} --students 2 {WHOLE} --meta-lr 0.0005 --average-phi 0.98 "
-        "--outer-steps 1100 --validate-every 50 --seed 0",
+        f"--task mnist-mlp --horizon 100 --validation-students 16 {SAMPLED} --students 2 {WHOLE} --meta-lr 0.0005 "
+        "--average-phi 0.98 --outer-steps 1100 --validate-every 50 --seed 0",
     ),
     "mnist-lstm-2": MetaTraining(
         "mnist-lstm-whole",
-        f"{ON_MNIST} --validation-students 16 {SAMPLED} --students 2 {WHOLE} --meta-loss linear --meta-lr 0.0003 "
-        "--average-phi 0.95 --outer-steps 300 --validate-every 25 --seed 0",
+        f"--task mnist-mlp --horizon 100 --validation-students 16 {SAMPLED} --students 2 --truncation-length 100 "
+        "--normalisation log --meta-loss linear --meta-lr 0.0003 --average-phi 0.95 --outer-steps 300 --validate-every 25 --seed 0",
     ),
     "cifar-lstms": MetaTraining(
         "composed",
