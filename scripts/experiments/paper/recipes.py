@@ -125,7 +125,8 @@ META_TRAINING = {
     "mnist-lstm-2": MetaTraining(
         "mnist-lstm-whole",
         f"--task mnist-mlp --horizon 100 --validation-students 16 {SAMPLED} --students 2 --truncation-length 100 "
-        "--normalisation log --meta-loss linear --meta-lr 0.0003 --average-phi 0.95 --outer-steps 300 --validate-every 25 --seed 0",
+        "--normalisation log --meta-loss linear --meta-lr 0.0003 --average-phi 0.95 --outer-steps 300 "
+        "--validate-every 25 --seed 0",
     ),
     "cifar-lstms": MetaTraining(
         "composed",
