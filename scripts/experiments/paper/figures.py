@@ -161,8 +161,8 @@ def page(out: Path, artefacts: Sequence[Path], figures: dict[str, Figure]) -> st
     lines = [PREAMBLE, "", *_in_short(figures, found)]
     for name, results in found.items():
         lines += ["", f"## {name}", "", f"![Loss against step]({name}/curves.svg)", ""]
-        if (out / name / "pictures.png").exists():
-            lines += [f"![What becomes of the pictures]({name}/pictures.png)", ""]
+        if (out / name / "pictures.jpg").exists():
+            lines += [f"![What becomes of the pictures]({name}/pictures.jpg)", ""]
         lines += ["| setting | optimizer | final loss | 95 % interval | seeds | diverged | paper | |"]
         lines += ["|---|---|---|---|---|---|---|---|"]
         for setting in figures[name].settings:

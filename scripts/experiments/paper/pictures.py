@@ -52,7 +52,7 @@ def draw(path: Path, settings: Sequence[Setting], rules: dict[str, list[UpdateRu
             if (index, student) == rows[0]:
                 panel.set_title(name)
         panel_row[0].set_ylabel(setting.title)
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=80, pil_kwargs={"quality": 88})
     plt.close(figure)
 
 

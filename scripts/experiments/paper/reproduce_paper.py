@@ -100,7 +100,7 @@ def evaluate(name: str, *, artefacts: bool, only: tuple[str, ...], seeds: int | 
     figures.write(out / name, results)
     figures.draw(out / name, figure.settings, results)
     if figure.shows_pictures:
-        pictures.draw(out / name / "pictures.png", figure.settings, rules_of(figure, results))
+        pictures.draw(out / name / "pictures.jpg", figure.settings, rules_of(figure, results))
     for setting in figure.settings:
         for result in sorted(figures.of(results, setting), key=lambda result: result.mean):
             low, high = result.interval
