@@ -172,6 +172,7 @@ LEFT_OUT_BY_REASON = {
         "python -m scripts.experiments.examples.measure_examples recommendation",
         "python -m scripts.experiments.few_shot.measure_adapt",
         "python -m scripts.experiments.few_shot.measure_few_shot train NAME",
+        "python -m scripts.experiments.inspection.draw_tab",
         "python -m scripts.experiments.industry.measure_industry fraud",
         "python -m scripts.experiments.industry.measure_industry placeholder",
         "python -m scripts.experiments.optimizer.measure_frameworks",
