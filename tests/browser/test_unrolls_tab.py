@@ -254,11 +254,9 @@ def test_everything_is_found_by_role(page, address):
         ("columnheader", "cos Adam"),
         ("rowheader", "0.weight"),
     ):
-        assert tab.get_by_role(role, name=name).first.is_visible(), name
-    assert tab.get_by_role(
-        "img", name=re.compile("Updates of .* weights of 0.weight over 30 recorded steps")
-    ).is_visible()
-    assert tab.get_by_role("img", name=re.compile("hidden units of 0.weight")).is_visible()
+        tab.get_by_role(role, name=name).first.wait_for()
+    tab.get_by_role("img", name=re.compile("Updates of .* weights of 0.weight over 30 recorded steps")).wait_for()
+    tab.get_by_role("img", name=re.compile("hidden units of 0.weight")).wait_for()
     surfaces = tab.get_by_role("img", name=re.compile("Update of 0.weight.*(the rule|Adam) at step 0"))
     assert surfaces.count() == 3
     for element in tab.get_by_role("img").all():
@@ -276,7 +274,7 @@ def test_keys_scrub_and_play(page, address):
     tab.get_by_role("button", name="Pause").wait_for()
     frame_of(page).wait_for_function("document.querySelector('#inner-step').value >= 3")
     page.keyboard.press("Space")
-    assert tab.get_by_role("button", name="Play").is_visible()
+    tab.get_by_role("button", name="Play").wait_for()
 
 
 def test_the_table_is_sorted_by_any_column_at_any_step(page, address):
@@ -320,7 +318,7 @@ def test_two_runs_side_by_side_are_compared(page, address):
     ]
     assert ratio == pytest.approx(sizes[0] / sizes[1], rel=0.02)
     rules = tab.get_by_role("region", name="beside it")
-    assert rules.get_by_role("img", name=re.compile("Updates of")).is_visible()
+    rules.get_by_role("img", name=re.compile("Updates of")).wait_for()
 
 
 def test_a_meta_training_run_has_a_slider_over_outer_steps(page, address):
@@ -339,9 +337,9 @@ def test_a_meta_training_run_has_a_slider_over_outer_steps(page, address):
 
 def test_any_optimizer_is_shown_and_what_it_lacks_is_said(page, address):
     tab = opened(page, address, run="own", step=4)
-    assert tab.get_by_text("2 tensors at step 4 of own").is_visible()
-    assert tab.get_by_text("This optimizer keeps no hidden units.").is_visible()
-    assert tab.get_by_text("No response of this tensor is recorded").is_visible()
+    tab.get_by_text("2 tensors at step 4 of own").wait_for()
+    tab.get_by_text("This optimizer keeps no hidden units.").wait_for()
+    tab.get_by_text("No response of this tensor is recorded").wait_for()
 
 
 def test_damaged_files_get_a_sentence_and_the_rest_is_shown(page, address):
