@@ -7,20 +7,20 @@ from torch import Tensor
 
 from l2l_opt.checks import check_numbers, check_positive_numbers
 from l2l_opt.kernels import CompiledPerceptron
-from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
+from l2l_opt.rules.base import register_rule
 from l2l_opt.rules.features import progress
 from l2l_opt.rules.moments import (
     AVERAGE_BETAS,
     FACTORED_BETAS,
     Decays,
+    MomentRule,
     factored_axes,
-    init_moments,
     moment_features,
     next_moments,
 )
 from l2l_opt.rules.perceptron import Perceptron, over_rms
 from l2l_opt.rules.recurrent import coordinates
-from l2l_opt.types import Params, RuleState
+from l2l_opt.types import Params
 
 SQUARE_BETA = 0.95
 EPS = 1e-8
@@ -47,7 +47,7 @@ NUM_FEATURES = 30
 
 
 @register_rule("celo2")
-class Celo2(UpdateRule):
+class Celo2(MomentRule):
     """A perceptron of two layers of 8 that points; how far to go is a cosine with a warm-up, one for all tensors.
 
     With g clipped to +-1000, averages m of g (three decays), v of g^2 (decay .95), and mean squares of g by row and by
@@ -82,10 +82,6 @@ class Celo2(UpdateRule):
     ``MLPRule`` for mean squares by row and by column.
     """
 
-    reads_whole_tensors = True
-    divides_rows_only = True
-    recurrent_state = ()
-
     def __init__(
         self, *, hidden_size: int = 8, num_layers: int = 2, output_scale: float = 0.001, warm_up: float = 0.05
     ):
@@ -97,26 +93,18 @@ class Celo2(UpdateRule):
             num_inputs=NUM_FEATURES, hidden_size=hidden_size, num_layers=num_layers, num_outputs=1
         )
 
-    def init_state(self, params: Params) -> RuleState:
-        return {name: {"step": initial_step(param)} | init_moments(param) for name, param in params.items()}
-
-    def forward(
-        self, grads: Params, state: RuleState, params: Params, *, num_steps: Tensor | None = None
-    ) -> tuple[Params, RuleState]:
-        updates: Params = {}
-        next_state: RuleState = {}
-        for name, gradient in grads.items():
-            step, gradient = state[name]["step"], gradient.clamp(-MOST_GRADIENT, MOST_GRADIENT)
-            moments = next_moments(gradient, state[name], _decays(gradient))
-            found = moment_features(gradient, params[name], moments, eps=EPS)
-            found["clipped_gradient"] = found["gradient"].clamp(-CLIPPED, CLIPPED)
-            found["scaled_gradient"] = found["gradient"] * found["over_root"]
-            features = torch.cat([coordinates(found[key]) for key in FEATURES])
-            direction = self.network(features, scales=over_rms(features, eps=RMS_EPS))
-            size = self.size(step, num_steps, dtype=gradient.dtype) * over_rms(direction, eps=RMS_EPS)
-            updates[name] = (-size * direction[0]).reshape(gradient.shape)
-            next_state[name] = {"step": step + 1} | moments
-        return updates, next_state
+    def update(
+        self, gradient: Tensor, param: Tensor, state: dict[str, Tensor], num_steps: Tensor | None
+    ) -> tuple[Tensor, Params]:
+        gradient = gradient.clamp(-MOST_GRADIENT, MOST_GRADIENT)
+        moments = next_moments(gradient, state, _decays(gradient))
+        found = moment_features(gradient, param, moments, eps=EPS)
+        found["clipped_gradient"] = found["gradient"].clamp(-CLIPPED, CLIPPED)
+        found["scaled_gradient"] = found["gradient"] * found["over_root"]
+        features = torch.cat([coordinates(found[key]) for key in FEATURES])
+        direction = self.network(features, scales=over_rms(features, eps=RMS_EPS))
+        size = self.size(state["step"], num_steps, dtype=gradient.dtype) * over_rms(direction, eps=RMS_EPS)
+        return -size * direction[0], moments
 
     def compiled_step(self) -> CompiledPerceptron:
         options = {"eps": EPS, "input_eps": RMS_EPS, "output_scale": self.output_scale, "magnitude_scale": 0.0}

@@ -7,20 +7,20 @@ from torch import Tensor, nn
 
 from l2l_opt.checks import check_positive_numbers
 from l2l_opt.kernels import CompiledPerceptron
-from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
+from l2l_opt.rules.base import register_rule
 from l2l_opt.rules.features import TIMESCALES, time_features
 from l2l_opt.rules.moments import (
     AVERAGE_BETAS,
     FACTORED_BETAS,
     Decays,
+    MomentRule,
     factored_axes,
-    init_moments,
     moment_features,
     next_moments,
 )
 from l2l_opt.rules.perceptron import Perceptron, over_rms
 from l2l_opt.rules.recurrent import coordinates
-from l2l_opt.types import Params, RuleState
+from l2l_opt.types import Params
 
 SQUARE_BETA = 0.999
 EPS = 1e-6
@@ -29,7 +29,7 @@ NUM_FEATURES, NUM_TIMES = 28, 11
 
 
 @register_rule("mlp")
-class MLPRule(UpdateRule):
+class MLPRule(MomentRule):
     """A small perceptron at every weight, which reads the moments of Adam and Adafactor and the clock.
 
     With averages m of g (three decays), v of g^2, and mean squares of g by row and by column (three decays), which
@@ -65,10 +65,6 @@ class MLPRule(UpdateRule):
     too. The network's first layer is applied to features times their scales, which is the same but for rounding.
     """
 
-    reads_whole_tensors = True
-    divides_rows_only = True
-    recurrent_state = ()
-
     def __init__(
         self,
         *,
@@ -88,25 +84,15 @@ class MLPRule(UpdateRule):
         self.square_offsets = nn.Parameter(torch.zeros(1))
         self.factored_offsets = nn.Parameter(torch.zeros(len(FACTORED_BETAS)))
 
-    def init_state(self, params: Params) -> RuleState:
-        return {name: {"step": initial_step(param)} | init_moments(param) for name, param in params.items()}
-
-    def forward(
-        self, grads: Params, state: RuleState, params: Params, *, num_steps: Tensor | None = None
-    ) -> tuple[Params, RuleState]:
-        updates: Params = {}
-        next_state: RuleState = {}
-        for name, gradient in grads.items():
-            step = state[name]["step"]
-            moments = next_moments(gradient, state[name], self.decays(gradient.dtype))
-            found = moment_features(gradient, params[name], moments, eps=EPS)
-            features = torch.cat([coordinates(feature) for feature in found.values()])
-            scales, times = over_rms(features, eps=INPUT_EPS), time_features(step, dtype=gradient.dtype)
-            direction, magnitude = self.network(features, scales=scales, shared=times)
-            update = -self.output_scale * direction * torch.exp(self.magnitude_scale * magnitude)
-            updates[name] = update.reshape(gradient.shape)
-            next_state[name] = {"step": step + 1} | moments
-        return updates, next_state
+    def update(
+        self, gradient: Tensor, param: Tensor, state: dict[str, Tensor], num_steps: Tensor | None
+    ) -> tuple[Tensor, Params]:
+        moments = next_moments(gradient, state, self.decays(gradient.dtype))
+        found = moment_features(gradient, param, moments, eps=EPS)
+        features = torch.cat([coordinates(feature) for feature in found.values()])
+        scales, times = over_rms(features, eps=INPUT_EPS), time_features(state["step"], dtype=gradient.dtype)
+        direction, magnitude = self.network(features, scales=scales, shared=times)
+        return -self.output_scale * direction * torch.exp(self.magnitude_scale * magnitude), moments
 
     def compiled_step(self) -> CompiledPerceptron:
         betas = torch.cat([beta.detach() for beta in self.decays(torch.float32)])

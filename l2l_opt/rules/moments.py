@@ -1,13 +1,15 @@
 """Moments of gradients that perceptrons read: averages, mean squares, and mean squares by row and by column."""
 
+import abc
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
+from l2l_opt.rules.base import UpdateRule, initial_step
 from l2l_opt.rules.features import moving_average
 from l2l_opt.rules.sharded_sums import shard_sum, whole_shape
-from l2l_opt.types import Params
+from l2l_opt.types import Params, RuleState
 
 AVERAGE_BETAS = (0.9, 0.99, 0.999)
 FACTORED_BETAS = (0.9, 0.99, 0.999)
@@ -161,3 +163,38 @@ def _first(value: Tensor, axis: int) -> Tensor:
 
 def _along_features(beta: Tensor, like: Tensor) -> Tensor:
     return beta.reshape(-1, *[1] * like.dim())
+
+
+class MomentRule(UpdateRule):
+    """A rule that keeps these moments of each tensor and a clock, and reads one tensor at a time."""
+
+    reads_whole_tensors = True
+    divides_rows_only = True
+    recurrent_state = ()
+
+    def init_state(self, params: Params) -> RuleState:
+        return {name: {"step": initial_step(param)} | init_moments(param) for name, param in params.items()}
+
+    @abc.abstractmethod
+    def update(
+        self, gradient: Tensor, param: Tensor, state: dict[str, Tensor], num_steps: Tensor | None
+    ) -> tuple[Tensor, Params]:
+        """Return the update of one tensor, of any shape with its coordinates in order, and its next moments.
+
+        Args:
+            gradient: ``[*shape]``.
+            param: ``[*shape]``.
+            state: its moments and ``step``.
+            num_steps: 0-dim, planned updates; None where unknown.
+        """
+
+    def forward(
+        self, grads: Params, state: RuleState, params: Params, *, num_steps: Tensor | None = None
+    ) -> tuple[Params, RuleState]:
+        updates: Params = {}
+        next_state: RuleState = {}
+        for name, gradient in grads.items():
+            update, moments = self.update(gradient, params[name], state[name], num_steps)
+            updates[name] = update.reshape(gradient.shape)
+            next_state[name] = {"step": state[name]["step"] + 1} | moments
+        return updates, next_state
