@@ -1,13 +1,10 @@
 """LearnedOptimizer: an update rule as a torch.optim.Optimizer."""
 
 import difflib
-import inspect
 import itertools
 import math
 import os
-import re
 import threading
-import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -18,6 +15,7 @@ from torch.optim.optimizer import ParamsT
 from l2l_opt.optimizer import sharding
 from l2l_opt.optimizer.eager import EagerOptimizer, eager
 from l2l_opt.optimizer.fallback import Fallback, adam_step, sample, settle, size_of_update, snapshot
+from l2l_opt.optimizer.habits import Habits, warn
 from l2l_opt.optimizer.local_parameters import (
     BOOKKEEPING,
     LocalParameter,
@@ -38,16 +36,7 @@ from l2l_opt.types import is_dict
 
 ADAMW_LR = 1e-3
 """The rate at which weight decay is as strong as AdamW's."""
-SMALL_LR = 0.03
-LARGEST_DROP = 10
-"""By what a schedule that leaves no trace in the group, as fastai's, divides the rate from step to step at most."""
-STEPS_OF_A_SCHEDULE = 5
-"""Steps at usual rates, after which any drop is a schedule's, as ReduceLROnPlateau's, and no habit."""
-FAR = 10
-"""Times the horizon that a rule was meta-trained on, beyond which it is used at one's own risk."""
 OPTIONS = ("lr", "weight_decay", "num_steps", "maximize", "guard", "state_dtype")
-OTHERS = frozenset(("betas", "eps", "foreach", "fused", "amsgrad", "nesterov", "dampening"))
-"""Options of other optimizers, which have no effect in a group; ``momentum`` is there for schedulers that cycle it."""
 UNSHOWN = ("params", "param_names", "rule", "rule_digest", "watch")
 OWN = ("rule", "guard", "state_dtype", "_title")
 """Attributes that torch's own pickling would lose."""
@@ -116,13 +105,11 @@ class LearnedOptimizer(EagerOptimizer):
         else:
             self._title = rule.registry_name or type(rule).__name__
         self.rule, self.guard, self.state_dtype = rule, guard, state_dtype
-        self._said: set[str] = set()
+        self._habits = Habits()
         self._lock = threading.RLock()
         self._keys: dict[Tensor, frozenset[str]] = {}
         self._fallback, self._stepper = Fallback(), Stepper(rule)
         self._prepared: dict[int, PreparedGroup] = {}
-        self._rates: dict[int, float] = {}
-        self._small_at: dict[int, int] = {}
         defaults: dict[str, Any] = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -216,16 +203,13 @@ class LearnedOptimizer(EagerOptimizer):
             self._remember()
         for group in self.param_groups:
             group["steps_taken"] += 1
-        self._warn_beyond_plan()
+        self._habits.look_beyond_plan(self.param_groups, self.rule, self.defaults["rule"])
         return returned
 
     def _step_group(self, group: dict[str, Any]) -> Tensor | None:
         """One step of a group; returns sums over its coordinates, of which the fallback makes the update's size."""
         lr = float(group["lr"])
-        if lr < SMALL_LR or group.get("momentum") or not OTHERS.isdisjoint(group):
-            self._warn_of_habits(group, lr)
-        else:
-            self._rates[id(group)] = lr
+        self._habits.look(group, lr)
         options = Options(
             num_steps=group["num_steps"],
             lr=lr,
@@ -295,7 +279,7 @@ class LearnedOptimizer(EagerOptimizer):
         gone_back = settle(self._fallback, number, states, lr=rate)
         self._remember()
         if gone_back and not was_adam:
-            _warn(
+            warn(
                 f"training with the rule {first['rule']!r} diverged at its step {self._fallback.num_losses} (loss "
                 f"{number:g}): parameters are those of step {self._fallback.snapshot_at} again, and Adam goes on at a "
                 f"rate of {rate * (self._fallback.rate or 0):.2g}"
@@ -305,48 +289,6 @@ class LearnedOptimizer(EagerOptimizer):
     def _remember(self) -> None:
         for group in self.param_groups:
             group["watch"] = self._fallback.plain()
-
-    def _warn_of_habits(self, group: dict[str, Any], lr: float) -> None:
-        """Where a step is taken with what other optimizers would want, say so once."""
-        if all(p.grad is None for p in group["params"]):
-            return
-        usual = max(float(group.get(key, 0.0)) for key in ("initial_lr", "max_lr"))
-        before = self._rates.get(id(group), 0.0)
-        gently = 0 < before <= LARGEST_DROP * lr * (1 + 1e-6)
-        at_usual = group["steps_taken"] - self._small_at.get(id(group), 0)
-        late = before == math.inf or (before >= SMALL_LR and at_usual >= STEPS_OF_A_SCHEDULE)
-        self._rates[id(group)], self._small_at[id(group)] = math.inf if late else lr, group["steps_taken"]
-        # After its first step, a scheduler of usual rates means small ones; none at all is torch's, to make states.
-        if 0 < lr < SMALL_LR and not (group["steps_taken"] and (usual >= SMALL_LR or gently or late)):
-            self._warn_once(
-                f"lr multiplies the learned update and is 1.0 as meta-trained; got {lr:g}, which makes it hardly move: "
-                "leave lr out, or let a schedule rise to 1, unless that is meant",
-                about="lr",
-            )
-        unused = sorted(OTHERS & group.keys()) + ["momentum"] * bool(group.get("momentum"))
-        if unused:
-            self._warn_once(f"{', '.join(unused)} in a group has no effect: the rule has its own", about="others")
-
-    def _warn_once(self, message: str, *, about: str) -> None:
-        if about not in self._said:
-            self._said.add(about)
-            _warn(message)
-
-    def _warn_beyond_plan(self) -> None:
-        for group in self.param_groups:
-            if group["steps_taken"] - 1 == group["num_steps"]:
-                self._warn_once(
-                    f"num_steps is the planned number of steps, which a rule anneals over; got {group['num_steps']}, "
-                    "and a step beyond them: plan as many as are taken, or leave num_steps out",
-                    about="num_steps",
-                )
-        horizon = _longest_horizon(self.rule)
-        taken = max(group["steps_taken"] for group in self.param_groups)
-        if horizon is not None and taken == FAR * horizon + 1:
-            _warn(
-                f"the rule {self.defaults['rule']!r} was meta-trained on runs of up to {horizon} steps; this one has "
-                f"taken {taken}: compare with a tuned Adam, or meta-train on longer horizons"
-            )
 
     def _named(self, group: dict[str, Any]) -> list[tuple[str, Tensor]]:
         """Names and parameters, each parameter once."""
@@ -381,10 +323,10 @@ class LearnedOptimizer(EagerOptimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._stepper, self._prepared, self._keys, self._small_at = Stepper(self.rule), {}, {}, {}
+        self._stepper, self._prepared, self._keys = Stepper(self.rule), {}, {}
         self._lock = self.__dict__.get("_lock") or threading.RLock()
-        self._said = self.__dict__.get("_said", set())
-        self._rates = {id(group): float(group["lr"]) for group in self.param_groups if group.get("lr") is not None}
+        self._habits = self.__dict__.get("_habits") or Habits()
+        self._habits.restart(self.param_groups)
         for group in self.param_groups:
             for key in self.defaults.keys() - {"differentiable"}:  # torch's own, which no group of ours holds
                 group.setdefault(key, self.defaults[key])
@@ -416,17 +358,3 @@ def _check_arguments(rule: Any, guard: Any, state_dtype: Any, others: dict[str, 
             f"rule must be None, a name, a path or an UpdateRule; got {type(rule).__name__}, "
             "use e.g. rule=CoordinatewiseLSTM()"
         )
-
-
-def _longest_horizon(rule: UpdateRule) -> int | None:
-    """Return the longest run that a rule was meta-trained on, from its card: ``100`` or ``100..2000:growing``."""
-    found = re.findall(r"\d+", str((rule.card or {}).get("horizon", "")))
-    return max(map(int, found)) if found else None
-
-
-def _warn(message: str) -> None:
-    """Warn at the user's line, from which torch's own frames around a step lead here."""
-    frame, level = inspect.currentframe(), 1
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("l2l_opt", "torch"):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, stacklevel=level)
