@@ -29,7 +29,7 @@ class Habits:
         self._small_at: dict[int, int] = {}
 
     def restart(self, groups: Sequence[dict[str, Any]]) -> None:
-        """Begin anew with groups that were loaded; what was said stays said."""
+        """Reset to the rates of groups that were loaded; what was warned of is not warned of again."""
         self._small_at = {}
         self._rates = {id(group): float(group["lr"]) for group in groups if group.get("lr") is not None}
 
