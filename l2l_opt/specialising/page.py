@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from l2l_opt.evaluation.statistics import CAP_OF_LOG_RATIO, EVEN_FLOOR
 from l2l_opt.evaluation.tables import Table, interval_text, loss_text
 from l2l_opt.inspection.pictures import figures
 from l2l_opt.inspection.report.page import render
@@ -83,7 +84,11 @@ def comparison_table(comparison: Comparison) -> Table:
         "of test losses",
         "speed-up over AdamW",
     ]
-    caption = f"{comparison.task}, {comparison.horizon} steps; ratios below 1: the specialised rule is better"
+    caption = (
+        f"{comparison.task}, {comparison.horizon} steps; ratios below 1: the specialised rule is better. Losses below "
+        f"{EVEN_FLOOR:g} of the first count as that, and no student for more than a factor of "
+        f"{math.exp(CAP_OF_LOG_RATIO):.1f}"
+    )
     return Table(caption, headings, rows)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from l2l_opt.evaluation.statistics import (
+    CAP_OF_LOG_RATIO,
+    EVEN_FLOOR,
     bounded,
     fall_below_zero,
     mean_and_interval,
@@ -139,9 +141,11 @@ def _finals(rule: UpdateRule, tasks: Tasks, objective: Objective, count: int) ->
 
 
 def log_ratios(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """log(our final loss / theirs) of each student, both bounded by multiples of the first loss.
+    """log(our final loss / theirs) of each student, within ``CAP_OF_LOG_RATIO`` of zero where both are finite.
 
-    Where losses fall below zero it is log(their progress / ours), progress being the first loss less the final one.
+    Losses below ``EVEN_FLOOR`` of the first count as that, so that nothing is gained by memorising further, and no
+    student counts for more than a factor of two; one that diverges counts as ``CEILING`` times the first loss. Where
+    losses fall below zero it is log(their progress / ours), progress being the first loss less the final one.
 
     Args:
         ours: final and first losses.
@@ -149,7 +153,10 @@ def log_ratios(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np
     """
     (our_final, first), (their_final, _) = ours, theirs
     if not fall_below_zero(np.concatenate([our_final, their_final, first]), float(first.mean())):
-        return np.log(bounded(our_final, first)) - np.log(bounded(their_final, first))
-    gained = [(first - final).mean() for final in (our_final, their_final) if np.isfinite(final).all()]
-    greatest = max([own for own in gained if own > 0], default=1.0)
-    return np.log(progress(their_final, first, greatest)) - np.log(progress(our_final, first, greatest))
+        ratios = np.log(bounded(our_final, first, floor=EVEN_FLOOR) / bounded(their_final, first, floor=EVEN_FLOOR))
+    else:
+        gained = [(first - final).mean() for final in (our_final, their_final) if np.isfinite(final).all()]
+        greatest = max([own for own in gained if own > 0], default=1.0)
+        ratios = np.log(progress(their_final, first, greatest) / progress(our_final, first, greatest))
+    capped = np.clip(ratios, -CAP_OF_LOG_RATIO, CAP_OF_LOG_RATIO)
+    return np.where(np.isfinite(our_final) & np.isfinite(their_final), capped, ratios)

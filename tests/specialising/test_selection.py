@@ -66,16 +66,23 @@ def test_a_rule_without_a_size_is_refused():
         resized(make_rule("sgd", lr=1.0), 2.0)
 
 
-def test_ratios_are_bounded_by_the_first_loss():
-    first = np.array([1.0, 1.0])
-    ours = np.array([np.nan, 0.0]), first
-    theirs = np.array([1.0, 1.0]), first
-    assert log_ratios(ours, theirs) == pytest.approx([np.log(100), np.log(1e-6)])
+def test_nothing_is_gained_by_memorising_and_no_student_rules_the_mean():
+    first = np.array([2.0, 2.0, 2.0, 2.0])
+    ours = np.array([1e-5, 1e-5, 0.9, 1.5]), first
+    theirs = np.array([1.8e-3, 1.0, 1.0, 0.2]), first
+    assert log_ratios(ours, theirs) == pytest.approx([0.0, -0.7, np.log(0.9), 0.7])
+
+
+def test_a_student_that_diverges_counts_in_full():
+    first, nan = np.array([1.0, 1.0]), np.array([np.nan, 1.0])
+    one = np.array([1.0, 1.0])
+    assert log_ratios((nan, first), (one, first)) == pytest.approx([np.log(100), 0.0])
+    assert log_ratios((one, first), (nan, first)) == pytest.approx([-np.log(100), 0.0])
 
 
 def test_ratios_below_zero_are_of_progress_wherever_zero_lies():
-    first, ours, theirs = np.array([10.0, 10.0]), np.array([-90.0, 5.0]), np.array([-40.0, 0.0])
-    expected = np.log([50 / 100, 10 / 5])
+    first, ours, theirs = np.array([10.0, 10.0]), np.array([-90.0, 5.0]), np.array([-60.0, 2.0])
+    expected = np.log([70 / 100, 8 / 5])
     for offset in (0.0, -1000.0):
         found = log_ratios((ours + offset, first + offset), (theirs + offset, first + offset))
         assert found == pytest.approx(expected)

@@ -69,7 +69,7 @@ def page(contents: dict[str, dict[str, Any]]) -> str:
         "Written by `python -m scripts.experiments.specialise.measure_specialise`. Loss ratios of the specialised rule",
         "over another optimizer, geometric means over students with 95 % intervals; below 1 the specialised rule is",
         f"better. Fresh students, {HORIZON} steps. `before` is the rule it began from, `resized` that rule with its",
-        "best step size.",
+        "best step size. Losses below 1/1000 of the first count as that, and no student for more than a factor of 2.",
         "",
         "| family, seed | before | resized | tuned AdamW | tuned Muon | test, before | 8 times as wide, before | "
         "4 times as long, before | speed-up over constant AdamW: before, specialised | worth it from |",
