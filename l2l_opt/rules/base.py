@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -31,6 +32,8 @@ class UpdateRule(nn.Module, abc.ABC):
     reads_whole_tensors: bool = True
     """Whether an update may depend on other coordinates of its tensor (through ``features.tensor_sum``). With
     False, a rule is run on blocks of a tensor, one after the other."""
+    earlier_options: Mapping[str, Any] = MappingProxyType({})
+    """Options that artefacts of earlier releases do not name, with the values that leave those rules as they were."""
     recurrent_state: tuple[str, ...] = ("hidden", "cell")
     """State that may be kept in another dtype between steps (``LearnedOptimizer(state_dtype=...)``)."""
 

@@ -75,7 +75,8 @@ def load_rule(source: str | os.PathLike[str]) -> UpdateRule:
             "import the file that registers it first (--plugin FILE.py)"
         )
     try:
-        rule = build_rule(name, about["config"], phi)
+        earlier = getattr(RULES.factory(name), "earlier_options", {})
+        rule = build_rule(name, {**earlier, **about["config"]}, phi)
     except ValueError as error:
         reason = shortened(str(error))
         raise FileFormatError(

@@ -140,7 +140,8 @@ struct ScaleFreeLayout {
             float, tiny, output_scale, relative_eps, growth, usual_run, fast_beta, slow_beta, gradient_beta, units,
             least_annealed, steepness, unplanned_steps, unplanned_power, step_scale_rise, step_scale_fall,
             agreement_margin, least_log_step_scale, most_log_step_scale, touched_beta, touched_steps, least_touched,
-            random_walk_vector, random_walk_matrix, least_growth, whitened_rms, whitening_steps
+            random_walk_vector, random_walk_matrix, least_growth, whitened_rms, whitening_steps, growth_power,
+            natural_share, braking, brake_from, cautious_run, largest_scale
         )
     };
     struct Arrays { NAMED(floats, biases, betas, tensor_weight, tensor_bias, head_weight, head_bias, newton_schulz) };

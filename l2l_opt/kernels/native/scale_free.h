@@ -50,19 +50,29 @@ struct ScaleFree : Momenta<ScaleFreeLayout> {
         float& random_walk_variance = scalars->walk[particle];
         const float first_rms = scalars->first_rms[particle];
         const float rarity = 1 / std::max(scalars->seen[particle], o.least_touched);
-        const float gone = std::sqrt(std::max(now.rms * now.rms - random_walk_variance, 0.0f));
-        const float least = std::min(o.growth, o.least_growth), growth = std::max(o.growth / rarity, least);
-        const float reach = now.zero ? given->natural_size : between(gone, first_rms / least, first_rms * growth);
+        const float reach = now.zero ? given->natural_size : reach_of(now.rms, first_rms, random_walk_variance, rarity);
         const float annealed = std::max((1 - now.fraction) / (1 + o.steepness * now.fraction), o.least_annealed);
         const float unplanned = std::pow(1 + now.run / o.unplanned_steps, o.unplanned_power);
         const float schedule = now.known ? annealed * now.length_scale : unplanned;
-        const float log_step_scale = scalars->trust[particle];
-        heads.size = o.output_scale * schedule * rarity * reach * std::exp(3 * std::tanh(tensor_heads[0] / 3) + log_step_scale);
+        const float first_gradient = scalars->first_gradient[particle];
+        const float fallen = scalars->gradient[particle] - std::log(first_gradient / unit(first_gradient)) - o.brake_from;
+        const float caution = now.known && o.cautious_run > 0 ? std::min(now.run / o.cautious_run, 1.0f) : 1.0f;
+        const float log_size = 3 * std::tanh(tensor_heads[0] / 3) + caution * scalars->trust[particle];
+        heads.size = o.output_scale * schedule * rarity * reach * std::exp(log_size + std::min(o.braking * fallen, 0.0f));
         heads.whitened_share = now.matrix ? 1 / (1 + std::exp(-tensor_heads[1] - 3.6f)) : 0.0f;
         random_walk_variance += (now.matrix ? o.random_walk_matrix : o.random_walk_vector) * heads.size * heads.size / rarity;
         shared.power = 1 / (1 + std::exp(-tensor_heads[2] - (now.matrix ? 2 : -2)));
         shared.over_rms = 1 / std::max(now.rms, o.tiny);
         shared.over_root_rms = 1 / std::max(shared.rms(1, tensor.count), o.tiny);
+    }
+
+    // How large a tensor is taken to be that did not start at zero.
+    float reach_of(float rms, float first_rms, float random_walk_variance, float rarity) const {
+        const auto& o = *options;
+        const float gone = std::sqrt(std::max(rms * rms - random_walk_variance, 0.0f));
+        const float least = std::min(o.growth, o.least_growth), growth = std::max(o.growth / rarity, least);
+        const float base = std::max(first_rms, o.natural_share * given->natural_size);
+        return gone > base ? base * std::min(std::pow(gone / base, o.growth_power), growth) : std::max(gone, first_rms / least);
     }
 
     // Brings the tensor's scalars up to date, but for the random walk, which waits for the size of the step.
@@ -82,7 +92,7 @@ struct ScaleFree : Momenta<ScaleFreeLayout> {
         slow += (1 - o.slow_beta) * (agreement - slow);
         const bool known = given->num_steps >= 0;
         const float fraction = known ? std::min(step / given->num_steps, 1.0f) : 0.0f, run = known ? given->num_steps : step;
-        const float length_scale = known ? std::sqrt(o.usual_run / std::max(run, o.usual_run / 4)) : 1.0f;
+        const float length_scale = known ? std::min(std::sqrt(o.usual_run / std::max(run, 1.0f)), o.largest_scale) : 1.0f;
         const float surplus = agreement + o.agreement_margin;
         log_step_scale = between(
             log_step_scale + length_scale * (surplus > 0 ? o.step_scale_rise : o.step_scale_fall) * surplus,

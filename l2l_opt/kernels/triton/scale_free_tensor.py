@@ -84,7 +84,8 @@ def progress_of(step, law):
     known = law.num_steps >= 0
     fraction = tl.where(known, tl.minimum(step / tl.where(known, law.num_steps, 1.0), 1.0), 0.0)
     run = tl.where(known, law.num_steps, step)
-    length_scale = tl.where(known, tl.sqrt(law.usual_run / tl.maximum(run, law.usual_run / 4)), 1.0)
+    scale = tl.minimum(tl.sqrt(law.usual_run / tl.maximum(run, 1.0)), law.largest_scale)
+    length_scale = tl.where(known, scale, 1.0)
     return known, fraction, run, length_scale
 
 
@@ -138,8 +139,10 @@ def size_of(rms, first_rms, variance, touched, progress, natural, law):
     zero = first_rms == 0
     gone = root(rms * rms - variance)
     least = tl.minimum(law.growth, law.least_growth)
-    most = tl.maximum(law.growth * touched, least) * first_rms
-    reach = tl.where(zero, natural, between(gone, first_rms / least, most))
+    base = tl.maximum(tl.maximum(first_rms, law.natural_share * natural), law.tiny)
+    times = tl.exp(law.growth_power * tl.log(tl.maximum(gone / base, 1.0)))
+    grown = base * tl.minimum(times, tl.maximum(law.growth * touched, least))
+    reach = tl.where(zero, natural, tl.where(gone > base, grown, tl.maximum(gone, first_rms / least)))
     annealed = tl.maximum((1.0 - fraction) / (1.0 + law.steepness * fraction), law.least_annealed)
     unplanned = tl.exp(law.unplanned_power * tl.log(1.0 + run / law.unplanned_steps))
     return law.output_scale * tl.where(known, annealed * length_scale, unplanned) / touched * reach
@@ -174,7 +177,10 @@ def tensor_kernel(chunks, tensors, scalars, own, buffers, phi, law, update, size
     average_touched = touched_of(load_scalar(scalars.touched_fraction, t), step, sums, chunks, t, law)
     touched, variance = tl.maximum(average_touched, law.least_touched), load_scalar(scalars.random_walk_variance, t)
     size = size_of(rms, first_rms, variance, touched, progress, tl.load(own.natural_size + t), law)
-    size *= tl.exp(3.0 * tanh(pick(out, num_biases, length) / 3.0) + log_step_scale)
+    shortness = tl.minimum(progress[2] / tl.maximum(law.cautious_run, 1.0), 1.0)
+    caution = tl.where(progress[0] & (law.cautious_run > 0), shortness, 1.0)
+    brake = tl.minimum(law.braking * (gradient[3] - gradient[1] - law.brake_from), 0.0)
+    size *= tl.exp(3.0 * tanh(pick(out, num_biases, length) / 3.0) + caution * log_step_scale + brake)
     share = tl.where(matrix, sigmoid(pick(out, num_biases + 1, length) + 3.6), 0.0)
     power = sigmoid(pick(out, num_biases + 2, length) + tl.where(matrix, 2.0, -2.0))
     variance += tl.where(matrix, law.random_walk_matrix, law.random_walk_vector) * size * size * touched

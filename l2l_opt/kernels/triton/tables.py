@@ -163,6 +163,12 @@ class Law(NamedTuple):
     least_growth: float
     whitened_rms: float
     whitening_steps: float
+    growth_power: float
+    natural_share: float
+    braking: float
+    brake_from: float
+    cautious_run: float
+    largest_scale: float
     betas: tuple[float, ...]
     log_betas: tuple[float, ...]
     log_fast_beta: float

@@ -1,7 +1,7 @@
 """Features of a coordinate and of a tensor for the scale-free rule, relative to what the tensor itself has shown."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,14 +11,17 @@ from l2l_opt.rules.recurrent import coordinates
 from l2l_opt.rules.sharded_sums import tensor_sum
 from l2l_opt.types import RuleState
 
+if TYPE_CHECKING:
+    from l2l_opt.rules.scale_free.law import StepLaw
+
 BETAS = (0.5, 0.9, 0.99)
 SQUARE_BETA = 0.99
 AGREEMENT_BETAS = (0.8, 0.97)
 GRADIENT_BETA = 0.9
 TINY = 1e-16
 """Below this a root mean square is taken for this."""
-STEP_SCALE_RISE, STEP_SCALE_FALL, AGREEMENT_MARGIN = 0.7, 0.05, 0.05
-"""What a step adds to a tensor's log_step_scale, per agreement above minus the margin, and below it."""
+STEP_SCALE_RISE, AGREEMENT_MARGIN = 0.7, 0.05
+"""What a step adds to a tensor's log_step_scale, per agreement above minus the margin."""
 LEAST_LOG_STEP_SCALE, MOST_LOG_STEP_SCALE = -8.0, 0.0
 TOUCHED_BETA, TOUCHED_STEPS, LEAST_TOUCHED = 0.8, 20.0, 0.1
 """Of the touched fraction: the decay of its average, the steps after which it only rises, since units that fall silent
@@ -120,7 +123,8 @@ class Context(NamedTuple):
         first_rms: ``[tensors]``, before their first update.
         fraction: ``[tensors]``, of the run that is over; 0 where its length is unknown.
         run: ``[tensors]``, its length in steps; where unknown that of the run so far.
-        length_scale: ``[tensors]``, sqrt(usual_run / T), at most 2; 1 where T is unknown.
+        length_scale: ``[tensors]``, sqrt(usual_run / T), at most ``largest_scale``; 1 where T is unknown.
+        fallen_gradient: ``[tensors]``, log of the usual rms(g) over the first one.
         is_planned: 0-dim, whether the run's length is known.
         tensor_scalars: of each of TENSOR_SCALARS the next, ``[tensors]``; of ``walk``, which waits for the step's size,
             the last.
@@ -132,6 +136,7 @@ class Context(NamedTuple):
     fraction: Tensor
     run: Tensor
     length_scale: Tensor
+    fallen_gradient: Tensor
     is_planned: Tensor
     tensor_scalars: dict[str, Tensor]
 
@@ -146,8 +151,7 @@ def context_of(
     state: RuleState,
     vectors: Sequence[bool],
     num_steps: Tensor | None,
-    *,
-    usual_run: float,
+    law: "StepLaw",
 ) -> Context:
     """Return what tensors show as wholes.
 
@@ -156,7 +160,7 @@ def context_of(
         state: of the rule.
         vectors: of each tensor whether it is one, and is not whitened.
         num_steps: 0-dim, planned steps; None where unknown.
-        usual_run: steps of a run whose length_scale is 1.
+        law: the rule's options: ``usual_run``, ``largest_scale`` and ``step_scale_fall`` of it.
     """
     sums = torch.stack([own.sums for own in per_tensor.values()], 1)
     dtype = sums.dtype
@@ -173,7 +177,8 @@ def context_of(
         of(f"agreement_{name}") + (1 - beta) * (agreement - of(f"agreement_{name}"))
         for name, beta in zip(("fast", "slow"), AGREEMENT_BETAS, strict=True)
     )
-    zero, (fraction, known, run, length_scale) = (first_rms == 0).to(dtype), _length(step, num_steps, usual_run)
+    zero, (fraction, known, run, length_scale) = (first_rms == 0).to(dtype), _length(step, num_steps, law)
+    fallen_gradient = gradient - (first / unit).log()
     growth = torch.where(zero > 0, 0.0, (rms_p / torch.where(zero > 0, 1.0, first_rms)).clamp(min=1e-2).log())
     vector = torch.stack([torch.full_like(first_rms[0], float(flag)) for flag in vectors])
     features = torch.stack(
@@ -192,15 +197,15 @@ def context_of(
             2 * rms_middle - 1,
             2 * fast / (1 - AGREEMENT_BETAS[0] ** (step + 1)),
             4 * slow / (1 - AGREEMENT_BETAS[1] ** (step + 1)),
-            ((gradient - (first / unit).log()) / 2).clamp(-3, 1),
+            (fallen_gradient / 2).clamp(-3, 1),
             (log_g - gradient).clamp(-2, 2),
         ],
         dim=1,
     )
-    log_step_scale = _next_log_step_scale(of("trust"), agreement, length_scale)
+    log_step_scale = _next_log_step_scale(of("trust"), agreement, length_scale, law.step_scale_fall)
     values = (fast, slow, first, gradient, log_step_scale, _next_touched(of("seen"), sums, step), of("walk"))
     scalars = dict(zip(TENSOR_SCALARS, values, strict=True))
-    return Context(features, rms_p, first_rms, fraction, run, length_scale, known[0] > 0, scalars)
+    return Context(features, rms_p, first_rms, fraction, run, length_scale, fallen_gradient, known[0] > 0, scalars)
 
 
 def _agreement(sums: Tensor) -> Tensor:
@@ -220,18 +225,19 @@ def _gradient_scale(
     return first, unit, log_g, torch.where(begins, log_g, gradient + (1 - GRADIENT_BETA) * (log_g - gradient))
 
 
-def _length(step: Tensor, num_steps: Tensor | None, usual_run: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _length(step: Tensor, num_steps: Tensor | None, law: "StepLaw") -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the fraction of the run that is over, whether that is known, the run's steps, and their length_scale."""
     fraction = progress(step, num_steps, dtype=step.dtype)
     known = torch.zeros_like(step) if fraction is None else torch.ones_like(step)
     fraction = torch.zeros_like(step) if fraction is None else fraction
     run = step if num_steps is None else num_steps.to(step.dtype).expand_as(step)
-    return fraction, known, run, torch.where(known > 0, (usual_run / run.clamp(min=usual_run / 4)).sqrt(), 1.0)
+    length_scale = (law.usual_run / run.clamp(min=1)).sqrt().clamp(max=law.largest_scale)
+    return fraction, known, run, torch.where(known > 0, length_scale, 1.0)
 
 
-def _next_log_step_scale(before: Tensor, agreement: Tensor, length_scale: Tensor) -> Tensor:
+def _next_log_step_scale(before: Tensor, agreement: Tensor, length_scale: Tensor, fall: float) -> Tensor:
     surplus = agreement + AGREEMENT_MARGIN
-    change = torch.where(surplus > 0, STEP_SCALE_RISE * surplus, STEP_SCALE_FALL * surplus)
+    change = torch.where(surplus > 0, STEP_SCALE_RISE * surplus, fall * surplus)
     return (before + length_scale * change).clamp(LEAST_LOG_STEP_SCALE, MOST_LOG_STEP_SCALE)
 
 

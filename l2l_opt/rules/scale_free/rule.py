@@ -1,7 +1,7 @@
 """A rule with nothing to tune: every number that it reads or writes is relative to what the tensor itself has shown."""
 
 import math
-from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from l2l_opt.checks import check_numbers, check_positive_integers, check_positive_numbers
 from l2l_opt.kernels import CompiledStep, ReadoutWeights, fused_coordinatewise_lstm
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
-from l2l_opt.rules.features import safe_sqrt
 from l2l_opt.rules.recurrent import LSTMLayer, coordinates
 from l2l_opt.rules.scale_free.features import (
     AGREEMENT_BETAS,
@@ -24,15 +23,22 @@ from l2l_opt.rules.scale_free.features import (
     NUM_INPUTS,
     RELATIVE_EPS,
     SQUARE_BETA,
-    STEP_SCALE_FALL,
     STEP_SCALE_RISE,
     TENSOR_SCALARS,
     TINY,
     TOUCHED_BETA,
     TOUCHED_STEPS,
-    Context,
     context_of,
     coordinate_features,
+)
+from l2l_opt.rules.scale_free.law import (
+    BRAKE_FROM,
+    LEAST_ANNEALED,
+    LEAST_GROWTH,
+    UNPLANNED_POWER,
+    UNPLANNED_STEPS,
+    StepLaw,
+    sizes_of,
 )
 from l2l_opt.rules.scale_free.whitening import NEWTON_SCHULZ, WHITENED_RMS, is_matrix, step_, updates_of
 from l2l_opt.rules.sharded_sums import tensor_rms, whole_shape
@@ -46,15 +52,9 @@ HEAD_SCALES = (1.0, 1.0, 0.2, 1.0, 4.0, 4.0)
 what one head does to the loss drowns what evolution could learn of the others."""
 BRIEF = 0.4
 """o'_1 of a fresh rule: averages are brief rather than lasting, b = .69."""
-LEAST_ANNEALED = 0.01
-"""Of the size of updates, what is left at the end of a planned run and beyond it."""
-UNPLANNED_STEPS, UNPLANNED_POWER = 100.0, -1.25
-"""Of the size of updates in a run of unknown length: (1 + t / UNPLANNED_STEPS)^UNPLANNED_POWER."""
 RANDOM_WALK_VECTOR, RANDOM_WALK_MATRIX = 0.6, 0.27
 """Of the squared size of an update, what counts as random walk. Of pure noise 1.2 would, for vectors and matrices;
 it is less since tasks are not pure noise (results/NOTEBOOK.md, entry 36)."""
-LEAST_GROWTH = 2.0
-"""Of the first root mean square, up to which sizes follow any tensor; they follow none below it over this."""
 MOST_UNITS = 64
 """Of the tensor's network, which runs once a tensor and step and is to cost next to nothing."""
 
@@ -74,15 +74,17 @@ class ScaleFreeRule(UpdateRule):
         d = clip_3((b^2 m_.5 + 2 b (1 - b) m_.9 + (1 - b)^2 m_.99 + tanh(o_3) (m_.5 - m_.99)) / r)
         e = d min(r / rms(r) + 1e-3, e^3)^kappa exp(1.5 tanh o_2)
         u = e of vectors, (1 - w) e + w .3 sqrt(max(m, n)) whitened(e) of matrices [m, n]
-        R = sqrt(max(rms(p)^2 - W, 0)), from rms(p_0) / 2 to max(``growth`` j, 2) rms(p_0); of tensors that started at
-            zero ``zero_scale`` (vectors) or 1 / sqrt(3 n), as nn.Linear would have drawn them (matrices)
-        length_scale = min(sqrt(usual_run / T), 2), or 1, T unknown
+        N = ``zero_scale`` (vectors) or 1 / sqrt(3 n), as nn.Linear would have drawn them (matrices)
+        R_0 = max(rms(p_0), ``natural_share`` N);   G = sqrt(max(rms(p)^2 - W, 0)), at least rms(p_0) / 2
+        R = min(G, R_0 min((G / R_0)^growth_power, max(``growth`` j, 2)));   of tensors that started at zero R = N
+        length_scale = min(sqrt(usual_run / T), ``largest_scale``), or 1, T unknown
         s = max((1 - f) / (1 + steepness f), .01) length_scale, or (1 + t / 100)^-1.25, T unknown
         a = cos(g / r, m_.9 before / r) + .05
-        q = q before + length_scale .7 a where a > 0, + length_scale .05 a elsewhere;   -8 <= q <= 0
+        q = q before + length_scale .7 a where a > 0, + length_scale ``step_scale_fall`` a elsewhere;   -8 <= q <= 0
+        k = min(usual rms(g) / (e^-2 first rms(g)), 1)^braking;   y = min(T / ``cautious_run``, 1), or 1, T unknown
         j = average (decay .8) of (coordinates with g not 0) / (coordinates with v not 0), at least .1;
             it does not fall after 20 steps
-        S = output_scale s R exp(3 tanh(z / 3) + q) / j;   W = W before + .6 j S^2 (vectors), + .27 j S^2 (matrices)
+        S = output_scale s R exp(3 tanh(z / 3) + y q) k / j;   W = W before + .6 j S^2 (vectors), + .27 j S^2 (matrices)
         update = -S u
 
     Multiplying the loss by any factor changes nothing; reparametrising a tensor that does not start at zero by any
@@ -94,7 +96,15 @@ class ScaleFreeRule(UpdateRule):
 
     How far a student can be moved before its gradients are about something else no scale of its own shows: layers with
     a factor of 30 within them want steps a thirtieth of others'. So the scale of steps, exp(q), starts at
-    exp(-caution), rises while gradients agree with those before, and falls where they oppose each other.
+    exp(-caution), and rises while gradients agree with those before. In runs too short for that it starts higher.
+
+    How far a tensor may go follows what its gradients keep asking for and not where it started: one that starts far
+    smaller than nn.Linear would have drawn it, as embeddings and GPT's weights do, grows freely up to half of that, and
+    with the ``growth_power`` of its size above: a power of 1 lets all tensors run away together in the first steps.
+
+    Where gradients have come down to less than a seventh of the first ones, the data are all but learned; longer steps
+    would only make the network surer of what it says, up to logits of thousands. So steps then become smaller with
+    gradients (k), as those of gradient descent do.
 
     A row of an embedding that a share j of the batches reaches has moments of sqrt(j) times what they would be, over
     r, and has j T steps to learn in, for which sizes go with 1 / sqrt(j), as they do with 1 / sqrt(T) above: hence the
@@ -133,11 +143,18 @@ class ScaleFreeRule(UpdateRule):
         tensor_size: units of the tensor's network, at most 64.
         output_scale: relative size of an update: dimensionless, of the tensor's root mean square.
         zero_scale: root mean square that a vector which started at zero is taken to have, in the parameters' unit.
-        growth: factor above the first root mean square up to which updates grow with a tensor all of whose coordinates
-            are touched; below it, they shrink by 2 at most, or by this if that is less.
+        growth: factor above R_0 up to which updates grow with a tensor all of whose coordinates are touched; below the
+            first root mean square they shrink by 2 at most, or by this if that is less.
+        growth_power: of its size above R_0, with which a tensor's updates grow.
+        natural_share: of the natural size N, up to which a tensor that started smaller grows freely; 0 where only its
+            own first size counts.
         usual_run: steps of a run whose updates are of ``output_scale``; larger in shorter ones, smaller in longer ones.
+        largest_scale: of the updates of short runs over those of a usual one, at most; dimensionless.
         steepness: how much sooner updates of a planned run fall than in a straight line; dimensionless.
         caution: minus the log_step_scale of a tensor's first step; 0 for full steps.
+        cautious_run: steps of a planned run from which caution counts in full; 0 for always.
+        step_scale_fall: what opposed gradients take from log_step_scale, a step; 0 where it never falls.
+        braking: power of the gradient's fall with which updates become smaller once data are all but learned.
 
     Attributes:
         divides_rows_only: a sharded tensor must be divided along its first axis (``local_parameters.check_placement``).
@@ -151,8 +168,8 @@ class ScaleFreeRule(UpdateRule):
         48 bytes a parameter in float32, 32 with hidden and cell in bfloat16; with 8 units 80 and 48.
 
     Raises:
-        ValueError: a size that is not a positive integer, a tensor_size above 64, an output_scale, zero_scale, growth
-            usual_run or steepness that is not positive, a caution below 0 or above 8.
+        ValueError: a size that is not a positive integer, a tensor_size above 64, another option that is negative, or
+            zero where that means nothing, a caution above 8.
 
     Source: updates in proportion to a tensor's own norm: LAMB, arXiv 1904.00962, section 3; whitened momentum: Muon
     (Jordan et al., 2024) with the coefficients of arXiv 2505.16932; momenta at several time scales, magnitude as exp
@@ -166,6 +183,16 @@ class ScaleFreeRule(UpdateRule):
     betas: Tensor
     head_scales: Tensor
     divides_rows_only = True
+    earlier_options = MappingProxyType(
+        {
+            "growth_power": 1.0,
+            "natural_share": 0.0,
+            "largest_scale": 2.0,
+            "cautious_run": 0.0,
+            "step_scale_fall": 0.05,
+            "braking": 0.0,
+        }
+    )
 
     def __init__(
         self,
@@ -174,22 +201,41 @@ class ScaleFreeRule(UpdateRule):
         tensor_size: int = 16,
         output_scale: float = 0.25,
         zero_scale: float = 0.1,
-        growth: float = 5.0,
+        growth: float = 10.0,
+        growth_power: float = 2 / 3,
+        natural_share: float = 0.5,
         usual_run: float = 500,
+        largest_scale: float = 3.0,
         steepness: float = 2.0,
         caution: float = 4.0,
+        cautious_run: float = 100.0,
+        step_scale_fall: float = 0.0,
+        braking: float = 1.0,
     ):
-        bounds = {"output_scale": output_scale, "zero_scale": zero_scale, "growth": growth, "usual_run": usual_run}
-        bounds |= {"steepness": steepness}
-        super().__init__(hidden_size=hidden_size, tensor_size=tensor_size, **bounds, caution=caution)
+        law = StepLaw(
+            output_scale,
+            zero_scale,
+            growth,
+            growth_power,
+            natural_share,
+            usual_run,
+            largest_scale,
+            steepness,
+            cautious_run,
+            step_scale_fall,
+            braking,
+        )
+        options = law._asdict()
+        super().__init__(hidden_size=hidden_size, tensor_size=tensor_size, **options, caution=caution)
         check_positive_integers(8, hidden_size=hidden_size, tensor_size=tensor_size)
         if tensor_size > MOST_UNITS:
             raise ValueError(f"tensor_size must be at most {MOST_UNITS}; got {tensor_size}, use e.g. 16")
-        check_positive_numbers(0.05, **bounds)
+        absent = {key: options.pop(key) for key in ("natural_share", "cautious_run", "step_scale_fall", "braking")}
+        check_positive_numbers(0.05, **options)
+        check_numbers(0, math.inf, **absent)
         check_numbers(0, -LEAST_LOG_STEP_SCALE, caution=caution)
-        self.hidden_size, self.output_scale, self.zero_scale = hidden_size, float(output_scale), float(zero_scale)
-        self.growth, self.usual_run, self.steepness = float(growth), float(usual_run), float(steepness)
-        self.caution = float(caution)
+        self.law = StepLaw(*map(float, law))
+        self.hidden_size, self.caution = hidden_size, float(caution)
         self.layer = LSTMLayer(NUM_INPUTS, hidden_size)
         self.readout = nn.Linear(hidden_size, NUM_OUTPUTS)
         self.tensor_layer = nn.Linear(NUM_CONTEXT, tensor_size)
@@ -229,7 +275,7 @@ class ScaleFreeRule(UpdateRule):
             for name, gradient in grads.items()
         }
         context = context_of(
-            per_tensor, state, [not is_matrix(shape) for shape in shapes.values()], num_steps, usual_run=self.usual_run
+            per_tensor, state, [not is_matrix(shape) for shape in shapes.values()], num_steps, self.law
         )
         features = context.features.to(self.readout.weight.dtype)
         units = torch.tanh(self.tensor_layer(features))
@@ -238,9 +284,7 @@ class ScaleFreeRule(UpdateRule):
         biases = torch.cat([self.layer.bias, self.readout.bias]).to(dtype) + shared
         size, blend, power = heads[:, NUM_OUTPUTS:].unbind(1)
         matrix = torch.stack([size.new_tensor(float(is_matrix(shapes[name]))) for name in per_tensor])
-        sizes = self._sizes(context, list(shapes.values())) * torch.exp(
-            3 * torch.tanh(size / 3) + context.tensor_scalars["trust"]
-        )
+        sizes = sizes_of(context, list(shapes.values()), self.law) * torch.exp(3 * torch.tanh(size / 3))
         share = RANDOM_WALK_VECTOR + (RANDOM_WALK_MATRIX - RANDOM_WALK_VECTOR) * matrix
         random_walk_variance = context.tensor_scalars["walk"] + share * sizes * sizes * context.touched_fraction
         tensor_scalars = context.tensor_scalars | {"walk": random_walk_variance}
@@ -279,29 +323,24 @@ class ScaleFreeRule(UpdateRule):
         return updates, next_state
 
     def decay_schedule(self, progress: float) -> float:
-        return max((1 - progress) / (1 + self.steepness * progress), LEAST_ANNEALED)
+        return self.law.decay_schedule(progress)
 
     def compiled_step(self) -> CompiledStep:
         return self.compiled_step_of(dict(self.named_parameters()))
 
     def compiled_step_of(self, phi: Params) -> CompiledStep:
         scales = self.head_scales
-        options = {
+        options = {key: value for key, value in self.law._asdict().items() if key != "zero_scale"} | {
             "tiny": TINY,
-            "output_scale": self.output_scale,
             "relative_eps": RELATIVE_EPS,
-            "growth": self.growth,
-            "usual_run": self.usual_run,
             "fast_beta": AGREEMENT_BETAS[0],
             "slow_beta": AGREEMENT_BETAS[1],
             "gradient_beta": GRADIENT_BETA,
             "units": self.tensor_layer.out_features,
             "least_annealed": LEAST_ANNEALED,
-            "steepness": self.steepness,
             "unplanned_steps": UNPLANNED_STEPS,
             "unplanned_power": UNPLANNED_POWER,
             "step_scale_rise": STEP_SCALE_RISE,
-            "step_scale_fall": STEP_SCALE_FALL,
             "agreement_margin": AGREEMENT_MARGIN,
             "least_log_step_scale": LEAST_LOG_STEP_SCALE,
             "most_log_step_scale": MOST_LOG_STEP_SCALE,
@@ -313,6 +352,7 @@ class ScaleFreeRule(UpdateRule):
             "least_growth": LEAST_GROWTH,
             "whitened_rms": WHITENED_RMS,
             "whitening_steps": len(NEWTON_SCHULZ),
+            "brake_from": BRAKE_FROM,
         }
         arrays = {
             "biases": torch.cat([phi["layer.bias"], phi["readout.bias"]], -1),
@@ -329,7 +369,7 @@ class ScaleFreeRule(UpdateRule):
             return {
                 "num_steps": -1.0 if num_steps is None else num_steps,
                 "rows": shape[0] if is_matrix(shape) else 0,
-                "natural_size": self._natural(shape),
+                "natural_size": self.law.natural_size(shape),
             }
 
         return CompiledStep(
@@ -342,21 +382,3 @@ class ScaleFreeRule(UpdateRule):
             lambda directions, size, share: updates_of(directions, size, share, directions.shape[1:]),
             step_,
         )
-
-    def _sizes(self, context: Context, shapes: Sequence[Sequence[int]]) -> Tensor:
-        """Of updates of one, before the network's head, ``[tensors]``."""
-        first, zero = context.first_rms, context.first_rms == 0
-        natural = torch.stack([torch.full_like(first[0], self._natural(shape)) for shape in shapes])
-        gone = safe_sqrt((context.rms.square() - context.tensor_scalars["walk"]).clamp(min=0))
-        least = min(self.growth, LEAST_GROWTH)
-        growth = (self.growth * context.touched_fraction).clamp(min=least)
-        bounded = torch.minimum(torch.maximum(gone, first / least), growth * first)
-        annealed = (1 - context.fraction) / (1 + self.steepness * context.fraction)
-        planned = annealed.clamp(min=LEAST_ANNEALED) * context.length_scale
-        unplanned = (1 + context.run / UNPLANNED_STEPS) ** UNPLANNED_POWER
-        schedule = torch.where(context.is_planned, planned, unplanned)
-        return self.output_scale * schedule / context.touched_fraction * torch.where(zero, natural, bounded)
-
-    def _natural(self, shape: Sequence[int]) -> float:
-        """Return the root mean square that a tensor is taken to have which started at zero."""
-        return (3 * math.prod(shape[1:])) ** -0.5 if is_matrix(shape) else self.zero_scale

@@ -2,10 +2,11 @@
 
     python -m scripts.experiments.default.ship_rule runs/default/all --name default-2 --evaluation EVALUATION
     python -m scripts.experiments.default.ship_rule --name default-2 --evaluation EVALUATION
-    python -m scripts.experiments.default.ship_rule --name default-2 --set growth=5 --since "..."
+    python -m scripts.experiments.default.ship_rule --name default-3 --weights-of default-2 --set braking=1 --since "..."
 
 RUN is the folder of the last of several `l2l-opt meta-train` runs, each of which began with the rule of the one before.
-Without it the rule that is shipped under the name stays, and its card is brought up to date.
+Without it the rule that is shipped under the name stays, and its card is brought up to date; --weights-of begins with
+another shipped rule, whose evaluations are not those of the new one.
 EVALUATION is that of a suite that the rule was not meta-trained on, results/default/held-out/evaluation.json.
 """
 
@@ -67,13 +68,23 @@ def provenance_of(run: Path, versions: dict[str, str]) -> dict[str, Any]:
 @click.command()
 @click.argument("run", type=click.Path(exists=True, path_type=Path), required=False)
 @click.option("--name", required=True, help="With a version: default-2.")
+@click.option("--weights-of", default=None, help="Another shipped rule, to begin with.")
 @click.option("--evaluation", type=click.Path(exists=True, path_type=Path), default=None)
 @click.option("--since", default=None, help="What of the rule has changed since its weights were learned.")
 @click.option("--set", "changes", multiple=True, metavar="OPTION=VALUE", help="Of the rule, otherwise than trained.")
-def main(run: Path | None, name: str, evaluation: Path | None, since: str | None, changes: tuple[str, ...]) -> None:
+def main(
+    run: Path | None,
+    name: str,
+    weights_of: str | None,
+    evaluation: Path | None,
+    since: str | None,
+    changes: tuple[str, ...],
+) -> None:
     """Ship RUN's best rule under NAME."""
-    rule = load_rule(name if run is None else run / "rule.safetensors")
+    rule = load_rule(weights_of or name if run is None else run / "rule.safetensors")
     card = dict(rule.card or {})
+    if weights_of is not None:
+        card["figures"] = {key: value for key, value in card["figures"].items() if key != "held_out"}
     if changes:
         kind, options = parse_spec(f"{rule.registry_name}:{','.join(changes)}")
         weights = rule.state_dict()

@@ -13,10 +13,9 @@ from l2l_opt.rules.scale_free.features import (
     LEAST_LOG_STEP_SCALE,
     LEAST_TOUCHED,
     MOST_LOG_STEP_SCALE,
-    STEP_SCALE_FALL,
     STEP_SCALE_RISE,
 )
-from l2l_opt.rules.scale_free.rule import LEAST_ANNEALED, UNPLANNED_POWER, UNPLANNED_STEPS
+from l2l_opt.rules.scale_free.law import BRAKE_FROM, LEAST_ANNEALED, UNPLANNED_POWER, UNPLANNED_STEPS
 from l2l_opt.rules.scale_free.whitening import whitened
 
 
@@ -66,7 +65,7 @@ def test_a_silent_vector_takes_adams_step_with_a_mean_of_momenta_a_schedule_and_
     torch.manual_seed(0)
     param = torch.randn(12, dtype=torch.float64)
     gradients = torch.randn(6, 12, dtype=torch.float64)
-    ours = run(silent(), gradients, param, torch.tensor(10.0))
+    ours = run(silent(step_scale_fall=0.05), gradients, param, torch.tensor(10.0))
     v = torch.zeros_like(param)
     momenta = dict.fromkeys((0.5, 0.9, 0.99), v)
     usual = math.log(float(gradients[0].square().mean().sqrt()))
@@ -79,9 +78,9 @@ def test_a_silent_vector_takes_adams_step_with_a_mean_of_momenta_a_schedule_and_
         direction = ((short / 4 + middle / 2 + long / 4) / r).clamp(-3, 3)
         direction = direction * (r / r.square().mean().sqrt() + 1e-3) ** power
         surplus = float(torch.cosine_similarity(gradient / r, before / r, dim=0)) + AGREEMENT_MARGIN
-        log_step_scale = min(0.0, log_step_scale + 2 * (STEP_SCALE_RISE if surplus > 0 else STEP_SCALE_FALL) * surplus)
+        log_step_scale = min(0.0, log_step_scale + 3 * (STEP_SCALE_RISE if surplus > 0 else 0.05) * surplus)
         reach = max(float(param.square().mean()) - random_walk_variance, float(param.square().mean()) / 4) ** 0.5
-        size = math.exp(log_step_scale) * 2 * 0.25 * (1 - t / 10) / (1 + 2.0 * t / 10) * reach
+        size = math.exp(0.1 * log_step_scale) * 3 * 0.25 * (1 - t / 10) / (1 + 2.0 * t / 10) * reach
         random_walk_variance += 0.6 * size**2
         torch.testing.assert_close(ours[t], -size * direction, rtol=1e-10, atol=1e-12)
         if t:
@@ -99,11 +98,12 @@ def test_a_silent_matrix_is_whitened_for_the_most_part():
     torch.testing.assert_close(ours, -0.25 * param.square().mean().sqrt() * mixed, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(("num_steps", "length_scale"), [(None, 1.0), (500.0, 1.0), (2000.0, 0.5), (10.0, 2.0)])
-def test_the_step_scale_rises_while_gradients_agree_and_falls_where_they_oppose(num_steps, length_scale):
+@pytest.mark.parametrize(("num_steps", "length_scale"), [(None, 1.0), (500.0, 1.0), (2000.0, 0.5), (10.0, 3.0)])
+@pytest.mark.parametrize("fall", [0.05, 0.0])
+def test_the_step_scale_rises_while_gradients_agree_and_falls_where_they_oppose(num_steps, length_scale, fall):
     torch.manual_seed(0)
     gradient, param = torch.randn(8, dtype=torch.float64), torch.ones(8, dtype=torch.float64)
-    rule, signs = silent(caution=5), [1.0, 1.0, 1.0, -1.0]
+    rule, signs = silent(caution=5, step_scale_fall=fall), [1.0, 1.0, 1.0, -1.0]
     state = rule.init_state({"p": param})
     assert float(state["p"]["trust"]) == -5
     planned = None if num_steps is None else torch.tensor(num_steps)
@@ -115,20 +115,21 @@ def test_the_step_scale_rises_while_gradients_agree_and_falls_where_they_oppose(
                 {"p": sign * gradient}, {"p": state["p"] | {"trust": torch.zeros(()).double()}}, {"p": param}
             )
         surplus = agreement + AGREEMENT_MARGIN
-        expected += length_scale * (STEP_SCALE_RISE if surplus > 0 else STEP_SCALE_FALL) * surplus
+        expected += length_scale * (STEP_SCALE_RISE if surplus > 0 else fall) * surplus
         assert float(next_state["p"]["trust"]) == pytest.approx(expected)
         state = next_state
     if (
         num_steps is None
     ):  # steps are in proportion to it; full ones have a log_step_scale of 0, but for one step's fall
-        fall = STEP_SCALE_FALL * (AGREEMENT_MARGIN - 1)
-        torch.testing.assert_close(update["p"], math.exp(expected - fall) * full["p"], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            update["p"], math.exp(expected - fall * (AGREEMENT_MARGIN - 1)) * full["p"], rtol=1e-9, atol=1e-12
+        )
 
 
 @pytest.mark.slow
 def test_the_step_scale_stays_within_its_bounds():
     gradient, param = torch.ones(8, dtype=torch.float64), torch.ones(8, dtype=torch.float64)
-    rule = silent(caution=8)
+    rule = silent(caution=8, step_scale_fall=0.05)
     for sign, expected in ((1.0, MOST_LOG_STEP_SCALE), (-1.0, LEAST_LOG_STEP_SCALE)):
         state = rule.init_state({"p": param})
         for step in range(600):
@@ -167,7 +168,7 @@ def test_tensors_of_zeros_move_by_what_is_natural_to_them():
 @pytest.mark.parametrize("shape", [(8,), (5, 4)])
 def test_updates_grow_and_shrink_with_a_tensor_within_bounds_of_its_beginning(shape):
     torch.manual_seed(0)
-    rule, param = silent(growth=3.0), torch.randn(shape, dtype=torch.float64)
+    rule, param = silent(growth=3.0, growth_power=1.0), torch.randn(shape, dtype=torch.float64)
     state, gradient = rule.init_state({"p": param}), torch.randn(shape, dtype=torch.float64)
 
     def size(scale):
@@ -182,7 +183,7 @@ def test_updates_grow_and_shrink_with_a_tensor_within_bounds_of_its_beginning(sh
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(400,), (30, 20)])
 def test_what_noise_makes_of_a_tensor_does_not_make_its_steps_longer_but_what_gradients_want_does(shape):
-    rule, start = silent(growth=6.0), torch.full(shape, 0.1, dtype=torch.float64)
+    rule, start = silent(growth=6.0, growth_power=1.0, natural_share=0.0), torch.full(shape, 0.1, dtype=torch.float64)
 
     def lengths(gradients):
         param, state, found = start.clone(), rule.init_state({"p": start}), []
@@ -206,7 +207,7 @@ def test_what_noise_makes_of_a_tensor_does_not_make_its_steps_longer_but_what_gr
 
 def test_updates_shrink_with_the_root_of_the_length_of_a_run():
     torch.manual_seed(0)
-    rule, param = silent(usual_run=400), torch.randn(8, dtype=torch.float64)
+    rule, param = silent(usual_run=400, largest_scale=2.0), torch.randn(8, dtype=torch.float64)
     state = rule.init_state({"p": param})
 
     def size(num_steps):
@@ -246,10 +247,10 @@ class Reparametrised(nn.Module):
         return self.factors["scale"] * self.scale * torch.func.functional_call(self.body, values, (inputs,))
 
 
-def trained(dtype, steps, *, factors=(), loss_scale=1.0, num_steps=60, purely=False):
+def trained(dtype, steps, *, factors=(), loss_scale=1.0, num_steps=60, purely=False, natural_share=0.0):
     """Losses, in the unit of the unscaled loss, of a run of batches on noisy data."""
     model = Reparametrised(dtype, factors)
-    rule = loud(dtype, 0.1, usual_run=60)
+    rule = loud(dtype, 0.1, usual_run=60, natural_share=natural_share)
     if purely:
         rule.compiled_step = lambda: None
     optimizer = LearnedOptimizer(model.named_parameters(), rule, num_steps=num_steps)
@@ -296,6 +297,53 @@ def test_training_sees_neither_the_scale_of_the_loss_nor_that_of_a_tensor(which,
 def test_powers_of_two_change_not_a_bit(which, purely):
     plain = trained(torch.float32, 60, purely=purely)
     assert torch.equal(trained(torch.float32, 60, purely=purely, **REPARAMETRISATIONS[which]), plain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["loss up", "loss down", "larger"])
+def test_with_a_natural_size_powers_of_two_of_the_loss_and_larger_tensors_change_not_a_bit(which):
+    settings = REPARAMETRISATIONS.get(which, {"factors": {"body.0.weight": 2.0**-10, "body.1.weight": 2.0**-3}})
+    plain = trained(torch.float32, 60, natural_share=0.5)
+    assert torch.equal(trained(torch.float32, 60, natural_share=0.5, **settings), plain)
+
+
+def test_a_tensor_that_starts_far_too_small_grows_freely_up_to_its_natural_size_and_slowly_above():
+    rule = silent(growth=10.0, growth_power=0.5, natural_share=0.5)
+    gradient = torch.ones(6, 12, dtype=torch.float64)
+    half = 0.5 / math.sqrt(3 * 12)
+    first = torch.full_like(gradient, half / 100)
+    state = rule.init_state({"p": first})
+
+    def size(rms):
+        with torch.no_grad():
+            return float(rule({"p": gradient}, state, {"p": torch.full_like(gradient, rms)})[0]["p"].abs().max())
+
+    for rms, reach in ((half / 100, half / 100), (half / 10, half / 10), (half, half), (4 * half, 2 * half)):
+        assert size(rms) / size(half / 100) == pytest.approx(100 * reach / half)
+    assert size(1e4 * half) / size(half / 100) == pytest.approx(100 * 10)
+
+
+@pytest.mark.parametrize("num_steps", [None, 500.0])
+def test_steps_become_smaller_with_gradients_once_these_have_all_but_vanished(num_steps):
+    param = torch.ones(8, dtype=torch.float64)
+    planned = None if num_steps is None else torch.tensor(num_steps)
+    falling = [math.exp(-level) * torch.ones(8, dtype=torch.float64) for level in (0.0, 0.5, 1.0, *[4.0] * 60)]
+    # So small that no random walk counts.
+    braked, free = (run(silent(braking=power, output_scale=1e-4), falling, param, planned) for power in (1.0, 0.0))
+    torch.testing.assert_close(braked[:3], free[:3])
+    # Sixty steps on, the usual gradient is the last.
+    assert float((braked[-1] / free[-1]).mean()) == pytest.approx(math.exp(-4 - BRAKE_FROM), rel=0.01)
+
+
+def test_short_runs_begin_with_less_caution():
+    param, gradient = torch.ones(8, dtype=torch.float64), torch.ones(1, 8, dtype=torch.float64)
+    rule = silent(caution=4, cautious_run=100.0, largest_scale=1.0)
+    of_usual, of_short, of_unknown = (
+        float(run(rule, gradient, param, steps).norm()) for steps in (torch.tensor(400.0), torch.tensor(25.0), None)
+    )
+    rise = STEP_SCALE_RISE * AGREEMENT_MARGIN
+    assert of_short / of_usual == pytest.approx(math.exp(0.25 * (rise - 4) - (rise - 4)), rel=0.05)
+    assert of_unknown == pytest.approx(float(run(silent(caution=4 - rise), gradient, param).norm()), rel=0.05)
 
 
 @pytest.mark.filterwarnings("ignore:num_steps is the planned number")

@@ -1,0 +1,86 @@
+"""How long the scale-free rule's steps are: its options, and the size of a tensor's update before the network's say."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from l2l_opt.rules.features import safe_sqrt
+from l2l_opt.rules.scale_free.features import TINY, Context
+from l2l_opt.rules.scale_free.whitening import is_matrix
+
+LEAST_ANNEALED = 0.01
+"""Of the size of updates, what is left at the end of a planned run and beyond it."""
+UNPLANNED_STEPS, UNPLANNED_POWER = 100.0, -1.25
+"""Of the size of updates in a run of unknown length: (1 + t / UNPLANNED_STEPS)^UNPLANNED_POWER."""
+LEAST_GROWTH = 2.0
+"""Of the base, up to which sizes follow any tensor; they follow none below the first root mean square over this."""
+BRAKE_FROM = -2.0
+"""The logarithm of the usual gradient over the first one, below which steps become smaller."""
+
+
+class StepLaw(NamedTuple):
+    """Options of ``ScaleFreeRule`` that decide how long its steps are; all dimensionless but the runs, in steps.
+
+    Attributes:
+        output_scale, zero_scale, growth, growth_power, natural_share, usual_run, largest_scale, steepness,
+            cautious_run, step_scale_fall, braking: as the rule documents them.
+    """
+
+    output_scale: float
+    zero_scale: float
+    growth: float
+    growth_power: float
+    natural_share: float
+    usual_run: float
+    largest_scale: float
+    steepness: float
+    cautious_run: float
+    step_scale_fall: float
+    braking: float
+
+    def natural_size(self, shape: Sequence[int]) -> float:
+        """Return the root mean square of ``nn.Linear``'s first weights of this shape; of vectors ``zero_scale``."""
+        return (3 * math.prod(shape[1:])) ** -0.5 if is_matrix(shape) else self.zero_scale
+
+    def decay_schedule(self, progress: float) -> float:
+        """Return what sizes are multiplied by where ``progress``, 0 to 1, of a planned run is over."""
+        return max((1 - progress) / (1 + self.steepness * progress), LEAST_ANNEALED)
+
+
+def sizes_of(context: Context, shapes: Sequence[Sequence[int]], law: StepLaw) -> Tensor:
+    """Return the sizes of updates of one before the network's head: schedule, reach, log_step_scale and brake.
+
+    Args:
+        context: of the tensors.
+        shapes: of whole tensors.
+        law: the rule's options.
+
+    Returns:
+        ``[tensors]``, in the parameters' unit.
+    """
+    annealed = (1 - context.fraction) / (1 + law.steepness * context.fraction)
+    planned = annealed.clamp(min=LEAST_ANNEALED) * context.length_scale
+    unplanned = (1 + context.run / UNPLANNED_STEPS) ** UNPLANNED_POWER
+    schedule = torch.where(context.is_planned, planned, unplanned)
+    caution = torch.ones_like(context.run)
+    if law.cautious_run > 0:
+        caution = torch.where(context.is_planned, (context.run / law.cautious_run).clamp(max=1), caution)
+    brake = (law.braking * (context.fallen_gradient - BRAKE_FROM)).clamp(max=0)
+    scale = torch.exp(caution * context.tensor_scalars["trust"] + brake)
+    return law.output_scale * schedule / context.touched_fraction * _reach(context, shapes, law) * scale
+
+
+def _reach(context: Context, shapes: Sequence[Sequence[int]], law: StepLaw) -> Tensor:
+    """How large each tensor is taken to be, ``[tensors]``."""
+    first = context.first_rms
+    natural = torch.stack([torch.full_like(first[0], law.natural_size(shape)) for shape in shapes])
+    gone = safe_sqrt((context.rms.square() - context.tensor_scalars["walk"]).clamp(min=0))
+    least = min(law.growth, LEAST_GROWTH)
+    most = (law.growth * context.touched_fraction).clamp(min=least)
+    base = torch.maximum(first, law.natural_share * natural).clamp(min=TINY)
+    grown = base * torch.minimum((gone / base).clamp(min=1) ** law.growth_power, most)
+    reach = torch.where(gone > base, grown, torch.maximum(gone, first / least))
+    return torch.where(first == 0, natural, reach)
