@@ -103,7 +103,7 @@ class ScaleFreeRule(UpdateRule):
     with the ``growth_power`` of its size above: a power of 1 lets all tensors run away together in the first steps.
 
     Where gradients have come down to less than a seventh of the first ones, the data are all but learned; longer steps
-    would only make the network surer of what it says, up to logits of thousands. So steps then become smaller with
+    would only make the network surer of itself, up to logits of thousands. So steps then become smaller with
     gradients (k), as those of gradient descent do.
 
     A row of an embedding that a share j of the batches reaches has moments of sqrt(j) times what they would be, over
@@ -202,7 +202,7 @@ class ScaleFreeRule(UpdateRule):
         output_scale: float = 0.25,
         zero_scale: float = 0.1,
         growth: float = 10.0,
-        growth_power: float = 2 / 3,
+        growth_power: float = 0.85,
         natural_share: float = 0.5,
         usual_run: float = 500,
         largest_scale: float = 3.0,
