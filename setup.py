@@ -11,7 +11,15 @@ setup(
             sources=sorted(glob("l2l_opt/kernels/native/*.cpp")),
             depends=sorted(glob("l2l_opt/kernels/native/*.h")),
             language="c++",
-            extra_compile_args=["-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-Wno-psabi", "-pthread"],
+            extra_compile_args=[
+                "-std=c++17",
+                "-O3",
+                "-ffp-contract=fast",
+                "-fno-math-errno",
+                "-Wno-psabi",
+                "-Wno-maybe-uninitialized",
+                "-pthread",
+            ],
             optional=True,
         )
     ]

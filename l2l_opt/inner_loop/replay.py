@@ -4,19 +4,18 @@ Where second derivatives are dropped and the rule reads gradients alone, updates
 
     theta_K = theta_0 + sum_k u_k(phi; g_0 ... g_k),    d L / d phi = sum_k < d L / d theta_{k+1}, d u_k / d phi >
 
-and d L / d theta_k is a sum of gradients that the run has computed already. So a window keeps a few numbers for every
+and d L / d theta_k is a sum of gradients that the run has computed already. So a window keeps two numbers for every
 coordinate and step, and its states are in cache only, tile by tile (``kernels.native_lstm.replay``).
 """
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
+from l2l_opt.inner_loop.side_by_side import CoordinateSample, Piece, SideBySide, rows, take
 from l2l_opt.kernels import native, native_lstm
 from l2l_opt.kernels.operands import Operands
 from l2l_opt.rules.recurrent import GradientRule
@@ -28,26 +27,6 @@ BLOCK_BYTES = 2**25
 """Of temporary memory in the backward pass."""
 
 
-@dataclass(frozen=True)
-class CoordinateSample:
-    """The coordinates of a large tensor through which a window is differentiated: every n-th, each counted n times.
-
-    With an offset that is uniform in 0 ... n - 1 the meta-gradient's expectation is that of all coordinates, and the
-    backward pass, most of a window's work, takes an n-th of the time. Tensors too small for that are taken whole.
-
-    Attributes:
-        stride: n, of coordinates; 1 for all.
-        offset: the first.
-    """
-
-    stride: int = 1
-    offset: int = 0
-
-    def of(self, count: int) -> tuple[int, int]:
-        """Stride and offset for a tensor of so many coordinates."""
-        return (self.stride, self.offset) if count >= self.stride * native.TILE else (1, 0)
-
-
 def can_replay(rule: Any, phi: Mapping[str, Tensor], params: Params, state: RuleState) -> bool:
     """Whether a window can be differentiated by replay: a rule that reads gradients alone, float32 on the CPU.
 
@@ -55,7 +34,7 @@ def can_replay(rule: Any, phi: Mapping[str, Tensor], params: Params, state: Rule
         rule: the update rule.
         phi: the weights in use, which must be the rule's own.
         params: the students, which must not depend on anything that is to be differentiated.
-        state: likewise.
+        state: likewise; all tensors must be at the same step.
     """
     if not isinstance(rule, GradientRule) or not params or not torch.is_grad_enabled():
         return False
@@ -63,8 +42,11 @@ def can_replay(rule: Any, phi: Mapping[str, Tensor], params: Params, state: Rule
         return False
     others = [*params.values(), *(value for own in state.values() for value in own.values())]
     recurrent = [own[key] for own in state.values() for key in RECURRENT]
-    return native.serves([*phi.values(), *params.values()], states=recurrent) and not any(
-        t.requires_grad for t in others
+    first, *rest = state.values()
+    return (
+        native.serves([*phi.values(), *params.values()], states=recurrent)
+        and not any(t.requires_grad for t in others)
+        and all(torch.equal(first[key], own[key]) for own in rest for key, value in own.items() if value.dim() == 1)
     )
 
 
@@ -102,72 +84,100 @@ def run_and_replay(
     return moved, after, results[0]
 
 
-@dataclass
 class _Window:
     """What one window keeps: gradients and outputs of every step, and the state before the first.
 
-    Attributes:
+    Args:
         rule: the update rule.
         params: where the students stand.
         state: likewise.
         sample: the coordinates that the backward pass goes through.
+
+    Attributes:
+        params, state: where they stand after ``run``.
+        gradients, loss_gradients: ``[K or K + 1, S, N]``, of what the rule reads and of the losses; perhaps the same.
+        outputs: ``[K, S, N]``, the body's.
     """
 
-    rule: GradientRule
-    params: Params
-    state: RuleState
-    sample: CoordinateSample
+    gradients: Tensor
+    loss_gradients: Tensor
+    outputs: Tensor
 
-    def __post_init__(self) -> None:
-        self.first_state = self.state
-        self.gradients: list[Params] = []
-        self.loss_gradients: list[Params] = []
-        self.outputs: list[dict[str, Tensor]] = []
+    def __init__(self, rule: GradientRule, params: Params, state: RuleState, sample: CoordinateSample):
+        self.rule, self.params, self.state, self.sample = rule, params, state, sample
+        self.layout, self.first_state = SideBySide(params), state
+        self.students = self.layout.students
+        own = [{key: rows(value) for key, value in state[name].items() if key not in RECURRENT} for name in params]
+        self.clocks = [key for key, value in own[0].items() if value.dim() == 1]
+        self.first_features = {
+            key: value if key in self.clocks else torch.cat([each[key] for each in own], -1)
+            for key, value in own[0].items()
+        }
+        self.in_step = all(bool((own[0][key] == own[0][key][0]).all()) for key in self.clocks)
 
     def run(
         self, batches: Sequence[Batch], loss_batches: Sequence[Batch] | None, losses_and_gradients: LossesAndGradients
     ) -> Tensor:
         """Losses ``[K + 1, S]``; the students stand at the end afterwards."""
         losses: list[Tensor] = []
-        weights, biases = self._weights()
+        num_steps, weights = len(batches) - 1, self._weights()
+        params, features = self.layout.join(self.params), self.first_features
+        recurrent = [[rows(self.state[name][key]) for name in self.params] for key in RECURRENT]
+        self.loss_gradients = params.new_empty(num_steps + 1, *params.shape)
+        self.gradients = self.loss_gradients if loss_batches is None else torch.empty_like(self.loss_gradients)
+        self.outputs = params.new_empty(num_steps, *params.shape)
         for index, (batch, of_loss) in enumerate(zip(batches, loss_batches or batches, strict=True)):
-            loss, gradients = losses_and_gradients(self.params, of_loss)
+            loss, gradients = losses_and_gradients(self.layout.views(params), of_loss)
             losses.append(loss)
-            self.loss_gradients.append(gradients)
-            if index == len(batches) - 1:
+            self.layout.join(gradients, out=self.loss_gradients[index])
+            if index == num_steps:
                 break
             if loss_batches is not None:
-                _, gradients = losses_and_gradients(self.params, batch)
-            self.gradients.append(gradients)
-            self._step(gradients, weights, biases)
+                _, gradients = losses_and_gradients(self.layout.views(params), batch)
+                self.layout.join(gradients, out=self.gradients[index])
+            inputs, features = self._features(self.gradients[index], features)
+            # The first step leaves the state before the window as it is; later ones write over their own.
+            into = recurrent if index else [[_like(own) for own in kind] for kind in recurrent]
+            outputs = native_lstm.forward(self._operands(inputs, *recurrent, *weights), into=(into[0], into[1]))
+            recurrent = into
+            torch.cat(outputs[: len(self.params)], -1, out=self.outputs[index : index + 1])
+            params = params + self.rule.output(self.outputs[index])
+        self.params = {name: value.contiguous() for name, value in self.layout.views(params).items()}
+        self.state = self._state_of(features, recurrent)
         return torch.stack(losses)
 
-    def _step(self, gradients: Params, weights: list[Tensor], biases: Tensor) -> None:
-        features = {name: self._features(gradient, self.state[name]) for name, gradient in gradients.items()}
-        hidden, cell = ([_rows(self.state[name][key]) for name in gradients] for key in RECURRENT)
-        # The first step leaves the state before the window as it is; later ones write over their own.
-        into = (hidden, cell) if self.outputs else ([_like(h) for h in hidden], [_like(c) for c in cell])
-        count = len(gradients)
-        students = next(iter(gradients.values())).shape[0]
-        own_biases = [biases.expand(students, -1)] * count
-        operands = Operands([inputs for inputs, _ in features.values()], hidden, cell, own_biases, weights)
-        outputs = native_lstm.forward(operands, into=into)[:count]
-        self.outputs.append(dict(zip(gradients, outputs, strict=True)))
-        state: RuleState = {}
-        for index, (name, output) in enumerate(zip(gradients, outputs, strict=True)):
-            self.params = self.params | {
-                name: self.params[name] + self.rule.output(output).reshape(gradients[name].shape)
-            }
-            shape = self.state[name]["hidden"].shape
-            after = {key: rows[index].movedim(1, 0).reshape(shape) for key, rows in zip(RECURRENT, into, strict=True)}
-            state[name] = features[name][1] | after
-        self.state = state
+    def _operands(
+        self, inputs: Tensor, hidden: Sequence[Tensor], cell: Sequence[Tensor], weights: list[Tensor], biases: Tensor
+    ) -> Operands:
+        parts = self.layout.split(inputs)
+        return Operands(parts, hidden, cell, [biases.expand(self.students, -1)] * len(parts), weights)
 
     def _features(self, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """``rule.features`` of S students: inputs ``[num_inputs, S, N]``, and their state but the body's."""
-        own = {key: value for key, value in state.items() if key not in RECURRENT}
-        inputs, after = vmap(self.rule.features, out_dims=(1, 0))(gradient, own)
-        return inputs.reshape(*inputs.shape[:2], gradient[0].numel()), after
+        """``rule.features`` of S students side by side: inputs ``[num_inputs, S, N]``, and their state but the body's.
+
+        Students whose clocks agree are one tensor to the rule, which takes each coordinate by itself.
+        """
+        if not self.in_step:
+            dims = {key: 0 if key in self.clocks else 1 for key in state}
+            return vmap(self.rule.features, in_dims=(0, dims), out_dims=(1, dims))(gradient, state)
+        one = {key: value[0] if key in self.clocks else value for key, value in state.items()}
+        inputs, after = self.rule.features(gradient, one)
+        return inputs, {
+            key: value.expand(self.students) if key in self.clocks else value for key, value in after.items()
+        }
+
+    def _state_of(self, features: dict[str, Tensor], recurrent: Sequence[Sequence[Tensor]]) -> RuleState:
+        """Each tensor's state again: of features, which lie side by side, and of the body."""
+        state: RuleState = {name: {} for name in self.params}
+        for key, value in features.items():
+            parts = [value] * len(state) if key in self.clocks else self.layout.split(value)
+            for name, own in zip(state, parts, strict=True):
+                shape = self.first_state[name][key].shape
+                state[name][key] = own.clone() if key in self.clocks else own.movedim(1, 0).reshape(shape).contiguous()
+        for key, kind in zip(RECURRENT, recurrent, strict=True):
+            for name, own in zip(state, kind, strict=True):
+                state[name][key] = own.movedim(1, 0).reshape(self.first_state[name][key].shape)
+        return state
 
     def _weights(self) -> tuple[list[Tensor], Tensor]:
         weights, biases = self.rule.body.compiled()
@@ -180,72 +190,68 @@ class _Window:
             weights, biases = self._weights()
         d_weights, d_biases = [torch.zeros_like(weight) for weight in weights], torch.zeros_like(biases)
         through_features: list[Tensor | None] = [None] * len(phi)
-        recurrent = iter(d_ends[len(self.params) :])
-        for name, d_params in zip(self.params, d_ends, strict=False):
-            # Derivatives are float32 beside states in bfloat16 too.
-            d_states = [_rows(next(recurrent).float()) for _ in RECURRENT]
-            stride, _ = self.sample.of(d_states[0].shape[-1])
-            for block in self._blocks(name):
-                d_updates = stride * self._d_updates(name, block, d_losses, d_params)
-                output = torch.cat([step[name][..., block] for step in self.outputs]).requires_grad_()
-                with torch.enable_grad():
-                    inputs, updates = self._inputs(name, block), self.rule.output(output)
-                (d_output,) = torch.autograd.grad(updates, output, d_updates)
-                hidden, cell = (_rows(self.first_state[name][key])[..., block] for key in RECURRENT)
-                own_biases = biases.detach().expand(inputs.shape[1], -1)
-                own_weights = [weight.detach() for weight in weights]
-                operands = Operands([inputs.detach()], [hidden], [cell], [own_biases], own_weights)
-                d_inputs, d_block_biases, d_block_weights = native_lstm.replay(
-                    operands,
-                    [d_output],
-                    [tuple(stride * d[..., block] for d in d_states)],
-                    num_steps=len(self.gradients),
-                    needs_d_inputs=inputs.requires_grad,
-                )
-                for total, own in zip(d_weights, d_block_weights, strict=True):
-                    total += own
-                d_biases += d_block_biases[0].sum(0)
-                if inputs.requires_grad:
-                    own = torch.autograd.grad(inputs, phi, d_inputs[0], allow_unused=True)
-                    through_features = [_sum(pair) for pair in zip(through_features, own, strict=True)]
+        d_params = self.layout.join(dict(zip(self.params, d_ends, strict=False)))
+        # Derivatives are float32 beside states in bfloat16 too.
+        d_states = iter([rows(d_end.float()) for d_end in d_ends[len(self.params) :]])
+        d_last = dict(zip(self.params, zip(d_states, d_states, strict=True), strict=True))
+        numbers = 3 * self.rule.body.num_inputs + 6
+        tiles = BLOCK_BYTES // (4 * numbers * len(self.outputs) * self.students * native.TILE)
+        for block in self.layout.blocks(self.sample, max(tiles, 1) * native.TILE):
+            with torch.enable_grad():
+                inputs = self._inputs(block)
+            d_updates = self._d_updates(block, d_losses, d_params)
+            d_inputs, d_block_biases, d_block_weights = self._replay_block(block, inputs, d_updates, d_last)
+            for total, own in zip(d_weights, d_block_weights, strict=True):
+                total += own
+            d_biases += torch.stack(d_block_biases).sum((0, 1))
+            if inputs.requires_grad:
+                own = torch.autograd.grad(inputs, phi, torch.cat(d_inputs, -1), allow_unused=True)
+                through_features = [_sum(pair) for pair in zip(through_features, own, strict=True)]
         through_body = torch.autograd.grad([*weights, biases], phi, [*d_weights, d_biases], allow_unused=True)
         return [_sum(pair) for pair in zip(through_body, through_features, strict=True)]
 
-    def _blocks(self, name: str) -> Iterator[slice]:
-        """Yield a tensor's sampled coordinates in blocks whose inputs, of all students and steps, take BLOCK_BYTES."""
-        students, *shape = self.params[name].shape
-        numbers = 3 * self.rule.body.num_inputs + 6
-        length = BLOCK_BYTES // (4 * numbers * len(self.gradients) * students * native.TILE)
-        total = math.prod(shape)
-        stride, offset = self.sample.of(total)
-        step = max(length, 1) * native.TILE * stride
-        return (slice(start, min(start + step, total), stride) for start in range(offset, total, step))
+    def _replay_block(
+        self,
+        block: Sequence[Piece],
+        inputs: Tensor,
+        d_updates: Tensor,
+        d_last: Mapping[str, tuple[Tensor, Tensor]],
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """``native_lstm.replay`` of a block, each piece of which is a tensor to it."""
+        output = take(self.outputs, block).requires_grad_()
+        with torch.enable_grad():
+            updates = self.rule.output(output)
+        (d_output,) = torch.autograd.grad(updates, output, d_updates)
+        weights, biases = self._weights()
+        lengths = [len(piece) for piece in block]
+        hidden, cell = ([rows(self.first_state[p.name][key])[..., p.own] for p in block] for key in RECURRENT)
+        own_biases = [biases.expand(self.students, -1)] * len(block)
+        return native_lstm.replay(
+            Operands(inputs.detach().split(lengths, -1), hidden, cell, own_biases, weights),
+            d_output.split(lengths, -1),
+            [tuple(piece.stride * d[..., piece.own] for d in d_last[piece.name]) for piece in block],
+            num_steps=len(self.outputs),
+            needs_d_inputs=inputs.requires_grad,
+        )
 
-    def _d_updates(self, name: str, block: slice, d_losses: Tensor, d_end: Tensor) -> Tensor:
+    def _d_updates(self, block: Sequence[Piece], d_losses: Tensor, d_params: Tensor) -> Tensor:
         """Return d meta-loss / d update of every step, ``[K, S, n]``: of all later losses, and of the end."""
-        d_params = _flat(d_end)[:, block]
-        found: list[Tensor] = []
-        for d_loss, gradients in zip(reversed(d_losses[1:]), reversed(self.loss_gradients[1:]), strict=True):
-            d_params = d_params + d_loss.unsqueeze(1) * _flat(gradients[name])[:, block]
-            found.append(d_params)
-        return torch.stack(found[::-1])
+        found = d_losses[1:].unsqueeze(2) * take(self.loss_gradients[1:], block)
+        found[-1] += take(d_params, block)
+        for step in reversed(range(len(found) - 1)):
+            found[step] += found[step + 1]
+        for own, piece in zip(found.split([len(piece) for piece in block], -1), block, strict=True):
+            own *= piece.stride
+        return found
 
-    def _inputs(self, name: str, block: slice) -> Tensor:
+    def _inputs(self, block: Sequence[Piece]) -> Tensor:
         """All steps' inputs of a block again, now differentiable in phi: ``[K * num_inputs, S, n]``."""
-        state = {
-            key: value if value.dim() == 1 else _rows(value)[..., block].movedim(0, 1)
-            for key, value in self.first_state[name].items()
-        }
+        state = {key: v if key in self.clocks else take(v, block) for key, v in self.first_features.items()}
         parts: list[Tensor] = []
-        for step in self.gradients:
-            inputs, state = self._features(_flat(step[name])[:, block], state)
+        for gradient in take(self.gradients[: len(self.outputs)], block):
+            inputs, state = self._features(gradient, state)
             parts.append(inputs)
         return torch.cat(parts)
-
-
-def _flat(value: Tensor) -> Tensor:
-    """``[S, *shape]`` as ``[S, N]``."""
-    return value.reshape(value.shape[0], value.shape[1:].numel())
 
 
 def _sum(pair: tuple[Tensor | None, Tensor | None]) -> Tensor | None:
@@ -253,14 +259,9 @@ def _sum(pair: tuple[Tensor | None, Tensor | None]) -> Tensor | None:
     return sum(given[1:], start=given[0]) if given else None
 
 
-def _rows(value: Tensor) -> Tensor:
-    """``[S, rows, *shape]`` as ``[rows, S, N]``."""
-    return value.reshape(*value.shape[:2], value.shape[2:].numel()).movedim(0, 1)
-
-
-def _like(rows: Tensor) -> Tensor:
+def _like(own: Tensor) -> Tensor:
     """Return new memory for ``[rows, S, N]``, laid out as ``[S, rows, N]``."""
-    return torch.empty_like(rows.movedim(0, 1), memory_format=torch.contiguous_format).movedim(0, 1)
+    return torch.empty_like(own.movedim(0, 1), memory_format=torch.contiguous_format).movedim(0, 1)
 
 
 class _Replayed(torch.autograd.Function):

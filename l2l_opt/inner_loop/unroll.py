@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from l2l_opt.inner_loop.replay import CoordinateSample, can_replay, run_and_replay
+from l2l_opt.inner_loop.replay import can_replay, run_and_replay
+from l2l_opt.inner_loop.side_by_side import CoordinateSample
 from l2l_opt.kernels import CompiledStep, particles_step_, serves_particles
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.recurrent import GradientRule
@@ -70,6 +71,20 @@ class _LossesWithKnownGradient(torch.autograd.Function):
         return None, None, *d_params, *[None] * len(grads)
 
 
+MOST_ONE_BY_ONE = 2
+"""Students up to whom a loop over them costs less than what vmap adds to every operation."""
+
+
+def losses_of(family: TaskFamily, params: Params, data: TaskData, batch: Batch) -> Tensor:
+    """Return losses ``[S]``, differentiable in params."""
+    arguments = (params, data, batch)
+    leaves, structure = tree_flatten(arguments)
+    if leaves[0].shape[0] > MOST_ONE_BY_ONE:
+        return vmap(family.loss)(*arguments)
+    students = zip(*(leaf.unbind() for leaf in leaves), strict=True)
+    return torch.stack([family.loss(*tree_unflatten(own, structure)) for own in students])
+
+
 def losses_and_gradients(
     family: TaskFamily, params: Params, data: TaskData, batch: Batch, *, second_derivatives: bool
 ) -> tuple[Tensor, Params]:
@@ -82,7 +97,7 @@ def losses_and_gradients(
             points = {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in params.items()}
         else:
             points = {name: p.detach().requires_grad_() for name, p in params.items()}
-        losses = vmap(family.loss)(points, data, batch)
+        losses = losses_of(family, points, data, batch)
         gradients = torch.autograd.grad(
             losses.sum(), list(points.values()), create_graph=second_derivatives, materialize_grads=True
         )
@@ -264,7 +279,7 @@ class _Steps:
 
     def loss(self, inner: InnerState, batch: Batch) -> Tensor:
         """Losses ``[S]``, differentiable in params."""
-        return vmap(self.family.loss)(inner.params, self.data, batch)
+        return losses_of(self.family, inner.params, self.data, batch)
 
     def run_without_graph(
         self, phi: Params, inner: InnerState, batches: Sequence[Batch], loss_batches: Sequence[Batch] | None

@@ -9,7 +9,8 @@ from torch.utils._pytree import tree_map
 from l2l_opt.inner_loop import replay
 from l2l_opt.inner_loop import unroll as unroll_module
 from l2l_opt.inner_loop.horizon import Horizon
-from l2l_opt.inner_loop.replay import CoordinateSample, can_replay
+from l2l_opt.inner_loop.replay import can_replay
+from l2l_opt.inner_loop.side_by_side import CoordinateSample
 from l2l_opt.inner_loop.students import Students
 from l2l_opt.inner_loop.unroll import InnerState, unroll
 from l2l_opt.kernels import native

@@ -1,6 +1,8 @@
 #if defined(__x86_64__)
 #define ISA avx512
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
+#define MIN _mm512_min_ps
+#define MAX _mm512_max_ps
 #define W 16
 #define V 4
 #include "instruction_set.h"

@@ -16,7 +16,8 @@ TARGET static void backward_part(
     float* block = block_memory.begin();
     const int units = hidden * TILE;
     float *cell = workspace.begin(), *next_cell = cell + units, *tanh_cell = next_cell + units;
-    float *d_hidden = tanh_cell + units, *d_cell = d_hidden + units, *unused = d_cell + units, *d_in = unused + units;
+    float *d_hidden = tanh_cell + units, *d_cell = d_hidden + units, *unused = d_cell + units, *d_in = unused + units,
+          *d_below = d_in + units;
     Sums sums(problem, totals);
     for (Runs<BackwardTensor> run(problem, tensors, TILE, part); run.next();) {
         const BackwardTensor& tensor = *run.tensor;
@@ -40,16 +41,16 @@ TARGET static void backward_part(
                 gather<State>(d_cell, tensor.d_next_cell, row, hidden, spot);
                 gather<State>(d_hidden, tensor.d_next_hidden, row, hidden, spot);
                 if (layer == last) add_readout_gradient(packed.readout(particle), hidden, problem.outputs, tile + rows.d_out, d_hidden);
-                else add_rows(d_hidden, d_in, hidden);
+                else add_rows(d_hidden, d_below, hidden);
                 forward_layer_kept(
                     packed.by_unit(particle, layer), bias + 4 * row, hidden, in, below + hidden, cell, next_cell,
                     layer == last ? tile + rows.top : unused, d_gates, tanh_cell
                 );
                 backward_layer_kept(hidden, cell, tanh_cell, d_hidden, d_cell, d_gates);
                 backward_inputs(packed.by_input(particle, layer), hidden, below + hidden, d_gates, d_in);
-                scatter<State>(tensor.d_hidden, row, d_in + below * TILE, hidden, spot);
+                scatter<State>(tensor.d_hidden, row, d_in, hidden, spot);
                 scatter<State>(tensor.d_cell, row, d_cell, hidden, spot);
-                if (!layer && tensor.d_inputs.address) scatter<float>(tensor.d_inputs, 0, d_in, below, spot);
+                if (!layer && tensor.d_inputs.address) scatter<float>(tensor.d_inputs, 0, d_below, below, spot);
                 add_row_sums(sums.biases(layer), d_gates, 4 * hidden);
             }
             add_row_sums(sums.biases(problem.layers), tile + rows.d_out, problem.outputs);

@@ -1,5 +1,5 @@
 // The coordinatewise LSTM of reference.py, forward and backward, and steps of optimizers around it, for CPUs: plain C++ with
-// vector extensions and no headers but the standard library's, so that it compiles in seconds and serves any version of torch.
+// vector extensions and no headers but the standard library's and the processor's, so that it compiles in seconds and serves any version of torch.
 //
 // What instruction_set.h includes is compiled once for each instruction set and chosen when it is called. The coordinates of
 // all tensors and students are divided into tiles, the tiles among threads; sums are made in an order that depends on the

@@ -3,6 +3,7 @@
 // Weights of a unit lie together, [inputs][4 gates]; a unit's four gates stay in registers until they are its state.
 #pragma once
 
+#include "packed.h"
 #include "simd.h"
 #include "threads.h"
 
@@ -38,12 +39,12 @@ TARGET static void scatter(const Rows& target, int64_t first, const float* tile,
     }
 }
 
-// The four gates of one unit before their nonlinearities; bias points at the unit's first, gates are `hidden` apart.
+// The four gates of one unit before their nonlinearities, times GATE_SCALES as the weights are; bias points at the unit's first, gates are `hidden` apart.
 INLINE void unit_gates(
     vec (&gates)[4][V], const float* packed, const float* bias, int hidden, const float* in, int inputs
 ) {
     for (int g = 0; g < 4; ++g)
-        for (int v = 0; v < V; ++v) gates[g][v] = all(bias[g * hidden]);
+        for (int v = 0; v < V; ++v) gates[g][v] = all(bias[g * hidden] * GATE_SCALES[g]);
     for (int k = 0; k < inputs; ++k)
         for (int g = 0; g < 4; ++g)
             for (int v = 0; v < V; ++v) gates[g][v] += packed[4 * k + g] * load(in + k * TILE + v * W);
@@ -56,6 +57,7 @@ TARGET static void forward_layer(
     for (int j = 0; j < hidden; ++j) {
         vec gates[4][V];
         unit_gates(gates, packed + 4 * j * inputs, bias + j, hidden, in, inputs);
+#pragma GCC unroll 4
         for (int v = 0; v < V; ++v) {
             float* c = cell + j * TILE + v * W;
             vec i = sigmoid_denominator(gates[0][v]), f = sigmoid_denominator(gates[1][v]);
@@ -113,6 +115,7 @@ TARGET static void forward_layer_kept(
     for (int j = 0; j < hidden; ++j) {
         vec gates[4][V];
         unit_gates(gates, packed + 4 * j * inputs, bias + j, hidden, in, inputs);
+#pragma GCC unroll 4
         for (int v = 0; v < V; ++v) {
             const int at = j * TILE + v * W;
             Activated a = activated(gates[0][v], gates[1][v], gates[2][v], gates[3][v]);
@@ -143,7 +146,8 @@ TARGET static void backward_layer_kept(
         }
 }
 
-// d_in[k] = sum over gates of weight[gate][k] d_gates[gate]; weights lie as [inputs / 4][4 * hidden][4 inputs].
+// d_in[k] = sum over gates of weight[gate][k] d_gates[gate], of the first inputs; weights lie as [inputs / 4][4 * hidden]
+// [4 inputs], and so do inputs: the layer's own hidden state, then the layer below.
 TARGET static void backward_inputs(
     const float* by_input, int hidden, int inputs, const float* d_gates, float* d_in
 ) {

@@ -8,6 +8,9 @@
 
 namespace l2l_opt {
 
+// Gates other than the third are sigmoids, which take their argument times -1 / log 2.
+constexpr float GATE_SCALES[4] = {-1.44269504f, -1.44269504f, 1.0f, -1.44269504f};
+
 constexpr int64_t padded(int64_t rows) { return (rows + 3) / 4 * 4; }
 
 inline bool finite(const float* values, int64_t count) {
@@ -17,7 +20,8 @@ inline bool finite(const float* values, int64_t count) {
 }
 
 // Weights in the orders in which the passes read them, for each set: a row of `by_unit` is one unit's four gates for
-// one input; `by_input` holds four inputs for one gate, and is made for backward passes alone.
+// one input, times GATE_SCALES; `by_input` holds four inputs for one gate, the layer's own hidden state before the layer
+// below, and is made for backward passes alone.
 class Packed {
 public:
     // weights: of each layer [sets, 4 * hidden, inputs] and [sets, 4 * hidden, hidden], then [sets, outputs, hidden].
@@ -59,8 +63,9 @@ private:
                 for (int64_t k = 0; k < inputs; ++k) {
                     const int64_t row = g * hidden + j;
                     float value = k < num_below ? below[row * num_below + k] : own[row * hidden + k - num_below];
-                    by_unit[(j * inputs + k) * 4 + g] = value;
-                    if (backward) by_input[(k / 4 * 4 * hidden + 4 * j + g) * 4 + k % 4] = value;
+                    const int64_t own_first = k < num_below ? k + hidden : k - num_below;
+                    by_unit[(j * inputs + k) * 4 + g] = value * GATE_SCALES[g];
+                    if (backward) by_input[(own_first / 4 * 4 * hidden + 4 * j + g) * 4 + own_first % 4] = value;
                 }
     }
 

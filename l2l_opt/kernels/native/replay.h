@@ -50,7 +50,8 @@ struct Replay {
     TARGET void differentiate(const ReplayTensor& tensor, const Spot& spot) {
         constexpr int TOGETHER = 4;
         const int hidden = problem.hidden, last = problem.layers - 1, units = hidden * problem.layers;
-        float *d_hidden = workspace.begin(), *d_cell = d_hidden + units * TILE, *d_in = d_cell + units * TILE;
+        float *d_hidden = workspace.begin(), *d_cell = d_hidden + units * TILE, *d_in = d_cell + units * TILE,
+              *d_below = d_in + hidden * TILE;
         gather<float>(d_hidden, tensor.d_last_hidden, 0, units, spot);
         gather<float>(d_cell, tensor.d_last_cell, 0, units, spot);
         for (int step = problem.steps - 1, since = 0; step >= 0; --step) {
@@ -62,10 +63,11 @@ struct Replay {
                 const int below = layer ? hidden : problem.inputs, skip = layer * hidden * TILE;
                 float *d_own = d_hidden + skip, *gates = tile + rows.gates[layer];
                 backward_layer_kept(hidden, tile + rows.cell[layer], tile + rows.tanh_cell[layer], d_own, d_cell + skip, gates);
-                backward_inputs(packed.by_input(spot.particle, layer), hidden, below + hidden, gates, d_in);
-                std::memcpy(d_own, d_in + below * TILE, sizeof(float) * hidden * TILE);
-                if (layer) add_rows(d_own - hidden * TILE, d_in, hidden);
-                else if (tensor.d_inputs.address) scatter<float>(tensor.d_inputs, step * problem.inputs, d_in, below, spot);
+                const bool goes_on = layer || tensor.d_inputs.address;
+                backward_inputs(packed.by_input(spot.particle, layer), hidden, hidden + (goes_on ? below : 0), gates, d_in);
+                std::memcpy(d_own, d_in, sizeof(float) * hidden * TILE);
+                if (layer) add_rows(d_own - hidden * TILE, d_below, hidden);
+                else if (goes_on) scatter<float>(tensor.d_inputs, step * problem.inputs, d_below, below, spot);
                 add_row_sums(sums.biases(layer), gates, 4 * hidden);
             }
             if (++since == TOGETHER || step == 0) {

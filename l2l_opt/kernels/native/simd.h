@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstring>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 #include "layouts.h"
 
 namespace l2l_opt::ISA {
@@ -45,9 +48,15 @@ INLINE void store(bfloat16* to, vec value) {
 
 INLINE vec all(float value) { return value - vec{}; }
 
-// Comparisons are written so that NaN passes through.
+// Written so that NaN passes through: an x86 minimum or maximum of which one is NaN is its second argument. One instruction
+// where compilers make two of a comparison.
+#ifdef MIN
+INLINE vec at_most(vec value, float bound) { return (vec)MIN(all(bound), value); }
+INLINE vec at_least(vec value, float bound) { return (vec)MAX(all(bound), value); }
+#else
 INLINE vec at_most(vec value, float bound) { return value > bound ? all(bound) : value; }
 INLINE vec at_least(vec value, float bound) { return value < bound ? all(bound) : value; }
+#endif
 INLINE vec within(vec value, float bound) { return at_least(at_most(value, bound), -bound); }
 
 INLINE float sum(vec value) {
@@ -71,8 +80,19 @@ INLINE vec exponential(vec x) {
     return p * of_bits((bits_of(shifted) << 23) + 0x3f800000);
 }
 
-// sigmoid(x) = 1 / this; bounded so that three such denominators multiply without overflow; 2e-12 from the truth.
-INLINE vec sigmoid_denominator(vec x) { return 1.0f + exponential(at_least(at_most(-x, 27.0f), -80.0f)); }
+// sigmoid(x) = 1 / this, where x was multiplied by GATE_SCALES: 1 + 2^x. Bounded so that three such denominators multiply
+// without overflow, 2e-12 from the truth. 2^x = 2^n 2^r as above; minimax fit on |r| <= 1/2, relative error 7e-8.
+INLINE vec sigmoid_denominator(vec x) {
+    const float round = 12582912.0f;
+    x = at_least(at_most(x, 39.0f), -116.0f);
+    vec shifted = x + round, r = x - (shifted - round);
+    vec p = r * 1.32764725e-3f + 9.67554096e-3f;
+    p = p * r + 5.55071309e-2f;
+    p = p * r + 0.240221202f;
+    p = p * r + 0.693146944f;
+    p = p * r + 1.00000012f;
+    return p * of_bits((bits_of(shifted) << 23) + 0x3f800000) + 1.0f;
+}
 
 // log x = e log 2 + 2 artanh(s), s = (m - 1) / (m + 1), with x = 2^e m and m between the roots of 1/2 and 2; x > 0.
 INLINE vec logarithm(vec x) {
