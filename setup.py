@@ -17,6 +17,7 @@ setup(
                 "-ffp-contract=fast",
                 "-fno-math-errno",
                 "-Wno-psabi",
+                "-Wno-uninitialized",
                 "-Wno-maybe-uninitialized",
                 "-pthread",
             ],

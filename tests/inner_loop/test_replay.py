@@ -136,6 +136,17 @@ def test_sampled_coordinates_give_the_meta_gradient_in_expectation(replays, monk
     assert (mean - exact).norm() <= 1e-5 * exact.norm()
 
 
+def test_students_at_different_steps_equal_the_tape(replays):
+    """As staggered ones are: what the rule makes of the clock is a student's own."""
+
+    def staggered(inner):
+        clock = torch.tensor([0.0, 4.0, 50.0])
+        state = {name: own | {"step": clock.to(own["step"])} for name, own in inner.state.items()}
+        return replace(inner, state=state)
+
+    assert_equal_to_the_tape("rnnprop", {"hidden_size": 4}, replays, edit=staggered)
+
+
 @pytest.mark.parametrize("length", [1, 2, 20])
 def test_windows_of_any_length_with_losses_alone(replays, length):
     assert_equal_to_the_tape("rnnprop", {"hidden_size": 4}, replays, length=length, ends=False)
@@ -219,6 +230,10 @@ def test_what_it_cannot_serve_takes_the_general_path():
     assert not can_replay(rule, others, inner.params, inner.state)
     with torch.no_grad():
         assert not can_replay(rule, phi, inner.params, inner.state)
+    first, *others = inner.state
+    uneven = inner.state | {first: inner.state[first] | {"step": inner.state[first]["step"] + 1}}
+    assert others
+    assert not can_replay(rule, phi, inner.params, uneven)
     compact = small_rule("compact")
     state = {"0.weight": {"hidden": torch.zeros(3, 8, 4, 3), "cell": torch.zeros(3, 8, 4, 3)}}
     assert not can_replay(compact, dict(compact.named_parameters()), inner.params, state)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from l2l_opt.inner_loop import unroll as unroll_module
 from l2l_opt.inner_loop.horizon import Horizon
 from l2l_opt.inner_loop.students import Students
 from l2l_opt.inner_loop.unroll import InnerState, unroll
@@ -150,6 +151,22 @@ def test_students_in_a_batch_equal_students_alone(name):
         torch.testing.assert_close(losses[:, one], own_losses, rtol=1e-12, atol=1e-12)
         for a, b in zip(tree_leaves(inner.params), tree_leaves(own_inner.params), strict=True):
             torch.testing.assert_close(a[one], b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("second_derivatives", [False, True])
+def test_students_one_by_one_equal_students_under_vmap(monkeypatch, second_derivatives):
+    """Few students are looped over; losses and the meta-gradient are those of the batch."""
+    rule, family = small_rule("lstm").double(), small_family()
+    window, batches = start(rule, family, num_students=2)
+    found = []
+    for most in (2, 0):
+        monkeypatch.setattr(unroll_module, "MOST_ONE_BY_ONE", most)
+        options = {"second_derivatives": second_derivatives}
+        _, losses = unroll(rule, family, window.data, window.inner, batches, **options)
+        found.append([losses, *torch.autograd.grad(losses.sum(), list(rule.parameters()))])
+    assert found[0][1].abs().max() > 0
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
 def test_phi_of_ones_own():

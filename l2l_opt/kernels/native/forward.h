@@ -29,6 +29,8 @@ struct Body {
             const int64_t below = layer ? units : problem.inputs, row = layer * units;
             if (layer) std::memcpy(in, next_hidden + (row - units) * TILE, sizeof(float) * units * TILE);
             gather<State>(in + below * TILE, hidden, row, units, spot);
+            ask_for_next<State>(hidden, row, units, spot);
+            ask_for_next<State>(cell, row, units, spot);
             forward_layer(
                 packed.by_unit(particle, layer), bias + 4 * row, units, in, below + units, next_cell + row * TILE,
                 next_hidden + row * TILE
