@@ -138,7 +138,7 @@ class _Window:
             inputs, features = self._features(self.gradients[index], features)
             # The first step leaves the state before the window as it is; later ones write over their own.
             into = recurrent if index else [[_like(own) for own in kind] for kind in recurrent]
-            outputs = native_lstm.forward(self._operands(inputs, *recurrent, *weights), into=(into[0], into[1]))
+            outputs = native_lstm.forward(self._operands(inputs, recurrent, weights), into=(into[0], into[1]))
             recurrent = into
             torch.cat(outputs[: len(self.params)], -1, out=self.outputs[index : index + 1])
             params = params + self.rule.output(self.outputs[index])
@@ -147,9 +147,9 @@ class _Window:
         return torch.stack(losses)
 
     def _operands(
-        self, inputs: Tensor, hidden: Sequence[Tensor], cell: Sequence[Tensor], weights: list[Tensor], biases: Tensor
+        self, inputs: Tensor, recurrent: Sequence[Sequence[Tensor]], own_weights: tuple[list[Tensor], Tensor]
     ) -> Operands:
-        parts = self.layout.split(inputs)
+        parts, (hidden, cell), (weights, biases) = self.layout.split(inputs), recurrent, own_weights
         return Operands(parts, hidden, cell, [biases.expand(self.students, -1)] * len(parts), weights)
 
     def _features(self, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -159,7 +159,7 @@ class _Window:
         """
         if not self.in_step:
             dims = {key: 0 if key in self.clocks else 1 for key in state}
-            return vmap(self.rule.features, in_dims=(0, dims), out_dims=(1, dims))(gradient, state)
+            return vmap(self.rule.features, in_dims=(0, dims), out_dims=cast(Any, (1, dims)))(gradient, state)
         one = {key: value[0] if key in self.clocks else value for key, value in state.items()}
         inputs, after = self.rule.features(gradient, one)
         return inputs, {
