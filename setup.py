@@ -11,8 +11,17 @@ setup(
             sources=sorted(glob("l2l_opt/kernels/native/*.cpp")),
             depends=sorted(glob("l2l_opt/kernels/native/*.h")),
             language="c++",
-            extra_compile_args=["-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-Wno-psabi", "-pthread"],
+            extra_compile_args=[
+                "-std=c++17",
+                "-O3",
+                "-g0",
+                "-ffp-contract=fast",
+                "-fno-math-errno",
+                "-Wno-psabi",
+                "-pthread",
+            ],
             optional=True,
+            py_limited_api=True,  # ctypes loads them: no word of Python is in them, so that one wheel serves all
         )
     ]
 )
