@@ -46,7 +46,7 @@ class Use:
 
 RULES = r"(l2l_opt|tests)/(rules|kernels)/|scripts/experiments/default/"
 EPISODES = (
-    r"(l2l_opt|tests)/(few_shot|tasks/policies)/|scripts/e\w+/(few_shot|reinforcement_learning|industry)/|scripts/examples/density"
+    r"(l2l_opt|tests)/(few_shot|tasks/policies)/|scripts/e\w+/(few_shot|reinforcement_learning|industry)/|scripts/examples/(density|notebooks/maml)"
     r"|docs/(few-shot|reinforcement-learning|fraud|placeholder-images|density|glossary)|tests/(scripts|cli|test_documentation)"
     r"|l2l_opt/cli/(few_shot|list|main)|l2l_opt/inspection/tensorboard/few_shot"
 )
@@ -111,7 +111,7 @@ ALLOWED = (
     Use(r"^choices  ", r"default/meta_train_default", "a stage, named after the weight"),
     Use(
         r"teacher-mlp|labels=\S*teacher|\"teacher\"",
-        r"tasks|recipes|meta_train_default|measure_specialise|shipped_suites",
+        r"tasks|recipes|meta_train_default|measure_specialise|shipped_suites|model-cards",
         "tasks named on cards",
     ),
     Use(
@@ -128,7 +128,7 @@ ALLOWED = (
     Use(r"the teacher g_phi", r"docs/glossary", "the literature's word, named once"),
     Use(
         r"(?i)\b(add_)?figure\b",
-        r"(?i)inspection|specialising/events|evaluation/plots|draw_|benchmark|curve|reinforcement|test_(report|below_zero)",
+        r"(?i)inspection|notebooks|specialising/events|evaluation/plots|draw_|benchmark|curve|reinforcement|test_(report|below_zero)",
         "matplotlib's",
     ),
     Use(
