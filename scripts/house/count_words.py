@@ -122,6 +122,7 @@ ALLOWED = (
     Use(r"top level with self-made examples", r"docs/fraud|measure_industry", "a method's name in results/industry"),
     Use(r"of_the_sum_of_an_episode", r"measure_estimators", "a key of results/long_horizons"),
     Use(r"results/long_horizons/judged|\"judged\"", r"compare_estimators", "a folder of results"),
+    Use(r"trust(?= in steps)", r"docs/model-cards", "an artefact's own words"),
     Use(r"AdamW's loss over ours", r"default/ship_rule", "a key of shipped cards"),
     Use(r"--average-phi", r"meta", "an option"),
     # Other senses.

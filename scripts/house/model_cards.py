@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from l2l_opt.pretrained import list_pretrained
+from l2l_opt.pretrained import list_pretrained, list_recipes
 from l2l_opt.storage.card import card_of
 from l2l_opt.storage.rule_file import load_rule
 
@@ -21,7 +21,7 @@ EVALUATIONS = {
     "default-1": "pretrained/default-1",
     "lstm-digits-1": "pretrained/lstm-digits-1",
 }
-"""Folders of results."""
+"""Folders of results; of a rule that is not among them nothing is measured yet."""
 OPTIMIZERS = {"learned": "the rule", "adamw": "AdamW", "muon": "Muon"}
 
 
@@ -29,7 +29,7 @@ def facts(name: str, card: dict[str, Any]) -> str:
     """What a rule is and costs, as a table."""
     config = ", ".join(f"{key}={value}" for key, value in card["rule"]["config"].items())
     provenance = card["provenance"]
-    recipe = f"[{name}.toml](../../l2l_opt/pretrained/recipes/{name}.toml)"
+    recipe = f"`--config {name}`: [{name}.toml](../../l2l_opt/pretrained/recipes/{name}.toml)"
     return _table(
         ["what", "value"],
         [
@@ -43,7 +43,8 @@ def facts(name: str, card: dict[str, Any]) -> str:
             ["floating-point operations a parameter and step", f"{card['operations_per_parameter_and_step']:,}"],
             ["runs of meta-training", f"{str(card['horizon']).replace('..', ' to ')} steps"],
             ["meta-gradients", f"`{card['estimator']}`, truncation windows of {card['truncation_length']} steps"],
-            ["options of `meta-train`", f"`--config {name}`: {recipe}"],
+            ["options of `meta-train`", recipe if name in list_recipes() else "as of the rule that it was made from"],
+            ["changed since meta-training", card.get("since_meta_training") or "nothing"],
             ["made with", ", ".join(f"{key} {value}" for key, value in sorted(provenance["versions"].items()))],
             ["licence", card["licence"]],
             ["digest of the weights", f"`{card['digest']}`"],
@@ -60,11 +61,13 @@ def tasks(card: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def scores(folder: Path) -> str:
+def scores(name: str) -> str:
     """Training and test losses of the rule and of tuned baselines, a table a horizon."""
+    if name not in EVALUATIONS:
+        return "Nothing is measured yet."
+    folder = ROOT / "results" / EVALUATIONS[name]
     results = json.loads((folder / "evaluation.json").read_text())["results"]
-    names = list(OPTIMIZERS.values())
-    header = ["task", *(f"training loss, {name}" for name in names), *(f"test loss, {name}" for name in names)]
+    header = ["task", *(f"{split} loss, {title}" for split in ("training", "test") for title in OPTIMIZERS.values())]
     parts = []
     for horizon in sorted({result["horizon"] for result in results}):
         of = {(result["task"], result["optimizer"]): result for result in results if result["horizon"] == horizon}
@@ -89,7 +92,7 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 def fill(text: str, name: str) -> str:
     """The page of a shipped rule with what stands between its marks made anew."""
     card = card_of(load_rule(name).float())
-    made = {"facts": facts(name, card), "tasks": tasks(card), "scores": scores(ROOT / "results" / EVALUATIONS[name])}
+    made = {"facts": facts(name, card), "tasks": tasks(card), "scores": scores(name)}
     for mark, content in made.items():
         marked = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- end -->)", re.S)
         text = marked.sub(lambda found, content=content: f"{found[1]}\n{content}\n\n{found[2]}", text)

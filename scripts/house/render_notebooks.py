@@ -37,8 +37,14 @@ def render(notebook: Path, to: Path) -> None:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as sockets:
         # Python starts in the one, and listens in the other, on files rather than on ports.
         kernel = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
-        place = {"metadata": {"path": folder}}
-        NotebookClient(cells, kernel_name="python3", startup_timeout=600, resources=place, config=kernel).execute()
+        NotebookClient(
+            cells,
+            kernel_name="python3",
+            startup_timeout=600,
+            coalesce_streams=True,
+            resources={"metadata": {"path": folder}},
+            config=kernel,
+        ).execute()
     page, resources = MarkdownExporter().from_notebook_node(cells)
     alternatives = (cell.metadata["alt"] for cell in cells.cells if "alt" in cell.metadata)
     for number, ((name, picture), alternative) in enumerate(

@@ -66,7 +66,8 @@ for folder in sorted(events.glob("validation-*")):
     curves[int(folder.name.partition("-")[2])] = [point.value for point in read.Scalars("Loss/student")]
 figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
 for place, (outer_step, losses) in enumerate(curves.items()):
-    axes.plot(losses, color=plt.get_cmap("viridis")(place / len(curves)), label=f"after {outer_step} outer steps")
+    label = f"after {outer_step} outer steps" if place % 5 == 0 else None
+    axes.plot(losses, color=plt.get_cmap("viridis")(place / len(curves)), label=label)
 axes.set(xlabel="step of a student", ylabel="training loss", yscale="log")
 axes.legend(fontsize="small")
 plt.show()
@@ -79,7 +80,7 @@ plt.show()
 # %% alt="Training loss of a fresh network under the learned LSTM and under Adam at three rates"
 digits = load_digits()
 inputs, labels = digits.train_images.flatten(1), digits.train_labels
-OPTIMIZERS = {f"Adam, lr={lr}": lambda params, lr=lr: torch.optim.Adam(params, lr=lr) for lr in (0.003, 0.01, 0.03)} | {
+OPTIMIZERS = {f"Adam, lr={lr}": lambda params, lr=lr: torch.optim.Adam(params, lr=lr) for lr in (0.01, 0.03, 0.1)} | {
     "learned LSTM": lambda params: LearnedOptimizer(params, rule=trainer.best_rule())
 }
 
