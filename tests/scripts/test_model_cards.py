@@ -9,9 +9,8 @@ from scripts.house import model_cards
 
 
 def test_there_is_one_for_each_shipped_rule():
-    assert (
-        {page.stem for page in model_cards.PAGES.glob("*.md")} == set(list_pretrained()) == set(model_cards.EVALUATIONS)
-    )
+    assert {page.stem for page in model_cards.PAGES.glob("*.md")} == set(list_pretrained())
+    assert set(model_cards.EVALUATIONS) <= set(list_pretrained())
 
 
 @pytest.mark.parametrize("name", list_pretrained())
