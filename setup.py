@@ -14,6 +14,7 @@ setup(
             extra_compile_args=[
                 "-std=c++17",
                 "-O3",
+                "-g0",
                 "-ffp-contract=fast",
                 "-fno-math-errno",
                 "-Wno-psabi",
@@ -22,6 +23,7 @@ setup(
                 "-pthread",
             ],
             optional=True,
+            py_limited_api=True,  # ctypes loads them: no word of Python is in them, so that one wheel serves all
         )
     ]
 )

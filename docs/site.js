@@ -1,7 +1,13 @@
-// The theme's buttons that copy a block are landmarks without names: a screen reader could not tell them apart.
-const name = () =>
+// The theme's buttons that copy a block are landmarks without names: a screen reader could not tell them apart. And its
+// wide tables scroll, which a keyboard can do only where it can get to.
+const mend = () => {
   document.querySelectorAll("nav.md-code__nav").forEach((nav, index) => {
     if (!nav.ariaLabel) nav.ariaLabel = `Code block ${index + 1}`;
   });
-new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
-name();
+  document.querySelectorAll(".md-typeset__scrollwrap").forEach((wide) => {
+    if (wide.scrollWidth > wide.clientWidth && wide.tabIndex < 0) wide.tabIndex = 0;
+  });
+};
+new MutationObserver(mend).observe(document.body, { childList: true, subtree: true });
+addEventListener("resize", mend);
+mend();

@@ -13,6 +13,7 @@ find_python() {
 }
 
 # make_venv WHAT: installs WHAT (".", "-e .[dev]") unless what it depends on is as it was when last installed.
+# TORCH_INDEX, where it is set, names an index that has other wheels of torch than PyPI, such as CPU wheels.
 make_venv() {
     local python stamp
     if [ ! -x .venv/bin/python ]; then
@@ -23,7 +24,8 @@ make_venv() {
     stamp=$(echo "$*" | cat - constraints.txt setup.cfg setup.py pyproject.toml l2l_opt/kernels/native/* | cksum)
     if [ "$(cat .venv/l2l_opt.stamp 2>/dev/null)" != "$stamp" ]; then
         echo "installing (torch and its companions; minutes on a first run)"
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@"
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+            ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$@"
         echo "$stamp" >.venv/l2l_opt.stamp
     fi
 }

@@ -136,6 +136,7 @@ BEFORE = {
 LEFT_OUT_BY_REASON = {
     "this very suite": ["scripts/test", "scripts/test --fast"],
     "minutes, and makes an environment": ["scripts/demo"],
+    "compiles for a minute": ["pip wheel --no-deps ."],
     "changes the environment that the tests run in": [
         "pip install .",
         "pip install -e .[dev]",
@@ -153,6 +154,7 @@ LEFT_OUT_BY_REASON = {
     "writes a page of docs, which tests/scripts compares with it": [
         "python -m scripts.experiments.benchmarks.scale",
         "python -m scripts.experiments.few_shot.page",
+        "python -m scripts.house.model_cards",
     ],
     "runs with less in tests/scripts": [
         "python -m scripts.examples.specialising.shop_models",

@@ -4,7 +4,6 @@ Kernels and callers hand one another tables whose entries have names. The librar
 """
 
 import ctypes
-import importlib.machinery
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,24 +24,23 @@ INSTRUCTIONS_BY = "L2L_OPT_CPU_CAPABILITY"
 """Environment variable that names the instruction set of the compiled kernels, as ATEN_CPU_CAPABILITY does torch's."""
 INSTRUCTIONS = ("default", "avx2", "avx512")
 """Its values, the least first, as lstm.cpp counts them."""
+NOT_BUILT = "compiled kernels were not built: no C++ compiler was found when l2l_opt was installed"
 
 
 def _load() -> tuple[ctypes.CDLL | None, str]:
     if os.environ.get(DISABLED_BY):
         return None, f"compiled kernels are switched off by {DISABLED_BY}"
-    folder = Path(__file__).parent
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        path = folder / f"_native{suffix}"
-        if path.exists():
-            try:
-                library = ctypes.CDLL(str(path))
-                library.l2l_opt_instructions.restype = ctypes.c_char_p
-                library.l2l_opt_layouts.restype = ctypes.c_char_p
-            except (OSError, AttributeError) as error:
-                return None, f"compiled kernels could not be loaded: {error}"
-            choose_instructions(library)
-            return library, "compiled"
-    return None, "compiled kernels were not built: no C++ compiler was found when l2l_opt was installed"
+    path = Path(__file__).with_name("_native.abi3.so")
+    if not path.exists():
+        return None, NOT_BUILT
+    try:
+        library = ctypes.CDLL(str(path))
+        library.l2l_opt_instructions.restype = ctypes.c_char_p
+        library.l2l_opt_layouts.restype = ctypes.c_char_p
+    except (OSError, AttributeError) as error:
+        return None, f"compiled kernels could not be loaded: {error}"
+    choose_instructions(library)
+    return library, "compiled"
 
 
 def choose_instructions(library: ctypes.CDLL) -> None:

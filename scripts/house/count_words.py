@@ -46,7 +46,7 @@ class Use:
 
 RULES = r"(l2l_opt|tests)/(rules|kernels)/|scripts/experiments/default/"
 EPISODES = (
-    r"(l2l_opt|tests)/(few_shot|tasks/policies)/|scripts/e\w+/(few_shot|reinforcement_learning|industry)/|scripts/examples/density"
+    r"(l2l_opt|tests)/(few_shot|tasks/policies)/|scripts/e\w+/(few_shot|reinforcement_learning|industry)/|scripts/examples/(density|notebooks/maml)"
     r"|docs/(few-shot|reinforcement-learning|fraud|placeholder-images|density|glossary)|tests/(scripts|cli|test_documentation)"
     r"|l2l_opt/cli/(few_shot|list|main)|l2l_opt/inspection/tensorboard/few_shot"
 )
@@ -111,7 +111,7 @@ ALLOWED = (
     Use(r"^choices  ", r"default/meta_train_default", "a stage, named after the weight"),
     Use(
         r"teacher-mlp|labels=\S*teacher|\"teacher\"",
-        r"tasks|recipes|meta_train_default|measure_specialise|shipped_suites",
+        r"tasks|recipes|meta_train_default|measure_specialise|shipped_suites|model-cards",
         "tasks named on cards",
     ),
     Use(
@@ -122,13 +122,14 @@ ALLOWED = (
     Use(r"top level with self-made examples", r"docs/fraud|measure_industry", "a method's name in results/industry"),
     Use(r"of_the_sum_of_an_episode", r"measure_estimators", "a key of results/long_horizons"),
     Use(r"results/long_horizons/judged|\"judged\"", r"compare_estimators", "a folder of results"),
+    Use(r"trust(?= in steps)", r"docs/model-cards", "an artefact's own words"),
     Use(r"AdamW's loss over ours", r"default/ship_rule", "a key of shipped cards"),
     Use(r"--average-phi", r"meta", "an option"),
     # Other senses.
     Use(r"the teacher g_phi", r"docs/glossary", "the literature's word, named once"),
     Use(
         r"(?i)\b(add_)?figure\b",
-        r"(?i)inspection|specialising/events|evaluation/plots|draw_|benchmark|curve|reinforcement|test_(report|below_zero)",
+        r"(?i)inspection|notebooks|specialising/events|evaluation/plots|draw_|benchmark|curve|reinforcement|test_(report|below_zero)",
         "matplotlib's",
     ),
     Use(

@@ -3,6 +3,7 @@
 import functools
 import http.server
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -10,12 +11,21 @@ import threading
 import pytest
 
 import l2l_opt
+from scripts.house import render_notebooks
 from scripts.house.build_site import ROOT, lay_out
 
 pytestmark = pytest.mark.slow
 
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
-PAGES = ["index.html", "docs/start/swap.html", "docs/default.html", "docs/api/optimizer.html"]
+NOTEBOOKS = [notebook.relative_to(ROOT) for notebook in render_notebooks.NOTEBOOKS.glob("*.py")]
+PAGES = [
+    "index.html",
+    "docs/start/swap.html",
+    "docs/default.html",
+    "docs/api/optimizer.html",
+    "docs/model-cards/default-2.html",
+    "scripts/examples/notebooks/ten_examples.html",
+]
 
 
 def build(folder):
@@ -25,9 +35,12 @@ def build(folder):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The folder of the built site."""
+    """The folder of the built site, for which every notebook was run, with few steps."""
     folder = tmp_path_factory.mktemp("docs") / "docs"
-    lay_out(ROOT, folder)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("NOTEBOOK_EFFORT", "0.01")
+        patched.setattr(render_notebooks, "KEPT", folder.parent / "kept")
+        lay_out(ROOT, folder)
     done = build(folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "site"
@@ -62,8 +75,31 @@ def test_every_guide_is_in_the_navigation(site):
         assert f'href="./{address}"' in home, f"docs/zensical.toml does not name {guide.relative_to(ROOT)}"
 
 
-def test_a_link_that_leads_nowhere_fails_the_build(tmp_path):
-    lay_out(ROOT, tmp_path / "docs")
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
+def test_a_notebook_shows_what_it_prints_and_draws(site, notebook):
+    source = (ROOT / notebook).read_text(encoding="utf-8")
+    alternatives = re.findall(r'^# %% alt="(.*)"$', source, re.M)
+    page = (site / notebook.with_suffix(".html")).read_text(encoding="utf-8")
+    shown = dict(re.findall(rf'<img alt="([^"]+)" src="({notebook.stem}-\d.png)"', page))
+    assert alternatives
+    assert list(shown) == alternatives
+    for name in shown.values():
+        assert (site / notebook.with_name(name)).read_bytes().startswith(b"\x89PNG")
+
+
+def test_links_to_notebooks_lead_to_their_pages(site):
+    page = (site / "docs" / "start" / "swap.html").read_text(encoding="utf-8")
+    assert 'href="../../scripts/examples/notebooks/swap_it_in.html"' in page
+
+
+def test_every_shipped_rule_has_its_model_card(site):
+    for name in l2l_opt.list_pretrained():
+        page = (site / "docs" / "model-cards" / f"{name}.html").read_text(encoding="utf-8")
+        assert l2l_opt.load_rule(name).card["digest"] in page
+
+
+def test_a_link_that_leads_nowhere_fails_the_build(site, tmp_path):
+    shutil.copytree(site.parent, tmp_path / "docs")
     with open(tmp_path / "docs" / "pages" / "docs" / "scale.md", "a", encoding="utf-8") as file:
         file.write("\n[gone](nowhere.md)\n")
     done = build(tmp_path / "docs")

@@ -15,6 +15,9 @@ if [ "$1 $2" = "evaluate $FAILS" ]; then
     exit 1
 fi
 """
+PYTHON = """#!/usr/bin/env bash
+printf '%s\\n' "$@" >"$(dirname "$0")/arguments"
+"""
 
 
 @pytest.fixture
@@ -27,15 +30,19 @@ def demo(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    for name, text in (("l2l-opt", COMMAND), ("python", "#!/usr/bin/env bash\n")):
+    for name, text in (("l2l-opt", COMMAND), ("python", PYTHON)):
         (tmp_path / ".venv" / "bin" / name).write_text(text)
         (tmp_path / ".venv" / "bin" / name).chmod(0o755)
     (tmp_path / "out").mkdir()
 
-    def call(fails=""):
+    def call(fails="", **variables):
         command = ["bash", str(tmp_path / "scripts" / "demo"), "out"]
         return subprocess.run(
-            command, capture_output=True, text=True, check=False, env={"PATH": "/usr/bin:/bin", "FAILS": fails}
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={"PATH": "/usr/bin:/bin", "FAILS": fails, **variables},
         )
 
     return call
@@ -61,3 +68,15 @@ def test_an_evaluation_that_fails_reports_why_and_ends_the_demo(demo, rule):
     assert result.returncode == 1
     assert f"Error: {rule} is broken" in result.stderr
     assert "inspect" not in result.stdout
+
+
+def test_an_index_of_other_wheels_is_passed_on_to_pip(demo, tmp_path):
+    assert demo(TORCH_INDEX="http://wheels/cpu").returncode == 0
+    arguments = (tmp_path / ".venv" / "bin" / "arguments").read_text().splitlines()
+    assert arguments[-4:] == ["--extra-index-url", "http://wheels/cpu", "-e", "."]
+
+
+def test_without_an_index_pip_has_its_own(demo, tmp_path):
+    assert demo().returncode == 0
+    arguments = (tmp_path / ".venv" / "bin" / "arguments").read_text().splitlines()
+    assert arguments[-4:] == ["-c", "constraints.txt", "-e", "."]

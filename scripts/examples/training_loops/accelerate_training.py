@@ -3,6 +3,9 @@
     python -m scripts.examples.training_loops.accelerate_training
 
 Needs the extra [dev] and no network. The resumed run ends in the same weights, bit for bit, as one that never stopped.
+
+``prepare`` is given no scheduler: the rule anneals over ``num_steps``. Each of several processes has its own batches,
+and with ``gradient_accumulation_steps`` there are as many times fewer steps.
 """
 
 import tempfile

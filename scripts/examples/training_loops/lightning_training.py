@@ -3,6 +3,9 @@
     python -m scripts.examples.training_loops.lightning_training
 
 Needs the extra [dev] and no network. The resumed run ends in the same weights, bit for bit, as one that never stopped.
+
+``configure_optimizers`` returns no scheduler: the rule anneals over ``num_steps``. Where a training is not to be
+stopped, ``self.trainer.estimated_stepping_batches`` there is that number.
 """
 
 import logging

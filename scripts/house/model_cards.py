@@ -1,0 +1,114 @@
+"""Fill the pages docs/model-cards: facts and tasks from each artefact's own card, scores from its evaluation.
+
+    python -m scripts.house.model_cards       # writes the pages here; the site fills its copies
+
+What a rule is for and where it fails is written by hand, between the marks.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from l2l_opt.pretrained import list_pretrained, list_recipes
+from l2l_opt.storage.card import card_of
+from l2l_opt.storage.rule_file import load_rule
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ROOT / "docs" / "model-cards"
+EVALUATIONS = {
+    "default-2": "default/held-out",
+    "default-1": "pretrained/default-1",
+    "lstm-digits-1": "pretrained/lstm-digits-1",
+}
+"""Folders of results; of a rule that is not among them nothing is measured yet."""
+OPTIMIZERS = {"learned": "the rule", "adamw": "AdamW", "muon": "Muon"}
+
+
+def facts(name: str, card: dict[str, Any]) -> str:
+    """What a rule is and costs, as a table."""
+    config = ", ".join(f"{key}={value}" for key, value in card["rule"]["config"].items())
+    provenance = card["provenance"]
+    recipe = f"`--config {name}`: [{name}.toml](../../l2l_opt/pretrained/recipes/{name}.toml)"
+    return _table(
+        ["what", "value"],
+        [
+            ["rule", f"`{card['rule']['name']}`: {config}"],
+            ["learned weights", f"{card['weights']:,}"],
+            [
+                "state, bytes a parameter",
+                f"{card['state_bytes_per_parameter']}, or {card['state_bytes_per_parameter_bfloat16']} with "
+                "`state_dtype=torch.bfloat16`",
+            ],
+            ["floating-point operations a parameter and step", f"{card['operations_per_parameter_and_step']:,}"],
+            ["runs of meta-training", f"{str(card['horizon']).replace('..', ' to ')} steps"],
+            ["meta-gradients", f"`{card['estimator']}`, truncation windows of {card['truncation_length']} steps"],
+            ["options of `meta-train`", recipe if name in list_recipes() else "as of the rule that it was made from"],
+            ["changed since meta-training", card.get("since_meta_training") or "nothing"],
+            ["made with", ", ".join(f"{key} {value}" for key, value in sorted(provenance["versions"].items()))],
+            ["licence", card["licence"]],
+            ["digest of the weights", f"`{card['digest']}`"],
+        ],
+    )
+
+
+def tasks(card: dict[str, Any]) -> str:
+    """The tasks of meta-training, one a line, with their weights in the mixture."""
+    lines = []
+    for term in card["task"].split(" + "):
+        weight, star, task = term.rpartition("*")
+        lines.append(f"- {f'{weight} times ' if star else ''}`{task}`")
+    return "\n".join(lines)
+
+
+def scores(name: str) -> str:
+    """Training and test losses of the rule and of tuned baselines, a table a horizon."""
+    if name not in EVALUATIONS:
+        return "Nothing is measured yet."
+    folder = ROOT / "results" / EVALUATIONS[name]
+    results = json.loads((folder / "evaluation.json").read_text())["results"]
+    header = ["task", *(f"{split} loss, {title}" for split in ("training", "test") for title in OPTIMIZERS.values())]
+    parts = []
+    for horizon in sorted({result["horizon"] for result in results}):
+        of = {(result["task"], result["optimizer"]): result for result in results if result["horizon"] == horizon}
+        rows = [
+            [f"`{task}`", *(_number(of.get((task, key)), kind) for kind in ("mean", "test_mean") for key in OPTIMIZERS)]
+            for task in dict.fromkeys(task for task, _ in of)
+        ]
+        parts.append(f"After {horizon} steps:\n\n{_table(header, rows)}")
+    link = f"[evaluation.json](../../{folder.relative_to(ROOT)}/evaluation.json)"
+    return "\n\n".join([*parts, f"From {link}, which has every seed and 95 % intervals."])
+
+
+def _number(result: dict[str, Any] | None, kind: str) -> str:
+    return "" if result is None or result.get(kind) is None else f"{result[kind]:.3g}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def fill(text: str, name: str) -> str:
+    """The page of a shipped rule with what stands between its marks made anew."""
+    card = card_of(load_rule(name).float())
+    made = {"facts": facts(name, card), "tasks": tasks(card), "scores": scores(name)}
+    for mark, content in made.items():
+        marked = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- end -->)", re.S)
+        text = marked.sub(lambda found, content=content: f"{found[1]}\n{content}\n\n{found[2]}", text)
+    return text
+
+
+def fill_all(folder: Path) -> None:
+    """Fill the pages of all shipped rules.
+
+    Args:
+        folder: that has ``NAME.md`` of each.
+    """
+    for name in list_pretrained():
+        page = folder / f"{name}.md"
+        page.write_text(fill(page.read_text(), name))
+
+
+if __name__ == "__main__":
+    fill_all(PAGES)
