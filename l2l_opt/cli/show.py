@@ -29,8 +29,8 @@ from l2l_opt.version import __version__
 def show(rule: str | None, model: str | None, runtime: bool, as_json: bool, **unused: Any) -> None:
     """Print the model card of RULE (a shipped name or a path): what it is, where it comes from, what it costs.
 
-    With --model: bytes of state and seconds of a step on the parameters of that model, on the CPU, beside fused AdamW and
-    torch's Muon; seconds are predicted from a measurement of this machine, of about a second for each width of matrix.
+    With --model: bytes of state and seconds of a step on the parameters of that model, on the CPU, beside fused AdamW
+    and torch's Muon; seconds are predicted from a measurement of this machine, a second or so for each width of matrix.
     With --runtime: versions, devices, and which kernels compute the rules' step on this machine.
 
     Example: l2l-opt show default-2

@@ -130,7 +130,7 @@ def tensor_table(layout: str, counts: Sequence[int], **columns: Iterable[Rows]) 
 
 
 class Formats:
-    """How tensors lie that are not float32 or not contiguous, where the kernels read it. Keep it as long as these do."""
+    """How tensors lie that are not float32 or not contiguous, where the kernels read it for as long as this is kept."""
 
     def __init__(self) -> None:
         self._kept: list[ctypes.Array[ctypes.c_int64]] = []

@@ -11,6 +11,7 @@ from torch import Tensor
 from l2l_opt.kernels import native
 from l2l_opt.kernels.compiled_step import CompiledStep
 
+
 class PackedRule:
     """A rule's weights and options where the kernels read them: one set, or one for each of P particles.
 

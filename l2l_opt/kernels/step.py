@@ -15,10 +15,11 @@ from l2l_opt.kernels.native_perceptron import MOST_AXES, CompiledPerceptron, Nat
 from l2l_opt.kernels.native_step import NativeStep, PackedRule
 from l2l_opt.types import Params, RuleState
 
+
 def serves_in_place(param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bool:
     """Whether ``PreparedStep`` can take this parameter: plain, in float32 or half precision, on the CPU.
 
-    A parameter and its gradient may lie in any order, so long as no two of the parameter's coordinates lie in one place.
+    A parameter and its gradient may lie in any order, if no two of the parameter's coordinates lie in one place.
     """
     recurrent = [state[key] for key in ("hidden", "cell") if key in state]
     own = ((key, value) for key, value in state.items() if key not in ("hidden", "cell"))

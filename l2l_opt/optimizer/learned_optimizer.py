@@ -312,7 +312,9 @@ class LearnedOptimizer(EagerOptimizer):
         params = [p for _, p in named]
         elsewhere = next((p.device for p in params if p.device.type != "cpu"), None)
         if elsewhere is not None:
-            raise ValueError(f"cost() must be given parameters on the CPU; got some on {elsewhere}, make the model there")
+            raise ValueError(
+                f"cost() must be given parameters on the CPU; got some on {elsewhere}, make the model there"
+            )
 
         def make(own: list[Tensor]) -> Callable[[], Any]:
             options = {"guard": self.guard, "state_dtype": self.state_dtype}

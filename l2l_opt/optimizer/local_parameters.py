@@ -1,7 +1,7 @@
 """What of parameters lies on this device: real and plain, a shard of a DTensor, the two numbers of a complex one."""
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch

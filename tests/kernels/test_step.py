@@ -162,7 +162,7 @@ def test_the_same_bit_for_bit_on_any_number_of_threads(name):
 
 
 def strided():
-    """Parameters with gradients of the same strides: transposed, channels-last, with gaps; and a gradient of other ones."""
+    """Parameters that are transposed, channels-last, with gaps; the last for a gradient of other strides."""
     torch.manual_seed(3)
     params = [
         torch.randn(5, 4).T,
@@ -276,7 +276,9 @@ def test_changes_what_it_declares_and_nothing_else(name):
     kept = ("hidden", "cell") if name in RECURRENT else ("row_squares", "column_squares")
     changed = {*kept, *(compiled.moments or ()), *compiled.tensor_scalars} - {"first_rms"}
     before = [tree_map(torch.clone, tensors) for tensors in (params, grads, states, list(rule.parameters()))]
-    flags = PreparedStep(compiled, params, states, grads, num_steps=10)(grads, lr=1.0, decay=0.0, sign=1.0, guarded=True)
+    flags = PreparedStep(compiled, params, states, grads, num_steps=10)(
+        grads, lr=1.0, decay=0.0, sign=1.0, guarded=True
+    )
     assert flags == [0, 0]
     assert not any(torch.equal(a, b) for a, b in zip(params, before[0], strict=True))
     for ours, theirs in ((grads, before[1]), (list(rule.parameters()), before[3])):

@@ -18,8 +18,8 @@ public:
         const int64_t size = in_multiples(side, HEIGHT) * width_;
         gram_ = memory_.of(4 * size);
         total_ = gram_ + size;
-        factor_ = total_ + size;
-        product_ = factor_ + size;
+        rest_ = total_ + size;
+        product_ = rest_ + size;
         begun_ = false;
     }
 
@@ -29,7 +29,8 @@ public:
         begun_ = true;
     }
 
-    // What multiplies the vectors: share scale P(G / |G|) / root |G| + (1 - share), G the sum of their products and |G| its trace.
+    // What multiplies the vectors: share scale P(G / |G|) / root |G| + (1 - share), G the sum of their products and |G| its
+    // trace. A factor of P is kept as its diagonal a and the rest.
     TARGET View finish(const float* steps, int64_t num_steps, float scale, float share) {
         mirror(gram_);
         double square = 0;
@@ -38,17 +39,21 @@ public:
         combine(gram_, 1 / norm2, nullptr, 0, 0);
         for (int64_t step = 0; step < num_steps; ++step) {
             const float a = steps[3 * step], b = steps[3 * step + 1], c = steps[3 * step + 2];
-            become_product(factor_, gram_, gram_);
-            combine(factor_, c, gram_, b, a);
+            become_product(rest_, gram_, gram_);
+            combine(rest_, c, gram_, b, 0);
             if (step) {
-                become_product(product_, factor_, total_);
+                become_product(product_, rest_, total_);
+                combine(product_, 1, total_, a, 0);
                 std::swap(product_, total_);
             } else {
-                std::memcpy(total_, factor_, sizeof(float) * side_ * width_);
+                std::memcpy(total_, rest_, sizeof(float) * side_ * width_);
+                combine(total_, 1, nullptr, 0, a);
             }
             if (step + 1 < num_steps) {
-                become_product(product_, factor_, gram_);
-                become_product(gram_, product_, factor_);
+                become_product(product_, rest_, gram_);
+                combine(product_, 1, gram_, a, 0);
+                become_product(gram_, rest_, product_);
+                combine(gram_, 1, product_, a, 0);
             }
         }
         combine(total_, share * scale / std::sqrt(norm2), nullptr, 0, 1 - share);
@@ -56,7 +61,8 @@ public:
     }
 
 private:
-    // Polynomials of one symmetric matrix commute, so that their products are symmetric: half of one is enough.
+    // Polynomials of one symmetric matrix commute, so that their products are symmetric: half of one is enough. Rounding takes
+    // that away in proportion to what is multiplied, so a diagonal, which is far larger than the rest, is added instead.
     TARGET void become_product(float* c, const float* a, const float* b) {
         multiply({c, width_, {a, width_, false}, {b, width_, false}, side_, side_, side_, false, true}, packs_);
         mirror(c);
@@ -88,7 +94,7 @@ private:
 
     int64_t side_ = 0, width_ = 0;
     bool begun_ = false;
-    float *gram_ = nullptr, *total_ = nullptr, *factor_ = nullptr, *product_ = nullptr;
+    float *gram_ = nullptr, *total_ = nullptr, *rest_ = nullptr, *product_ = nullptr;
     Uncleared memory_;
     std::vector<Uncleared> packs_;
 };
