@@ -69,7 +69,7 @@ struct ReplayTensor {
 // it keeps of one. The stride of param and of gradient, which are one row, is the address of their Format.
 struct StepTensor { int64_t count; NAMED(Rows, param, gradient, hidden, cell, averages, squares, given, scalars) };
 
-// How numbers lie that are not float32 or not one next to the other: a rank of 0 says that they are the latter.
+// How numbers lie that are not contiguous float32; of rank 0: contiguous, of another type.
 struct FormatAxis { NAMED(int64_t, size, stride) };
 struct Format {
     NAMED(int64_t, type, rank)

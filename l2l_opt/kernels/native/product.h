@@ -136,17 +136,17 @@ TARGET static void multiply_rows(const Product& p, int64_t first_row, int64_t la
 }
 
 // On as many threads as there is memory of. The result does not depend on how many these are.
-TARGET static void multiply(const Product& p, std::vector<Uncleared>& memories) {
+TARGET static void multiply(const Product& p, std::vector<Uncleared>& packs) {
     const int64_t operations = p.rows * p.columns * p.depth / (p.lower ? 2 : 1), tiles = in_multiples(p.rows, HEIGHT) / HEIGHT;
-    const int64_t most = std::max<int64_t>(1, operations >> 22), threads = std::min<int64_t>({most, tiles, int64_t(memories.size())});
-    // Rows of a triangle get longer: shares of its area begin where the root of a share says.
+    const int64_t most = std::max<int64_t>(1, operations >> 22), threads = std::min<int64_t>({most, tiles, int64_t(packs.size())});
+    // Rows of a triangle get longer: shares of its area begin at the root of a share.
     auto begin = [&](int64_t thread) {
         const double share = static_cast<double>(thread) / static_cast<double>(threads);
         const auto tile = static_cast<int64_t>(std::lround((p.lower ? std::sqrt(share) : share) * static_cast<double>(tiles)));
         return std::min(tile * HEIGHT, p.rows);
     };
     in_parts(threads, static_cast<int>(threads), [&](Part, int thread) {
-        multiply_rows(p, begin(thread), begin(thread + 1), memories[thread]);
+        multiply_rows(p, begin(thread), begin(thread + 1), packs[thread]);
     });
 }
 

@@ -56,6 +56,8 @@ def mlp_shapes(*widths: int) -> list[Shape]:
     return [shape for a, b in pairwise(widths) for shape in ((b, a), (b,))]
 
 
+TRAINING = """ With forward and backward pass of a GPT of 10 million parameters, 8 x 256 tokens a batch,
+a training step takes {:.2f} times as long as with fused AdamW."""
 MODELS: dict[str, list[Shape]] = {
     "perceptron, 0.2 M": mlp_shapes(784, 256, 128, 10),
     "perceptron, 6 M": mlp_shapes(1024, 2048, 1024, 1024, 512),
@@ -198,7 +200,7 @@ def page() -> str:
             [models_row(row) for row in models["rows"]],
         ),
         models_processor=models["machine"]["processor"],
-        training=f"{models['training']['default over AdamW']:.2f}",
+        training="" if models["training"] is None else TRAINING.format(models["training"]["default over AdamW"]),
         processor=sizes["machine"]["processor"],
         kernels=sizes["kernels"],
         measured_on=f"{measured['parameters']:,}",
