@@ -22,11 +22,6 @@ class CompiledStep(NamedTuple):
         arrays: its tensors, ``biases`` of all layers and the read-out among them, with an axis P where weights have
             one; and constants.
         given: ``given(state, num_steps)``, the kind's numbers of one tensor: numbers, or for P particles ``[P]``.
-        finish: ``finish(directions, size, share)`` makes updates of the directions of P particles that the kind leaves
-            behind, ``[P, *param.shape]`` and ``[P]`` twice, where the kernels do not: for large matrices; None for a
-            kind that has no directions.
-        finish_: ``finish_(param, direction, size, share, lr, decay, guarded)`` adds lr times that to one parameter,
-            less decay times itself, without temporaries of its size; returns whether it moved, False only if guarded.
     """
 
     kind: str
@@ -35,8 +30,6 @@ class CompiledStep(NamedTuple):
     options: Mapping[str, float]
     arrays: Mapping[str, Tensor | Constants]
     given: Callable[[dict[str, Tensor], Any], Mapping[str, Any]] = lambda state, num_steps: {}
-    finish: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
-    finish_: Callable[[Tensor, Tensor, float, float, float, float, bool], bool] | None = None
 
     @property
     def tensor_scalars(self) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ Rows = tuple[int, int, int]
 NOWHERE: Rows = (0, 0, 0)
 TILE = 64
 """Coordinates that the kernels take at a time; as in lstm.h."""
+TYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""Of parameters and gradients that a step in place takes; as in layouts.h."""
 DISABLED_BY = "L2L_OPT_NO_NATIVE"
 """Environment variable that, when set to anything, leaves the compiled kernels unused."""
 INSTRUCTIONS_BY = "L2L_OPT_CPU_CAPABILITY"
@@ -123,6 +125,24 @@ def tensor_table(layout: str, counts: Sequence[int], **columns: Iterable[Rows]) 
         for rows in entries:
             table += rows
     return integers(table)
+
+
+class Formats:
+    """How tensors lie that are not float32 or not contiguous, where the kernels read it for as long as this is kept."""
+
+    def __init__(self) -> None:
+        self._kept: list[ctypes.Array[ctypes.c_int64]] = []
+
+    def of(self, tensor: Tensor) -> int:
+        """Return the address of a tensor's format; 0 for contiguous float32."""
+        contiguous = tensor.is_contiguous()
+        if contiguous and tensor.dtype == torch.float32:
+            return 0
+        table = in_order("format", {"type": TYPES.index(tensor.dtype), "rank": 0 if contiguous else tensor.dim()})
+        for size, stride in () if contiguous else zip(tensor.shape, tensor.stride(), strict=True):
+            table += in_order("format.axis", {"size": size, "stride": stride})
+        self._kept.append(integers(table))
+        return ctypes.addressof(self._kept[-1])
 
 
 def point(table: ctypes.Array[ctypes.c_int64], layout: str, column: str, addresses: Sequence[int]) -> None:

@@ -39,8 +39,6 @@ class CompiledPerceptron:
     moments: ClassVar[tuple[str, str]] = ("averages", "square_average")
     tensor_scalars: ClassVar[tuple[str, ...]] = ("step",)
     keeps_clock: ClassVar[bool] = True
-    finish: ClassVar[None] = None
-    finish_: ClassVar[None] = None
 
 
 class NativePerceptron:
@@ -48,8 +46,9 @@ class NativePerceptron:
 
     Args:
         rule: what to compute.
-        params: the parameters, contiguous.
-        states: their states, likewise.
+        params: the parameters.
+        states: their states, contiguous.
+        grads: gradients, of whose types and strides those of all steps must be.
         num_steps: planned steps; None where unknown.
     """
 
@@ -58,6 +57,7 @@ class NativePerceptron:
         rule: CompiledPerceptron,
         params: Sequence[Tensor],
         states: Sequence[dict[str, Tensor]],
+        grads: Sequence[Tensor],
         num_steps: int | None,
     ):
         self.kind = rule.kind.encode()
@@ -72,11 +72,12 @@ class NativePerceptron:
         sizes = {**layers, "tensors": len(params), "threads": torch.get_num_threads()}
         self.sizes = native.integers(native.in_order("perceptron.sizes", sizes))
         self.axes = [_axes(param.shape, rule.factored_axes(param.shape)) for param in params]
+        self.formats = native.Formats()
         self.table = native.tensor_table(
             "perceptron",
             [param.numel() for param in params],
-            param=[_rows(param, param.numel()) for param in params],
-            gradient=[(0, 0, 0) for _ in params],
+            param=[_rows(param, self.formats.of(param)) for param in params],
+            gradient=[(0, self.formats.of(grad), 0) for grad in grads],
             averages=[_rows(state["averages"], param.numel()) for param, state in zip(params, states, strict=True)],
             square=[_rows(state["square_average"], 0) for state in states],
             rows=[_rows(state["row_squares"], state["row_squares"][0].numel()) for state in states],
@@ -86,13 +87,11 @@ class NativePerceptron:
         )
         self.kept = (list(params), [list(state.values()) for state in states])
 
-    def run(
-        self, gradients: Sequence[int], *, lr: float, decay: float, sign: float, guarded: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def run(self, gradients: Sequence[int], *, lr: float, decay: float, sign: float, guarded: bool) -> Tensor:
         """Take one step; arguments as for ``NativeStep.run``.
 
         Returns:
-            Flags ``[tensors]``, and nothing twice, where other kinds leave directions.
+            Flags ``[tensors]``.
         """
         assert native.library is not None
         flags = torch.zeros(len(gradients), dtype=torch.uint8)
@@ -111,7 +110,7 @@ class NativePerceptron:
             _floats(update),
             ctypes.c_void_p(flags.data_ptr()),
         )
-        return flags, flags.new_empty(0), flags.new_empty(0)
+        return flags
 
 
 def _rows(tensor: Tensor, stride: int) -> native.Rows:

@@ -11,9 +11,6 @@ from torch import Tensor
 from l2l_opt.kernels import native
 from l2l_opt.kernels.compiled_step import CompiledStep
 
-MOVED, UNMOVED, PARTLY_MOVED, UNFINISHED = range(4)
-"""What became of a tensor, as in layouts.h; UNFINISHED: the caller is to make updates of its directions."""
-
 
 class PackedRule:
     """A rule's weights and options where the kernels read them: one set, or one for each of P particles.
@@ -48,8 +45,9 @@ class NativeStep:
     Args:
         rule: what to compute.
         packed: the same.
-        params: the parameters, contiguous; of P particles ``[P, ...]``.
-        states: their states, likewise.
+        params: the parameters; of P particles ``[P, ...]``, contiguous in float32.
+        states: their states, contiguous.
+        grads: gradients, of whose types and strides those of all steps must be.
         num_steps: planned steps; None where unknown; of P particles ``[P]``.
         particles: P; None for parameters that have no such axis.
     """
@@ -60,6 +58,7 @@ class NativeStep:
         packed: PackedRule,
         params: Sequence[Tensor],
         states: Sequence[dict[str, Tensor]],
+        grads: Sequence[Tensor],
         num_steps: Any,
         particles: int | None = None,
     ):
@@ -68,6 +67,7 @@ class NativeStep:
         scalars = [[state[key].data_ptr() for key in rule.tensor_scalars] for state in states]
         self.scalars = native.integers([address for own in scalars for address in own])
         base, size = ctypes.addressof(self.scalars), 8 * len(rule.tensor_scalars)
+        self.formats = native.Formats()
         counts = [param.numel() // self.num_particles for param in params]
         nowhere = [native.NOWHERE] * len(params)
         averages, squares = (
@@ -78,15 +78,14 @@ class NativeStep:
         self.table = native.tensor_table(
             "step",
             counts,
-            param=self._rows(params, counts),
-            gradient=[(0, 0, count) for count in counts],
+            param=[(p.data_ptr(), self.formats.of(p), count) for p, count in zip(params, counts, strict=True)],
+            gradient=[(0, self.formats.of(grad), count) for grad, count in zip(grads, counts, strict=True)],
             hidden=self._rows([state["hidden"] for state in states], counts),
             cell=self._rows([state["cell"] for state in states], counts),
             averages=averages,
             squares=squares,
             given=[(given.data_ptr(), 0, given.shape[1]) for given in self.given],
             scalars=[(base + index * size, 0, 0) for index in range(len(params))],
-            direction=[(0, 0, count) for count in counts],
         )
         self.problem = native.problem(
             packed.weights,
@@ -96,8 +95,6 @@ class NativeStep:
             options=packed.options.shape[1],
         )
         self.weights = native.addresses(packed.weights)
-        sizes = [0 if rule.finish is None else param.numel() for param in params]
-        *self.starts, self.num_directions = [0, *itertools.accumulate(sizes)]
         self.kept = (list(params), [list(state.values()) for state in states])
 
     def _rows(self, tensors: Sequence[Tensor], counts: Sequence[int]) -> list[native.Rows]:
@@ -107,30 +104,22 @@ class NativeStep:
             for tensor, count in zip(tensors, counts, strict=True)
         ]
 
-    def run(
-        self, gradients: Sequence[int], *, lr: float, decay: float, sign: float, guarded: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def run(self, gradients: Sequence[int], *, lr: float, decay: float, sign: float, guarded: bool) -> Tensor:
         """Take one step.
 
         Args:
-            gradients: addresses, of contiguous float32 in the order of params.
+            gradients: addresses, in the order of params.
             lr: of the update.
             decay: of the parameters, per step.
             sign: of the gradients: -1 to climb.
             guarded: as for ``PreparedStep``.
 
         Returns:
-            Flags ``[tensors]``; of kinds that leave directions the size of every update and the share that is whitened,
-            ``[tensors, P, 2]``, and all directions one after the other.
+            Flags ``[tensors]``: what became of each, as in layouts.h.
         """
         assert native.library is not None
         flags = torch.zeros(len(gradients), dtype=torch.uint8)
-        heads = torch.zeros(len(gradients), self.num_particles, 2)
-        directions = torch.empty(self.num_directions)
         native.point(self.table, "step", "gradient", gradients)
-        if self.num_directions:
-            places = [directions.data_ptr() + 4 * start for start in self.starts]
-            native.point(self.table, "step", "direction", places)
         self.problem[native.layouts["problem"].index("threads")] = torch.get_num_threads()
         update = native.in_order("update", {"lr": lr, "decay": decay, "sign": sign, "guarded": guarded})
         native.library.l2l_opt_step(
@@ -141,9 +130,8 @@ class NativeStep:
             self.packed.addresses,
             (ctypes.c_float * len(update))(*update),
             ctypes.c_void_p(flags.data_ptr()),
-            ctypes.c_void_p(heads.data_ptr()),
         )
-        return flags, heads, directions
+        return flags
 
 
 def _given(rule: CompiledStep, states: Sequence[dict[str, Tensor]], num_steps: Any, particles: int | None) -> Tensor:

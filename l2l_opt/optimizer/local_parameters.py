@@ -1,7 +1,7 @@
 """What of parameters lies on this device: real and plain, a shard of a DTensor, the two numbers of a complex one."""
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -105,8 +105,7 @@ def fresh_state(rule: UpdateRule, name: str, param: Tensor, *, state_dtype: torc
     own: dict[str, Tensor] = {}
     seen = {value.untyped_storage().data_ptr()}
     for key, tensor in state.items():
-        if state_dtype is not None and key in rule.recurrent_state:
-            tensor = tensor.to(state_dtype)
+        tensor = _as_kept(rule, key, tensor, state_dtype)
         # What is changed in place must have memory of its own.
         address = tensor.untyped_storage().data_ptr()
         if not tensor.is_contiguous() or address in seen:
@@ -116,7 +115,9 @@ def fresh_state(rule: UpdateRule, name: str, param: Tensor, *, state_dtype: torc
     return own | {"skipped": torch.zeros((), dtype=torch.int64, device=value.device)}
 
 
-def fresh_meta_state(rule: UpdateRule, name: str, p: Tensor, *, times: int = 1) -> Mapping[str, Tensor]:
+def fresh_meta_state(
+    rule: UpdateRule, name: str, p: Tensor, *, times: int = 1, state_dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
     """Return what the rule would begin with for one parameter, on the meta device where the rule can do that.
 
     Args:
@@ -124,15 +125,22 @@ def fresh_meta_state(rule: UpdateRule, name: str, p: Tensor, *, times: int = 1) 
         name: of the parameter.
         p: the parameter; of a sharded one, the state is that of all of it.
         times: how many times as long each of its axes is taken to be.
+        state_dtype: of the rule's recurrent state; None for the precision in which the rule computes.
     """
-    dtype = p.dtype.to_real() if p.is_complex() else p.dtype
+    dtype = torch.promote_types(p.dtype.to_real() if p.is_complex() else p.dtype, torch.float32)
     shape = [times * size for size in shape_for_rules(p)]
     try:
-        return rule.init_state({name: torch.empty(shape, dtype=dtype, device="meta")})[name]
+        state = rule.init_state({name: torch.empty(shape, dtype=dtype, device="meta")})[name]
     except RuntimeError:
         # A rule of a plugin may look at values, which the meta device has not (NotImplementedError among others).
         device = next((weight.device for weight in rule.parameters()), torch.device("cpu"))
-        return rule.init_state({name: torch.zeros(shape, dtype=dtype, device=device)})[name]
+        state = rule.init_state({name: torch.zeros(shape, dtype=dtype, device=device)})[name]
+    return {key: _as_kept(rule, key, value, state_dtype) for key, value in state.items()}
+
+
+def _as_kept(rule: UpdateRule, key: str, value: Tensor, state_dtype: torch.dtype | None) -> Tensor:
+    """Return one tensor of a state in the dtype that it has between steps."""
+    return value if state_dtype is None or key not in rule.recurrent_state else value.to(state_dtype)
 
 
 def shape_for_rules(p: Tensor) -> tuple[int, ...]:

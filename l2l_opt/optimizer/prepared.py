@@ -22,6 +22,7 @@ class _Kept(NamedTuple):
     Attributes:
         param: itself.
         address: where it lies.
+        layouts: its strides, and type and strides of its gradient.
         own: ``optimizer.state[param]``.
         identities: of the tensors in ``own``.
         tensors: those among them that the rule keeps.
@@ -30,6 +31,7 @@ class _Kept(NamedTuple):
 
     param: Tensor
     address: int
+    layouts: tuple[Any, ...]
     own: dict[str, Any]
     identities: list[int]
     tensors: list[Tensor]
@@ -39,7 +41,9 @@ class _Kept(NamedTuple):
     def of(cls, param: LocalParameter) -> "_Kept":
         tensors = list(param.state.values())
         identities = [*map(id, param.own.values())]
-        return cls(param.whole, param.whole.data_ptr(), param.own, identities, tensors, [t._version for t in tensors])
+        layouts = (param.whole.stride(), param.grad.dtype, param.grad.stride())
+        versions = [t._version for t in tensors]
+        return cls(param.whole, param.whole.data_ptr(), layouts, param.own, identities, tensors, versions)
 
     def is_unchanged(self) -> bool:
         return [*map(id, self.own.values())] == self.identities and [t._version for t in self.tensors] == self.versions
@@ -104,9 +108,8 @@ class PreparedGroup:
                 or state[param] is not kept.own
                 or type(gradient) is not Tensor
                 or param.data_ptr() != kept.address
-                or gradient.dtype is not param.dtype
                 or gradient.layout is not torch.strided
-                or not gradient.is_contiguous()
+                or (param.stride(), gradient.dtype, gradient.stride()) != kept.layouts
                 or gradient.device != param.device
                 or not kept.is_unchanged()
             ):

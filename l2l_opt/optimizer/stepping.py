@@ -181,9 +181,10 @@ def step_on_device(
 def step_compiled(compiled: CompiledRule, params: Sequence[LocalParameter], options: Options) -> PreparedStep:
     """One step of parameters that ``kernels.serves_in_place`` accepts, by one call of a compiled kernel, returned."""
     values, states = [param.value for param in params], [param.state for param in params]
-    call = PreparedStep(compiled, values, states, num_steps=options.num_steps)
+    grads = [param.grad for param in params]
+    call = PreparedStep(compiled, values, states, grads, num_steps=options.num_steps)
     flags = call(
-        [param.grad for param in params],
+        grads,
         lr=options.lr,
         decay=options.decay,
         sign=options.sign,

@@ -358,3 +358,23 @@ def test_a_suite_that_is_looked_at_rarely_is_noted_where_looks_are_written_down(
     assert "note this look" in err
     assert "results/held_out/looks.md" in err
     assert load_rule("default-1").card["digest"] in err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("model", "--model must name a file and a function in it; got 'model', use FILE.py:make"),
+        ("model.py:other", "--model must name a function of 'model.py'; got 'other', define it there"),
+        ("model.py:nothing", "model.py:nothing must make a torch.nn.Module; got int, return the model"),
+        ("model.py:broken", "model.py:broken must make a model; got ZeroDivisionError: division by zero, mend it"),
+        ("model.py:frozen", "a model must have parameters to train; got none, return one that has"),
+    ],
+)
+def test_show_model(run, tmp_path, given, message):
+    functions = {"nothing": "3", "broken": "1 / 0", "frozen": "torch.nn.ReLU()"}
+    lines = [f"def {name}():\n    return {value}\n" for name, value in functions.items()]
+    (tmp_path / "model.py").write_text("\n\n".join(["import torch\n", *lines]))
+    save_rule(RNNProp(hidden_size=2), tmp_path / "rule.safetensors")
+    code, _, err = run("show", "rule.safetensors", "--model", given)
+    assert code == 2
+    assert message in error_line(err)

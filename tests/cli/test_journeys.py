@@ -122,6 +122,20 @@ def test_show_serves_rules_whose_parts_take_only_some_tensors(tmp_path):
     assert json.loads(l2l_opt("show", tmp_path, "--json").stdout)["state_bytes_per_parameter"] == 4 * 2 * 2 * 3
 
 
+def test_show_prints_what_a_step_costs_on_a_model(tmp_path):
+    rule, model = tmp_path / "rule.safetensors", tmp_path / "model.py"
+    save_rule(CoordinatewiseLSTM(hidden_size=2, num_layers=1), rule)
+    model.write_text("import torch\n\n\ndef make():\n    return torch.nn.Linear(6, 4)\n")
+    found = json.loads(l2l_opt("show", rule, "--model", f"{model}:make", "--json").stdout)
+    assert found["parameters"] == 28
+    names = ["AdamW, fused", "Muon, AdamW for vectors"]
+    assert [cost["optimizer"] for cost in found["costs"]][1:] == names
+    assert found["costs"][0]["state_bytes"] == 28 * 4 * 4 + 2 * (4 + 8)
+    assert all(cost["seconds"] > 0 for cost in found["costs"])
+    text = l2l_opt("show", rule, "--model", f"{model}:make").stdout
+    assert text.startswith("28 parameters in 2 tensors")
+
+
 def test_show_runtime_names_which_kernels_compute(monkeypatch):
     found = json.loads(l2l_opt("show", "--runtime", "--json").stdout)
     assert found["kernels"] == native.describe()

@@ -42,6 +42,26 @@ struct Body {
         );
     }
 
+    // As the state has it.
+    TARGET void run(const Packed& packed, const float* bias, const Rows& hidden, const Rows& cell, const Spot& spot) {
+        if (problem.state_is_bfloat16) run<bfloat16>(packed, bias, hidden, cell, spot);
+        else run<float>(packed, bias, hidden, cell, spot);
+    }
+    TARGET void keep(const Rows& hidden, const Rows& cell, const Spot& spot) {
+        if (problem.state_is_bfloat16) keep<bfloat16>(hidden, cell, spot);
+        else keep<float>(hidden, cell, spot);
+    }
+
+    // Outputs of the state that a run has left.
+    TARGET void read_out(const Packed& packed, const float* bias, const Rows& hidden, const Spot& spot) {
+        const int64_t units = problem.hidden, row = (problem.layers - 1) * units;
+        if (problem.state_is_bfloat16) gather<bfloat16>(next_hidden, hidden, row, units, spot);
+        else gather<float>(next_hidden, hidden, row, units, spot);
+        forward_readout(
+            packed.readout(spot.particle), bias + 4 * units * problem.layers, units, problem.outputs, next_hidden, outputs
+        );
+    }
+
     template <typename State>
     TARGET void keep(const Rows& hidden, const Rows& cell, const Spot& spot) {
         scatter<State>(hidden, 0, next_hidden, problem.hidden * problem.layers, spot);

@@ -10,10 +10,7 @@ struct StepCall {
     const Problem& problem;
     const Update& update;
     const float* const* options;  // [sets]: addresses of Options, then of Arrays
-    Heads* heads;                 // [tensors, particles]
     bool rule_is_finite;
-
-    int64_t place(int64_t tensor, int64_t particle) const { return tensor * problem.particles + particle; }
 };
 
 // betas: of three averages, of squares, and of three averages of rows and columns; weights: of each layer weight [outputs]

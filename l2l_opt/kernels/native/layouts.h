@@ -15,6 +15,10 @@ struct bfloat16 {
     uint16_t bits;
 };
 
+struct float16 {
+    uint16_t bits;
+};
+
 using floats = const float*;
 using scalar = float*;
 
@@ -62,8 +66,17 @@ struct ReplayTensor {
 };
 
 // A parameter for a step in place. given: its kind's numbers of a tensor, [particles, Given]; scalars: addresses of what
-// it keeps of one; direction: where updates go instead of being added.
-struct StepTensor { int64_t count; NAMED(Rows, param, gradient, hidden, cell, averages, squares, given, scalars, direction) };
+// it keeps of one. The stride of param and of gradient, which are one row, is the address of their Format.
+struct StepTensor { int64_t count; NAMED(Rows, param, gradient, hidden, cell, averages, squares, given, scalars) };
+
+// How numbers lie that are not contiguous float32; of rank 0: contiguous, of another type.
+struct FormatAxis { NAMED(int64_t, size, stride) };
+struct Format {
+    NAMED(int64_t, type, rank)
+    enum Type : int64_t { FLOAT32, BFLOAT16, FLOAT16 };
+    const FormatAxis* axes() const { return reinterpret_cast<const FormatAxis*>(this + 1); }
+};
+inline const Format* format_of(const Rows& numbers) { return reinterpret_cast<const Format*>(numbers.stride); }
 
 // What a group of parameters sets for its step. guarded: not zero to leave out what is not finite.
 struct Update { NAMED(float, lr, decay, sign, guarded) };
@@ -88,10 +101,10 @@ struct PerceptronOptions {
     NAMED(float, eps, input_eps, output_scale, magnitude_scale, most_gradient, clipped, warm_up, num_steps)
 };
 
-// What became of a tensor; UNFINISHED: the caller is to make updates of its directions.
-enum Flag : char { MOVED, UNMOVED, PARTLY_MOVED, UNFINISHED };
+// What became of a tensor.
+enum Flag : char { MOVED, UNMOVED, PARTLY_MOVED };
 
-// Of the tensors and particles of a kind that leaves directions: the size of an update of one, and the share that is whitened.
+// Of a tensor of a kind that leaves directions: the size of an update of one, and the share that is whitened.
 struct Heads {
     float size, whitened_share;
 };

@@ -73,7 +73,7 @@ const char* l2l_opt_layouts() {
         + layout<BackwardTensor>("backward") + layout<ReplayTensor>("replay") + layout<StepTensor>("step")
         + layout<Update>("update") + layouts_of<LogSignLayout>() + layouts_of<RatiosLayout>()
         + layouts_of<ResidualLayout>() + layouts_of<ScaleFreeLayout>() + layout<PerceptronTensor>("perceptron")
-        + layout<AxesHead>("axes") + layout<Axis>("axis") + layout<PerceptronSizes>("perceptron.sizes")
+        + layout<Format>("format") + layout<FormatAxis>("format.axis") + layout<AxesHead>("axes") + layout<Axis>("axis") + layout<PerceptronSizes>("perceptron.sizes")
         + layout<PerceptronOptions>("perceptron.options");
     return text.c_str();
 }
@@ -99,12 +99,12 @@ void l2l_opt_lstm_replay(
 // the other, sets too.
 void l2l_opt_step(
     const char* kind, const Problem* problem, const float* const* weights, const StepTensor* tensors,
-    const float* const* options, const Update* update, Flag* flags, Heads* heads
+    const float* const* options, const Update* update, Flag* flags
 ) {
     const Packed packed(*problem, weights, false);
     const bool rule_is_finite = packed.is_finite() && finite(options[0], problem->weight_sets * problem->options)
         && std::isfinite(update->lr) && std::isfinite(update->decay) && std::isfinite(update->sign);
-    kernels().step(kind, StepCall{*problem, *update, options, heads, rule_is_finite}, packed, tensors, flags);
+    kernels().step(kind, StepCall{*problem, *update, options, rule_is_finite}, packed, tensors, flags);
 }
 
 // Likewise of a perceptron. numbers: weights and biases in all, which lie one after the other from weights[0] on.

@@ -1,6 +1,7 @@
 // What the compact and the scale-free rule have in common: averages of gradients over the root of an average of squares.
 #pragma once
 
+#include "numbers.h"
 #include "step.h"
 
 namespace l2l_opt::ISA {
@@ -21,7 +22,7 @@ struct Momenta : KindOf<Layout> {
         alignas(64) float moments[4 * TILE], param[TILE];
         gather<float>(moments, tensor.averages, 0, 3, spot);
         gather<float>(moments + 3 * TILE, tensor.squares, 0, 1, spot);
-        gather<float>(param, tensor.param, 0, 1, spot);
+        ISA::read(param, tensor.param, spot);
         for (int v = 0; v < V; ++v) {
             vec g = gradient[v], past = load(moments + TILE + v * W);
             float* here = moments + v * W;
@@ -49,7 +50,7 @@ struct Momenta : KindOf<Layout> {
         alignas(64) float square[TILE];
         gather<float>(in + TILE, tensor.averages, 0, 3, spot);
         gather<float>(square, tensor.squares, 0, 1, spot);
-        gather<float>(in + 4 * TILE, tensor.param, 0, 1, spot);
+        ISA::read(in + 4 * TILE, tensor.param, spot);
         for (int v = 0; v < V; ++v) {
             float* x = in + v * W;
             vec r = root(load(square + v * W) * over_correction[3]) + eps, over_r = 1.0f / r;

@@ -52,8 +52,8 @@ struct PerceptronStep : PerceptronFeatures<Kind> {
         alignas(64) float gradient[TILE], raw[TILE], param[TILE];
         for (Spot spot : spots(part)) {
             read_gradient(spot, gradient);
-            gather<float>(raw, tensor.gradient, 0, 1, spot);
-            gather<float>(param, tensor.param, 0, 1, spot);
+            read(raw, tensor.gradient, spot);
+            read(param, tensor.param, spot);
             for (int v = 0; v < V; ++v) {
                 vec g = load(gradient + v * W);
                 nothing += (g * g + load(raw + v * W) + load(param + v * W)) * 0.0f;
@@ -168,18 +168,9 @@ struct PerceptronStep : PerceptronFeatures<Kind> {
     }
 
     TARGET bool add(const Spot& spot, const float* updates) const {
-        alignas(64) float param[TILE];
-        gather<float>(param, tensor.param, 0, 1, spot);
-        vec nothing = {};
-        for (int v = 0; v < V; ++v) {
-            vec p = load(param + v * W);
-            p += load(updates + v * W) * call.update->lr - p * call.update->decay;
-            store(param + v * W, p);
-            nothing += p * 0.0f;
-        }
-        if (call.update->guarded && !(sum(nothing) == 0.0f)) return false;
-        scatter<float>(tensor.param, 0, param, 1, spot);
-        return true;
+        vec own[V];
+        for (int v = 0; v < V; ++v) own[v] = load(updates + v * W);
+        return ISA::add(*call.update, tensor, spot, own, call.update->lr);
     }
 
     // lr times directions of the root mean square that the schedule sets.

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "factored.h"
-#include "kernels.h"
+#include "numbers.h"
 
 namespace l2l_opt::ISA {
 
@@ -33,7 +33,7 @@ struct PerceptronFeatures {
           is_factored(tensor.columns.address != nullptr) {}
 
     TARGET void read_gradient(const Spot& spot, float* tile) const {
-        gather<float>(tile, tensor.gradient, 0, 1, spot);
+        read(tile, tensor.gradient, spot);
         for (int v = 0; v < V; ++v) {
             vec g = load(tile + v * W) * call.update->sign;
             store(tile + v * W, Kind::CLIPS ? within(g, options.most_gradient) : g);
@@ -120,7 +120,7 @@ struct PerceptronFeatures {
         const Spot& spot, const float* g, const float* m, const float* square, const float* factors, const float* shared, float* x
     ) const {
         alignas(64) float param[TILE];
-        gather<float>(param, tensor.param, 0, 1, spot);
+        read(param, tensor.param, spot);
         for (int v = 0; v < V; ++v) {
             const int at = v * W;
             float* to = x + at;

@@ -26,12 +26,15 @@ struct ScaleFree : Momenta<ScaleFreeLayout> {
     }
 
     // Before the first step that is not one of zeros: the root mean square gradient that eps is relative to.
-    void start(const StepTensor& tensor) const {
+    TARGET void start(const StepTensor& tensor) const {
         float& first = scalars->first_gradient[particle];
         if (scalars->step[particle] != 0 && first > 1.001f * options->tiny) return;
         double total = 0;
-        const float* gradient = tensor.gradient.at<float>(particle);
-        for (int64_t at = 0; at < tensor.count; ++at) total += static_cast<double>(gradient[at]) * gradient[at];
+        alignas(64) float tile[TILE];
+        for (int64_t at = 0; at < tensor.count; at += TILE) {
+            ISA::read(tile, tensor.gradient, {particle, at, static_cast<int>(std::min<int64_t>(TILE, tensor.count - at))});
+            for (float gradient : tile) total += static_cast<double>(gradient) * gradient;
+        }
         const float rms = static_cast<float>(std::sqrt(total / static_cast<double>(std::max<int64_t>(tensor.count, 1))));
         first = std::max(rms, options->tiny);
         scalars->gradient[particle] = std::log(first / unit(first));
@@ -159,28 +162,14 @@ struct ScaleFree : Momenta<ScaleFreeLayout> {
         }
     }
 
-    // The clock, and updates of the directions of one tensor. What is too large to be whitened here is left to the caller.
-    TARGET Flag finish(const Update& update, const StepTensor& tensor, const Heads& heads, Flag flag, Whitening& whitening) const {
-        if (flag != UNMOVED) scalars->step[particle] += 1;
-        if (flag != MOVED || tensor.count == 0) return flag;
-        const int64_t rows = static_cast<int64_t>(given->rows), columns = rows ? tensor.count / rows : 0;
-        if (std::min(rows, columns) > MOST_WHITENED) return UNFINISHED;
-        const float size = heads.size;
-        // With finite params and directions only an absurd lr can make an update that is not.
-        if (update.guarded && !(std::fabs(update.lr * size) < 1e30f)) return PARTLY_MOVED;
-        const float* direction = tensor.direction.at<float>(particle);
-        float* param = tensor.param.at<float>(particle);
-        if (rows == 0) {
-            for (int64_t at = 0; at < tensor.count; ++at)
-                param[at] += -update.lr * size * direction[at] - update.decay * param[at];
-            return MOVED;
-        }
-        const float scale = options->whitened_rms * std::sqrt(static_cast<float>(std::max(rows, columns)));
-        whitening.update(
-            param, direction, rows, columns, arrays->newton_schulz, static_cast<int64_t>(options->whitening_steps), scale,
-            update.lr, update.decay, size, heads.whitened_share
-        );
-        return MOVED;
+    void count_step() const { scalars->step[particle] += 1; }
+
+    int64_t rows() const { return static_cast<int64_t>(given->rows); }
+
+    // What directions are multiplied by, as vectors of the shorter side of a matrix; longer: of its other one.
+    View finish(Whitening& whitening, const Heads& heads, int64_t longer) const {
+        const float scale = options->whitened_rms * std::sqrt(static_cast<float>(longer));
+        return whitening.finish(arrays->newton_schulz, static_cast<int64_t>(options->whitening_steps), scale, heads.whitened_share);
     }
 };
 

@@ -46,6 +46,27 @@ INLINE void store(bfloat16* to, vec value) {
     std::memcpy(to, &halves, sizeof halves);
 }
 
+// float16 has 10 bits of 23 and an exponent of 5; what it has of less than 2^-14 is a multiple of 2^-24. Made of numbers that
+// are no such floats, since these may count as zero (FlushDenormals).
+INLINE vec load(const float16* from) {
+    hvec halves;
+    std::memcpy(&halves, from, sizeof halves);
+    ivec bits = __builtin_convertvector(halves, ivec), sign = (bits & 0x8000) << 16, size = (bits & 0x7fff) << 13;
+    ivec small = bits_of(of_bits(size + (113 << 23)) - of_bits((ivec{} + 113) << 23));
+    ivec usual = size + (112 << 23), beyond = size | 0x7f800000;
+    ivec exponent = bits & 0x7c00;
+    return of_bits(sign | (exponent == 0 ? small : exponent == 0x7c00 ? beyond : usual));
+}
+INLINE void store(float16* to, vec value) {
+    ivec bits = bits_of(value), sign = (bits >> 16) & 0x8000, size = bits & 0x7fffffff;
+    ivec small = bits_of(of_bits(size) + 0.5f) - 0x3f000000;
+    ivec usual = (size - (112 << 23) + 0xfff + ((size >> 13) & 1)) >> 13;
+    ivec beyond = size > 0x7f800000 ? ivec{} + 0x7e00 : ivec{} + 0x7c00;
+    ivec half = sign | (size < (113 << 23) ? small : size >= 0x47800000 ? beyond : usual);
+    hvec halves = __builtin_convertvector(half & 0xffff, hvec);
+    std::memcpy(to, &halves, sizeof halves);
+}
+
 INLINE vec all(float value) { return value - vec{}; }
 
 // Written so that NaN passes through: an x86 minimum or maximum of which one is NaN is its second argument. One instruction

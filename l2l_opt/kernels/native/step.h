@@ -2,8 +2,9 @@
 //
 // A kind is given its rule's numbers and a tensor's (KindOf). features() fills the network's inputs for one tile and may bring moments
 // up to date; output() makes updates of the network's outputs. A kind that NEEDS_SUMS reads a tensor as a whole before:
-// start() before anything else, prepare() at every tile for sums, combine() at what these sums come to. A kind that
-// LEAVES_DIRECTIONS makes updates when all coordinates have theirs, in finish().
+// start() before anything else, prepare() at every tile for sums, combine() at what these sums come to. Of a kind that
+// LEAVES_DIRECTIONS updates are made when all coordinates have theirs (directions.h): of a matrix of rows() by what finish()
+// makes of them; it has count_step() for its clock.
 #pragma once
 
 #include <cmath>

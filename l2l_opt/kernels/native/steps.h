@@ -1,8 +1,10 @@
-// Steps of an optimizer, in place: what is not finite found, sums made, then features, network and update tile by tile.
+// Steps of an optimizer, in place, tensor by tensor: what is not finite found, sums made, then features, network and update.
 #pragma once
 
+#include <atomic>
 #include <string_view>
 
+#include "directions.h"
 #include "log_sign.h"
 #include "ratios.h"
 #include "residual.h"
@@ -10,177 +12,148 @@
 
 namespace l2l_opt::ISA {
 
-TARGET static void read_gradient(const StepCall& call, const StepTensor& tensor, const Spot& spot, vec* gradient) {
-    alignas(64) float tile[TILE];
-    gather<float>(tile, tensor.gradient, 0, 1, spot);
-    for (int v = 0; v < V; ++v) gradient[v] = load(tile + v * W) * call.update.sign;
-}
-
-// Whether every gradient of a part (and parameter, where the kind reads them) is finite, and its square where that is kept.
+// A step of one tensor of one particle, on so many threads.
 template <typename Kind>
-TARGET static void find_bad_part(const StepCall& call, const StepTensor* tensors, Part part, Flag* flags) {
-    for (Runs<StepTensor> run(call.problem, tensors, TILE, part); run.next();) {
-        const float* sources[2] = {
-            run.tensor->gradient.at<float>(run.particle), Kind::NEEDS_SUMS ? run.tensor->param.at<float>(run.particle) : nullptr
-        };
-        for (const float* from : sources) {
-            if (from == nullptr) continue;
-            vec nothing = {};
-            int64_t at = run.begin;
-            for (; at + W <= run.end; at += W) {
-                vec x = load(from + at);
-                nothing += (Kind::KEEPS_SQUARES ? x * x : x) * 0.0f;
-            }
-            float total = sum(nothing);
-            for (; at < run.end; ++at) total += (Kind::KEEPS_SQUARES ? from[at] * from[at] : from[at]) * 0.0f;
-            if (!(total == 0.0f)) flags[run.index] = UNMOVED;
-        }
-    }
-}
+struct TensorStep {
+    const StepCall& call;
+    const Packed& packed;
+    const StepTensor& tensor;
+    const int threads;
+    Kind kind;
+    Shared shared;
+    Heads heads{};
 
-template <typename Kind>
-TARGET static void prepare_part(const StepCall& call, const StepTensor* tensors, Part part, const Flag* flags, Shared* shared) {
-    Kind kind(call);
-    for (Runs<StepTensor> run(call.problem, tensors, TILE, part); run.next();) {
-        if (flags[run.index] != MOVED) continue;
-        kind.read(call, *run.tensor, run.particle);
-        kind.begin();
-        double* totals = shared[call.place(run.index, run.particle)].sums;
-        vec sums[SUMS] = {};
-        for (int64_t at = run.begin, since = 0; at < run.end; at += TILE) {
-            const Spot spot = run.spot(at);
-            vec gradient[V];
-            read_gradient(call, *run.tensor, spot, gradient);
-            kind.prepare(*run.tensor, gradient, sums, spot);
-            if (++since == 64 || at + TILE >= run.end) {
-                for (int k = 0; k < SUMS; ++k) {
-                    totals[k] += sum(sums[k]);
-                    sums[k] = vec{};
-                }
-                // The padding's eps^2, which prepare() could not leave out.
-                if (spot.n < TILE) totals[1] -= static_cast<double>(TILE - spot.n) * kind.eps * kind.eps;
-                since = 0;
-            }
-        }
-    }
-}
-
-template <typename Kind, typename State>
-TARGET static void step_part(
-    const StepCall& call, const Packed& packed, const StepTensor* tensors, Part part, const Shared* shared, Flag* flags
-) {
-    const Update& update = call.update;
-    Body body(call.problem);
-    Kind kind(call);
-    for (Runs<StepTensor> run(call.problem, tensors, TILE, part); run.next();) {
-        const StepTensor& tensor = *run.tensor;
-        const int64_t particle = run.particle;
-        const Shared& own = shared[call.place(run.index, particle)];
-        if (flags[run.index] == UNMOVED) continue;
+    TensorStep(const StepCall& call, const Packed& packed, const StepTensor& tensor, int64_t particle, int threads)
+        : call(call), packed(packed), tensor(tensor), threads(threads), kind(call) {
         kind.read(call, tensor, particle);
+    }
+
+    Flag run(Scratch& scratch) {
+        if (call.update.guarded && !is_finite()) return UNMOVED;
+        if constexpr (Kind::NEEDS_SUMS) kind.start(tensor);
         kind.begin();
-        if constexpr (Kind::NEEDS_SUMS) kind.eps = own.eps;
-        const float* bias = Kind::NEEDS_SUMS ? own.biases.data() : kind.arrays->biases;
-        const Rows& target = Kind::LEAVES_DIRECTIONS ? tensor.direction : tensor.param;
-        for (int64_t at = run.begin; at < run.end; at += TILE) {
-            const Spot spot = run.spot(at);
-            vec gradient[V], updates[V], nothing = {};
-            read_gradient(call, tensor, spot, gradient);
-            kind.features(tensor, own, gradient, body.in, spot);
-            body.run<State>(packed, bias, tensor.hidden, tensor.cell, spot);
-            kind.output(own, body.outputs, updates);
-            alignas(64) float next[TILE];
-            if constexpr (!Kind::LEAVES_DIRECTIONS) gather<float>(next, tensor.param, 0, 1, spot);
-            for (int v = 0; v < V; ++v) {
-                vec p = updates[v];
-                if constexpr (!Kind::LEAVES_DIRECTIONS) {
-                    p = load(next + v * W);
-                    p += updates[v] * update.lr - p * update.decay;
+        if constexpr (Kind::NEEDS_SUMS) {
+            make_sums();
+            kind.combine(tensor, shared, heads);
+            kind.eps = shared.eps;
+        }
+        if constexpr (!Kind::LEAVES_DIRECTIONS) {
+            return move();
+        } else {
+            const Flag flag = DirectedStep<Kind>{call, packed, tensor, threads, kind, shared, heads, scratch}.move();
+            kind.count_step();
+            return flag;
+        }
+    }
+
+    Spot spot(int64_t tile) const {
+        return {kind.particle, tile * TILE, static_cast<int>(std::min<int64_t>(TILE, tensor.count - tile * TILE))};
+    }
+
+    // run(tiles of a part, thread), of the tensor's coordinates from the first on.
+    template <typename Function>
+    void over_tiles(Function run) const {
+        const int64_t tiles = (tensor.count + TILE - 1) / TILE;
+        in_parts(tiles, worthwhile(threads, tiles, TILE), run);
+    }
+
+    // Whether every gradient (and parameter, where the kind reads them) is finite, and its square where that is kept.
+    TARGET bool is_finite() const {
+        std::vector<char> bad(threads, 0);
+        over_tiles([&](Part part, int thread) TARGET {
+            alignas(64) float tile[TILE];
+            vec nothing = {};
+            for (int64_t at = part.first; at < part.last; ++at) {
+                read(tile, tensor.gradient, spot(at));
+                for (int v = 0; v < V; ++v) {
+                    vec x = load(tile + v * W);
+                    nothing += (Kind::KEEPS_SQUARES ? x * x : x) * 0.0f;
                 }
-                nothing += p * 0.0f;
-                store(next + v * W, p);
+                if constexpr (Kind::NEEDS_SUMS) {
+                    read(tile, tensor.param, spot(at));
+                    for (int v = 0; v < V; ++v) nothing += load(tile + v * W) * load(tile + v * W) * 0.0f;
+                }
             }
-            if (update.guarded && !(sum(nothing) == 0.0f)) {
-                flags[run.index] = PARTLY_MOVED;
-                continue;
-            }
-            body.keep<State>(tensor.hidden, tensor.cell, spot);
-            scatter<float>(target, 0, next, 1, spot);
-        }
-    }
-}
-
-// A flag a thread and tensor, so that threads never write to the same place.
-class Flags {
-public:
-    Flags(int threads, int64_t tensors, Flag* all) : all_(all), own_(threads, std::vector<Flag>(tensors, MOVED)) {}
-    Flag* of(int thread) { return own_[thread].data(); }
-    void gather() {
-        for (size_t index = 0; index < own_[0].size(); ++index) {
-            for (auto& own : own_) all_[index] = std::max(all_[index], own[index]);
-            for (auto& own : own_) own[index] = all_[index];
-        }
+            bad[thread] = !(sum(nothing) == 0.0f);
+        });
+        return std::count(bad.begin(), bad.end(), 1) == 0;
     }
 
-private:
-    Flag* all_;
-    std::vector<std::vector<Flag>> own_;
+    TARGET void make_sums() {
+        std::vector<Shared> own(threads);
+        over_tiles([&](Part part, int thread) TARGET {
+            Kind here = kind;
+            double* totals = own[thread].sums;
+            vec sums[SUMS] = {};
+            for (int64_t at = part.first; at < part.last; ++at) {
+                const Spot place = spot(at);
+                vec gradient[V];
+                read_gradient(call, tensor, place, gradient);
+                here.prepare(tensor, gradient, sums, place);
+                if (at % 64 == 63 || at + 1 == part.last) {
+                    for (int k = 0; k < SUMS; ++k) {
+                        totals[k] += sum(sums[k]);
+                        sums[k] = vec{};
+                    }
+                    // The padding's eps^2, which prepare() could not leave out.
+                    if (place.n < TILE) totals[1] -= static_cast<double>(TILE - place.n) * here.eps * here.eps;
+                }
+            }
+        });
+        for (auto& thread : own)
+            for (int k = 0; k < SUMS; ++k) shared.sums[k] += thread.sums[k];
+    }
+
+    // Adds updates to the parameter, tile by tile; a tile whose update is not finite is left where it was.
+    TARGET Flag move() {
+        std::vector<char> bad(threads, 0);
+        const float* bias = Kind::NEEDS_SUMS ? shared.biases.data() : kind.arrays->biases;
+        over_tiles([&](Part part, int thread) TARGET {
+            Kind here = kind;
+            Body body(call.problem);
+            for (int64_t at = part.first; at < part.last; ++at) {
+                const Spot place = spot(at);
+                vec gradient[V], updates[V];
+                read_gradient(call, tensor, place, gradient);
+                here.features(tensor, shared, gradient, body.in, place);
+                body.run(packed, bias, tensor.hidden, tensor.cell, place);
+                here.output(shared, body.outputs, updates);
+                if (add(call.update, tensor, place, updates, call.update.lr)) body.keep(tensor.hidden, tensor.cell, place);
+                else bad[thread] = 1;
+            }
+        });
+        return std::count(bad.begin(), bad.end(), 1) ? PARTLY_MOVED : MOVED;
+    }
 };
 
-// run(kind, index, place) of each tensor and particle of a part.
-template <typename Kind, typename Function>
-static void each_place(const StepCall& call, const StepTensor* tensors, Part part, Function run) {
-    Kind kind(call);
-    for (int64_t place = part.first; place < part.last; ++place) {
-        const int64_t index = place / call.problem.particles;
-        kind.read(call, tensors[index], place % call.problem.particles);
-        run(kind, index, place);
-    }
-}
+// Tensors of fewer coordinates than this are stepped by a thread each.
+constexpr int64_t LEAST_DIVIDED = 1 << 16;
 
 template <typename Kind>
 static void step_kind(const StepCall& call, const Packed& packed, const StepTensor* tensors, Flag* flags) {
     const Problem& problem = call.problem;
-    const int64_t tiles = problem.particles * tiles_of_particle(problem, tensors, TILE), places = problem.tensors * problem.particles;
-    const int threads = worthwhile(problem.threads, tiles, TILE);
     if (call.update.guarded && !call.rule_is_finite) {
         std::fill(flags, flags + problem.tensors, UNMOVED);
         return;
     }
-    Flags own(threads, problem.tensors, flags);
-    if (call.update.guarded) {
-        in_parts(tiles, threads, [&](Part part, int thread) { find_bad_part<Kind>(call, tensors, part, own.of(thread)); });
-        own.gather();
-    }
-    std::vector<Shared> shared(places);
-    if constexpr (Kind::NEEDS_SUMS) {
-        each_place<Kind>(call, tensors, Part{0, places}, [&](const Kind& kind, int64_t index, int64_t) {
-            if (flags[index] == MOVED) kind.start(tensors[index]);
-        });
-        std::vector<std::vector<Shared>> sums(threads, std::vector<Shared>(places));
-        in_parts(tiles, threads, [&](Part part, int thread) {
-            prepare_part<Kind>(call, tensors, part, own.of(thread), sums[thread].data());
-        });
-        each_place<Kind>(call, tensors, Part{0, places}, [&](const Kind& kind, int64_t index, int64_t place) {
-            for (auto& thread : sums)
-                for (int k = 0; k < SUMS; ++k) shared[place].sums[k] += thread[place].sums[k];
-            if (flags[index] == MOVED) kind.combine(tensors[index], shared[place], call.heads[place]);
-        });
-    }
-    auto step_own = problem.state_is_bfloat16 ? step_part<Kind, bfloat16> : step_part<Kind, float>;
-    in_parts(tiles, threads, [&](Part part, int thread) {
-        step_own(call, packed, tensors, part, shared.data(), own.of(thread));
+    const int64_t tiles = problem.particles * tiles_of_particle(problem, tensors, TILE), places = problem.tensors * problem.particles;
+    const int threads = worthwhile(problem.threads, tiles, TILE);
+    std::vector<Flag> found(places, MOVED);
+    std::vector<Scratch> scratches(threads);
+    auto is_divided = [&](int64_t place) { return threads > 1 && tensors[place / problem.particles].count >= LEAST_DIVIDED; };
+    auto run = [&](int64_t place, int own_threads, Scratch& scratch) {
+        const StepTensor& tensor = tensors[place / problem.particles];
+        found[place] = TensorStep<Kind>(call, packed, tensor, place % problem.particles, own_threads).run(scratch);
+    };
+    std::atomic<int64_t> next{0};
+    in_parts(threads, threads, [&](Part, int thread) {
+        for (int64_t place = next++; place < places; place = next++)
+            if (!is_divided(place)) run(place, 1, scratches[thread]);
     });
-    own.gather();
-    if constexpr (Kind::LEAVES_DIRECTIONS) {
-        in_parts(places, threads, [&](Part part, int thread) {
-            Whitening whitening;
-            each_place<Kind>(call, tensors, part, [&](const Kind& kind, int64_t index, int64_t place) {
-                Flag& flag = own.of(thread)[index];
-                flag = std::max(flag, kind.finish(call.update, tensors[index], call.heads[place], flags[index], whitening));
-            });
-        });
-        own.gather();
+    for (int64_t place = 0; place < places; ++place) {
+        if (is_divided(place)) run(place, threads, scratches[0]);
+        Flag& flag = flags[place / problem.particles];
+        flag = std::max(flag, found[place]);
     }
 }
 

@@ -40,7 +40,7 @@ from l2l_opt.rules.scale_free.law import (
     StepLaw,
     sizes_of,
 )
-from l2l_opt.rules.scale_free.whitening import NEWTON_SCHULZ, WHITENED_RMS, is_matrix, step_, updates_of
+from l2l_opt.rules.scale_free.whitening import NEWTON_SCHULZ, WHITENED_RMS, is_matrix, updates_of
 from l2l_opt.rules.sharded_sums import tensor_rms, whole_shape
 from l2l_opt.types import Params, RuleState
 
@@ -379,6 +379,4 @@ class ScaleFreeRule(UpdateRule):
             options,
             arrays,
             given,
-            lambda directions, size, share: updates_of(directions, size, share, directions.shape[1:]),
-            step_,
         )

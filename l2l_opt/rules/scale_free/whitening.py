@@ -74,56 +74,6 @@ def updates_of(direction: Tensor, size: Tensor, share: Tensor, shape: Sequence[i
     return (mixed * -size[..., None, None]).reshape(direction.shape)
 
 
-def step_(
-    param: Tensor, direction: Tensor, size: float, share: float, lr: float, decay: float, guarded: bool = True
-) -> bool:
-    """``param <- (1 - decay) param + lr updates_of(direction)`` of a whole matrix, with no temporary of its size.
-
-    Args:
-        param: contiguous, as ``is_matrix`` has it.
-        direction: likewise, ``param.shape``.
-        size: as in ``updates_of``.
-        share: likewise.
-        lr: of the update.
-        decay: of the parameter.
-        guarded: leave the parameter where it is if what would be added is not finite.
-
-    Returns:
-        Whether the parameter moved.
-    """
-    rows, value = direction.flatten(1), param.flatten(1)
-    tall = rows.shape[0] > rows.shape[1]
-    mix = _whitening(rows.mT if tall else rows).mul_(share * _scale(param.shape))
-    mix.diagonal().add_(1 - share)
-    factor = -lr * size
-    # Directions are bounded, so with a finite polynomial only an absurd lr makes an update that is not finite.
-    if guarded and not (abs(factor) < 1e30 and math.isfinite(mix.sum())):
-        return False
-    left, right = (rows, mix) if tall else (mix, rows)
-    value.addmm_(left, right, beta=1 - decay, alpha=factor)
-    return True
-
-
-def _whitening(wide: Tensor) -> Tensor:
-    """Return the symmetric ``[m, m]`` that makes ``whitened`` of a matrix ``[m, n]``, in four buffers of that size."""
-    gram = wide @ wide.mT
-    square = gram.diagonal().sum().clamp(min=LEAST_SQUARE)
-    gram /= square
-    factor, product, total = torch.empty_like(gram), torch.empty_like(gram), torch.empty_like(gram)
-    for step, (a, b, c) in enumerate(NEWTON_SCHULZ):
-        torch.addmm(gram, gram, gram, beta=b, alpha=c, out=factor)
-        factor.diagonal().add_(a)
-        if step:
-            torch.mm(factor, total, out=product)
-            total, product = product, total
-        else:
-            total.copy_(factor)
-        if step + 1 < len(NEWTON_SCHULZ):
-            torch.mm(factor, gram, out=product)
-            torch.mm(product, factor, out=gram)
-    return total.div_(square.sqrt())
-
-
 def _scale(shape: Sequence[int]) -> float:
     """Return what singular values of one are multiplied by, for coordinates of the root mean square WHITENED_RMS."""
     return WHITENED_RMS * max(shape[0], math.prod(shape[1:])) ** 0.5

@@ -1,18 +1,29 @@
 """Writes docs/scale.md (text: scale.md here): what a learned rule costs at any size, from measured constants.
 
-python -m scripts.experiments.benchmarks.scale
+python -m scripts.experiments.benchmarks.scale measure   # results/benchmarks/models.json: the default's step on models
+python -m scripts.experiments.benchmarks.scale           # the page
 """
 
 import json
 import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+from l2l_opt import LearnedOptimizer
+from l2l_opt.kernels import native
+from l2l_opt.optimizer.cost import adamw, muon
 from l2l_opt.rules import make_rule
 from l2l_opt.rules.base import UpdateRule
 from scripts.experiments import records
+from scripts.experiments.benchmarks.launches import Shape, resnet18_shapes
 
 TEMPLATE = Path(__file__).with_suffix(".md")
 PAGE = records.ROOT / "docs" / "scale.md"
@@ -30,6 +41,139 @@ STATISTICS = 4
 """Sums over a tensor that ``compact`` asks for in a step."""
 
 
+ROUNDS = 7
+
+
+def gpt_shapes(width: int, layers: int, tokens: int, context: int) -> list[Shape]:
+    """Parameters of a transformer like GPT-2."""
+    block = [(width,), (width,), (3 * width, width), (3 * width,), (width, width), (width,)]
+    block += [(width,), (width,), (4 * width, width), (4 * width,), (width, 4 * width), (width,)]
+    return [(tokens, width), (context, width), *(block * layers), (width,), (width,)]
+
+
+def mlp_shapes(*widths: int) -> list[Shape]:
+    """Parameters of a multilayer perceptron."""
+    return [shape for a, b in pairwise(widths) for shape in ((b, a), (b,))]
+
+
+TRAINING = """ With forward and backward pass of a GPT of 10 million parameters, 8 x 256 tokens a batch,
+a training step takes {:.2f} times as long as with fused AdamW."""
+MODELS: dict[str, list[Shape]] = {
+    "perceptron, 0.2 M": mlp_shapes(784, 256, 128, 10),
+    "perceptron, 6 M": mlp_shapes(1024, 2048, 1024, 1024, 512),
+    "GPT, 1 M": gpt_shapes(128, 4, 1024, 128),
+    "GPT, 10 M": gpt_shapes(384, 5, 4096, 256),
+    "ResNet-18": resnet18_shapes(),
+    "GPT, 50 M": gpt_shapes(640, 8, 16384, 512),
+}
+
+
+def parameters(shapes: list[Shape], dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Random parameters with gradients."""
+    generator = torch.Generator().manual_seed(0)
+    params = [(0.05 * torch.randn(shape, generator=generator)).to(dtype).requires_grad_() for shape in shapes]
+    for p in params:
+        p.grad = (0.01 * torch.randn(p.shape, generator=generator)).to(dtype)
+    return params
+
+
+def processor_times(peers: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    """Seconds of the processor, of each peer in each round; a round before them warms up and is thrown away."""
+    seconds: dict[str, list[float]] = {name: [] for name in peers}
+    for round_number in range(ROUNDS + 1):
+        for name, run in peers.items():
+            start = time.process_time()
+            run()
+            if round_number:
+                seconds[name].append(time.process_time() - start)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], above: str, below: str) -> float:
+    """Median of the ratios within a round."""
+    return statistics.median(a / b for a, b in zip(seconds[above], seconds[below], strict=True))
+
+
+def model_row(name: str, shapes: list[Shape]) -> dict[str, Any]:
+    """The default's step beside others' on one model, and what ``LearnedOptimizer.cost`` predicts of them."""
+    ours = LearnedOptimizer(parameters(shapes), num_steps=1000)
+    predicted = ours.cost()
+    peers: dict[str, Callable[[], Any]] = {
+        "default": ours.step,
+        "default, bfloat16 parameters": LearnedOptimizer(parameters(shapes, torch.bfloat16), num_steps=1000).step,
+        "AdamW": adamw(parameters(shapes)),
+        "Muon and AdamW": muon(parameters(shapes)),
+    }
+    seconds = processor_times(peers)
+    count = sum(math.prod(shape) for shape in shapes)
+    measured = [statistics.median(seconds[key]) for key in ("default", "AdamW", "Muon and AdamW")]
+    return {
+        "model": name,
+        "parameters": count,
+        "ns": {key: statistics.median(own) / count * 1e9 for key, own in seconds.items()},
+        "over AdamW": ratio(seconds, "default", "AdamW"),
+        "over Muon and AdamW": ratio(seconds, "default", "Muon and AdamW"),
+        "bfloat16 over float32": ratio(seconds, "default, bfloat16 parameters", "default"),
+        "predicted over measured": [cost.seconds / own for cost, own in zip(predicted, measured, strict=True)],
+        "state_bytes": [cost.state_bytes for cost in predicted],
+        "seconds": seconds,
+    }
+
+
+class Block(nn.Module):
+    """A transformer's block, attention and perceptron."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = [part.unflatten(-1, (-1, 64)).transpose(1, 2) for part in self.qkv(self.first(x)).chunk(3, -1)]
+        mixed = nn.functional.scaled_dot_product_attention(*heads, is_causal=True)
+        x = x + self.out(mixed.transpose(1, 2).flatten(2))
+        return x + self.down(nn.functional.gelu(self.up(self.second(x))))
+
+
+def training_row() -> dict[str, Any]:
+    """Forward, backward and step of a GPT of 10 million parameters, 8 x 256 tokens, under the default and AdamW."""
+    peers: dict[str, Callable[[], Any]] = {}
+    for name in ("default", "AdamW"):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(4096, 384), *(Block(384) for _ in range(5)), nn.LayerNorm(384))
+        tokens = torch.randint(4096, (8, 257))
+        params = list(model.parameters())
+        made = LearnedOptimizer(params, num_steps=1000) if name == "default" else torch.optim.AdamW(params, fused=True)
+
+        def run(model: nn.Sequential = model, optimizer: torch.optim.Optimizer = made, tokens: Tensor = tokens) -> None:
+            optimizer.zero_grad()
+            logits = model(tokens[:, :-1]) @ model[0].weight.T
+            nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
+            optimizer.step()
+
+        peers[name] = run
+    seconds = processor_times(peers)
+    return {"default over AdamW": ratio(seconds, "default", "AdamW"), "seconds": seconds}
+
+
+def measure(only: list[str]) -> None:
+    """Write results/benchmarks/models.json; with names of models, or ``training``, these rows anew."""
+    torch.set_num_threads(1)
+    path = records.RESULTS / "benchmarks" / "models.json"
+    rows = {row["model"]: row for row in (json.loads(path.read_text())["rows"] if path.exists() else [])}
+    training = json.loads(path.read_text())["training"] if path.exists() else None
+    for name in only or MODELS:
+        if name in MODELS:
+            rows[name] = model_row(name, MODELS[name])
+            print({key: value for key, value in rows[name].items() if key != "seconds"}, flush=True)
+    if not only or "training" in only:
+        training = training_row()
+        print(training, flush=True)
+    content = {"kernels": native.describe(), "rows": [rows[name] for name in MODELS if name in rows]}
+    records.write(path, content | {"training": training})
+
+
 def page() -> str:
     """The whole page: the text of ``TEMPLATE`` with its numbers and tables."""
     sizes, meta_training, plans = (
@@ -40,6 +184,7 @@ def page() -> str:
     costs = {name: {**cost(make_rule(name)), "ns": ns[name]} for name in RULES}
     costs["adam"] = {**ADAM, "traffic": 2 * ADAM["state"] + 12, "ns": ns["adam"]}
     outer = next(row for row in plans["rows"] if "nres" in row["options"])
+    models = read("benchmarks/models")
     lstm, compact = costs["lstm"], costs["compact"]
     fits = {name: DEVICE_BYTES / (costs[name]["state"] + 8) for name in ("lstm", "compact", "adam")}
     return TEMPLATE.read_text().format(
@@ -47,6 +192,15 @@ def page() -> str:
             ["rule", "state, B", "traffic, B", "operations", "operations a byte", "measured, ns"],
             [step_row(title, costs[name]) for name, title in {**RULES, "adam": "Adam, fused"}.items()],
         ),
+        models=table(
+            [
+                *("model", "parameters", "default, ns", "AdamW, ns", "Muon, ns", "over AdamW", "over Muon"),
+                *("bfloat16 parameters over float32", "predicted over measured: default", "AdamW", "Muon"),
+            ],
+            [models_row(row) for row in models["rows"]],
+        ),
+        models_processor=models["machine"]["processor"],
+        training="" if models["training"] is None else TRAINING.format(models["training"]["default over AdamW"]),
         processor=sizes["machine"]["processor"],
         kernels=sizes["kernels"],
         measured_on=f"{measured['parameters']:,}",
@@ -95,6 +249,17 @@ def page() -> str:
 def step_row(title: str, of: dict[str, Any]) -> list[Any]:
     intensity = f"{of['operations'] / of['traffic']:.1f}"
     return [title, of["state"], of["traffic"], f"{of['operations']:,}", intensity, f"{of['ns']:.3g}"]
+
+
+def models_row(row: dict[str, Any]) -> list[Any]:
+    ns, ratios = row["ns"], ("over AdamW", "over Muon and AdamW", "bfloat16 over float32")
+    return [
+        row["model"],
+        f"{row['parameters']:,}",
+        *(f"{ns[key]:.3g}" for key in ("default", "AdamW", "Muon and AdamW")),
+        *(f"{row[key]:.3g}" for key in ratios),
+        *(f"{value:.2f}" for value in row["predicted over measured"]),
+    ]
 
 
 def students_row(count: float, costs: dict[str, dict[str, Any]]) -> list[Any]:
@@ -180,4 +345,7 @@ def read(name: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    if sys.argv[1:2] == ["measure"]:
+        measure(sys.argv[2:])
+    else:
+        PAGE.write_text(page())

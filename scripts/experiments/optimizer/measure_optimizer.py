@@ -150,16 +150,18 @@ def resident(key: str) -> int:
 
 @group.command()
 @click.option("--parameters", default=10_000_000)
-def memory(parameters: int) -> None:
+@click.option("--rule", "only", help="Measure this rule alone; rows of others stay as they are.")
+def memory(parameters: int, only: str | None) -> None:
     """Peak resident bytes of a step beside parameters, gradients and state."""
     if not set(AT_ONCE) <= set(os.environ):
         command = [sys.executable, "-m", __spec__.name, *sys.argv[1:]]
         raise SystemExit(subprocess.run(command, env={**os.environ, **AT_ONCE}, check=False).returncode)
-    rows = []
+    path, rows = FOLDER / "memory.json", []
     side = 1000
     shapes = {
         "layers": [(side, side), (side,)] * -(-parameters // (side * side + side)),
         "one tensor": [(parameters // side, side)],
+        "one embedding": [(50257, 768)],
     }
     for rule, options, dtype, layout in [
         ("lstm", {}, torch.float32, "layers"),
@@ -174,7 +176,10 @@ def memory(parameters: int) -> None:
         ("scale-free", {}, torch.float32, "layers"),
         ("scale-free", {"state_dtype": torch.bfloat16}, torch.float32, "one tensor"),
         ("scale-free", {}, torch.bfloat16, "layers"),
+        ("scale-free", {}, torch.float32, "one embedding"),
     ]:
+        if only not in (None, rule):
+            continue
         params = [nn.Parameter(0.1 * torch.randn(shape, dtype=dtype)) for shape in shapes[layout]]
         optimizer = LearnedOptimizer(params, make_rule(rule), **options)
         for p in params:
@@ -194,7 +199,9 @@ def memory(parameters: int) -> None:
         rows.append(row)
         click.echo(json.dumps(row))
         del optimizer, params
-    records.write(FOLDER / "memory.json", {"kernels": native.describe(), "rows": rows})
+    if only is not None:
+        rows = [row for row in json.loads(path.read_text())["rows"] if row["rule"] != only] + rows
+    records.write(path, {"kernels": native.describe(), "rows": rows})
 
 
 @group.command("state-dtype")

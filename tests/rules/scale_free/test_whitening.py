@@ -1,11 +1,11 @@
-"""Whitening: singular values, shards, zeros, gradients, and the step in place beside the updates that it adds."""
+"""Whitening: singular values, shards, zeros, gradients, and updates made of them."""
 
 import math
 
 import pytest
 import torch
 
-from l2l_opt.rules.scale_free.whitening import NEWTON_SCHULZ, is_matrix, step_, updates_of, whitened
+from l2l_opt.rules.scale_free.whitening import NEWTON_SCHULZ, is_matrix, updates_of, whitened
 from l2l_opt.rules.sharded_sums import summed_by
 
 
@@ -97,23 +97,3 @@ def test_updates_are_a_mix_of_the_direction_and_the_whitened_one():
     assert 0.2 < float(even.square().mean().sqrt()) < 0.4
     vector = torch.randn(5, dtype=torch.float64)
     torch.testing.assert_close(updates_of(vector, size, share, vector.shape), -0.1 * vector)
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.01])
-@pytest.mark.parametrize("shape", [(150, 140), (140, 10, 20), (300, 131)])
-def test_the_step_in_place_adds_the_updates(shape, decay):
-    param, direction = torch.randn(shape), torch.randn(shape)
-    expected = (1 - decay) * param + 0.5 * updates_of(direction, torch.tensor(0.1), torch.tensor(0.8), shape)
-    kept = direction.clone()
-    assert step_(param, direction, 0.1, 0.8, 0.5, decay)
-    torch.testing.assert_close(param, expected, rtol=2e-5, atol=2e-6)
-    assert torch.equal(direction, kept)
-
-
-@pytest.mark.parametrize(("size", "value"), [(0.1, math.nan), (0.1, math.inf), (math.nan, 1.0), (1e38, 1.0)])
-def test_a_step_that_is_not_finite_is_not_taken(size, value):
-    param, direction = torch.randn(140, 150), torch.randn(140, 150)
-    direction[3, 5] = value
-    before = param.clone()
-    assert not step_(param, direction, size, 0.8, 1.0, 0.0)
-    assert torch.equal(param, before)

@@ -1,0 +1,163 @@
+"""What a step of an optimizer costs on this machine: bytes of state, and seconds predicted from a short measurement."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Step = Callable[[], object]
+Make = Callable[[list[Tensor]], Step]
+MOST_MEASURED = 768
+"""Shorter side of the largest matrix that is measured; from there on products grow with its cube."""
+ENOUGH = 1 << 20
+"""Coordinates of a measurement, if the model has as many: so many do not stay in a cache from one step to the next."""
+ROUNDS = 5
+CACHE = 1 << 24
+"""Numbers that are written before a step is measured: what a forward and a backward pass leave in the cache is not the
+optimizer's state."""
+
+
+class StepCost(NamedTuple):
+    """Of one optimizer on some parameters.
+
+    Attributes:
+        optimizer: its name.
+        state_bytes: kept between steps.
+        seconds: of a step, predicted; processor time, where torch has one thread.
+    """
+
+    optimizer: str
+    state_bytes: int
+    seconds: float
+
+
+class _Kind(NamedTuple):
+    """Tensors of one shorter side: 1 for vectors. ``length``: of all their longer sides together."""
+
+    side: int
+    count: int
+    length: int
+
+
+class _Prices(NamedTuple):
+    """Seconds of a tensor, and of each unit of its longer side."""
+
+    tensor: float
+    unit: float
+
+    def of(self, kind: _Kind) -> float:
+        return kind.count * self.tensor + kind.length * self.unit
+
+
+def predicted_seconds(make: Make, params: Sequence[Tensor]) -> float:
+    """Predict how long an optimizer's step takes, which is linear in the longer side of each of its tensors.
+
+        seconds = c + sum over tensors of a(shorter side) + b(shorter side) longer side
+
+    a and b are measured for every shorter side up to MOST_MEASURED, on a square matrix and one four times as long;
+    beyond it a grows with the cube of the side, and b with its square, less what a coordinate alone costs.
+
+    Args:
+        make: makes an optimizer of parameters that have gradients, and returns what takes its step.
+        params: what it is to step; only their shapes and dtype are used.
+    """
+    if not params:
+        return 0.0
+    dtype = params[0].dtype
+    fixed = _seconds(make, [(1,)], dtype)
+    kinds = _kinds(params)
+    vectors = _Kind(1, len(params), sum(p.numel() for p in params))
+    coordinate = _prices(make, vectors, fixed, dtype)
+    total = fixed
+    for kind in kinds:
+        if kind.side == 1:
+            total += coordinate.of(kind)
+        elif kind.side <= MOST_MEASURED:
+            total += _prices(make, kind, fixed, dtype).of(kind)
+        else:
+            times = kind.side / MOST_MEASURED
+            largest = _prices(make, kind._replace(side=MOST_MEASURED), fixed, dtype)
+            products = largest.unit - MOST_MEASURED * coordinate.unit
+            unit = kind.side * coordinate.unit + times**2 * products
+            total += _Prices(times**3 * largest.tensor, unit).of(kind)
+    return total
+
+
+def _kinds(params: Iterable[Tensor]) -> list[_Kind]:
+    found: dict[int, _Kind] = {}
+    for p in params:
+        rows = p.shape[0] if p.dim() > 1 else 1
+        sides = sorted((rows, p.numel() // max(rows, 1)))
+        before = found.get(sides[0], _Kind(sides[0], 0, 0))
+        found[sides[0]] = before._replace(count=before.count + 1, length=before.length + sides[1])
+    return [kind for side, kind in found.items() if side]
+
+
+def _prices(make: Make, kind: _Kind, fixed: float, dtype: torch.dtype) -> _Prices:
+    """Measure tensors of a kind at two lengths, of as many coordinates as the kind has, up to ENOUGH."""
+    side = kind.side
+    if side == 1:
+        most = max(min(kind.length, ENOUGH), 2)
+        sizes = [([(64,)] * min(kind.count, 64), 64), ([(most,)], most)]
+    else:
+        sizes = []
+        for length in (side, 4 * side):
+            times = min(kind.count, max(1, ENOUGH // (side * length)))
+            sizes.append(([(side, length)] * times, length))
+    (few, short), (many, long) = (
+        ((_seconds(make, shapes, dtype) - fixed) / len(shapes), length) for shapes, length in sizes
+    )
+    unit = max(many - few, 0.0) / max(long - short, 1)
+    return _Prices(max(few - short * unit, 0.0), unit)
+
+
+def _seconds(make: Make, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype) -> float:
+    """Least seconds of a step of random tensors: what else runs here can only add to them."""
+    generator, others = torch.Generator().manual_seed(0), torch.empty(CACHE)
+    params = [(0.05 * torch.randn(shape, generator=generator)).to(dtype).requires_grad_() for shape in shapes]
+    for p in params:
+        p.grad = 0.01 * torch.randn(p.shape, generator=generator).to(dtype)
+    step, clock = make(params), time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    found: list[float] = []
+    for round_number in range(ROUNDS):
+        others.fill_(round_number)
+        start = clock()
+        step()
+        found.append(clock() - start)
+    return min(found[1:])
+
+
+def adamw(params: list[Tensor]) -> Step:
+    """Return the step of fused AdamW."""
+    return torch.optim.AdamW(params, fused=True).step
+
+
+def muon(params: list[Tensor]) -> Step:
+    """Return the step of torch's Muon on matrices, convolutions flattened, and of fused AdamW on all else."""
+    flat: list[Tensor] = []
+    for p in params:
+        if p.dim() > 1:
+            flat.append(p.detach().flatten(1).requires_grad_())
+            flat[-1].grad = None if p.grad is None else p.grad.flatten(1)
+    others = [p for p in params if p.dim() <= 1]
+    made = [torch.optim.Muon(flat)] if flat else []
+    steps = [optimizer.step for optimizer in made] + ([adamw(others)] if others else [])
+    return lambda: [step() for step in steps]
+
+
+def other_costs(params: Sequence[Tensor]) -> list[StepCost]:
+    """Return what fused AdamW costs, and Muon with AdamW."""
+    of_adamw = sum(2 * p.nbytes + 4 for p in params)
+    of_muon = sum(p.nbytes if p.dim() > 1 else 2 * p.nbytes + 4 for p in params)
+    return [
+        StepCost("AdamW, fused", of_adamw, predicted_seconds(adamw, params)),
+        StepCost("Muon, AdamW for vectors", of_muon, predicted_seconds(muon, params)),
+    ]
+
+
+def state_bytes(states: Iterable[dict[str, Tensor]]) -> int:
+    """Return what states take, of tensors on any device, meta among them."""
+    return sum(math.prod(value.shape) * value.element_size() for own in states for value in own.values())
