@@ -122,7 +122,7 @@ def unrolled(rule, *, phi, num_particles, compiled, family, monkeypatch, expand=
     for _ in range(6):
         own = [family.sample_batch({}, generator) for _ in range(num_particles)]
         batches.append(tree_map(lambda *leaves: torch.stack(leaves), *own))
-    inner = InnerState(params, state, torch.full((num_particles,), 20.0) if planned else None)
+    inner = InnerState(params, state, torch.full((num_particles,), 200.0) if planned else None)
     before = [leaf.clone() for leaf in tree_leaves((inner.params, inner.state, batches, phi))]
     with torch.no_grad():
         end, losses = unroll(rule, family, {}, inner, batches, phi=phi)
@@ -178,7 +178,7 @@ def test_noise_reuse_estimates_the_same_with_and_without_it(monkeypatch):
         if not compiled:
             monkeypatch.setattr(type(rule), "compiled_step_of", UpdateRule.compiled_step_of)
         estimator = NRES(
-            horizon="8..40", truncation_length=4, sigma=0.1, meta_loss=MetaLoss("progress", "log", 1.0), staggered=True
+            horizon="120..240", truncation_length=4, sigma=0.1, meta_loss=MetaLoss("progress", "log", 1.0), staggered=True
         )
         students = estimator.init(rule, family, num_students=6, seed=0)
         for _ in range(2):

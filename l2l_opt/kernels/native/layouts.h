@@ -154,7 +154,7 @@ struct ScaleFreeLayout {
             least_annealed, steepness, unplanned_steps, unplanned_power, step_scale_rise, step_scale_fall,
             agreement_margin, least_log_step_scale, most_log_step_scale, touched_beta, touched_steps, least_touched,
             random_walk_vector, random_walk_matrix, least_growth, whitened_rms, whitening_steps, growth_power,
-            natural_share, braking, brake_from, cautious_run, largest_scale
+            natural_share, fall_margin, braking, brake_from, cautious_run, largest_scale
         )
     };
     struct Arrays { NAMED(floats, biases, betas, tensor_weight, tensor_bias, head_weight, head_bias, newton_schulz) };

@@ -96,9 +96,9 @@ struct ScaleFree : Momenta<ScaleFreeLayout> {
         const bool known = given->num_steps >= 0;
         const float fraction = known ? std::min(step / given->num_steps, 1.0f) : 0.0f, run = known ? given->num_steps : step;
         const float length_scale = known ? std::min(std::sqrt(o.usual_run / std::max(run, 1.0f)), o.largest_scale) : 1.0f;
-        const float surplus = agreement + o.agreement_margin;
+        const float surplus = agreement + o.agreement_margin, opposed = std::min(agreement + o.fall_margin, 0.0f);
         log_step_scale = between(
-            log_step_scale + length_scale * (surplus > 0 ? o.step_scale_rise : o.step_scale_fall) * surplus,
+            log_step_scale + length_scale * (surplus > 0 ? o.step_scale_rise * surplus : o.step_scale_fall * opposed),
             o.least_log_step_scale, o.most_log_step_scale
         );
         const double ever = shared.sums[9];

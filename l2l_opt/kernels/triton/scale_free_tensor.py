@@ -171,7 +171,8 @@ def tensor_kernel(chunks, tensors, scalars, own, buffers, phi, law, update, size
     context = context_of(step, count, matrix, (rms, first_rms), noises, (fast, slow), gradient, progress, law)
     out = network(context, phi, num_biases, sizes[0], length, sizes[1])
     surplus = agreement + law.agreement_margin
-    change = tl.where(surplus > 0, law.step_scale_rise, law.step_scale_fall) * surplus
+    opposed = tl.minimum(agreement + law.fall_margin, 0.0)
+    change = tl.where(surplus > 0, law.step_scale_rise * surplus, law.step_scale_fall * opposed)
     log_step_scale = load_scalar(scalars.log_step_scale, t) + progress[3] * change
     log_step_scale = between(log_step_scale, law.least_log_step_scale, law.most_log_step_scale)
     average_touched = touched_of(load_scalar(scalars.touched_fraction, t), step, sums, chunks, t, law)

@@ -165,6 +165,7 @@ class Law(NamedTuple):
     whitening_steps: float
     growth_power: float
     natural_share: float
+    fall_margin: float
     braking: float
     brake_from: float
     cautious_run: float

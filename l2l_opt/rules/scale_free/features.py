@@ -160,7 +160,7 @@ def context_of(
         state: of the rule.
         vectors: of each tensor whether it is one, and is not whitened.
         num_steps: 0-dim, planned steps; None where unknown.
-        law: the rule's options: ``usual_run``, ``largest_scale`` and ``step_scale_fall`` of it.
+        law: the rule's options: ``usual_run``, ``largest_scale``, ``step_scale_fall`` and ``fall_margin`` of it.
     """
     sums = torch.stack([own.sums for own in per_tensor.values()], 1)
     dtype = sums.dtype
@@ -202,7 +202,7 @@ def context_of(
         ],
         dim=1,
     )
-    log_step_scale = _next_log_step_scale(of("trust"), agreement, length_scale, law.step_scale_fall)
+    log_step_scale = _next_log_step_scale(of("trust"), agreement, length_scale, law)
     values = (fast, slow, first, gradient, log_step_scale, _next_touched(of("seen"), sums, step), of("walk"))
     scalars = dict(zip(TENSOR_SCALARS, values, strict=True))
     return Context(features, rms_p, first_rms, fraction, run, length_scale, fallen_gradient, known[0] > 0, scalars)
@@ -235,9 +235,9 @@ def _length(step: Tensor, num_steps: Tensor | None, law: "StepLaw") -> tuple[Ten
     return fraction, known, run, torch.where(known > 0, length_scale, 1.0)
 
 
-def _next_log_step_scale(before: Tensor, agreement: Tensor, length_scale: Tensor, fall: float) -> Tensor:
-    surplus = agreement + AGREEMENT_MARGIN
-    change = torch.where(surplus > 0, STEP_SCALE_RISE * surplus, fall * surplus)
+def _next_log_step_scale(before: Tensor, agreement: Tensor, length_scale: Tensor, law: "StepLaw") -> Tensor:
+    surplus, opposed = agreement + AGREEMENT_MARGIN, (agreement + law.fall_margin).clamp(max=0)
+    change = torch.where(surplus > 0, STEP_SCALE_RISE * surplus, law.step_scale_fall * opposed)
     return (before + length_scale * change).clamp(LEAST_LOG_STEP_SCALE, MOST_LOG_STEP_SCALE)
 
 

@@ -17,7 +17,7 @@ UNPLANNED_STEPS, UNPLANNED_POWER = 100.0, -1.25
 """Of the size of updates in a run of unknown length: (1 + t / UNPLANNED_STEPS)^UNPLANNED_POWER."""
 LEAST_GROWTH = 2.0
 """Of the base, up to which sizes follow any tensor; they follow none below the first root mean square over this."""
-BRAKE_FROM = -2.0
+BRAKE_FROM = -3.0
 """The logarithm of the usual gradient over the first one, below which steps become smaller."""
 
 
@@ -26,7 +26,7 @@ class StepLaw(NamedTuple):
 
     Attributes:
         output_scale, zero_scale, growth, growth_power, natural_share, usual_run, largest_scale, steepness,
-            cautious_run, step_scale_fall, braking: as the rule documents them.
+            cautious_run, step_scale_fall, fall_margin, braking: as the rule documents them.
     """
 
     output_scale: float
@@ -39,6 +39,7 @@ class StepLaw(NamedTuple):
     steepness: float
     cautious_run: float
     step_scale_fall: float
+    fall_margin: float
     braking: float
 
     def natural_size(self, shape: Sequence[int]) -> float:

@@ -80,8 +80,9 @@ class ScaleFreeRule(UpdateRule):
         length_scale = min(sqrt(usual_run / T), ``largest_scale``), or 1, T unknown
         s = max((1 - f) / (1 + steepness f), .01) length_scale, or (1 + t / 100)^-1.25, T unknown
         a = cos(g / r, m_.9 before / r) + .05
-        q = q before + length_scale .7 a where a > 0, + length_scale ``step_scale_fall`` a elsewhere;   -8 <= q <= 0
-        k = min(usual rms(g) / (e^-2 first rms(g)), 1)^braking;   y = min(T / ``cautious_run``, 1), or 1, T unknown
+        q = q before + length_scale .7 a where a > 0, + length_scale ``step_scale_fall`` min(c + ``fall_margin``, 0)
+            elsewhere, c = a - .05;   -8 <= q <= 0
+        k = min(usual rms(g) / (e^-3 first rms(g)), 1)^braking;   y = min(T / ``cautious_run``, 1), or 1, T unknown
         j = average (decay .8) of (coordinates with g not 0) / (coordinates with v not 0), at least .1;
             it does not fall after 20 steps
         S = output_scale s R exp(3 tanh(z / 3) + y q) k / j;   W = W before + .6 j S^2 (vectors), + .27 j S^2 (matrices)
@@ -96,14 +97,15 @@ class ScaleFreeRule(UpdateRule):
 
     How far a student can be moved before its gradients are about something else no scale of its own shows: layers with
     a factor of 30 within them want steps a thirtieth of others'. So the scale of steps, exp(q), starts at
-    exp(-caution), and rises while gradients agree with those before. In runs too short for that it starts higher.
+    exp(-caution), rises while gradients agree with those before, and falls where they plainly oppose each other, since
+    steps overshoot; noise alone opposes them a little. In runs too short for that it starts higher.
 
     How far a tensor may go follows what its gradients keep asking for and not where it started: one that starts far
     smaller than nn.Linear would have drawn it, as embeddings and GPT's weights do, grows freely up to half of that, and
     with the ``growth_power`` of its size above: a power of 1 lets all tensors run away together in the first steps.
 
-    Where gradients have come down to less than a seventh of the first ones, the data are all but learned; longer steps
-    would only make the network surer of itself, up to logits of thousands. So steps then become smaller with
+    Where gradients have come down to less than a twentieth of the first ones, the data are all but learned; longer
+    steps would only make the network surer of itself, up to logits of thousands. So steps then become smaller with
     gradients (k), as those of gradient descent do.
 
     A row of an embedding that a share j of the batches reaches has moments of sqrt(j) times what they would be, over
@@ -154,6 +156,7 @@ class ScaleFreeRule(UpdateRule):
         caution: minus the log_step_scale of a tensor's first step; 0 for full steps.
         cautious_run: steps of a planned run from which caution counts in full; 0 for always.
         step_scale_fall: what opposed gradients take from log_step_scale, a step; 0 where it never falls.
+        fall_margin: cosine by which they are opposed at least, where it falls.
         braking: power of the gradient's fall with which updates become smaller once data are all but learned.
 
     Attributes:
@@ -189,7 +192,7 @@ class ScaleFreeRule(UpdateRule):
             "natural_share": 0.0,
             "largest_scale": 2.0,
             "cautious_run": 0.0,
-            "step_scale_fall": 0.05,
+            "fall_margin": 0.05,
             "braking": 0.0,
         }
     )
@@ -209,7 +212,8 @@ class ScaleFreeRule(UpdateRule):
         steepness: float = 2.0,
         caution: float = 4.0,
         cautious_run: float = 100.0,
-        step_scale_fall: float = 0.0,
+        step_scale_fall: float = 0.05,
+        fall_margin: float = 0.3,
         braking: float = 1.0,
     ):
         law = StepLaw(
@@ -223,6 +227,7 @@ class ScaleFreeRule(UpdateRule):
             steepness,
             cautious_run,
             step_scale_fall,
+            fall_margin,
             braking,
         )
         options = law._asdict()
@@ -230,7 +235,10 @@ class ScaleFreeRule(UpdateRule):
         check_positive_integers(8, hidden_size=hidden_size, tensor_size=tensor_size)
         if tensor_size > MOST_UNITS:
             raise ValueError(f"tensor_size must be at most {MOST_UNITS}; got {tensor_size}, use e.g. 16")
-        absent = {key: options.pop(key) for key in ("natural_share", "cautious_run", "step_scale_fall", "braking")}
+        absent = {
+            key: options.pop(key)
+            for key in ("natural_share", "cautious_run", "step_scale_fall", "fall_margin", "braking")
+        }
         check_positive_numbers(0.05, **options)
         check_numbers(0, math.inf, **absent)
         check_numbers(0, -LEAST_LOG_STEP_SCALE, caution=caution)

@@ -2,7 +2,7 @@
 
     python -m scripts.experiments.default.ship_rule runs/default/all --name default-2 --evaluation EVALUATION
     python -m scripts.experiments.default.ship_rule --name default-2 --evaluation EVALUATION
-    python -m scripts.experiments.default.ship_rule --name default-3 --weights-of default-2 --set braking=1 --since "..."
+    python -m scripts.experiments.default.ship_rule --name default-3 --weights-of default-2 --set braking=1
 
 RUN is the folder of the last of several `l2l-opt meta-train` runs, each of which began with the rule of the one before.
 Without it the rule that is shipped under the name stays, and its card is brought up to date; --weights-of begins with
