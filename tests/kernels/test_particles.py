@@ -178,7 +178,11 @@ def test_noise_reuse_estimates_the_same_with_and_without_it(monkeypatch):
         if not compiled:
             monkeypatch.setattr(type(rule), "compiled_step_of", UpdateRule.compiled_step_of)
         estimator = NRES(
-            horizon="120..240", truncation_length=4, sigma=0.1, meta_loss=MetaLoss("progress", "log", 1.0), staggered=True
+            horizon="120..240",
+            truncation_length=4,
+            sigma=0.1,
+            meta_loss=MetaLoss("progress", "log", 1.0),
+            staggered=True,
         )
         students = estimator.init(rule, family, num_students=6, seed=0)
         for _ in range(2):
