@@ -166,6 +166,7 @@ LEFT_OUT_BY_REASON = {
     "hours, and MNIST, which does not ship": ["python -m scripts.experiments.paper.reproduce_paper --figure mnist"],
     "wrote what lies under results, in minutes to hours of a quiet machine": [
         "python -m scripts.experiments.benchmarks.benchmark all",
+        "python -m scripts.experiments.default.measure_limits first-sizes tables short-runs",
         "python -m scripts.experiments.default.draw_ratios results/default/held-out/evaluation.json",
         "python -m scripts.experiments.default.evaluate_again results/default/held-out --out results/default/held-out",
         "python -m scripts.experiments.examples.measure_examples density",
