@@ -99,7 +99,8 @@ class Stepper:
             assert compiled is not None
             good = self._good(same, compiled, options, reduce)
             good_of_all &= len(good) == len(same)
-            again = step_compiled(compiled, good, options)
+            if good:
+                again = step_compiled(compiled, good, options)
         if others:
             step_purely(rule, others, options, reduce)
         keeps_clock = compiled is not None and compiled.keeps_clock

@@ -19,6 +19,7 @@ PAGES = ROOT / "docs" / "model-cards"
 EVALUATIONS = {
     "default-2": "default/held-out",
     "default-1": "pretrained/default-1",
+    "lstm-2": "pretrained/lstm-2",
     "lstm-digits-1": "pretrained/lstm-digits-1",
 }
 """Folders of results; of a rule that is not among them nothing is measured yet."""

@@ -332,7 +332,7 @@ def test_matrices_of_any_size_are_whitened(instructions, calls, options):
 @pytest.mark.parametrize("shape", [(2_200_000, 2), (3, 1_500_000), (4_300_000,)])
 def test_tensors_of_several_blocks(calls, shape):
     """Tall, wide and a vector, of which no temporary is as large as they are."""
-    ours, theirs = (run_large(purely=purely, shapes=[shape], num_steps=10) for purely in (False, True))
+    ours, theirs = (run_large(purely=purely, shapes=[shape], num_steps=100) for purely in (False, True))
     assert_equal(ours, theirs, within=1e-4)
 
 

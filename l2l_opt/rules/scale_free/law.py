@@ -17,7 +17,7 @@ UNPLANNED_STEPS, UNPLANNED_POWER = 100.0, -1.25
 """Of the size of updates in a run of unknown length: (1 + t / UNPLANNED_STEPS)^UNPLANNED_POWER."""
 LEAST_GROWTH = 2.0
 """Of the base, up to which sizes follow any tensor; they follow none below the first root mean square over this."""
-BRAKE_FROM = -3.0
+BRAKE_FROM = -2.0
 """The logarithm of the usual gradient over the first one, below which steps become smaller."""
 
 

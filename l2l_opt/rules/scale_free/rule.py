@@ -82,7 +82,7 @@ class ScaleFreeRule(UpdateRule):
         a = cos(g / r, m_.9 before / r) + .05
         q = q before + length_scale .7 a where a > 0, + length_scale ``step_scale_fall`` min(c + ``fall_margin``, 0)
             elsewhere, c = a - .05;   -8 <= q <= 0
-        k = min(usual rms(g) / (e^-3 first rms(g)), 1)^braking;   y = min(T / ``cautious_run``, 1), or 1, T unknown
+        k = min(usual rms(g) / (e^-2 first rms(g)), 1)^braking;   y = min(T / ``cautious_run``, 1), or 1, T unknown
         j = average (decay .8) of (coordinates with g not 0) / (coordinates with v not 0), at least .1;
             it does not fall after 20 steps
         S = output_scale s R exp(3 tanh(z / 3) + y q) k / j;   W = W before + .6 j S^2 (vectors), + .27 j S^2 (matrices)
@@ -104,7 +104,7 @@ class ScaleFreeRule(UpdateRule):
     smaller than nn.Linear would have drawn it, as embeddings and GPT's weights do, grows freely up to half of that, and
     with the ``growth_power`` of its size above: a power of 1 lets all tensors run away together in the first steps.
 
-    Where gradients have come down to less than a twentieth of the first ones, the data are all but learned; longer
+    Where gradients have come down to less than a seventh of the first ones, the data are all but learned; longer
     steps would only make the network surer of itself, up to logits of thousands. So steps then become smaller with
     gradients (k), as those of gradient descent do.
 

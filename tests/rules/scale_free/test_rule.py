@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from l2l_opt import LearnedOptimizer
+from l2l_opt import LearnedOptimizer, load_rule
+from l2l_opt.pretrained import find_artefact
 from l2l_opt.rules import make_rule
 from l2l_opt.rules.scale_free.features import (
     AGREEMENT_MARGIN,
@@ -17,6 +18,7 @@ from l2l_opt.rules.scale_free.features import (
 )
 from l2l_opt.rules.scale_free.law import BRAKE_FROM, LEAST_ANNEALED, UNPLANNED_POWER, UNPLANNED_STEPS
 from l2l_opt.rules.scale_free.whitening import whitened
+from l2l_opt.storage.safetensors_file import read
 
 
 def silent(**options):
@@ -476,3 +478,14 @@ def test_rarity_is_bounded_and_what_falls_silent_later_is_not_rare():
     torch.testing.assert_close(*updates)
     assert float(after([every] * 20 + [one] * 30)["seen"]) == 1
     assert float(after([every] + [one] * 19 + [every] * 30)["seen"]) > 0.99
+
+
+def test_artefacts_of_before_the_later_options_keep_their_laws_and_fresh_rules_have_the_new_ones():
+    before, fresh = load_rule("default-2"), make_rule("scale-free")
+    later = type(fresh).earlier_options
+    named = read(find_artefact("default-2"), kind="rule", format_version=1)[1]["rule"]["config"]
+    assert later.keys().isdisjoint(named)
+    assert later.items() <= before.config.items()
+    assert all(fresh.config[key] != value for key, value in later.items())
+    assert before.law.growth_power == 1.0
+    assert load_rule("default-3").law.growth_power == 0.85
