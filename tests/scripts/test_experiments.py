@@ -103,7 +103,8 @@ def small_default(tmp_path_factory):
     folder = tmp_path_factory.mktemp("default")
     common = ["--task", "quadratics:dim=3", "--horizon", "10", "--truncation-length", "5", "--outer-steps", "1"]
     common += ["--estimator", "nres:only=readout", "--students", "2", "--validation-students", "1"]
-    rule = "scale-free:hidden_size=2,tensor_size=2"
+    # Without a natural size, so that a tensor's scale is nothing to it.
+    rule = "scale-free:hidden_size=2,tensor_size=2,natural_share=0"
     for stage in ("first", "second"):
         arguments = ["meta-train", "--rule", rule, *common, "--out", str(folder / stage)]
         subprocess.run([sys.executable, "-m", "l2l_opt.cli", *arguments], check=True, capture_output=True)
@@ -187,7 +188,7 @@ def test_a_shipped_rules_card_tells_all_its_stages(small_default, monkeypatch, t
     assert str(small_default) not in json.dumps(stages)
     monkeypatch.setattr(ship_rule, "FOLDER", tmp_path)
     monkeypatch.setattr(ship_rule.records, "RESULTS", tmp_path)
-    ship_rule.main.callback(small_default / "second", "small-1", None, "one option", ())
+    ship_rule.main.callback(small_default / "second", "small-1", None, None, "one option", ())
     card = load_rule(tmp_path / "small-1.safetensors").card
     assert card["provenance"]["stages"] == stages
     assert card["since_meta_training"] == "one option"
@@ -199,12 +200,18 @@ def test_a_shipped_rules_card_tells_all_its_stages(small_default, monkeypatch, t
     summary |= {key: {"interquartile_mean": 2.0} for key in ("speed_up_steps", "speed_up_seconds")}
     evaluation.write_text(json.dumps({"summary": [summary]}))
     monkeypatch.setattr(ship_rule, "load_rule", lambda name: load_rule(tmp_path / f"{name}.safetensors"))
-    ship_rule.main.callback(None, "small-1", evaluation, "another", ("growth=3",))
+    ship_rule.main.callback(None, "small-1", None, evaluation, "another", ("growth=3",))
     later = load_rule(tmp_path / "small-1.safetensors").card
     assert (later["digest"], later["provenance"]) == (card["digest"], card["provenance"])
     assert later["rule"]["config"] == card["rule"]["config"] | {"growth": 3.0}
     assert later["since_meta_training"] == "another"
     assert later["figures"]["held_out"]["500 steps"]["at or below tuned AdamW"] == "1 of 2 tasks"
+
+    ship_rule.main.callback(None, "small-2", "small-1", None, "a third", ("braking=0",))
+    other = load_rule(tmp_path / "small-2.safetensors").card
+    assert other["digest"] == card["digest"]
+    assert other["rule"]["config"]["braking"] == 0
+    assert "held_out" not in other["figures"]
 
 
 def test_other_tasks_are_measured(tmp_path):

@@ -46,7 +46,7 @@ def test_the_luckiest_of_many_is_scored_on_other_students():
 
 
 def test_the_best_size_undoes_a_wrong_one():
-    rule, family, objective = make_rule("scale-free"), make_task("quadratics:dim=5"), Objective(20, "train", 0)
+    rule, family, objective = make_rule("scale-free"), make_task("quadratics:dim=5"), Objective(40, "train", 0)
     base, of_long, of_short = (best_size(resized(rule, size), family, objective) for size in (1.0, 8.0, 1 / 8))
     assert (of_long, of_short) == (pytest.approx(base / 8), pytest.approx(base * 8))
 
