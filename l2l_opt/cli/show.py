@@ -21,7 +21,13 @@ from l2l_opt.version import __version__
 @click.argument("rule", required=False)
 @option_group(
     "Output",
-    option("--model", None, "Print what a step costs on the model that a function makes.", metavar="FILE.py:FUNCTION"),
+    option(
+        "--model",
+        None,
+        "Print what a step costs on the model that a function makes.",
+        metavar="FILE.py:FUNCTION",
+        show_default="none",
+    ),
     switch("--runtime", "Print what computes here instead."),
     JSON,
 )

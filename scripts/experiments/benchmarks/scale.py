@@ -1,4 +1,4 @@
-"""Writes docs/scale.md (text: scale.md here): what a learned rule costs at any size, from measured constants.
+"""Writes docs/scale.md (text: scale.txt here): what a learned rule costs at any size, from measured constants.
 
 python -m scripts.experiments.benchmarks.scale measure   # results/benchmarks/models.json: the default's step on models
 python -m scripts.experiments.benchmarks.scale           # the page
@@ -25,7 +25,7 @@ from l2l_opt.rules.base import UpdateRule
 from scripts.experiments import records
 from scripts.experiments.benchmarks.launches import Shape, resnet18_shapes
 
-TEMPLATE = Path(__file__).with_suffix(".md")
+TEMPLATE = Path(__file__).with_suffix(".txt")
 PAGE = records.ROOT / "docs" / "scale.md"
 RULES = {"lstm": "`lstm` 2x20", "rnnprop": "`rnnprop` 2x20", "compact": "`compact`"}
 ADAM = {"state": 8, "operations": 14}
