@@ -38,7 +38,7 @@ class _Kind(NamedTuple):
     """Tensors of one shorter side: 1 for vectors. ``length``: of all their longer sides together."""
 
     side: int
-    count: int
+    number: int
     length: int
 
 
@@ -49,7 +49,7 @@ class _Prices(NamedTuple):
     unit: float
 
     def of(self, kind: _Kind) -> float:
-        return kind.count * self.tensor + kind.length * self.unit
+        return kind.number * self.tensor + kind.length * self.unit
 
 
 def predicted_seconds(make: Make, params: Sequence[Tensor]) -> float:
@@ -92,7 +92,7 @@ def _kinds(params: Iterable[Tensor]) -> list[_Kind]:
         rows = p.shape[0] if p.dim() > 1 else 1
         sides = sorted((rows, p.numel() // max(rows, 1)))
         before = found.get(sides[0], _Kind(sides[0], 0, 0))
-        found[sides[0]] = before._replace(count=before.count + 1, length=before.length + sides[1])
+        found[sides[0]] = before._replace(number=before.number + 1, length=before.length + sides[1])
     return [kind for side, kind in found.items() if side]
 
 
@@ -101,11 +101,11 @@ def _prices(make: Make, kind: _Kind, fixed: float, dtype: torch.dtype) -> _Price
     side = kind.side
     if side == 1:
         most = max(min(kind.length, ENOUGH), 2)
-        sizes = [([(64,)] * min(kind.count, 64), 64), ([(most,)], most)]
+        sizes = [([(64,)] * min(kind.number, 64), 64), ([(most,)], most)]
     else:
-        sizes = []
+        sizes = list[tuple[list[tuple[int, ...]], int]]()
         for length in (side, 4 * side):
-            times = min(kind.count, max(1, ENOUGH // (side * length)))
+            times = min(kind.number, max(1, ENOUGH // (side * length)))
             sizes.append(([(side, length)] * times, length))
     (few, short), (many, long) = (
         ((_seconds(make, shapes, dtype) - fixed) / len(shapes), length) for shapes, length in sizes
@@ -132,7 +132,7 @@ def _seconds(make: Make, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype) 
 
 def adamw(params: list[Tensor]) -> Step:
     """Return the step of fused AdamW."""
-    return torch.optim.AdamW(params, fused=True).step
+    return torch.optim.AdamW(params, fused=True).step  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
 def muon(params: list[Tensor]) -> Step:
@@ -143,9 +143,15 @@ def muon(params: list[Tensor]) -> Step:
             flat.append(p.detach().flatten(1).requires_grad_())
             flat[-1].grad = None if p.grad is None else p.grad.flatten(1)
     others = [p for p in params if p.dim() <= 1]
-    made = [torch.optim.Muon(flat)] if flat else []
-    steps = [optimizer.step for optimizer in made] + ([adamw(others)] if others else [])
-    return lambda: [step() for step in steps]
+    optimizer, step_others = torch.optim.Muon(flat) if flat else None, adamw(others) if others else None
+
+    def step() -> None:
+        if optimizer is not None:
+            optimizer.step()  # pyright: ignore[reportUnknownMemberType]
+        if step_others is not None:
+            step_others()
+
+    return step
 
 
 def other_costs(params: Sequence[Tensor]) -> list[StepCost]:

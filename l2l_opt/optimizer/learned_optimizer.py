@@ -105,7 +105,8 @@ class LearnedOptimizer(EagerOptimizer):
             rule = load_rule(self._title)
         else:
             self._title = rule.registry_name or type(rule).__name__
-        self.rule, self.guard, self.state_dtype = rule, guard, state_dtype
+        self.rule, self.state_dtype = rule, state_dtype
+        self.guard: Literal["skip", "fallback"] | None = guard
         self._habits = Habits()
         self._lock = threading.RLock()
         self._keys: dict[Tensor, frozenset[str]] = {}
@@ -317,8 +318,7 @@ class LearnedOptimizer(EagerOptimizer):
             )
 
         def make(own: list[Tensor]) -> Callable[[], Any]:
-            options = {"guard": self.guard, "state_dtype": self.state_dtype}
-            return LearnedOptimizer(own, self.rule, num_steps=1000, **options).step
+            return LearnedOptimizer(own, self.rule, num_steps=1000, guard=self.guard, state_dtype=self.state_dtype).step
 
         states = (fresh_meta_state(self.rule, name, p, state_dtype=self.state_dtype) for name, p in named)
         kept = state_bytes(states) + 8 * len(named)
