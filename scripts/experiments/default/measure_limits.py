@@ -15,7 +15,8 @@ import itertools
 import json
 import math
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
@@ -31,7 +32,7 @@ from l2l_opt.evaluation.statistics import EVEN_FLOOR
 from l2l_opt.evaluation.suites import load_suite
 from l2l_opt.inner_loop.training import training_losses
 from l2l_opt.randomness import Stream
-from l2l_opt.rules import make_rule
+from l2l_opt.rules import UpdateRule, make_rule
 from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.tasks.mixture import make_tasks
 from scripts.experiments import records
@@ -39,6 +40,7 @@ from scripts.experiments import records
 PATH = records.RESULTS / "default" / "limits.json"
 RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 SHORT_RATES, LENGTHS = (1e-3, 3e-3, 1e-2), (20, 50, 100)
+SIZES = [64, 64, 64, 10]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -82,12 +84,20 @@ def optimizer_of(model: nn.Module, by: str | float, steps: int) -> torch.optim.O
 
 
 def trained(
-    model: nn.Module, by: str | float, data: tuple[Tensor, Tensor], loss_fn: Loss, *, steps: int, batch: int, **how: Any
+    model: nn.Module,
+    by: str | float,
+    data: tuple[Tensor, Tensor],
+    loss_fn: Loss,
+    *,
+    steps: int,
+    batch: int,
+    seed: int,
+    cosine: bool = False,
 ) -> tuple[float, float]:
-    """Train, and return the first loss and the mean of the last tenth."""
-    generator = torch.Generator().manual_seed(how["seed"])
+    """Train, and return the first loss and the mean of the last tenth; a cosine is for AdamW alone."""
+    generator = torch.Generator().manual_seed(seed)
     optimizer, losses = optimizer_of(model, by, steps), []
-    schedule = CosineAnnealingLR(optimizer, steps) if how.get("cosine") and not isinstance(by, str) else None
+    schedule = CosineAnnealingLR(optimizer, steps) if cosine and not isinstance(by, str) else None
     for _ in range(steps):
         rows = torch.randint(len(data[0]), (batch,), generator=generator)
         loss = loss_fn(model(data[0][rows]), data[1][rows])
@@ -100,6 +110,27 @@ def trained(
     return losses[0], float(np.mean(losses[-steps // 10 :]))
 
 
+class Case(NamedTuple):
+    """A network with first weights of one size, and what it learns."""
+
+    make: Callable[[], nn.Module]
+    data: tuple[Tensor, Tensor]
+    loss_fn: Loss
+    batch: int
+
+    def losses(self, by: str | float) -> tuple[float, float]:
+        """First and final losses after 400 steps, means of two seeds."""
+        both = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            model = self.make()
+            both.append(
+                trained(model, by, self.data, self.loss_fn, steps=400, batch=self.batch, seed=seed, cosine=True)
+            )
+        first, last = np.mean(both, axis=0)
+        return float(first), float(last)
+
+
 def first_sizes(rules: tuple[str, ...]) -> dict[str, Any]:
     """Final losses of networks whose first weights have other sizes."""
     x, y = datasets.load_digits(return_X_y=True)
@@ -109,29 +140,24 @@ def first_sizes(rules: tuple[str, ...]) -> dict[str, Any]:
     pairs = torch.stack([torch.randint(count, (20_000,), generator=generator) for count in (300, 200)], 1)
     noise = 0.3 * torch.randn(len(pairs), generator=generator)
     ratings = pairs, (users[pairs[:, 0]] * items[pairs[:, 1]]).sum(-1) / 2 + noise
-    cases: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, Tensor], Loss, int]] = {}
-    sizes = [64, 64, 64, 10]
-    for deviation in (0.1, 0.02, 0.005, 0.001):
-        make = lambda own=deviation: perceptron(sizes, deviation=own)  # noqa: E731
-        cases[f"digits, all weights {deviation:g}"] = make, digits, cross_entropy, 64
-    for deviation in (0.1, 0.001):
-        make = lambda own=deviation: perceptron(sizes, head=own)  # noqa: E731
-        cases[f"digits, last layer {deviation:g}"] = make, digits, cross_entropy, 64
-    for deviation in (1.0, 0.1, 0.03, 0.01):
-        cases[f"ratings, factors {deviation:g}"] = (lambda own=deviation: Factors(own)), ratings, mse_loss, 256
+    cases = {
+        f"digits, all weights {deviation:g}": Case(
+            partial(perceptron, SIZES, deviation=deviation), digits, cross_entropy, 64
+        )
+        for deviation in (0.1, 0.02, 0.005, 0.001)
+    }
+    cases |= {
+        f"digits, last layer {deviation:g}": Case(partial(perceptron, SIZES, head=deviation), digits, cross_entropy, 64)
+        for deviation in (0.1, 0.001)
+    }
+    cases |= {
+        f"ratings, factors {deviation:g}": Case(partial(Factors, deviation), ratings, mse_loss, 256)
+        for deviation in (1.0, 0.1, 0.03, 0.01)
+    }
     found = {}
-    for name, (make, data, loss_fn, batch) in cases.items():
-
-        def final(by: str | float) -> list[float]:
-            both = []
-            for seed in (1, 2):
-                torch.manual_seed(seed)
-                both.append(trained(make(), by, data, loss_fn, steps=400, batch=batch, seed=seed, cosine=True))  # noqa: B023
-            first, last = np.mean(both, axis=0)
-            return [float(first), float(last)]
-
-        of_adamw = min((final(rate) for rate in RATES), key=lambda pair: pair[1])
-        row = {"adamw": of_adamw[1]} | {rule: final(rule)[1] for rule in rules}
+    for name, case in cases.items():
+        of_adamw = min((case.losses(rate) for rate in RATES), key=lambda pair: pair[1])
+        row = {"adamw": of_adamw[1]} | {rule: case.losses(rule)[1] for rule in rules}
         floor = EVEN_FLOOR * of_adamw[0]
         ratios = {rule: max(row["adamw"], floor) / max(row[rule], floor) for rule in rules}
         found[name] = row | {"adamw_over": ratios}
@@ -188,26 +214,20 @@ def _of_table(x: np.ndarray, y: np.ndarray, by: str | float, is_regression: bool
     return [float(value) for value in np.mean(scores, axis=0)]
 
 
+def fallen(rule: UpdateRule, task: str, length: int) -> float:
+    """The final over the first loss of a short run."""
+    curves = training_losses(rule, make_tasks(task), numbers=range(6), horizon=length, seed=7, stream=Stream.VALIDATION)
+    return float(curves[-max(2, length // 10) :].mean() / curves[0].mean())
+
+
 def short_runs(rules: tuple[str, ...]) -> dict[str, Any]:
     """Final over first losses of runs of 20, 50 and 100 steps, with num_steps given, means of six students."""
     found: dict[str, Any] = {}
     for length in LENGTHS:
         rows = {}
         for spec in load_suite("validation").tasks:
-
-            def ratio(rule: Any) -> float:
-                curves = training_losses(
-                    rule,
-                    make_tasks(spec),  # noqa: B023
-                    numbers=range(6),
-                    horizon=length,  # noqa: B023
-                    seed=7,
-                    stream=Stream.VALIDATION,
-                )
-                return float(curves[-max(2, length // 10) :].mean() / curves[0].mean())  # noqa: B023
-
-            of_adamw = min(ratio(make_rule("adamw", lr=lr)) for lr in SHORT_RATES)
-            rows[spec] = {"adamw": of_adamw} | {rule: ratio(load_rule(rule)) for rule in rules}
+            of_adamw = min(fallen(make_rule("adamw", lr=lr), spec, length) for lr in SHORT_RATES)
+            rows[spec] = {"adamw": of_adamw} | {rule: fallen(load_rule(rule), spec, length) for rule in rules}
         ahead = {rule: sum(row[rule] <= row["adamw"] for row in rows.values()) for rule in rules}
         apart = {rule: float(np.mean([math.log(row["adamw"] / row[rule]) for row in rows.values()])) for rule in rules}
         found[str(length)] = {"rows": rows, "at_or_below_adamw": ahead, "mean_log_ratio": apart}

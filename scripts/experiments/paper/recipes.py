@@ -164,6 +164,15 @@ META_TRAINING = {
 """Runs of ``l2l-opt meta-train`` that artefacts come from."""
 ELSEWHERE = {"compact-elsewhere": RESULTS / "long_horizons" / "artefacts" / "nres.safetensors"}
 """Artefacts that were meta-trained for more than these figures: on digits and 8 x 8 Fashion-MNIST, never on MNIST."""
+RULES_OF_MNIST = (
+    "mnist-lstm-2",
+    "mnist-lstm-whole",
+    "mnist-lstm",
+    "mnist-lstm-window-20",
+    "mnist-rnnprop",
+    *COMPACT,
+    "compact-elsewhere",
+)
 FIGURES = {
     "quadratics": Figure(
         ("quadratics-lstm", "quadratics-compact"),
@@ -172,28 +181,12 @@ FIGURES = {
         "make much of each mean, so that the paper's, over others, is not to be compared digit by digit.",
     ),
     "mnist": Figure(
-        (
-            "mnist-lstm-2",
-            "mnist-lstm-whole",
-            "mnist-lstm",
-            "mnist-lstm-window-20",
-            "mnist-rnnprop",
-            *COMPACT,
-            "compact-elsewhere",
-        ),
+        RULES_OF_MNIST,
         (MNIST,),
         seeds=COMPACT,
     ),
     "mnist-shifts": Figure(
-        (
-            "mnist-lstm-2",
-            "mnist-lstm-whole",
-            "mnist-lstm",
-            "mnist-lstm-window-20",
-            "mnist-rnnprop",
-            *COMPACT,
-            "compact-elsewhere",
-        ),
+        RULES_OF_MNIST,
         SHIFTS,
         seeds=COMPACT,
     ),
