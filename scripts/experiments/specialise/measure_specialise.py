@@ -1,11 +1,12 @@
 """What a specialisation buys on six families that are of no suite for evaluation, from the default rule.
 
     python -m scripts.experiments.specialise.measure_specialise                    # all families, two seeds
-    python -m scripts.experiments.specialise.measure_specialise --family autoencoder --seed 0
+    python -m scripts.experiments.specialise.measure_specialise --family autoencoder --seed 0 --minutes 15
+    python -m scripts.experiments.specialise.measure_specialise --family gru --seed 0 --rule rnnprop
 
-Each run is resumed where an earlier call has left it in --runs. Writes results/specialise/FAMILY-SEED.json, which is
-the run's specialised.json, and README.md, the table of all that are there. The families were committed before the
-first run.
+Each run is resumed where an earlier call has left it in --runs. Writes the run's specialised.json as
+results/specialise/FAMILY-RULE-MINUTES-SEED.json, and README.md, the table of all that are there. The families were
+committed before the first run.
 """
 
 import json
@@ -53,12 +54,13 @@ def run(family: str, seed: int, *, minutes: float, rule: str, runs: Path) -> Non
         seed=seed,
         checks=(WIDER[family], f"horizon={LONGER}"),
     )
-    folder = runs / f"{family}-{seed}"
+    name = f"{family}-{rule}-{minutes:g}-{seed}"
+    folder = runs / name
     found = Specialisation(folder, options, resume=True, say=click.echo).go()
     click.echo(found.sentence)
     FOLDER.mkdir(parents=True, exist_ok=True)
     source = folder / ("specialised.json" if found.gained else "run.json")
-    shutil.copy(source, FOLDER / f"{family}-{seed}.json")
+    shutil.copy(source, FOLDER / f"{name}.json")
 
 
 def page(contents: dict[str, dict[str, Any]]) -> str:
@@ -71,8 +73,9 @@ def page(contents: dict[str, dict[str, Any]]) -> str:
         f"better. Fresh students, {HORIZON} steps. `before` is the rule it began from, `resized` that rule with its",
         "best step size. Losses below 1/1000 of the first count as that, and no student for more than a factor of 2.",
         "",
-        "| family, seed | before | resized | tuned AdamW | tuned Muon | test, before | 8 times as wide, before | "
-        "4 times as long, before | speed-up over constant AdamW: before, specialised | worth it from |",
+        "| family, rule, minutes, seed | before | resized | tuned AdamW | tuned Muon | test, before | "
+        "8 times as wide, before | 4 times as long, before | speed-up over constant AdamW: before, specialised | "
+        "worth it from |",
         "|" + "---|" * 10,
     ]
     for name, content in sorted(contents.items()):
@@ -101,7 +104,7 @@ def _ratio(found: list[Any] | None) -> str:
 @click.command()
 @click.option("--family", "families", type=click.Choice(list(FAMILIES)), multiple=True, help="All where none is named.")
 @click.option("--seed", "seeds", type=int, multiple=True, help="0 and 1 where none is named.")
-@click.option("--minutes", default=10.0, show_default=True)
+@click.option("--minutes", default=8.0, show_default=True)
 @click.option("--rule", default="default-2", show_default=True)
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/specialise"), show_default=True)
 def main(families: tuple[str, ...], seeds: tuple[int, ...], minutes: float, rule: str, runs: Path) -> None:
