@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from l2l_opt.checks import DataNote, nearest_first
-from l2l_opt.cli.common import print_table, read_rule, wrong_usage
+from l2l_opt.cli.common import print_table, wrong_usage
 from l2l_opt.cli.notes import notes_said
 from l2l_opt.cli.options import JSON, SEED, GroupedCommand, count, cpu_options, option, option_group, path_option
 from l2l_opt.few_shot.classifier.cross_validation import BUDGET, check_examples, cross_validate
@@ -30,6 +30,7 @@ from l2l_opt.few_shot.classifier.model import (
     load_few_shot_classifier,
 )
 from l2l_opt.storage.files import make_writable_folder, write_atomically
+from l2l_opt.storage.named_rule import read_rule
 from l2l_opt.tasks.tables.encoder import read_table
 from l2l_opt.version import __version__
 

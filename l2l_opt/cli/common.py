@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,12 +10,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from l2l_opt.pretrained import list_pretrained
-from l2l_opt.randomness import Stream, make_generator
-from l2l_opt.registry import parse_spec
-from l2l_opt.rules import RULES, UpdateRule, make_rule
-from l2l_opt.rules.check import check_rule
-from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.storage.safetensors_file import FileFormatError
 from l2l_opt.types import DTYPES
 
@@ -40,23 +33,6 @@ def place_of(options: Mapping[str, Any]) -> dict[str, Any]:
 def fields_of(options_class: type, options: Mapping[str, Any]) -> dict[str, Any]:
     """Pick those among the options of a command that are fields of a dataclass."""
     return {field.name: options[field.name] for field in dataclasses.fields(options_class) if field.name in options}
-
-
-def read_rule(rule: str, *, seed: int) -> UpdateRule:
-    """Return a fresh rule by its registered name, or the one that an artefact holds.
-
-    Raises:
-        ValueError: neither.
-    """
-    name, _ = parse_spec(rule)
-    if name in RULES.names():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(make_generator(seed, Stream.RULE).initial_seed())
-            return check_rule(make_rule(rule))
-    if Path(rule).exists() or rule in list_pretrained():
-        return load_rule(rule)
-    RULES.factory(name)  # Raises, with the names that there are.
-    raise AssertionError(rule)
 
 
 def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], *, bold: str | None = None) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 import torch
 
-from l2l_opt.cli.common import fields_of, place_of, read_rule, wrong_usage
+from l2l_opt.cli.common import fields_of, place_of, wrong_usage
 from l2l_opt.cli.options import GroupedCommand, count, device_options, option, option_group
 from l2l_opt.cli.running import RunOptions, follow, meta_optimizer_options, run_options, validate_every
 from l2l_opt.few_shot.meta_learner import META_LOSSES, MetaLearner, MetaLearnerOptions
@@ -15,6 +15,7 @@ from l2l_opt.few_shot.saved_learner import LearnerConfig, load_weights
 from l2l_opt.few_shot.sources import make_episodes
 from l2l_opt.few_shot.task import BATCH_NORMS
 from l2l_opt.inspection.tensorboard.few_shot import FewShotLog
+from l2l_opt.storage.named_rule import read_rule
 from l2l_opt.tasks.layers.basic import INITS
 
 

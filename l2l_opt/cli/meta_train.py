@@ -9,7 +9,7 @@ from typing import Any
 import click
 import torch
 
-from l2l_opt.cli.common import fields_of, place_of, read_rule, wrong_usage
+from l2l_opt.cli.common import fields_of, place_of, wrong_usage
 from l2l_opt.cli.options import GroupedCommand, count, device_options, option, option_group, switch
 from l2l_opt.cli.running import RunOptions, follow, meta_optimizer_options, run_options, validate_every
 from l2l_opt.inspection.measures.profile import MetaTrainingProfile
@@ -24,6 +24,7 @@ from l2l_opt.meta_training.run import MetaTrainingRun, refuse_unusable_folder
 from l2l_opt.meta_training.trainer import MetaTrainer, MetaTrainingOptions
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules import make_rule
+from l2l_opt.storage.named_rule import read_rule
 from l2l_opt.tasks.augmentation import Scales, augment
 from l2l_opt.tasks.data_files import data_digests
 from l2l_opt.tasks.mixture import make_tasks

@@ -65,6 +65,7 @@ from l2l_opt.specialising.run import Specialisation, StoppedBySignalError
 def specialise(rule: str, out: Path, resume: bool, as_json: bool, **options: Any) -> None:
     """Make RULE (default-2 where none is named) better on your own kind of task.
 
+    RULE is a shipped name, a file, or a registered rule such as rnnprop, which begins from fresh weights.
     It is meta-trained on trainings of the task, from where it stands: students, windows and outer steps are decided
     from the speed of this machine and written into OUT/run.json first. The best is kept if it is better on students
     that it was not chosen by, else the old rule is. OUT/specialised.html compares it on fresh students with the old

@@ -15,7 +15,7 @@ class SpecialiseOptions:
 
     Attributes:
         task: the notation of the task, or a name of the user's own.
-        rule: a shipped name or a path.
+        rule: a shipped name, a path, or a registered name, which begins from fresh weights.
         minutes: of meta-training.
         horizon: inner steps of a training.
         loss_on: the split whose losses count; with ``"test"`` a part of the training examples stands for it.

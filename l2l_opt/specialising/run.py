@@ -33,7 +33,8 @@ from l2l_opt.specialising.plan import Objective, PlannedStage, make_plan
 from l2l_opt.specialising.selection import Selection, best_size, resized, select
 from l2l_opt.storage.files import write_atomically
 from l2l_opt.storage.finite_json import json_text
-from l2l_opt.storage.rule_file import load_rule, save_rule
+from l2l_opt.storage.named_rule import read_rule
+from l2l_opt.storage.rule_file import save_rule
 from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.tasks.data_files import data_digests
 from l2l_opt.tasks.held_out import hold_out
@@ -106,7 +107,8 @@ class Specialisation:
         known: Tasks = make_tasks(own.task, **self.place) if self.tasks is None else self.tasks
         self.learned_on = hold_out(known) if own.loss_on == "test" else known
         self.data = data_digests(own.task) if self.registered else {own.task: " ".join(fingerprint(known, seed=0))}
-        self.before = (load_rule(own.rule) if self.rule is None else copy.deepcopy(self.rule)).to(**self.place)
+        before = read_rule(own.rule, seed=own.seed) if self.rule is None else copy.deepcopy(self.rule)
+        self.before = before.to(**self.place)
         resized(self.before, 1.0)
         entries_named(own.baselines, classical=True)
         for check in own.checks:
@@ -285,7 +287,7 @@ def specialise(
 
     Args:
         task: a task's notation, a family of your own (``ModuleTask(module, loss_fn, dataset)``) or a mixture.
-        rule: a shipped name, a path, or a rule.
+        rule: a shipped name, a path, a registered name (fresh weights), or a rule.
         minutes: of meta-training, on this machine.
         out: a folder for all that is written.
         resume: go on from what lies there.
