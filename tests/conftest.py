@@ -41,7 +41,7 @@ def small_rule(name: str, **options) -> UpdateRule:
     }
     # Tests run for some hundred steps, in which the larger steps of shorter runs would magnify rounding.
     sizes |= {"scale-free": {"usual_run": 100}}
-    return make_rule(name, **{**sizes.get(name, {}), **options})
+    return make_rule(name, **{**sizes.get(name.partition(":")[0], {}), **options})
 
 
 def small_family(dtype: torch.dtype = torch.float64, activation: type[nn.Module] = nn.Tanh) -> ModuleTask:

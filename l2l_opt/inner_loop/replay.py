@@ -17,12 +17,12 @@ from torch.func import vmap
 
 from l2l_opt.inner_loop.side_by_side import CoordinateSample, Piece, SideBySide, rows, take
 from l2l_opt.kernels import native, native_lstm
+from l2l_opt.kernels.compiled_step import RECURRENT
 from l2l_opt.kernels.operands import Operands
 from l2l_opt.rules.recurrent import GradientRule
 from l2l_opt.types import Batch, Params, RuleState
 
 LossesAndGradients = Callable[[Params, Batch], tuple[Tensor, Params]]
-RECURRENT = ("hidden", "cell")
 BLOCK_BYTES = 2**25
 """Of temporary memory in the backward pass."""
 

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from l2l_opt.kernels import native
 
+RECURRENT = ("hidden", "cell")
+"""State of the network's own, which a rule may do without: each step then begins from zeros."""
 Constants = Sequence[float] | Sequence[Sequence[float]]
 
 

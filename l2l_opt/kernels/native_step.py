@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from l2l_opt.kernels import native
-from l2l_opt.kernels.compiled_step import CompiledStep
+from l2l_opt.kernels.compiled_step import RECURRENT, CompiledStep
 
 
 class PackedRule:
@@ -69,19 +69,18 @@ class NativeStep:
         base, size = ctypes.addressof(self.scalars), 8 * len(rule.tensor_scalars)
         self.formats = native.Formats()
         counts = [param.numel() // self.num_particles for param in params]
-        nowhere = [native.NOWHERE] * len(params)
-        averages, squares = (
-            [self._rows([state[key] for state in states], counts) for key in rule.moments]
-            if rule.moments
-            else (nowhere, nowhere)
-        )
+        nowhere, remembers = [native.NOWHERE] * len(params), "hidden" in states[0]
+
+        def rows_of(key: str) -> list[native.Rows]:
+            return self._rows([state[key] for state in states], counts)
+
+        averages, squares = map(rows_of, rule.moments) if rule.moments else (nowhere, nowhere)
         self.table = native.tensor_table(
             "step",
             counts,
             param=[(p.data_ptr(), self.formats.of(p), count) for p, count in zip(params, counts, strict=True)],
             gradient=[(0, self.formats.of(grad), count) for grad, count in zip(grads, counts, strict=True)],
-            hidden=self._rows([state["hidden"] for state in states], counts),
-            cell=self._rows([state["cell"] for state in states], counts),
+            **{key: rows_of(key) if remembers else nowhere for key in RECURRENT},
             averages=averages,
             squares=squares,
             given=[(given.data_ptr(), 0, given.shape[1]) for given in self.given],
@@ -91,7 +90,7 @@ class NativeStep:
             packed.weights,
             particles=self.num_particles,
             tensors=len(params),
-            state_dtype=states[0]["hidden"].dtype,
+            state_dtype=states[0]["hidden"].dtype if remembers else torch.float32,
             options=packed.options.shape[1],
         )
         self.weights = native.addresses(packed.weights)

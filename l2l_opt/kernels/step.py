@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from l2l_opt.kernels import native
-from l2l_opt.kernels.compiled_step import CompiledStep
+from l2l_opt.kernels.compiled_step import RECURRENT, CompiledStep
 from l2l_opt.kernels.native_perceptron import MOST_AXES, CompiledPerceptron, NativePerceptron
 from l2l_opt.kernels.native_step import NativeStep, PackedRule
 from l2l_opt.types import Params, RuleState
@@ -21,8 +21,8 @@ def serves_in_place(param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bo
 
     A parameter and its gradient may lie in any order, if no two of the parameter's coordinates lie in one place.
     """
-    recurrent = [state[key] for key in ("hidden", "cell") if key in state]
-    own = ((key, value) for key, value in state.items() if key not in ("hidden", "cell"))
+    recurrent = [state[key] for key in RECURRENT if key in state]
+    own = ((key, value) for key, value in state.items() if key not in RECURRENT)
     moments = [value for _, value in own if value.dim() or value.is_floating_point()]
     return (
         type(param) in (Tensor, torch.nn.Parameter)
@@ -52,7 +52,7 @@ class PreparedStep:
     Args:
         rule: what to compute; taken again only where it keeps the clock.
         params: the parameters, which a step changes.
-        states: their states, of which it changes hidden, cell, moments and tensor scalars.
+        states: their states, of which it changes hidden, cell (where there are any), moments and tensor scalars.
         grads: gradients, of whose types and strides those of all steps must be.
         num_steps: planned steps; None where unknown.
     """
@@ -121,8 +121,8 @@ def serves_particles(params: Params, state: RuleState) -> bool:
     """Whether ``particles_step_`` can take these: in float32 on the CPU."""
     return all(
         native.serves(
-            [param, *(value for key, value in state[name].items() if key not in ("hidden", "cell"))],
-            states=[state[name]["hidden"], state[name]["cell"]],
+            [param, *(value for key, value in state[name].items() if key not in RECURRENT)],
+            states=[value for key, value in state[name].items() if key in RECURRENT],
         )
         for name, param in params.items()
     )

@@ -45,7 +45,7 @@ def start(rule, dtype=torch.float32):
     for name, own in state.items():
         own["step"] = steps.clone()
         moved = steps > 0
-        for key in ("averages", "hidden", "cell"):
+        for key in [key for key in ("averages", "hidden", "cell") if key in own]:
             own[key][moved] = 0.5 * draw(own[key].shape[1:])[moved]
         own["square_average"][moved] = draw((1, *SHAPES[name]))[moved].square()
         for key in ("agreement_fast", "agreement_slow", "gradient"):
@@ -68,8 +68,9 @@ def gradients(step, dtype=torch.float32):
 
 @pytest.mark.parametrize("planned", [True, False])
 @pytest.mark.parametrize("own", [True, False])
-def test_steps_equal_the_rule_under_vmap(instructions, own, planned):
-    rule = loud_rule()
+@pytest.mark.parametrize("recurrent", [True, False])
+def test_steps_equal_the_rule_under_vmap(instructions, recurrent, own, planned):
+    rule = loud_rule(recurrent=recurrent)
     phi = {name: weight.detach() for name, weight in rule.named_parameters()}
     if own:
         phi = {name: torch.stack([w + 0.1 * k * w.sign() for k in range(NUM_PARTICLES)]) for name, w in phi.items()}

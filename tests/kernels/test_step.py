@@ -18,10 +18,11 @@ RULES = {
     "rnnprop": {"hidden_size": 6},
     "compact": {},
     "scale-free": {},
+    "scale-free:recurrent=True": {},
     "mlp": {"hidden_size": 6},
     "celo2": {},
 }
-RECURRENT = [name for name in RULES if name not in ("mlp", "celo2")]
+RECURRENT = [name for name in RULES if name not in ("scale-free", "mlp", "celo2")]
 SHAPES = [(), (1,), (70, 50), (3, 2, 5, 1), (0,), (2, 3, 1, 2, 2)]
 
 
@@ -273,7 +274,8 @@ def test_changes_what_it_declares_and_nothing_else(name):
     params, grads = [torch.randn(30), torch.randn(5, 4)], [torch.randn(30), torch.randn(5, 4)]
     states = list(rule.init_state({"p": params[0], "q": params[1]}).values())
     compiled = rule.compiled_step()
-    kept = ("hidden", "cell") if name in RECURRENT else ("row_squares", "column_squares")
+    own_keys = ("hidden", "cell", "square_average", "row_squares", "column_squares")
+    kept = [key for key in own_keys if any(key in own for own in states)]
     changed = {*kept, *(compiled.moments or ()), *compiled.tensor_scalars} - {"first_rms"}
     before = [tree_map(torch.clone, tensors) for tensors in (params, grads, states, list(rule.parameters()))]
     flags = PreparedStep(compiled, params, states, grads, num_steps=10)(

@@ -85,7 +85,7 @@ for launch in launches:
     ("spec", "generation", "dtypes", "kernels"),
     [
         ("scale-free", 80, ("float32", "float32"), 6),
-        ("scale-free", 90, ("bfloat16", "bfloat16"), 6),
+        ("scale-free:recurrent=True", 90, ("bfloat16", "bfloat16"), 6),
         ("rnnprop", 80, ("float32", "float32"), 3),
         ("lstm", 90, ("float16", "bfloat16"), 3),
     ],

@@ -18,7 +18,12 @@ assert os.environ.get("TRITON_INTERPRET") == "1", "run by tests/kernels/test_tri
 
 # numpy, which computes in the interpreter, warns of infinities that kernels look for.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-RULES = ("lstm:hidden_size=3,num_layers=2", "rnnprop:hidden_size=5,num_layers=1", "scale-free")
+RULES = (
+    "lstm:hidden_size=3,num_layers=2",
+    "rnnprop:hidden_size=5,num_layers=1",
+    "scale-free",
+    "scale-free:recurrent=True",
+)
 SHAPES = [(), (1,), (7, 5), (5, 7), (0,), (3, 2, 1, 3), (40,)]
 CPU = {"cpu", "cuda"}
 
@@ -112,7 +117,8 @@ def test_tensors_of_several_chunks(spec):
 def test_parameters_and_state_in_half_precision(spec, dtype):
     options = {"shapes": [(6, 4), (9,)], "dtype": dtype, "state_dtype": torch.bfloat16, "steps": 2}
     ours, theirs = run(spec, purely=False, **options), run(spec, purely=True, **options)
-    assert ours[2].state[ours[1][0]]["hidden"].dtype == torch.bfloat16
+    state = ours[2].state[ours[1][0]]
+    assert all(state[key].dtype == torch.bfloat16 for key in ("hidden", "cell") if key in state)
     # The interpreter cuts what does not fit into bfloat16, where a GPU and PyTorch round.
     assert_alike(ours, theirs, rounding=2.0**-6)
 

@@ -1,7 +1,8 @@
 // Steps of a kind that leaves directions: updates are made when all coordinates of a tensor have theirs.
 //
 // A tensor is taken in blocks, so that no temporary grows with it. Where it has several, directions are made twice: for the
-// matrix that whitens, then for updates, when the network's state is there already and its read-out is all that is computed.
+// matrix that whitens, then for updates, when the state of a recurrent network is there already and its read-out is all that
+// is computed.
 #pragma once
 
 #include "numbers.h"
@@ -110,7 +111,7 @@ struct DirectedStep {
                 vec gradient[V], found[V], nothing = {};
                 read_gradient(call, tensor, spot, gradient);
                 here.features(tensor, shared, gradient, body.in, spot);
-                if (again) body.read_out(packed, shared.biases.data(), tensor.hidden, spot);
+                if (again && tensor.hidden.address != nullptr) body.read_out(packed, shared.biases.data(), tensor.hidden, spot);
                 else body.run(packed, shared.biases.data(), tensor.hidden, tensor.cell, spot);
                 here.output(shared, body.outputs, found);
                 alignas(64) float next[TILE];

@@ -28,12 +28,13 @@ struct Body {
         for (int64_t layer = 0; layer < problem.layers; ++layer) {
             const int64_t below = layer ? units : problem.inputs, row = layer * units;
             if (layer) std::memcpy(in, next_hidden + (row - units) * TILE, sizeof(float) * units * TILE);
-            gather<State>(in + below * TILE, hidden, row, units, spot);
+            const bool remembers = hidden.address != nullptr;
+            if (remembers) gather<State>(in + below * TILE, hidden, row, units, spot);
             ask_for_next<State>(hidden, row, units, spot);
             ask_for_next<State>(cell, row, units, spot);
             forward_layer(
-                packed.by_unit(particle, layer), bias + 4 * row, units, in, below + units, next_cell + row * TILE,
-                next_hidden + row * TILE
+                packed.by_unit(particle, layer), bias + 4 * row, units, in, below + units, remembers ? below + units : below,
+                next_cell + row * TILE, next_hidden + row * TILE
             );
         }
         forward_readout(

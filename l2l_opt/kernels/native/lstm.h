@@ -12,7 +12,7 @@ namespace l2l_opt::ISA {
 constexpr int TILE = W * V;
 constexpr int WIDE = V < 4 ? 2 : 4;  // columns of products that fit into the registers beside four rows
 
-// Rows from the first on into a tile and back; beyond its coordinates a tile is zero, and so is one from nowhere.
+// Rows from the first on into a tile; beyond its coordinates a tile is zero, and so is one from nowhere.
 template <typename T>
 TARGET static void gather(float* tile, const Rows& source, int64_t first, int rows, const Spot& spot) {
     const T* from = source.at<T>(spot.particle, first, spot.at);
@@ -31,16 +31,18 @@ TARGET static void gather(float* tile, const Rows& source, int64_t first, int ro
 // Asks for the same rows of the next tile ahead of time: they lie in as many pages, more than a processor foresees by itself.
 template <typename T>
 INLINE void ask_for_next(const Rows& source, int64_t first, int rows, const Spot& spot) {
-    if (spot.n < TILE) return;
+    if (spot.n < TILE || source.address == nullptr) return;
     for (int row = 0; row < rows; ++row) {
         const char* from = reinterpret_cast<const char*>(source.at<T>(spot.particle, first + row, spot.at + TILE));
         for (size_t byte = 0; byte < TILE * sizeof(T); byte += 64) __builtin_prefetch(from + byte, 1, 2);
     }
 }
 
+// Rows of a tile back to where they lie; nothing is kept nowhere.
 template <typename T>
 TARGET static void scatter(const Rows& target, int64_t first, const float* tile, int rows, const Spot& spot) {
     T* to = target.at<T>(spot.particle, first, spot.at);
+    if (to == nullptr) return;
     T part[TILE];
     for (int row = 0; row < rows; ++row, tile += TILE, to += target.stride) {
         T* whole = spot.n < TILE ? part : to;
@@ -60,13 +62,15 @@ INLINE void unit_gates(
             for (int v = 0; v < V; ++v) gates[g][v] += packed[4 * k + g] * load(in + k * TILE + v * W);
 }
 
-// One layer forward. in: rows of the layer below, then of its own hidden state. cell is replaced.
+// One layer forward. in: rows of the layer below, then of its own hidden state, of which the first `given` are not zero. cell
+// is replaced.
 TARGET static void forward_layer(
-    const float* packed, const float* bias, int hidden, const float* in, int inputs, float* cell, float* next_hidden
+    const float* packed, const float* bias, int hidden, const float* in, int inputs, int given, float* cell,
+    float* next_hidden
 ) {
     for (int j = 0; j < hidden; ++j) {
         vec gates[4][V];
-        unit_gates(gates, packed + 4 * j * inputs, bias + j, hidden, in, inputs);
+        unit_gates(gates, packed + 4 * j * inputs, bias + j, hidden, in, given);
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) {
             float* c = cell + j * TILE + v * W;

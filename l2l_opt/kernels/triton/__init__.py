@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from l2l_opt.kernels.compiled_step import CompiledStep
+from l2l_opt.kernels.compiled_step import RECURRENT, CompiledStep
 
 if TYPE_CHECKING:
     from l2l_opt.kernels.triton.device_step import DeviceStep
@@ -50,15 +50,15 @@ def computes(compiled: object, device: torch.device) -> bool:
 
 def serves(param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bool:
     """Whether kernels here can take this parameter: plain and contiguous, recurrent state in float32 or bfloat16."""
-    recurrent = [state["hidden"], state["cell"]]
-    others = [value for key, value in state.items() if key not in ("hidden", "cell")]
+    recurrent = [value for key, value in state.items() if key in RECURRENT]
+    others = [value for key, value in state.items() if key not in RECURRENT]
     return (
         type(param) in (Tensor, torch.nn.Parameter)
         and type(grad) is Tensor
         and param.dtype == grad.dtype
         and param.dtype in PARAM_DTYPES
-        and recurrent[0].dtype == recurrent[1].dtype
-        and recurrent[0].dtype in STATE_DTYPES
+        and len({value.dtype for value in recurrent}) <= 1
+        and all(value.dtype in STATE_DTYPES for value in recurrent)
         and all(value.dtype == torch.float32 for value in others)
         and all(value.device == param.device and value.is_contiguous() for value in (param, grad, *recurrent, *others))
     )
@@ -82,9 +82,10 @@ class MixedStep:
         *,
         num_steps: int | None,
     ):
-        places: dict[tuple[torch.dtype, torch.dtype], list[int]] = {}
+        places: dict[tuple[torch.dtype, torch.dtype | None], list[int]] = {}
         for index, (param, state) in enumerate(zip(params, states, strict=True)):
-            places.setdefault((param.dtype, state["hidden"].dtype), []).append(index)
+            kept = state["hidden"].dtype if "hidden" in state else None
+            places.setdefault((param.dtype, kept), []).append(index)
         self.parts = [
             (own, _step_of(rule, [params[index] for index in own], [states[index] for index in own], num_steps))
             for own in places.values()

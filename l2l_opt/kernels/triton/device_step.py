@@ -8,7 +8,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from l2l_opt.kernels.compiled_step import CompiledStep
+from l2l_opt.kernels.compiled_step import RECURRENT, CompiledStep
 from l2l_opt.kernels.triton.language import CHUNK
 from l2l_opt.kernels.triton.tables import Chunks, Launch, Tensors, Update, sent
 
@@ -28,7 +28,8 @@ class DeviceStep(abc.ABC):
 
     def __init__(self, rule: CompiledStep, params: Sequence[Tensor], states: Sequence[dict[str, Tensor]]):
         self.rule, self.params, self.device = rule, list(params), params[0].device
-        self.state_dtype = states[0]["hidden"].dtype
+        self.remembers = "hidden" in states[0]
+        self.state_dtype = states[0]["hidden"].dtype if self.remembers else torch.float32
         self.kept = [list(state.values()) for state in states]
         counts = [param.numel() for param in params]
         pieces = [-(-count // CHUNK.value) for count in counts]
@@ -37,15 +38,14 @@ class DeviceStep(abc.ABC):
         nowhere = [0] * len(counts)
 
         def of(key: str | None) -> list[int]:
-            return nowhere if key is None else [state[key].data_ptr() for state in states]
+            return nowhere if key is None or key not in states[0] else [state[key].data_ptr() for state in states]
 
         averages, squares = rule.moments or (None, None)
         columns = {
             "length": counts,
             "param": [param.data_ptr() for param in params],
             "gradient": nowhere,
-            "hidden": of("hidden"),
-            "cell": of("cell"),
+            **{key: of(key) for key in RECURRENT},
             "averages": of(averages),
             "squares": of(squares),
             "step": of("step"),

@@ -128,26 +128,34 @@ def sums_kernel(chunks, tensors, buffers, law, update, width: tl.constexpr, para
 
 
 @triton.jit
-def coordinate_network(biases, body, x, hidden, cell, units: tl.constexpr):
-    """One LSTM layer of so many units, and three outputs, unit by unit: a thread keeps all of a coordinate's."""
+def coordinate_network(biases, body, x, hidden, cell, units: tl.constexpr, remembers: tl.constexpr):
+    """One LSTM layer of so many units, and three outputs, unit by unit: a thread keeps all of a coordinate's.
+
+    Unless it remembers, hidden and cell are taken to be zero.
+    """
     hiddens = ()
     cells = ()
     for u in tl.static_range(units):
-        entering, forget = tl.load(biases + u) + 0.0 * x[0], tl.load(biases + units + u) + 0.0 * x[0]
-        candidate, output = tl.load(biases + 2 * units + u) + 0.0 * x[0], tl.load(biases + 3 * units + u) + 0.0 * x[0]
+        entering, output = tl.load(biases + u) + 0.0 * x[0], tl.load(biases + 3 * units + u) + 0.0 * x[0]
+        candidate = tl.load(biases + 2 * units + u) + 0.0 * x[0]
         for k in tl.static_range(6):
             own = body.weights + u * 6 + k
             entering += tl.load(own) * x[k]
-            forget += tl.load(own + units * 6) * x[k]
             candidate += tl.load(own + 2 * units * 6) * x[k]
             output += tl.load(own + 3 * units * 6) * x[k]
-        for k in tl.static_range(units):
-            own = body.weights + 4 * units * 6 + u * units + k
-            entering += tl.load(own) * hidden[k]
-            forget += tl.load(own + units * units) * hidden[k]
-            candidate += tl.load(own + 2 * units * units) * hidden[k]
-            output += tl.load(own + 3 * units * units) * hidden[k]
-        next_cell = sigmoid(forget) * cell[u] + sigmoid(entering) * tanh(candidate)
+        if remembers:
+            forget = tl.load(biases + units + u) + 0.0 * x[0]
+            for k in tl.static_range(6):
+                forget += tl.load(body.weights + (units + u) * 6 + k) * x[k]
+            for k in tl.static_range(units):
+                own = body.weights + 4 * units * 6 + u * units + k
+                entering += tl.load(own) * hidden[k]
+                forget += tl.load(own + units * units) * hidden[k]
+                candidate += tl.load(own + 2 * units * units) * hidden[k]
+                output += tl.load(own + 3 * units * units) * hidden[k]
+            next_cell = sigmoid(forget) * cell[u] + sigmoid(entering) * tanh(candidate)
+        else:
+            next_cell = sigmoid(entering) * tanh(candidate)
         cells = cells + (next_cell,)
         hiddens = hiddens + (sigmoid(output) * tanh(next_cell),)
     outputs = ()
@@ -213,11 +221,13 @@ def times_zero(rows, num_rows: tl.constexpr):
 def coordinates_kernel(chunks, tensors, own, buffers, body, law, update, sizes: tl.constexpr, guarded: tl.constexpr):
     """Bring state up to date, step vectors, and leave directions of matrices.
 
-    ``sizes``: units, width of a row of heads, coordinates of a block, dtypes of parameters and of the state.
+    ``sizes``: units, width of a row of heads, coordinates of a block, dtypes of parameters and of the state,
+    and whether there is one of the network's own.
     """
     units: tl.constexpr = sizes[0]
     param_type: tl.constexpr = sizes[3]
     state_type: tl.constexpr = sizes[4]
+    remembers: tl.constexpr = sizes[5]
     chunk = tl.program_id(0)
     t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
     count, head = tl.load(tensors.length + t), buffers.heads + t * sizes[1]
@@ -240,8 +250,10 @@ def coordinates_kernel(chunks, tensors, own, buffers, body, law, update, sizes: 
         for k in tl.static_range(3):
             x = x + (between(momenta[k], -5.0, 5.0),)
         x = x + (between(p * over_rms, -5.0, 5.0), log_root)
-        hidden, cell = rows_of(hidden_at, count, index, units), rows_of(cell_at, count, index, units)
-        outputs, hidden, cell = coordinate_network(head + BIASES, body, x, hidden, cell, units)
+        hidden, cell = (), ()
+        if remembers:
+            hidden, cell = rows_of(hidden_at, count, index, units), rows_of(cell_at, count, index, units)
+        outputs, hidden, cell = coordinate_network(head + BIASES, body, x, hidden, cell, units, remembers)
         direction = direction_of(outputs, momenta, log_root, power)
         p = (p - update.decay * p - update.lr * size * direction).to(param_type)
         nothing = v * 0.0 + times_zero(moments, 3) + times_zero(hidden, units) + times_zero(cell, units)
@@ -256,8 +268,9 @@ def coordinates_kernel(chunks, tensors, own, buffers, body, law, update, sizes: 
         if moves:
             tl.store(squares + index, v, mask=ok)
             keep_rows(averages, count, index, moments, 3, tl.float32)
-            keep_rows(hidden_at, count, index, hidden, units, state_type)
-            keep_rows(cell_at, count, index, cell, units, state_type)
+            if remembers:
+                keep_rows(hidden_at, count, index, hidden, units, state_type)
+                keep_rows(cell_at, count, index, cell, units, state_type)
         else:
             count_once(buffers.marks, tensors, t)
 

@@ -144,7 +144,7 @@ class ScaleFreeStep(DeviceStep):
         tables = {"chunks": self.chunks, "tensors": self.tensors, "buffers": self.buffers}
         law, own, change = {"law": self.law}, {"own": self.own}, {"update": update}
         scalars, width, guard = {"scalars": self.scalars}, {"width": self.width}, {"guarded": guarded}
-        sizes = {"sizes": (self.units, self.width, BLOCK, dtype, TYPES[self.state_dtype])}
+        sizes = {"sizes": (self.units, self.width, BLOCK, dtype, TYPES[self.state_dtype], self.remembers)}
         many, few = self.num_chunks, len(self.params)
         tensor = tables | scalars | own | law | change | {"phi": self.phi}
         coordinates = tables | own | law | change | {"body": self.body}

@@ -1,6 +1,7 @@
 """A rule with nothing to tune: every number that it reads or writes is relative to what the tensor itself has shown."""
 
 import math
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -28,6 +29,7 @@ from l2l_opt.rules.scale_free.features import (
     TINY,
     TOUCHED_BETA,
     TOUCHED_STEPS,
+    CoordinateFeatures,
     context_of,
     coordinate_features,
 )
@@ -194,6 +196,7 @@ class ScaleFreeRule(UpdateRule):
             "cautious_run": 0.0,
             "fall_margin": 0.05,
             "braking": 0.0,
+            "recurrent": True,
         }
     )
 
@@ -215,6 +218,7 @@ class ScaleFreeRule(UpdateRule):
         step_scale_fall: float = 0.05,
         fall_margin: float = 0.3,
         braking: float = 1.0,
+        recurrent: bool = False,
     ):
         law = StepLaw(
             output_scale,
@@ -231,7 +235,9 @@ class ScaleFreeRule(UpdateRule):
             braking,
         )
         options = law._asdict()
-        super().__init__(hidden_size=hidden_size, tensor_size=tensor_size, **options, caution=caution)
+        super().__init__(
+            hidden_size=hidden_size, tensor_size=tensor_size, caution=caution, recurrent=recurrent, **options
+        )
         check_positive_integers(8, hidden_size=hidden_size, tensor_size=tensor_size)
         if tensor_size > MOST_UNITS:
             raise ValueError(f"tensor_size must be at most {MOST_UNITS}; got {tensor_size}, use e.g. 16")
@@ -243,7 +249,7 @@ class ScaleFreeRule(UpdateRule):
         check_numbers(0, math.inf, **absent)
         check_numbers(0, -LEAST_LOG_STEP_SCALE, caution=caution)
         self.law = StepLaw(*map(float, law))
-        self.hidden_size, self.caution = hidden_size, float(caution)
+        self.hidden_size, self.caution, self.recurrent = hidden_size, float(caution), bool(recurrent)
         self.layer = LSTMLayer(NUM_INPUTS, hidden_size)
         self.readout = nn.Linear(hidden_size, NUM_OUTPUTS)
         self.tensor_layer = nn.Linear(NUM_CONTEXT, tensor_size)
@@ -262,7 +268,9 @@ class ScaleFreeRule(UpdateRule):
         self.register_buffer("betas", torch.tensor(BETAS, dtype=torch.float64), persistent=False)
 
     def init_state(self, params: Params) -> RuleState:
-        sizes = {"averages": len(BETAS), "square_average": 1, "hidden": self.hidden_size, "cell": self.hidden_size}
+        sizes = {"averages": len(BETAS), "square_average": 1}
+        if self.recurrent:
+            sizes |= {"hidden": self.hidden_size, "cell": self.hidden_size}
         starts = dict.fromkeys(TENSOR_SCALARS, 0.0) | {"trust": -self.caution, "seen": 1.0}
         return {
             name: {"step": initial_step(param), "first_rms": tensor_rms(param.detach())}
@@ -300,8 +308,7 @@ class ScaleFreeRule(UpdateRule):
         powers = torch.sigmoid(power + 4 * matrix - 2)
         outputs, hidden, cell = fused_coordinatewise_lstm(
             [own.inputs for own in per_tensor.values()],
-            [coordinates(state[name]["hidden"]) for name in grads],
-            [coordinates(state[name]["cell"]) for name in grads],
+            *self._remembered(per_tensor, state),
             [self.layer.weights(dtype)],
             ReadoutWeights(self.readout.weight.to(dtype), self.readout.bias.to(dtype)),
             biases=list(biases.unbind(0)),
@@ -317,18 +324,22 @@ class ScaleFreeRule(UpdateRule):
             direction = direction * torch.exp(powers[index] * own.log_root + 1.5 * bounded[1])
             shape = grads[name].shape
             updates[name] = updates_of(direction.reshape(shape), sizes[index], blends[index], shapes[name])
-            flat = {
-                "averages": own.averages,
-                "square_average": own.square,
-                "hidden": hidden[index],
-                "cell": cell[index],
-            }
+            flat = {"averages": own.averages, "square_average": own.square}
+            if self.recurrent:
+                flat |= {"hidden": hidden[index], "cell": cell[index]}
             next_state[name] = (
                 {"step": state[name]["step"] + 1, "first_rms": state[name]["first_rms"]}
                 | {key: value[index] for key, value in tensor_scalars.items()}
                 | {key: value.reshape(value.shape[0], *shape) for key, value in flat.items()}
             )
         return updates, next_state
+
+    def _remembered(self, per_tensor: Mapping[str, CoordinateFeatures], state: RuleState) -> list[list[Tensor]]:
+        """Return hidden and cell states of coordinates, ``[hidden_size, N]`` a tensor; zeros where none are kept."""
+        if self.recurrent:
+            return [[coordinates(state[name][key]) for name in per_tensor] for key in ("hidden", "cell")]
+        zeros = [own.inputs.new_zeros(self.hidden_size, own.inputs.shape[1]) for own in per_tensor.values()]
+        return [zeros, zeros]
 
     def decay_schedule(self, progress: float) -> float:
         return self.law.decay_schedule(progress)

@@ -50,17 +50,19 @@ def run(rule, gradients, param, num_steps=None):
     return torch.stack(updates)
 
 
-def test_it_has_few_weights_and_48_bytes_of_state_a_parameter_or_32():
-    rule = make_rule("scale-free")
+@pytest.mark.parametrize(
+    ("recurrent", "dtype", "expected"), [(False, None, 16), (True, None, 48), (True, torch.bfloat16, 32)]
+)
+def test_it_has_few_weights_and_16_bytes_of_state_a_parameter_or_more_where_recurrent(recurrent, dtype, expected):
+    rule = make_rule("scale-free", recurrent=recurrent)
     # Evolution strategies want few.
     assert 0 < sum(weight.numel() for weight in rule.parameters()) < 2000
-    for dtype, expected in ((None, 48), (torch.bfloat16, 32)):
-        param = torch.nn.Parameter(torch.randn(10))
-        optimizer = LearnedOptimizer([param], rule, state_dtype=dtype)
-        param.grad = torch.randn(10)
-        optimizer.step()
-        state = optimizer.state[param]
-        assert sum(value.numel() * value.element_size() for value in state.values() if value.dim()) == 10 * expected
+    param = torch.nn.Parameter(torch.randn(10))
+    optimizer = LearnedOptimizer([param], rule, state_dtype=dtype)
+    param.grad = torch.randn(10)
+    optimizer.step()
+    state = optimizer.state[param]
+    assert sum(value.numel() * value.element_size() for value in state.values() if value.dim()) == 10 * expected
 
 
 def test_a_silent_vector_takes_adams_step_with_a_mean_of_momenta_a_schedule_and_its_own_scale():
