@@ -17,6 +17,9 @@ UNPLANNED_STEPS, UNPLANNED_POWER = 100.0, -1.25
 """Of the size of updates in a run of unknown length: (1 + t / UNPLANNED_STEPS)^UNPLANNED_POWER."""
 LEAST_GROWTH = 2.0
 """Of the base, up to which sizes follow any tensor; they follow none below the first root mean square over this."""
+RANDOM_WALK_VECTOR, RANDOM_WALK_MATRIX = 0.6, 0.27
+"""Of the squared size of an update, what counts as random walk. Of pure noise 1.2 would, for vectors and matrices;
+it is less since tasks are not pure noise (results/NOTEBOOK.md, entry 36)."""
 BRAKE_FROM = -2.0
 """The logarithm of the usual gradient over the first one, below which steps become smaller."""
 

@@ -12,37 +12,24 @@ from l2l_opt.checks import check_numbers, check_positive_integers, check_positiv
 from l2l_opt.kernels import CompiledStep, ReadoutWeights, fused_coordinatewise_lstm
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
 from l2l_opt.rules.recurrent import LSTMLayer, coordinates
+from l2l_opt.rules.scale_free.compiled import arrays_of, options_of
 from l2l_opt.rules.scale_free.features import (
-    AGREEMENT_BETAS,
-    AGREEMENT_MARGIN,
     BETAS,
-    GRADIENT_BETA,
     LEAST_LOG_STEP_SCALE,
-    LEAST_TOUCHED,
-    MOST_LOG_STEP_SCALE,
     NUM_CONTEXT,
     NUM_INPUTS,
-    RELATIVE_EPS,
-    SQUARE_BETA,
-    STEP_SCALE_RISE,
     TENSOR_SCALARS,
-    TINY,
-    TOUCHED_BETA,
-    TOUCHED_STEPS,
     CoordinateFeatures,
     context_of,
     coordinate_features,
 )
 from l2l_opt.rules.scale_free.law import (
-    BRAKE_FROM,
-    LEAST_ANNEALED,
-    LEAST_GROWTH,
-    UNPLANNED_POWER,
-    UNPLANNED_STEPS,
+    RANDOM_WALK_MATRIX,
+    RANDOM_WALK_VECTOR,
     StepLaw,
     sizes_of,
 )
-from l2l_opt.rules.scale_free.whitening import NEWTON_SCHULZ, WHITENED_RMS, is_matrix, updates_of
+from l2l_opt.rules.scale_free.whitening import is_matrix, updates_of
 from l2l_opt.rules.sharded_sums import tensor_rms, whole_shape
 from l2l_opt.types import Params, RuleState
 
@@ -54,16 +41,13 @@ HEAD_SCALES = (1.0, 1.0, 0.2, 1.0, 4.0, 4.0)
 what one head does to the loss drowns what evolution could learn of the others."""
 BRIEF = 0.4
 """o'_1 of a fresh rule: averages are brief rather than lasting, b = .69."""
-RANDOM_WALK_VECTOR, RANDOM_WALK_MATRIX = 0.6, 0.27
-"""Of the squared size of an update, what counts as random walk. Of pure noise 1.2 would, for vectors and matrices;
-it is less since tasks are not pure noise (results/NOTEBOOK.md, entry 36)."""
 MOST_UNITS = 64
 """Of the tensor's network, which runs once a tensor and step and is to cost next to nothing."""
 
 
 @register_rule("scale-free")
 class ScaleFreeRule(UpdateRule):
-    """A small LSTM a coordinate and a small network a tensor, which choose direction and length of Adam's step.
+    """A small gated network a coordinate and one a tensor, which choose direction and length of Adam's step.
 
     With bias-corrected moments m_.5, m_.9, m_.99 of g and v of g^2 (decay .99), f = t / T, and
     r = sqrt(v) + 1e-4 of the usual rms(g) of the tensor:
@@ -71,7 +55,7 @@ class ScaleFreeRule(UpdateRule):
         x = clip_5([g / r, m_.5 / r, m_.9 / r, m_.99 / r, p / rms(p)]), log(r / rms(r) + 1e-3)      a coordinate
         c = what the tensor shows, below                                                            a tensor
         (beta, o', z, w', kappa') = (A; S C) tanh(B c);   w = sigmoid(w' + 3.6), kappa = sigmoid(kappa' +- 2)
-        (o_1, o_2, o_3), h' = LSTM_phi(x, h; biases moved by beta and o')
+        (o_1, o_2, o_3), h' = LSTM_phi(x, h; biases moved by beta and o');   h = 0 unless ``recurrent``
         b = (1 + tanh o_1) / 2
         d = clip_3((b^2 m_.5 + 2 b (1 - b) m_.9 + (1 - b)^2 m_.99 + tanh(o_3) (m_.5 - m_.99)) / r)
         e = d min(r / rms(r) + 1e-3, e^3)^kappa exp(1.5 tanh o_2)
@@ -160,17 +144,19 @@ class ScaleFreeRule(UpdateRule):
         step_scale_fall: what opposed gradients take from log_step_scale, a step; 0 where it never falls.
         fall_margin: cosine by which they are opposed at least, where it falls.
         braking: power of the gradient's fall with which updates become smaller once data are all but learned.
+        recurrent: whether the LSTM has a state for every coordinate. Without one every step begins at zero, so that its
+            hidden weights and forget gates do nothing; averages and the tensor's context are all that remembers.
 
     Attributes:
         divides_rows_only: a sharded tensor must be divided along its first axis (``local_parameters.check_placement``).
 
     State of a parameter:
         averages: ``[3, *param.shape]``; square_average: ``[1, *param.shape]``;
-        hidden, cell: ``[hidden_size, *param.shape]``;
+        hidden, cell: ``[hidden_size, *param.shape]``, where it is recurrent;
         first_rms, agreement_fast, agreement_slow, first_gradient, gradient, trust (q), seen (j), walk (W): 0-dim;
             gradient and trust are logarithms, gradient over the power of two above first_gradient; walk is in the
             square of the parameter's unit.
-        48 bytes a parameter in float32, 32 with hidden and cell in bfloat16; with 8 units 80 and 48.
+        16 bytes a parameter in float32. Recurrent 48, 32 with hidden and cell in bfloat16; with 8 units 80 and 48.
 
     Raises:
         ValueError: a size that is not a positive integer, a tensor_size above 64, another option that is negative, or
@@ -348,54 +334,20 @@ class ScaleFreeRule(UpdateRule):
         return self.compiled_step_of(dict(self.named_parameters()))
 
     def compiled_step_of(self, phi: Params) -> CompiledStep:
-        scales = self.head_scales
-        options = {key: value for key, value in self.law._asdict().items() if key != "zero_scale"} | {
-            "tiny": TINY,
-            "relative_eps": RELATIVE_EPS,
-            "fast_beta": AGREEMENT_BETAS[0],
-            "slow_beta": AGREEMENT_BETAS[1],
-            "gradient_beta": GRADIENT_BETA,
-            "units": self.tensor_layer.out_features,
-            "least_annealed": LEAST_ANNEALED,
-            "unplanned_steps": UNPLANNED_STEPS,
-            "unplanned_power": UNPLANNED_POWER,
-            "step_scale_rise": STEP_SCALE_RISE,
-            "agreement_margin": AGREEMENT_MARGIN,
-            "least_log_step_scale": LEAST_LOG_STEP_SCALE,
-            "most_log_step_scale": MOST_LOG_STEP_SCALE,
-            "touched_beta": TOUCHED_BETA,
-            "touched_steps": TOUCHED_STEPS,
-            "least_touched": LEAST_TOUCHED,
-            "random_walk_vector": RANDOM_WALK_VECTOR,
-            "random_walk_matrix": RANDOM_WALK_MATRIX,
-            "least_growth": LEAST_GROWTH,
-            "whitened_rms": WHITENED_RMS,
-            "whitening_steps": len(NEWTON_SCHULZ),
-            "brake_from": BRAKE_FROM,
-        }
-        arrays = {
-            "biases": torch.cat([phi["layer.bias"], phi["readout.bias"]], -1),
-            "betas": (*BETAS, SQUARE_BETA),
-            "tensor_weight": phi["tensor_layer.weight"],
-            "tensor_bias": phi["tensor_layer.bias"],
-            "head_weight": torch.cat([phi["gates.weight"], phi["choices.weight"] * scales.unsqueeze(1)], -2),
-            "head_bias": torch.cat([phi["gates.bias"], phi["choices.bias"] * scales], -1),
-            "newton_schulz": NEWTON_SCHULZ,
-        }
-
-        def given(state: dict[str, Tensor], num_steps: Any) -> dict[str, Any]:
-            shape = state["square_average"].shape[1 + state["step"].dim() :]
-            return {
-                "num_steps": -1.0 if num_steps is None else num_steps,
-                "rows": shape[0] if is_matrix(shape) else 0,
-                "natural_size": self.law.natural_size(shape),
-            }
-
+        weights = [phi["layer.weight_input"], phi["layer.weight_hidden"], phi["readout.weight"]]
         return CompiledStep(
             "scale_free",
             ("averages", "square_average"),
-            [phi["layer.weight_input"], phi["layer.weight_hidden"], phi["readout.weight"]],
-            options,
-            arrays,
-            given,
+            weights,
+            options_of(self.law, self.tensor_layer.out_features),
+            arrays_of(phi, self.head_scales),
+            self._given,
         )
+
+    def _given(self, state: dict[str, Tensor], num_steps: Any) -> dict[str, Any]:
+        shape = state["square_average"].shape[1 + state["step"].dim() :]
+        return {
+            "num_steps": -1.0 if num_steps is None else num_steps,
+            "rows": shape[0] if is_matrix(shape) else 0,
+            "natural_size": self.law.natural_size(shape),
+        }
