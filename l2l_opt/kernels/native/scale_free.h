@@ -53,7 +53,7 @@ struct ScaleFree : Momenta<ScaleFreeLayout> {
         float& random_walk_variance = scalars->walk[particle];
         const float first_rms = scalars->first_rms[particle];
         const float rarity = 1 / std::max(scalars->seen[particle], o.least_touched);
-        const float reach = now.zero ? given->natural_size : reach_of(now.rms, first_rms, random_walk_variance, rarity);
+        const float reach = reach_of(now.rms, first_rms, random_walk_variance, rarity);
         const float annealed = std::max((1 - now.fraction) / (1 + o.steepness * now.fraction), o.least_annealed);
         const float unplanned = std::pow(1 + now.run / o.unplanned_steps, o.unplanned_power);
         const float schedule = now.known ? annealed * now.length_scale : unplanned;
@@ -69,13 +69,16 @@ struct ScaleFree : Momenta<ScaleFreeLayout> {
         shared.over_root_rms = 1 / std::max(shared.rms(1, tensor.count), o.tiny);
     }
 
-    // How large a tensor is taken to be that did not start at zero.
+    // How large a tensor is taken to be.
     float reach_of(float rms, float first_rms, float random_walk_variance, float rarity) const {
         const auto& o = *options;
         const float gone = std::sqrt(std::max(rms * rms - random_walk_variance, 0.0f));
         const float least = std::min(o.growth, o.least_growth), growth = std::max(o.growth / rarity, least);
-        const float base = std::max(first_rms, o.natural_share * given->natural_size);
-        return gone > base ? base * std::min(std::pow(gone / base, o.growth_power), growth) : std::max(gone, first_rms / least);
+        const bool zero = first_rms == 0;
+        if (zero && o.zero_start == 0) return given->natural_size;
+        const float floor = zero ? o.zero_start * given->natural_size : first_rms / least;
+        const float base = std::max(std::max(first_rms, o.natural_share * given->natural_size), floor);
+        return gone > base ? base * std::min(std::pow(gone / base, o.growth_power), growth) : std::max(gone, floor);
     }
 
     // Brings the tensor's scalars up to date, but for the random walk, which waits for the size of the step.

@@ -139,10 +139,12 @@ def size_of(rms, first_rms, variance, touched, progress, natural, law):
     zero = first_rms == 0
     gone = root(rms * rms - variance)
     least = tl.minimum(law.growth, law.least_growth)
-    base = tl.maximum(tl.maximum(first_rms, law.natural_share * natural), law.tiny)
+    floor = tl.where(zero, law.zero_start * natural, first_rms / least)
+    base = tl.maximum(tl.maximum(tl.maximum(first_rms, law.natural_share * natural), floor), law.tiny)
     times = tl.exp(law.growth_power * tl.log(tl.maximum(gone / base, 1.0)))
     grown = base * tl.minimum(times, tl.maximum(law.growth * touched, least))
-    reach = tl.where(zero, natural, tl.where(gone > base, grown, tl.maximum(gone, first_rms / least)))
+    reach = tl.where(gone > base, grown, tl.maximum(gone, floor))
+    reach = tl.where(zero & (law.zero_start == 0), natural, reach)
     annealed = tl.maximum((1.0 - fraction) / (1.0 + law.steepness * fraction), law.least_annealed)
     unplanned = tl.exp(law.unplanned_power * tl.log(1.0 + run / law.unplanned_steps))
     return law.output_scale * tl.where(known, annealed * length_scale, unplanned) / touched * reach

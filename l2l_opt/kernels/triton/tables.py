@@ -139,6 +139,7 @@ class Law(NamedTuple):
 
     tiny: float
     output_scale: float
+    zero_start: float
     relative_eps: float
     growth: float
     usual_run: float

@@ -28,12 +28,13 @@ class StepLaw(NamedTuple):
     """Options of ``ScaleFreeRule`` that decide how long its steps are; all dimensionless but the runs, in steps.
 
     Attributes:
-        output_scale, zero_scale, growth, growth_power, natural_share, usual_run, largest_scale, steepness,
+        output_scale, zero_scale, zero_start, growth, growth_power, natural_share, usual_run, largest_scale, steepness,
             cautious_run, step_scale_fall, fall_margin, braking: as the rule documents them.
     """
 
     output_scale: float
     zero_scale: float
+    zero_start: float
     growth: float
     growth_power: float
     natural_share: float
@@ -84,7 +85,8 @@ def _reach(context: Context, shapes: Sequence[Sequence[int]], law: StepLaw) -> T
     gone = safe_sqrt((context.rms.square() - context.tensor_scalars["walk"]).clamp(min=0))
     least = min(law.growth, LEAST_GROWTH)
     most = (law.growth * context.touched_fraction).clamp(min=least)
-    base = torch.maximum(first, law.natural_share * natural).clamp(min=TINY)
+    floor = torch.where(first == 0, law.zero_start * natural, first / least)
+    base = torch.maximum(torch.maximum(first, law.natural_share * natural), floor).clamp(min=TINY)
     grown = base * torch.minimum((gone / base).clamp(min=1) ** law.growth_power, most)
-    reach = torch.where(gone > base, grown, torch.maximum(gone, first / least))
-    return torch.where(first == 0, natural, reach)
+    reach = torch.where(gone > base, grown, torch.maximum(gone, floor))
+    return reach if law.zero_start > 0 else torch.where(first == 0, natural, reach)

@@ -62,7 +62,8 @@ class ScaleFreeRule(UpdateRule):
         u = e of vectors, (1 - w) e + w .3 sqrt(max(m, n)) whitened(e) of matrices [m, n]
         N = ``zero_scale`` (vectors) or 1 / sqrt(3 n), as nn.Linear would have drawn them (matrices)
         R_0 = max(rms(p_0), ``natural_share`` N);   G = sqrt(max(rms(p)^2 - W, 0)), at least rms(p_0) / 2
-        R = min(G, R_0 min((G / R_0)^growth_power, max(``growth`` j, 2)));   of tensors that started at zero R = N
+        R = min(G, R_0 min((G / R_0)^growth_power, max(``growth`` j, 2)));   of tensors that started at zero
+            rms(p_0) / 2 is ``zero_start`` N (and R = N throughout where that is 0)
         length_scale = min(sqrt(usual_run / T), ``largest_scale``), or 1, T unknown
         s = max((1 - f) / (1 + steepness f), .01) length_scale, or (1 + t / 100)^-1.25, T unknown
         a = cos(g / r, m_.9 before / r) + .05
@@ -99,6 +100,9 @@ class ScaleFreeRule(UpdateRule):
     1 / j, and growth only up to where both together are ``growth``. Coordinates that never had a gradient, as behind
     inputs that are always zero, do not count, nor do units that fall silent after the first steps.
 
+    Biases that start at zero beside small weights must not run ahead of them, or units fall silent before the weights
+    have begun to move: so a tensor of zeros starts with a share of what is natural to it, and grows as others do.
+
     Noise alone moves a tensor too, and ever further from where it began; steps that grew with that would grow without
     end. So what a random walk of the steps so far would have given it, the mean square W, does not count as its size;
     what is left is how far gradients have taken it on purpose, which may be far: a linear classifier's weights want to
@@ -130,7 +134,9 @@ class ScaleFreeRule(UpdateRule):
         hidden_size: units of the one LSTM layer.
         tensor_size: units of the tensor's network, at most 64.
         output_scale: relative size of an update: dimensionless, of the tensor's root mean square.
-        zero_scale: root mean square that a vector which started at zero is taken to have, in the parameters' unit.
+        zero_scale: root mean square that a vector which started at zero would have had, in the parameters' unit.
+        zero_start: of the natural size N, what a tensor that started at zero is taken to have at first; dimensionless. 0
+            for N at once and for good.
         growth: factor above R_0 up to which updates grow with a tensor all of whose coordinates are touched; below the
             first root mean square they shrink by 2 at most, or by this if that is less.
         growth_power: of its size above R_0, with which a tensor's updates grow.
@@ -177,6 +183,7 @@ class ScaleFreeRule(UpdateRule):
     earlier_options = MappingProxyType(
         {
             "growth_power": 1.0,
+            "zero_start": 0.0,
             "natural_share": 0.0,
             "largest_scale": 2.0,
             "cautious_run": 0.0,
@@ -193,6 +200,7 @@ class ScaleFreeRule(UpdateRule):
         tensor_size: int = 16,
         output_scale: float = 0.25,
         zero_scale: float = 0.1,
+        zero_start: float = 0.2,
         growth: float = 10.0,
         growth_power: float = 0.85,
         natural_share: float = 0.5,
@@ -209,6 +217,7 @@ class ScaleFreeRule(UpdateRule):
         law = StepLaw(
             output_scale,
             zero_scale,
+            zero_start,
             growth,
             growth_power,
             natural_share,
@@ -229,7 +238,7 @@ class ScaleFreeRule(UpdateRule):
             raise ValueError(f"tensor_size must be at most {MOST_UNITS}; got {tensor_size}, use e.g. 16")
         absent = {
             key: options.pop(key)
-            for key in ("natural_share", "cautious_run", "step_scale_fall", "fall_margin", "braking")
+            for key in ("zero_start", "natural_share", "cautious_run", "step_scale_fall", "fall_margin", "braking")
         }
         check_positive_numbers(0.05, **options)
         check_numbers(0, math.inf, **absent)

@@ -166,7 +166,25 @@ def test_tensors_of_zeros_move_by_what_is_natural_to_them():
     gradient = torch.randn(1, 20, 30, generator=generator, dtype=torch.float64)
     zeros = torch.zeros(20, 30, dtype=torch.float64)
     natural = torch.full_like(zeros, 1 / math.sqrt(3 * 30))
-    torch.testing.assert_close(run(silent(), gradient, zeros), run(silent(), gradient, natural), rtol=1e-9, atol=1e-12)
+    expected = run(silent(), gradient, natural)
+    for start, size in ((0.0, 1.0), (1.0, 1.0), (0.1, 0.1), (0.25, 0.25)):
+        found = run(silent(zero_start=start), gradient, zeros)
+        torch.testing.assert_close(found, size * expected, rtol=1e-9, atol=1e-12)
+
+
+def test_tensors_of_zeros_grow_as_others_do():
+    gradient = torch.ones(5, dtype=torch.float64)
+
+    def size_at(distance, **options):
+        rule, start = silent(**options), torch.zeros(5, dtype=torch.float64)
+        with torch.no_grad():
+            update, _ = rule({"p": gradient}, rule.init_state({"p": start}), {"p": start + distance})
+        return float(update["p"].norm())
+
+    natural = size_at(0.0, zero_start=0.0)
+    sizes = [size_at(distance, zero_start=0.2) / natural for distance in (0.0, 0.01, 0.03, 0.05, 0.4, 10.0)]
+    expected = [0.2, 0.2, 0.3, 0.5, 0.5 * 8**0.85, 0.5 * 10]
+    assert sizes == pytest.approx(expected, rel=1e-2)
 
 
 @pytest.mark.parametrize("shape", [(8,), (5, 4)])
