@@ -75,7 +75,7 @@ struct ScaleFree : Momenta<ScaleFreeLayout> {
         const float gone = std::sqrt(std::max(rms * rms - random_walk_variance, 0.0f));
         const float least = std::min(o.growth, o.least_growth), growth = std::max(o.growth / rarity, least);
         const bool zero = first_rms == 0;
-        if (zero && o.zero_start == 0) return given->natural_size;
+        if (zero && (given->rows != 0 || o.zero_start == 0)) return given->natural_size;
         const float floor = zero ? o.zero_start * given->natural_size : first_rms / least;
         const float base = std::max(std::max(first_rms, o.natural_share * given->natural_size), floor);
         return gone > base ? base * std::min(std::pow(gone / base, o.growth_power), growth) : std::max(gone, floor);

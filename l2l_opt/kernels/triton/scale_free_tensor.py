@@ -133,8 +133,12 @@ def context_of(step, count, matrix, sizes, noises, agreements, gradient, progres
 
 
 @triton.jit
-def size_of(rms, first_rms, variance, touched, progress, natural, law):
-    """Return the size of an update of one, before the network's head."""
+def size_of(rms, first_rms, variance, touched, progress, shape, law):
+    """Return the size of an update of one, before the network's head.
+
+    ``shape``: whether the tensor is a matrix, and its natural size.
+    """
+    matrix, natural = shape
     known, fraction, run, length_scale = progress
     zero = first_rms == 0
     gone = root(rms * rms - variance)
@@ -144,7 +148,7 @@ def size_of(rms, first_rms, variance, touched, progress, natural, law):
     times = tl.exp(law.growth_power * tl.log(tl.maximum(gone / base, 1.0)))
     grown = base * tl.minimum(times, tl.maximum(law.growth * touched, least))
     reach = tl.where(gone > base, grown, tl.maximum(gone, floor))
-    reach = tl.where(zero & (law.zero_start == 0), natural, reach)
+    reach = tl.where(zero & (matrix | (law.zero_start == 0)), natural, reach)
     annealed = tl.maximum((1.0 - fraction) / (1.0 + law.steepness * fraction), law.least_annealed)
     unplanned = tl.exp(law.unplanned_power * tl.log(1.0 + run / law.unplanned_steps))
     return law.output_scale * tl.where(known, annealed * length_scale, unplanned) / touched * reach
@@ -179,7 +183,8 @@ def tensor_kernel(chunks, tensors, scalars, own, buffers, phi, law, update, size
     log_step_scale = between(log_step_scale, law.least_log_step_scale, law.most_log_step_scale)
     average_touched = touched_of(load_scalar(scalars.touched_fraction, t), step, sums, chunks, t, law)
     touched, variance = tl.maximum(average_touched, law.least_touched), load_scalar(scalars.random_walk_variance, t)
-    size = size_of(rms, first_rms, variance, touched, progress, tl.load(own.natural_size + t), law)
+    shape = (matrix, tl.load(own.natural_size + t))
+    size = size_of(rms, first_rms, variance, touched, progress, shape, law)
     shortness = tl.minimum(progress[2] / tl.maximum(law.cautious_run, 1.0), 1.0)
     caution = tl.where(progress[0] & (law.cautious_run > 0), shortness, 1.0)
     brake = tl.minimum(law.braking * (gradient[3] - gradient[1] - law.brake_from), 0.0)

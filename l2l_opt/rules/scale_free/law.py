@@ -89,4 +89,5 @@ def _reach(context: Context, shapes: Sequence[Sequence[int]], law: StepLaw) -> T
     base = torch.maximum(torch.maximum(first, law.natural_share * natural), floor).clamp(min=TINY)
     grown = base * torch.minimum((gone / base).clamp(min=1) ** law.growth_power, most)
     reach = torch.where(gone > base, grown, torch.maximum(gone, floor))
-    return reach if law.zero_start > 0 else torch.where(first == 0, natural, reach)
+    stays = torch.stack([torch.full_like(first[0], is_matrix(shape) or law.zero_start == 0) for shape in shapes])
+    return torch.where((first == 0) & (stays > 0), natural, reach)

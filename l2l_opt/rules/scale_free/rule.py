@@ -63,7 +63,7 @@ class ScaleFreeRule(UpdateRule):
         N = ``zero_scale`` (vectors) or 1 / sqrt(3 n), as nn.Linear would have drawn them (matrices)
         R_0 = max(rms(p_0), ``natural_share`` N);   G = sqrt(max(rms(p)^2 - W, 0)), at least rms(p_0) / 2
         R = min(G, R_0 min((G / R_0)^growth_power, max(``growth`` j, 2)));   of tensors that started at zero
-            rms(p_0) / 2 is ``zero_start`` N (and R = N throughout where that is 0)
+            rms(p_0) / 2 is ``zero_start`` N (vectors) or R = N throughout (matrices)
         length_scale = min(sqrt(usual_run / T), ``largest_scale``), or 1, T unknown
         s = max((1 - f) / (1 + steepness f), .01) length_scale, or (1 + t / 100)^-1.25, T unknown
         a = cos(g / r, m_.9 before / r) + .05
@@ -101,7 +101,8 @@ class ScaleFreeRule(UpdateRule):
     inputs that are always zero, do not count, nor do units that fall silent after the first steps.
 
     Biases that start at zero beside small weights must not run ahead of them, or units fall silent before the weights
-    have begun to move: so a tensor of zeros starts with a share of what is natural to it, and grows as others do.
+    have begun to move: so a vector of zeros starts with a share of what is natural to it, and grows as others do. A
+    matrix of zeros hides the layers behind it from their gradients until it has grown, so it has all of it at once.
 
     Noise alone moves a tensor too, and ever further from where it began; steps that grew with that would grow without
     end. So what a random walk of the steps so far would have given it, the mean square W, does not count as its size;
@@ -135,8 +136,8 @@ class ScaleFreeRule(UpdateRule):
         tensor_size: units of the tensor's network, at most 64.
         output_scale: relative size of an update: dimensionless, of the tensor's root mean square.
         zero_scale: root mean square that a vector which started at zero would have had, in the parameters' unit.
-        zero_start: of the natural size N, what a tensor that started at zero is taken to have at first; dimensionless. 0
-            for N at once and for good.
+        zero_start: of the natural size N, what a vector that started at zero has at first; dimensionless. 0 for N at
+            once and for good, as of matrices.
         growth: factor above R_0 up to which updates grow with a tensor all of whose coordinates are touched; below the
             first root mean square they shrink by 2 at most, or by this if that is less.
         growth_power: of its size above R_0, with which a tensor's updates grow.

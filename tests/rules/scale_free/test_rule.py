@@ -167,9 +167,9 @@ def test_tensors_of_zeros_move_by_what_is_natural_to_them():
     zeros = torch.zeros(20, 30, dtype=torch.float64)
     natural = torch.full_like(zeros, 1 / math.sqrt(3 * 30))
     expected = run(silent(), gradient, natural)
-    for start, size in ((0.0, 1.0), (1.0, 1.0), (0.1, 0.1), (0.25, 0.25)):
+    for start in (0.0, 0.1, 1.0):
         found = run(silent(zero_start=start), gradient, zeros)
-        torch.testing.assert_close(found, size * expected, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_tensors_of_zeros_grow_as_others_do():
