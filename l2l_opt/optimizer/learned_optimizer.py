@@ -68,8 +68,8 @@ class LearnedOptimizer(EagerOptimizer):
             that, and where the losses given to ``step`` diverge (``fallback.Fallback``), parameters go back to their
             last good snapshot and training goes on with Adam, at the rate that matches the rule's updates; 12 bytes
             more a parameter. Ranks of DDP must be given the same loss. None: updates are applied as they come.
-        state_dtype: of the rule's recurrent state (hidden and cell) between steps, e.g. ``torch.bfloat16`` for half the
-            memory; None for the precision of the computation.
+        state_dtype: of the rule's recurrent state (hidden and cell; the default rule has none) between steps, e.g.
+            ``torch.bfloat16`` for half the memory; None for the precision of the computation.
 
     Groups have a ``momentum``, so that OneCycleLR, CyclicLR and fastai can cycle it; like other optimizers' options in
     a group it has no effect, and a warning once. Sparse gradients are made dense.

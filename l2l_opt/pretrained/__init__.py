@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-DEFAULT = "default-2"
+DEFAULT = "default-3"
 
 
 def list_pretrained() -> list[str]:

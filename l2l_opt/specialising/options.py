@@ -5,6 +5,7 @@ from typing import Any
 
 from l2l_opt.checks import check_choices, check_numbers, check_positive_integers, check_positive_numbers
 from l2l_opt.meta_training.estimators.meta_loss import SPLITS
+from l2l_opt.pretrained import DEFAULT
 from l2l_opt.tasks.base import Split
 from l2l_opt.types import DTYPES
 
@@ -29,7 +30,7 @@ class SpecialiseOptions:
     """
 
     task: str
-    rule: str = "default-2"
+    rule: str = DEFAULT
     minutes: float = 10.0
     horizon: int = 250
     loss_on: Split = "train"

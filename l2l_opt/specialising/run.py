@@ -24,6 +24,7 @@ from l2l_opt.evaluation.provenance import fingerprint
 from l2l_opt.inspection.tensorboard.meta_training import MetaTrainingLog
 from l2l_opt.meta_training.run import MetaTrainingRun, changed_options, refuse_unusable_folder
 from l2l_opt.meta_training.trainer import MetaTrainer
+from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.specialising.comparison import BEFORE, RESIZED, SPECIALISED, Comparing, Comparison, changed
 from l2l_opt.specialising.events import write_events
@@ -271,7 +272,7 @@ class Specialisation:
 def specialise(
     task: str | Tasks,
     *,
-    rule: str | UpdateRule = "default-2",
+    rule: str | UpdateRule = DEFAULT,
     minutes: float = 10.0,
     out: str | Path = "runs/specialised",
     resume: bool = False,

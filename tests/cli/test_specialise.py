@@ -30,7 +30,7 @@ def test_a_rule_is_specialised_and_used(tmp_path):
     assert {"estimator", "students", "truncation_length", "outer_steps"} <= record["plan"][0].keys()
     assert record["sentence"] in done.stdout
     rule = load_rule(out / "rule.safetensors")
-    assert rule.card["provenance"]["began_from"] == "default-2"
+    assert rule.card["provenance"]["began_from"] == "default-3"
     weights = [torch.nn.Parameter(torch.randn(3))]
     optimizer = LearnedOptimizer(weights, rule=out / "rule.safetensors", num_steps=10)
     weights[0].grad = torch.ones(3)

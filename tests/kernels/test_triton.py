@@ -109,8 +109,8 @@ def test_compiled_without_spills(spec, generation, dtypes, kernels, tmp_path):
 
 @pytest.mark.parametrize("num_steps", [1000, None])
 def test_launches_of_the_default_are_few(num_steps):
-    gpt2 = launches.count("default-2", launches.gpt2_shapes(), num_steps=num_steps)
-    resnet = launches.count("default-2", launches.resnet18_shapes(), num_steps=num_steps)
+    gpt2 = launches.count("default-3", launches.gpt2_shapes(), num_steps=num_steps)
+    resnet = launches.count("default-3", launches.resnet18_shapes(), num_steps=num_steps)
     assert 5 < gpt2["launches"] <= 60
     assert 5 < resnet["launches"] <= 150
     for found in (gpt2, resnet):

@@ -18,7 +18,7 @@ def made(shapes, dtype=torch.float32):
 @pytest.mark.parametrize("options", [{}, {"state_dtype": torch.bfloat16}, {"guard": "fallback"}])
 def test_bytes_are_those_of_the_state(options):
     params = made([(20, 30), (5,), ()])
-    optimizer = LearnedOptimizer(params, small_rule("scale-free"), **options)
+    optimizer = LearnedOptimizer(params, small_rule("scale-free:recurrent=True"), **options)
     ours, adamw, muon = optimizer.cost()
     optimizer.step()
     assert ours.state_bytes == sum(value.nbytes for p in params for value in optimizer.state[p].values())

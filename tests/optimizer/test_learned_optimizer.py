@@ -76,7 +76,7 @@ def test_lr_multiplies_and_weight_decay_is_decoupled():
 
 @pytest.mark.parametrize(
     "rule",
-    ["default-2", "compact", "sgd", "adam:schedule=cosine", "composed"],
+    ["default-3", "compact", "sgd", "adam:schedule=cosine", "composed"],
 )
 @pytest.mark.parametrize("num_steps", [None, 1000])
 def test_weight_decay_is_that_of_adamw_with_a_cosine(rule, num_steps):
@@ -451,7 +451,7 @@ def test_arguments_of_other_optimizers_are_named(arguments, options, message):
         LearnedOptimizer([nn.Parameter(torch.ones(1))], *arguments, **options)
 
 
-@pytest.mark.parametrize("source", ["default-2", None, "path", "rule"])
+@pytest.mark.parametrize("source", ["default-3", None, "path", "rule"])
 @pytest.mark.parametrize("copied", [False, True])
 def test_it_prints_the_rules_name_and_the_guard(tmp_path, source, copied):
     path = tmp_path / "own.safetensors"
@@ -459,13 +459,13 @@ def test_it_prints_the_rules_name_and_the_guard(tmp_path, source, copied):
     rule = {"path": path, "rule": RNNProp(hidden_size=2)}.get(source, source)
     optimizer = LearnedOptimizer([nn.Parameter(torch.ones(1))], rule, guard="fallback")
     text = repr(copy.deepcopy(optimizer) if copied else optimizer)
-    name = {"path": str(path), "rule": "rnnprop"}.get(source, "default-2")
+    name = {"path": str(path), "rule": "rnnprop"}.get(source, "default-3")
     assert text.startswith(f"LearnedOptimizer (rule: {name}, guard: fallback\n")
     assert "lr: 1.0" in text
     assert optimizer.defaults["rule_digest"] not in text
 
 
-@pytest.mark.parametrize("rule", ["default-2", "adam"])
+@pytest.mark.parametrize("rule", ["default-3", "adam"])
 @pytest.mark.parametrize("indices", [[1], [1, 1, 3]])
 def test_sparse_gradients_give_the_steps_of_dense_ones(rule, indices):
     ends = []
@@ -484,7 +484,7 @@ def test_sparse_gradients_give_the_steps_of_dense_ones(rule, indices):
 
 
 @pytest.mark.parametrize("named", [True, False])
-@pytest.mark.parametrize("rule", ["default-2", "rnnprop"])
+@pytest.mark.parametrize("rule", ["default-3", "rnnprop"])
 def test_wrappers_may_keep_things_in_the_state_before_the_first_step(rule, named):
     """A tensor like the parameter, as ScheduleFreeWrapper's, a count and one of another shape; saved and loaded too."""
     ends, source = [], rule if rule.startswith("default") else small_rule(rule)
@@ -524,7 +524,7 @@ def test_parameters_in_another_order_find_their_states_by_name(order, tied):
     assert state["param_groups"][0]["param_names"] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("rule", ["default-2", "compact"])
+@pytest.mark.parametrize("rule", ["default-3", "compact"])
 @pytest.mark.parametrize("closure", [False, True])
 def test_steps_from_three_threads_are_those_of_one(rule, closure):
     ends, source = [], rule if rule.startswith("default") else small_rule(rule)
@@ -550,12 +550,12 @@ def test_steps_from_three_threads_are_those_of_one(rule, closure):
 
 def test_a_group_may_name_the_optimizers_rule_and_no_other():
     param = nn.Parameter(torch.ones(1))
-    group = {"params": [param], "rule": "default-2"}
-    optimizer = LearnedOptimizer([group], "default-2")
+    group = {"params": [param], "rule": "default-3"}
+    optimizer = LearnedOptimizer([group], "default-3")
     again = LearnedOptimizer([nn.Parameter(torch.ones(1))])
     again.load_state_dict(optimizer.state_dict())
-    with pytest.raises(ValueError, match="all groups must have the optimizer's rule, 'default-2'; got 'default-1' in"):
-        LearnedOptimizer([group | {"rule": "default-1"}], "default-2")
+    with pytest.raises(ValueError, match="all groups must have the optimizer's rule, 'default-3'; got 'default-1' in"):
+        LearnedOptimizer([group | {"rule": "default-1"}], "default-3")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -138,12 +138,12 @@ def one_rank(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("use_orig_params", [False, True])
-@pytest.mark.parametrize("rule", ["default-2", "compact", "composed", "adam"])
+@pytest.mark.parametrize("rule", ["default-3", "compact", "composed", "adam"])
 def test_flat_shards_are_refused_by_rules_that_look_at_more_than_coordinates(one_rank, rule, use_orig_params):
     from torch.distributed.fsdp import FullyShardedDataParallel
 
     model = torch.nn.Linear(3, 2)
-    before = LearnedOptimizer(model.parameters(), rule if rule == "default-2" else make_rule(rule))
+    before = LearnedOptimizer(model.parameters(), rule if rule == "default-3" else make_rule(rule))
     flat = FullyShardedDataParallel(model, use_orig_params=use_orig_params, device_id=torch.device("cpu"))
     params = list(flat.parameters())
     # As accelerate does: the optimizer was made first, and its parameters are replaced.
@@ -158,7 +158,7 @@ def test_flat_shards_are_refused_by_rules_that_look_at_more_than_coordinates(one
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("options", [{"rule": "default-2"}, {}, {"state_dtype": torch.bfloat16, "guard": None}])
+@pytest.mark.parametrize("options", [{}, {"rule": "default-2", "state_dtype": torch.bfloat16, "guard": None}])
 def test_the_state_of_a_zero_redundancy_optimizer_loads(one_rank, options, tmp_path):
     from torch.distributed.optim import ZeroRedundancyOptimizer
 
