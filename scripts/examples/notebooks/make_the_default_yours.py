@@ -67,7 +67,7 @@ print("files:", *sorted(path.name for path in mine.folder.iterdir()))
 
 # %% alt="Training loss of a fresh network under the default rule and under the specialised one"
 figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
-for name, rule in {"default rule": "default-2", "specialised rule": mine.rule}.items():
+for name, rule in {"default rule": "default-3", "specialised rule": mine.rule}.items():
     torch.manual_seed(7)
     for module in model:
         if isinstance(module, torch.nn.Linear):

@@ -20,6 +20,7 @@ import torch
 
 from l2l_opt import ModuleTask, specialise
 from l2l_opt.evaluation.statistics import mean_and_interval
+from l2l_opt.pretrained import DEFAULT
 from l2l_opt.tasks import make_task
 from l2l_opt.tasks.images.datasets import load_fashion_subset
 from scripts.examples.industry.placeholders import STYLES
@@ -75,7 +76,7 @@ def families_of(paths: Sequence[Path]) -> list[ModuleTask]:
     help="Losses that count: of shown pictures or of others.",
 )
 @click.option("--minutes", default=10.0, show_default=True, help="Of specialising.")
-@click.option("--rule", default="default-2", show_default=True, help="To begin from.")
+@click.option("--rule", default=DEFAULT, show_default=True, help="To begin from.")
 @click.option("--seed", default=0, show_default=True, help="Of specialising.")
 @click.option(
     "--out",

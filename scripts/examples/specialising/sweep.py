@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from l2l_opt import ModuleTask, specialise
+from l2l_opt.pretrained import DEFAULT
 from l2l_opt.registry import format_spec
 from l2l_opt.tasks import make_task
 from l2l_opt.tasks.data_files import data_digests
@@ -105,7 +106,7 @@ def pays_from(ours: dict, theirs: dict) -> float | None:
 @click.option("--trainings", default=40, show_default=True, help="Configurations of the sweep.")
 @click.option("--steps", "lengths", default=(500, 250), show_default=True, multiple=True, help="Of a training.")
 @click.option("--minutes", default=10.0, show_default=True, help="Of specialising.")
-@click.option("--rule", default="default-2", show_default=True, help="To begin from.")
+@click.option("--rule", default=DEFAULT, show_default=True, help="To begin from.")
 @click.option("--seed", default=0, show_default=True, help="Of configurations and of specialising.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=records.RESULTS / "specialise" / "sweep.json", help="JSON file."

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from l2l_opt import LearnedOptimizer, load_rule
 from l2l_opt.kernels import triton
 from l2l_opt.kernels.triton.tables import Launch
+from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule, make_rule
 
 Shape = tuple[int, ...]
@@ -41,7 +42,7 @@ def resnet18_shapes() -> list[Shape]:
 
 
 MODELS = {"GPT-2 small": gpt2_shapes, "ResNet-18": resnet18_shapes}
-RULES = ("default-2", "rnnprop", "lstm")
+RULES = (DEFAULT, "rnnprop", "lstm")
 
 
 class Count(TorchDispatchMode):

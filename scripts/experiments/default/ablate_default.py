@@ -1,7 +1,7 @@
 """What each part of the default rule buys: its final losses on validation tasks with one part taken out at a time.
 
-    python -m scripts.experiments.default.ablate_default --rule default-2
-    python -m scripts.experiments.default.ablate_default --rule default-2 --retrained runs/no-lstm/rule.safetensors
+    python -m scripts.experiments.default.ablate_default --rule default-3
+    python -m scripts.experiments.default.ablate_default --rule default-3 --retrained runs/no-lstm/rule.safetensors
 
 Parts are taken out of the meta-trained rule by its weights, without meta-training anew; rules that were meta-trained
 without a part may be named beside it. Writes results/default/ablation.json.
@@ -18,6 +18,7 @@ from l2l_opt import load_rule
 from l2l_opt.evaluation.runs import run_rule
 from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.evaluation.suites import load_suite
+from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules import UpdateRule
 from l2l_opt.rules.scale_free.rule import BRIEF, NUM_OUTPUTS, ScaleFreeRule
 from l2l_opt.tasks.mixture import make_tasks
@@ -96,7 +97,7 @@ PARTS: dict[str, tuple[Callable[[ScaleFreeRule], None] | None, str | None]] = {
 
 
 @click.command()
-@click.option("--rule", "source", default="default-2", show_default=True)
+@click.option("--rule", "source", default=DEFAULT, show_default=True)
 @click.option("--retrained", multiple=True, help="Another artefact, evaluated as it is.")
 @click.option("--suite", default="validation", show_default=True)
 @click.option("--horizon", "horizons", multiple=True, default=(500, 2000), show_default=True)
@@ -110,7 +111,7 @@ def main(source: str, retrained: tuple[str, ...], suite: str, horizons: tuple[in
         rule = load_rule(source)
         if not isinstance(rule, ScaleFreeRule):
             raise click.ClickException(
-                f"only scale-free rules have these parts; got {rule.registry_name}, use default-2"
+                f"only scale-free rules have these parts; got {rule.registry_name}, use default-3"
             )
         if edit is not None:
             edit(rule)

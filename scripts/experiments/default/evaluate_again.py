@@ -22,6 +22,7 @@ from l2l_opt.evaluation.suite import evaluate_suite
 from l2l_opt.evaluation.suites import Suite
 from l2l_opt.evaluation.summary import as_json
 from l2l_opt.evaluation.task import SuiteConfig
+from l2l_opt.pretrained import DEFAULT
 from l2l_opt.storage.files import make_writable_folder
 from l2l_opt.storage.rule_file import load_rule
 from scripts.experiments import records
@@ -29,7 +30,7 @@ from scripts.experiments import records
 
 @click.command()
 @click.argument("earlier", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--rule", "rule_name", default="default-2", show_default=True)
+@click.option("--rule", "rule_name", default=DEFAULT, show_default=True)
 @click.option("--horizon", "horizons", type=int, multiple=True, help="Of those of EARLIER; all by default.")
 @click.option("--cache", type=click.Path(path_type=Path), default=DEFAULT_FOLDER, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)

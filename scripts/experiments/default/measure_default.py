@@ -1,9 +1,9 @@
 """What the default rule does outside its comfort: wrong or unknown num_steps, other scales, runs far too long.
 
-    python -m scripts.experiments.default.measure_default planned --rule default-2 --suite seen
-    python -m scripts.experiments.default.measure_default scales --rule default-2 --suite seen
-    python -m scripts.experiments.default.measure_default long --rule default-2 --suite seen
-    python -m scripts.experiments.default.measure_default against EVALUATION --rule default-2 --horizon 2000
+    python -m scripts.experiments.default.measure_default planned --rule default-3 --suite seen
+    python -m scripts.experiments.default.measure_default scales --rule default-3 --suite seen
+    python -m scripts.experiments.default.measure_default long --rule default-3 --suite seen
+    python -m scripts.experiments.default.measure_default against EVALUATION --rule default-3 --horizon 2000
 
 EVALUATION is that of a suite, results/default/held-out/evaluation.json.
 
@@ -22,6 +22,7 @@ import torch
 from l2l_opt import load_rule
 from l2l_opt.evaluation.runs import run_rule
 from l2l_opt.evaluation.suites import load_suite
+from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules import UpdateRule, make_rule
 from l2l_opt.storage.finite_json import finite
 from l2l_opt.tasks.augmentation import LOSS_SCALE, SCALE, AugmentedFamily
@@ -65,7 +66,7 @@ class ScaledFamily(AugmentedFamily):
 
 def common(command: click.Command) -> click.Command:
     for option in (
-        click.option("--rule", "rule_name", default="default-2", show_default=True),
+        click.option("--rule", "rule_name", default=DEFAULT, show_default=True),
         click.option("--suite", default="seen", show_default=True),
         click.option("--seeds", default=5, show_default=True),
         click.option("--out", type=click.Path(path_type=Path), default=FOLDER, show_default=True),
@@ -156,7 +157,7 @@ def long(rule_name: str, suite: str, seeds: int, out: Path, horizon: int, longes
 
 @group.command()
 @click.argument("evaluation", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--rule", "rule_name", default="default-2", show_default=True)
+@click.option("--rule", "rule_name", default=DEFAULT, show_default=True)
 @click.option("--horizon", default=2000, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=FOLDER, show_default=True)
 def against(evaluation: Path, rule_name: str, horizon: int, out: Path) -> None:

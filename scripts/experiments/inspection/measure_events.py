@@ -13,6 +13,7 @@ import torch
 
 from l2l_opt.evaluation.baselines.tuning import BASELINES, Tuning
 from l2l_opt.inspection.tensorboard.dashboard import inspect_rule
+from l2l_opt.pretrained import DEFAULT
 from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.tasks.mixture import make_tasks
 from scripts.experiments import records
@@ -24,7 +25,7 @@ RATE = 0.01
 
 
 @click.command()
-@click.option("--rule", default="default-2", show_default=True)
+@click.option("--rule", default=DEFAULT, show_default=True)
 @click.option("--horizon", default=1000, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=records.RESULTS / "inspection", show_default=True)
 def main(rule: str, horizon: int, out: Path) -> None:

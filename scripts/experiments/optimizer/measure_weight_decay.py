@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from l2l_opt import LearnedOptimizer
+from l2l_opt.pretrained import DEFAULT
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.tasks.mixture import draw_family, make_tasks
 from scripts.experiments import records
@@ -58,7 +59,7 @@ def main(steps: int, seeds: int) -> None:
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
     for task in TASKS:
-        for optimizer in ("default-2", "adamw"):
+        for optimizer in (DEFAULT, "adamw"):
             for decay in DECAYS:
                 runs = [train(task, optimizer, decay, steps=steps, seed=seed) for seed in range(seeds)]
                 training, test = ([run[which] for run in runs] for which in range(2))

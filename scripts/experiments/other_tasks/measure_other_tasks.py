@@ -22,6 +22,7 @@ from l2l_opt.evaluation.runs import reporting_students, scores_on_test_batches
 from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.inner_loop.students import Student
 from l2l_opt.inner_loop.training import final_losses, train, training_losses
+from l2l_opt.pretrained import DEFAULT
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules import UpdateRule, make_rule
 from l2l_opt.storage.finite_json import finite
@@ -45,7 +46,7 @@ Scores = Callable[[Student], dict[str, float]]
 
 def common(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
-        click.option("--rule", "rule_name", default="default-2", show_default=True),
+        click.option("--rule", "rule_name", default=DEFAULT, show_default=True),
         click.option("--horizon", "horizons", type=int, multiple=True, default=(500, 2000), show_default=True),
         click.option("--seeds", default=10, show_default=True, help="Students reported on."),
         click.option("--tuning-seeds", default=5, show_default=True, help="Others, that Adam is tuned on."),

@@ -23,6 +23,7 @@ from l2l_opt.inner_loop.horizon import Horizon
 from l2l_opt.inner_loop.students import Students
 from l2l_opt.inner_loop.training import train
 from l2l_opt.inner_loop.unroll import unroll
+from l2l_opt.pretrained import DEFAULT
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules import make_rule
 from l2l_opt.rules.base import UpdateRule
@@ -221,7 +222,7 @@ def training(updates: int, seeds: int) -> None:
     chosen = {name: f"adam:lr={ADAM_RATES[int(score.argmax())]}" for name, score in scores.items()}
 
     results = []
-    for spec in dict.fromkeys(["default-2", "default-1", *chosen.values()]):
+    for spec in dict.fromkeys([DEFAULT, "default-1", *chosen.values()]):
         rule = load_rule(spec) if spec in list_pretrained() else make_rule(spec)
         students = students_of(rule, list(range(seeds)), Stream.REPORTING)
         curves = family.best_return - train(students)

@@ -18,6 +18,7 @@ from typing import Any
 import click
 import torch
 
+from l2l_opt.pretrained import DEFAULT
 from l2l_opt.specialising.options import SpecialiseOptions
 from l2l_opt.specialising.run import Specialisation
 from scripts.experiments.records import RESULTS
@@ -105,7 +106,7 @@ def _ratio(found: list[Any] | None) -> str:
 @click.option("--family", "families", type=click.Choice(list(FAMILIES)), multiple=True, help="All where none is named.")
 @click.option("--seed", "seeds", type=int, multiple=True, help="0 and 1 where none is named.")
 @click.option("--minutes", default=8.0, show_default=True)
-@click.option("--rule", default="default-2", show_default=True)
+@click.option("--rule", default=DEFAULT, show_default=True)
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/specialise"), show_default=True)
 def main(families: tuple[str, ...], seeds: tuple[int, ...], minutes: float, rule: str, runs: Path) -> None:
     torch.set_num_threads(1)
