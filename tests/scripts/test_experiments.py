@@ -154,6 +154,14 @@ def test_a_rule_is_evaluated_again_beside_baselines_that_ran_before(small_defaul
     done = start("default.evaluate_again", tmp_path / "then", *again)
     assert done.returncode == 1
     assert "adamw must end where it did" in done.stderr
+    run_script("default.evaluate_again", tmp_path / "then", *again, "--keep-adamw")
+    kept = json.loads((tmp_path / "now" / "evaluation.json").read_text())
+    order = {"task", "optimizer", "final_losses"}
+    assert [{key: row[key] for key in order} for row in kept["results"]] == [
+        {key: row[key] for key in order} for row in then["results"]
+    ]
+    assert "speed_up_steps" in then["summary"][0]
+    assert "speed_up_steps" not in kept["summary"][0]
 
 
 def test_parts_of_the_default_rule_are_taken_out(small_default, tmp_path):

@@ -1,9 +1,12 @@
-"""Evaluate a rule whose code has changed: it and AdamW run again, others keep the runs of an earlier evaluation.
+"""Evaluate another rule, or one whose code has changed, beside the baselines of an earlier evaluation.
 
     python -m scripts.experiments.default.evaluate_again results/default/held-out --out results/default/held-out
+    python -m scripts.experiments.default.evaluate_again results/default/held-out --horizon 2000 --keep-adamw --out OUT
 
-That AdamW ends where it did, to the last bit, is what shows that students and batches are those of the earlier runs.
-EARLIER is a folder of `l2l-opt evaluate --suite`; the picture of curves has the new runs alone.
+AdamW runs again too, for speed-ups over it: that it ends where it did, to the last bit, is what shows that students and
+batches are those of the earlier runs. With --keep-adamw its earlier runs are kept as all others are, which spares its
+tuning, and there are no speed-ups. EARLIER is a folder of `l2l-opt evaluate --suite`; the picture of curves has the new
+runs alone.
 """
 
 import json
@@ -32,9 +35,10 @@ from scripts.experiments import records
 @click.argument("earlier", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--rule", "rule_name", default=DEFAULT, show_default=True)
 @click.option("--horizon", "horizons", type=int, multiple=True, help="Of those of EARLIER; all by default.")
+@click.option("--keep-adamw", is_flag=True, help="Keep AdamW's runs too, without speed-ups.")
 @click.option("--cache", type=click.Path(path_type=Path), default=DEFAULT_FOLDER, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def main(earlier: Path, rule_name: str, horizons: tuple[int, ...], cache: Path, out: Path) -> None:
+def main(earlier: Path, rule_name: str, horizons: tuple[int, ...], keep_adamw: bool, cache: Path, out: Path) -> None:
     """Evaluate the rule of EARLIER again."""
     torch.set_num_threads(1)
     make_writable_folder(out)
@@ -47,7 +51,8 @@ def main(earlier: Path, rule_name: str, horizons: tuple[int, ...], cache: Path, 
         num_seeds=own["seeds"],
         tuning_seeds=own["tuning_seeds"],
         seed=own["seed"],
-        baselines=("adamw",),
+        baselines=() if keep_adamw else ("adamw",),
+        classical=keep_adamw,
         cache=cache,
     )
     evaluations = evaluate_suite(
