@@ -27,12 +27,11 @@ from l2l_opt.optimizer.local_parameters import (
     local_parameter,
 )
 from l2l_opt.optimizer.prepared import PreparedGroup
-from l2l_opt.optimizer.state_dict import boxed, check_options, check_state_dict, in_own_order, unboxed
+from l2l_opt.optimizer.state_dict import boxed, check_options, check_state_dict, digest_of, in_own_order, unboxed
 from l2l_opt.optimizer.stepping import Options, Stepper
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.storage.rule_file import load_rule
-from l2l_opt.storage.safetensors_file import digest
 from l2l_opt.types import is_dict
 
 ADAMW_LR = 1e-3
@@ -119,7 +118,7 @@ class LearnedOptimizer(EagerOptimizer):
             "maximize": maximize,
             "momentum": 0.0,
             "rule": self._kind(),
-            "rule_digest": digest(dict(rule.named_parameters())),
+            "rule_digest": digest_of(rule),
             "steps_taken": 0,
         }
         if guard == "fallback":

@@ -5,6 +5,8 @@ later or never, and casts what it loads to the dtype of the parameter, which wou
 precision. Here every entry is compared with a fresh state on the meta device, which costs no memory.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
@@ -16,13 +18,14 @@ from torch import Tensor
 from l2l_opt.optimizer import sharding
 from l2l_opt.optimizer.local_parameters import BOOKKEEPING, fresh_meta_state, largest, plain, shape_for_rules
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.storage.safetensors_file import brief
+from l2l_opt.storage.safetensors_file import brief, digest
 from l2l_opt.types import is_dict, is_list
 
 OPTIONS = ("lr", "weight_decay", "num_steps", "maximize")
 FLOATING = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 INTEGER = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 HOW_TO_SHARD = "load it by torch.distributed.checkpoint.state_dict.set_optimizer_state_dict"
+THE_SAME = "pass the rule= that made the state ('default-2' where that was the default)"
 
 
 def check_options(group: Mapping[str, Any], *, loaded: bool = False) -> None:
@@ -90,7 +93,7 @@ def check_state_dict(
     owners: dict[Any, tuple[str, Tensor]] = {}
     keys: dict[int, Any] = {}
     for group, own in zip(groups, param_groups, strict=True):
-        _check_group(group, defaults)
+        _check_group(group, defaults, rule)
         for key, name, p in _named(group, own["params"]):
             # Tied parameters are in a group twice, under one key.
             is_own = owners.setdefault(key, (name, p))[1] is p and keys.setdefault(id(p), key) == key
@@ -105,13 +108,19 @@ def check_state_dict(
             _check_state(state, name, p, rule=rule, must_be_finite=must_be_finite)
 
 
-def _check_group(group: Mapping[Any, Any], defaults: Mapping[str, Any]) -> None:
-    saved, own = ([found.get("rule"), found.get("rule_digest")] for found in (group, defaults))
-    if saved != own:
-        (its, theirs), (name, digest) = saved, own
+def digest_of(rule: UpdateRule) -> str:
+    """Return what a state dict names its rule by: SHA-256 over the weights and the options."""
+    options = json.dumps(dict(rule.config), sort_keys=True, default=str)
+    return hashlib.sha256(f"{digest(dict(rule.named_parameters()))} {options}".encode()).hexdigest()
+
+
+def _check_group(group: Mapping[Any, Any], defaults: Mapping[str, Any], rule: UpdateRule) -> None:
+    (its, theirs), (name, own) = ([found.get("rule"), found.get("rule_digest")] for found in (group, defaults))
+    # Releases before 0.3 took that of the weights alone.
+    if its != name or theirs not in (own, digest(dict(rule.named_parameters()))):
         raise ValueError(
             f"a state must be loaded into an optimizer with the rule that made it; got the state of {brief(its)} "
-            f"({str(theirs)[:12]}) for {name!r} ({str(digest)[:12]}), pass the same rule="
+            f"({str(theirs)[:12]}) for {name!r} ({str(own)[:12]}), {THE_SAME}"
         )
     for key in OPTIONS:
         _require(key in group, f"a group must have the entry {key!r}", sorted(map(str, group)))
@@ -152,14 +161,14 @@ def _check_state(state: dict[Any, Any], name: str, p: Tensor, *, rule: UpdateRul
     missing = sorted(fresh.keys() - state.keys())
     whole = f"the state of parameter {name!r} must hold all that its rule keeps"
     if missing:
-        raise ValueError(f"{whole}; got none of {missing}, pass the state of the same rule")
+        raise ValueError(f"{whole}; got none of {missing}, {THE_SAME}")
     # Of wrappers that keep a copy of their own, or the like, beside it.
     shape = tuple(p.shape)
     wrapped = (key for key in state.keys() - wanted.keys() if isinstance(state[key], Tensor))
     wanted |= {key: torch.empty_like(p, device="meta") for key in wrapped if tuple(state[key].shape) == shape}
     unknown = sorted(map(str, state.keys() - wanted.keys()))
     most = f"the state of parameter {name!r} must hold nothing but {', '.join(sorted(fresh))}"
-    _require(not unknown, most, unknown, "pass the state of the same rule")
+    _require(not unknown, most, unknown, THE_SAME)
     for key, value in state.items():
         about, like = f"state {key!r} of parameter {name!r}", wanted[key]
         if isinstance(value, Tensor):

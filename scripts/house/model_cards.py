@@ -36,11 +36,7 @@ def facts(name: str, card: dict[str, Any]) -> str:
         [
             ["rule", f"`{card['rule']['name']}`: {config}"],
             ["learned weights", f"{card['weights']:,}"],
-            [
-                "state, bytes a parameter",
-                f"{card['state_bytes_per_parameter']}, or {card['state_bytes_per_parameter_bfloat16']} with "
-                "`state_dtype=torch.bfloat16`",
-            ],
+            ["state, bytes a parameter", state_bytes(card)],
             ["floating-point operations a parameter and step", f"{card['operations_per_parameter_and_step']:,}"],
             ["runs of meta-training", f"{str(card['horizon']).replace('..', ' to ')} steps"],
             ["meta-gradients", f"`{card['estimator']}`, truncation windows of {card['truncation_length']} steps"],
@@ -51,6 +47,12 @@ def facts(name: str, card: dict[str, Any]) -> str:
             ["digest of the weights", f"`{card['digest']}`"],
         ],
     )
+
+
+def state_bytes(card: dict[str, Any]) -> str:
+    """Bytes a parameter, and those with recurrent state in half precision where there is any."""
+    single, half = card["state_bytes_per_parameter"], card["state_bytes_per_parameter_bfloat16"]
+    return str(single) if half == single else f"{single}, or {half} with `state_dtype=torch.bfloat16`"
 
 
 def tasks(card: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from l2l_opt import LearnedOptimizer, RNNProp, UpdateRule
+from l2l_opt import LearnedOptimizer, RNNProp, UpdateRule, load_rule
 from l2l_opt.optimizer.state_dict import check_state_dict
 from l2l_opt.rules import RULES
 from tests.conftest import small_rule
@@ -246,3 +246,23 @@ def test_what_does_not_fit_is_named(change, words):
 def test_what_is_no_state_dict_is_named(saved):
     with pytest.raises(ValueError, match="a state dict must be a dict with a dict 'state'"):
         check(trained(), saved)
+
+
+def test_rules_of_the_same_weights_and_other_options_are_others():
+    def made(rule):
+        param = torch.nn.Parameter(torch.ones(3, 2))
+        optimizer = LearnedOptimizer([param], rule=rule, num_steps=10)
+        param.grad = torch.ones(3, 2)
+        optimizer.step()
+        return optimizer
+
+    state = made("small-data-1").state_dict()
+    with pytest.raises(ValueError, match=r"got the state of 'scale-free' .* pass the rule= that made the state"):
+        made("default-3").load_state_dict(state)
+    # As releases before 0.3 have it, of the weights alone.
+    state["param_groups"][0]["rule_digest"] = load_rule("default-3").card["digest"]
+    made("default-3").load_state_dict(state)
+    with pytest.raises(
+        ValueError, match=r"must hold all that its rule keeps; got none of \['cell', 'hidden'\], pass the"
+    ):
+        made("default-2").load_state_dict(state)
