@@ -150,11 +150,11 @@ struct ScaleFreeLayout {
     static constexpr const char* KIND = "scale_free";
     struct Options {
         NAMED(
-            float, output_scale, zero_start, growth, growth_power, natural_share, usual_run, largest_scale, steepness, cautious_run,
-            step_scale_fall, fall_margin, braking, tiny, relative_eps, fast_beta, slow_beta, gradient_beta, units,
-            least_annealed, unplanned_steps, unplanned_power, step_scale_rise, agreement_margin, least_log_step_scale,
-            most_log_step_scale, touched_beta, touched_steps, least_touched, random_walk_vector, random_walk_matrix,
-            least_growth, whitened_rms, whitening_steps, brake_from
+            float, output_scale, zero_start, growth, growth_power, small_power, natural_share, usual_run, largest_scale,
+            steepness, cautious_run, step_scale_fall, fall_margin, braking, tiny, relative_eps, fast_beta, slow_beta,
+            gradient_beta, units, least_annealed, unplanned_steps, unplanned_power, step_scale_rise, agreement_margin,
+            least_log_step_scale, most_log_step_scale, touched_beta, touched_steps, least_touched, random_walk_vector,
+            random_walk_matrix, least_growth, whitened_rms, whitening_steps, brake_from
         )
     };
     struct Arrays { NAMED(floats, biases, betas, tensor_weight, tensor_bias, head_weight, head_bias, newton_schulz) };

@@ -76,9 +76,13 @@ struct ScaleFree : Momenta<ScaleFreeLayout> {
         const float least = std::min(o.growth, o.least_growth), growth = std::max(o.growth / rarity, least);
         const bool zero = first_rms == 0;
         if (zero && (given->rows != 0 || o.zero_start == 0)) return given->natural_size;
-        const float floor = zero ? o.zero_start * given->natural_size : first_rms / least;
-        const float base = std::max(std::max(first_rms, o.natural_share * given->natural_size), floor);
-        return gone > base ? base * std::min(std::pow(gone / base, o.growth_power), growth) : std::max(gone, floor);
+        const float start = zero ? o.zero_start * given->natural_size : first_rms, floor = zero ? start : start / least;
+        const float base = std::max(start, o.natural_share * given->natural_size);
+        if (gone > base) return base * std::min(std::pow(gone / base, o.growth_power), growth);
+        const float below = std::max(gone, floor);
+        if (o.small_power == 1) return below;
+        const float smaller = std::pow(std::max(std::max(gone, start) / std::max(base, o.tiny), o.tiny), o.small_power);
+        return base * smaller * std::min(below / std::max(start, o.tiny), 1.0f);
     }
 
     // Brings the tensor's scalars up to date, but for the random walk, which waits for the size of the step.

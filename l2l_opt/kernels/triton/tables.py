@@ -165,6 +165,7 @@ class Law(NamedTuple):
     whitened_rms: float
     whitening_steps: float
     growth_power: float
+    small_power: float
     natural_share: float
     fall_margin: float
     braking: float

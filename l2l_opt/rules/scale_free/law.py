@@ -28,8 +28,8 @@ class StepLaw(NamedTuple):
     """Options of ``ScaleFreeRule`` that decide how long its steps are; all dimensionless but the runs, in steps.
 
     Attributes:
-        output_scale, zero_scale, zero_start, growth, growth_power, natural_share, usual_run, largest_scale, steepness,
-            cautious_run, step_scale_fall, fall_margin, braking: as the rule documents them.
+        output_scale, zero_scale, zero_start, growth, growth_power, small_power, natural_share, usual_run,
+            largest_scale, steepness, cautious_run, step_scale_fall, fall_margin, braking: as the rule documents them.
     """
 
     output_scale: float
@@ -37,6 +37,7 @@ class StepLaw(NamedTuple):
     zero_start: float
     growth: float
     growth_power: float
+    small_power: float
     natural_share: float
     usual_run: float
     largest_scale: float
@@ -85,9 +86,14 @@ def _reach(context: Context, shapes: Sequence[Sequence[int]], law: StepLaw) -> T
     gone = safe_sqrt((context.rms.square() - context.tensor_scalars["walk"]).clamp(min=0))
     least = min(law.growth, LEAST_GROWTH)
     most = (law.growth * context.touched_fraction).clamp(min=least)
-    floor = torch.where(first == 0, law.zero_start * natural, first / least)
-    base = torch.maximum(torch.maximum(first, law.natural_share * natural), floor).clamp(min=TINY)
+    start = torch.where(first == 0, law.zero_start * natural, first)
+    floor = torch.where(first == 0, start, start / least)
+    base = torch.maximum(start, law.natural_share * natural).clamp(min=TINY)
     grown = base * torch.minimum((gone / base).clamp(min=1) ** law.growth_power, most)
-    reach = torch.where(gone > base, grown, torch.maximum(gone, floor))
+    below = torch.maximum(gone, floor)
+    if law.small_power != 1:
+        smaller = (torch.maximum(gone, start) / base).clamp(min=TINY, max=1) ** law.small_power
+        below = base * smaller * (below / start.clamp(min=TINY)).clamp(max=1)
+    reach = torch.where(gone > base, grown, below)
     stays = torch.stack([torch.full_like(first[0], is_matrix(shape) or law.zero_start == 0) for shape in shapes])
     return torch.where((first == 0) & (stays > 0), natural, reach)

@@ -62,8 +62,9 @@ class ScaleFreeRule(UpdateRule):
         u = e of vectors, (1 - w) e + w .3 sqrt(max(m, n)) whitened(e) of matrices [m, n]
         N = ``zero_scale`` (vectors) or 1 / sqrt(3 n), as nn.Linear would have drawn them (matrices)
         R_0 = max(rms(p_0), ``natural_share`` N);   G = sqrt(max(rms(p)^2 - W, 0)), at least rms(p_0) / 2
-        R = min(G, R_0 min((G / R_0)^growth_power, max(``growth`` j, 2)));   of tensors that started at zero
-            rms(p_0) / 2 is ``zero_start`` N (vectors) or R = N throughout (matrices)
+        R = R_0 min((G / R_0)^growth_power, max(``growth`` j, 2)) above R_0;   below, with G' = max(G, rms(p_0)),
+            R = R_0 (G' / R_0)^``small_power`` G / G'; vectors that started at zero have ``zero_start`` N for
+            rms(p_0), and no less than it for G; matrices that did R = N throughout
         length_scale = min(sqrt(usual_run / T), ``largest_scale``), or 1, T unknown
         s = max((1 - f) / (1 + steepness f), .01) length_scale, or (1 + t / 100)^-1.25, T unknown
         a = cos(g / r, m_.9 before / r) + .05
@@ -88,8 +89,9 @@ class ScaleFreeRule(UpdateRule):
     steps overshoot; noise alone opposes them a little. In runs too short for that it starts higher.
 
     How far a tensor may go follows what its gradients keep asking for and not where it started: one that starts far
-    smaller than nn.Linear would have drawn it, as embeddings and GPT's weights do, grows freely up to half of that, and
-    with the ``growth_power`` of its size above: a power of 1 lets all tensors run away together in the first steps.
+    smaller than nn.Linear would have drawn it, as embeddings, GPT's weights and heads of policies do, takes steps that
+    are larger than its own size asks for, up to half of that, and grows with the ``growth_power`` of its size above: a
+    power of 1 lets all tensors run away together in the first steps.
 
     Where gradients have come down to less than a seventh of the first ones, the data are all but learned; longer
     steps would only make the network surer of itself, up to logits of thousands. So steps then become smaller with
@@ -141,6 +143,7 @@ class ScaleFreeRule(UpdateRule):
         growth: factor above R_0 up to which updates grow with a tensor all of whose coordinates are touched; below the
             first root mean square they shrink by 2 at most, or by this if that is less.
         growth_power: of its size above R_0, with which a tensor's updates grow.
+        small_power: of its size between the first one and R_0, likewise.
         natural_share: of the natural size N, up to which a tensor that started smaller grows freely; 0 where only its
             own first size counts.
         usual_run: steps of a run whose updates are of ``output_scale``; larger in shorter ones, smaller in longer ones.
@@ -184,6 +187,7 @@ class ScaleFreeRule(UpdateRule):
     earlier_options = MappingProxyType(
         {
             "growth_power": 1.0,
+            "small_power": 1.0,
             "zero_start": 0.0,
             "natural_share": 0.0,
             "largest_scale": 2.0,
@@ -204,6 +208,7 @@ class ScaleFreeRule(UpdateRule):
         zero_start: float = 0.2,
         growth: float = 10.0,
         growth_power: float = 0.85,
+        small_power: float = 0.5,
         natural_share: float = 0.5,
         usual_run: float = 500,
         largest_scale: float = 3.0,
@@ -221,6 +226,7 @@ class ScaleFreeRule(UpdateRule):
             zero_start,
             growth,
             growth_power,
+            small_power,
             natural_share,
             usual_run,
             largest_scale,

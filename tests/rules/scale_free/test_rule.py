@@ -182,9 +182,12 @@ def test_tensors_of_zeros_grow_as_others_do():
         return float(update["p"].norm())
 
     natural = size_at(0.0, zero_start=0.0)
-    sizes = [size_at(distance, zero_start=0.2) / natural for distance in (0.0, 0.01, 0.03, 0.05, 0.4, 10.0)]
-    expected = [0.2, 0.2, 0.3, 0.5, 0.5 * 8**0.85, 0.5 * 10]
-    assert sizes == pytest.approx(expected, rel=1e-2)
+    distances = (0.0, 0.01, 0.03, 0.05, 0.4, 10.0)
+    above = [0.5, 0.5 * 8**0.85, 0.5 * 10]
+    for power in (1.0, 0.5):
+        sizes = [size_at(distance, zero_start=0.2, small_power=power) / natural for distance in distances]
+        below = [0.5 * (size / 0.5) ** power for size in (0.2, 0.2, 0.3)]
+        assert sizes == pytest.approx([*below, *above], rel=1e-2)
 
 
 @pytest.mark.parametrize("shape", [(8,), (5, 4)])
@@ -329,8 +332,9 @@ def test_with_a_natural_size_powers_of_two_of_the_loss_and_larger_tensors_change
     assert torch.equal(trained(torch.float32, 60, natural_share=0.5, **settings), plain)
 
 
-def test_a_tensor_that_starts_far_too_small_grows_freely_up_to_its_natural_size_and_slowly_above():
-    rule = silent(growth=10.0, growth_power=0.5, natural_share=0.5)
+@pytest.mark.parametrize("small_power", [1.0, 0.5])
+def test_a_tensor_that_starts_far_too_small_grows_quickly_up_to_its_natural_size_and_slowly_above(small_power):
+    rule = silent(growth=10.0, growth_power=0.5, natural_share=0.5, small_power=small_power)
     gradient = torch.ones(6, 12, dtype=torch.float64)
     half = 0.5 / math.sqrt(3 * 12)
     first = torch.full_like(gradient, half / 100)
@@ -340,9 +344,11 @@ def test_a_tensor_that_starts_far_too_small_grows_freely_up_to_its_natural_size_
         with torch.no_grad():
             return float(rule({"p": gradient}, state, {"p": torch.full_like(gradient, rms)})[0]["p"].abs().max())
 
-    for rms, reach in ((half / 100, half / 100), (half / 10, half / 10), (half, half), (4 * half, 2 * half)):
-        assert size(rms) / size(half / 100) == pytest.approx(100 * reach / half)
-    assert size(1e4 * half) / size(half / 100) == pytest.approx(100 * 10)
+    natural = size(half)
+    for rms, reach in ((half / 100, 0.01**small_power), (half / 10, 0.1**small_power), (4 * half, 2), (1e4 * half, 10)):
+        assert size(rms) / natural == pytest.approx(reach)
+    assert size(half / 200) / size(half / 100) == pytest.approx(0.5)
+    assert size(half / 1000) / size(half / 100) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("num_steps", [None, 500.0])
