@@ -262,7 +262,5 @@ def test_rules_of_the_same_weights_and_other_options_are_others():
     # As releases before 0.3 have it, of the weights alone.
     state["param_groups"][0]["rule_digest"] = load_rule("default-3").card["digest"]
     made("default-3").load_state_dict(state)
-    with pytest.raises(
-        ValueError, match=r"must hold all that its rule keeps; got none of .*hidden.*, pass the"
-    ):
+    with pytest.raises(ValueError, match=r"must hold all that its rule keeps; got none of .*hidden.*, pass the"):
         made("default-2").load_state_dict(state)
