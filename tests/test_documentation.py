@@ -138,7 +138,10 @@ LEFT_OUT_BY_REASON = {
     "minutes, and makes an environment": ["scripts/demo"],
     "compiles for a minute": ["pip wheel --no-deps ."],
     "changes the environment that the tests run in": [
+        "python -m venv .venv && . .venv/bin/activate",
         "pip install .",
+        "pip install . --extra-index-url URL",
+        "pip install . -c constraints.txt",
         "pip install -e .[dev]",
         "pip install 'l2l_opt[rl]'",
     ],

@@ -1,4 +1,4 @@
-"""The examples: in other training loops a resumed run is the whole run, bit for bit; other tasks; industry."""
+"""The examples: other training loops take the steps that they plan; other tasks; industry."""
 
 import csv
 import importlib
@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
+from l2l_opt import LearnedOptimizer
 from l2l_opt.few_shot.base_models.tables import LabelledRows
 from l2l_opt.specialising import plan, selection
 from l2l_opt.specialising import run as specialising
@@ -29,48 +30,39 @@ def example(name):
     return importlib.import_module(f"scripts.examples.{name}")
 
 
-def assert_same(whole, resumed):
-    """Weights and optimizer states are equal, and there are some."""
-    (network, optimizer), (again, other) = whole, resumed
-    for a, b in zip(network.parameters(), again.parameters(), strict=True):
-        assert torch.equal(a, b)
-    states, others = optimizer.state_dict()["state"], other.state_dict()["state"]
-    assert len(states) == len(others) == 4
-    for key, state in states.items():
-        assert {"step", "hidden", "cell", "averages"} < set(state) == set(others[key])
-        for entry, value in state.items():
-            assert value.tolist() == others[key][entry].tolist(), entry
-        assert state["step"] == 69
-        assert state["hidden"].abs().max() > 0
-
-
-# Lightning deprecates its own use of torch's trees, and recommends workers for loading data that is in memory.
+# Lightning deprecates its own use of torch's trees, and recommends workers for loading data that is in memory; a
+# Trainer pins memory where there is no accelerator.
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
-@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
-def test_lightning_resumes_bit_for_bit(tmp_path):
-    train = example("training_loops.lightning_training").train
-    whole = train(tmp_path, epochs=3, planned_epochs=3)
-    first = train(tmp_path, epochs=1, planned_epochs=3)
-    saved = torch.load(tmp_path / "training.ckpt", weights_only=True)
-    assert saved["optimizer_states"][0]["state"][0]["step"] == 23
-    resumed = train(tmp_path, epochs=3, planned_epochs=3, resume=tmp_path / "training.ckpt")
-    assert len(set(whole.losses)) == 69
-    assert first.losses == whole.losses[:23]
-    assert resumed.losses == whole.losses[23:]
-    assert whole.losses[-1] < 0.5 * whole.losses[0]
-    assert_same(*((model, model.trainer.optimizers[0]) for model in (whole, resumed)))
+@pytest.mark.filterwarnings("ignore:The '.*' does not have many workers")
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")
+@pytest.mark.parametrize(
+    ("client", "shorter", "score", "least", "most"),
+    [
+        ("lightning", 3, "test accuracy", 0.9, 1),
+        ("accelerate", 3, "test accuracy", 0.9, 1),
+        ("skorch", 3, "test accuracy", 0.9, 1),
+        ("hugging_face", 20, "test loss", 1, 3),
+    ],
+)
+def test_a_client_takes_as_many_steps_as_it_gives_the_rule(client, shorter, score, least, most, monkeypatch, capsys):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    made = []
 
+    class Watched(LearnedOptimizer):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            made.append(self)
 
-def test_accelerate_resumes_bit_for_bit(tmp_path):
-    train = example("training_loops.accelerate_training").train
-    whole, *made = train(tmp_path, epochs=range(3), planned_epochs=3)
-    first, *_ = train(tmp_path, epochs=range(1), planned_epochs=3)
-    resumed, *made_again = train(tmp_path, epochs=range(1, 3), planned_epochs=3, resume=True)
-    assert len(set(whole)) == 69
-    assert first == whole[:23]
-    assert resumed == whole[23:]
-    assert whole[-1] < 0.5 * whole[0]
-    assert_same(made, made_again)
+    module = example(f"training_loops.{client}_training")
+    monkeypatch.setattr(module, "LearnedOptimizer", Watched)
+    module.main(shorter)
+    assert made
+    for optimizer in made:
+        for group in optimizer.param_groups:
+            assert group["lr"] == 1
+            assert {optimizer.state[param]["step"].item() for param in group["params"]} == {group["num_steps"]}
+    last_line = capsys.readouterr().out.splitlines()[-1]
+    assert least < float(last_line.partition(f"; {score} ")[2]) <= most
 
 
 def test_a_users_ratings_are_predicted(tmp_path):

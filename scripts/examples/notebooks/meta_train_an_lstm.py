@@ -22,8 +22,8 @@ from l2l_opt.tasks.mixture import make_tasks
 EFFORT = float(os.environ.get("NOTEBOOK_EFFORT", "1"))  # less than 1 in tests
 OUTER_STEPS = max(2, round(300 * EFFORT))
 HORIZON = 100 if EFFORT == 1 else 10
-torch.set_num_threads(1)
 torch.manual_seed(0)
+torch.set_num_threads(1)
 
 # %% [markdown]
 # ## Meta-training
