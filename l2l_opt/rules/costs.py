@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from l2l_opt.dispatch_mode import DispatchMode
 from l2l_opt.kernels import portable
 from l2l_opt.kernels.operands import Operands
 from l2l_opt.rules.base import UpdateRule
@@ -51,7 +51,7 @@ def _whole_costs(rule: UpdateRule, size: int) -> RuleCosts:
     )
 
 
-class _OperationCounter(TorchDispatchMode):
+class _OperationCounter(DispatchMode):
     """Adds up operations that compute numbers; moving, choosing and converting them is not counted."""
 
     moving = ("where", "clone", "fill", "zero_", "detach")

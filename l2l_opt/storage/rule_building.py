@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from l2l_opt.dispatch_mode import DispatchMode
 from l2l_opt.rules import make_rule
 from l2l_opt.rules.base import UpdateRule
 
@@ -52,17 +52,12 @@ def build_rule(name: str, config: Mapping[str, Any], weights: Mapping[str, Tenso
     return rule
 
 
-class _Allowance(TorchDispatchMode):
+class _Allowance(DispatchMode):
     """Raises before the operation that would go beyond what was allowed."""
 
     def __init__(self, *, elements: int, operations: int):
         super().__init__()  # pyright: ignore[reportUnknownMemberType]
         self.elements, self.operations = elements, operations
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # Torch would otherwise import its compiler, for over a second, to keep it from what is called here.
-        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

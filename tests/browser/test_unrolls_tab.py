@@ -141,6 +141,7 @@ def address(folder, chromium):
     folder.mkdir()
     with tensorboard(folder, ready=listed, options=()) as address:
         page = chromium.new_page()
+        page.set_default_timeout(SECONDS * 1000)
         assert "There are no unrolls in this directory." in problems_of(opened(page, address))
         page.close()
         write_inspection(folder / "inspection")
@@ -270,6 +271,10 @@ def test_keys_scrub_and_play(page, address):
     for key, step in (("ArrowRight", 1), ("Shift+ArrowRight", 11), ("ArrowLeft", 10), ("End", 29), ("Home", 0)):
         page.keyboard.press(key)
         assert slider.get_attribute("aria-valuetext") == f"step {step} of 29"
+    slider.focus()
+    for key, step in (("Shift+ArrowRight", 10), ("ArrowUp", 11), ("Shift+ArrowLeft", 1), ("Home", 0)):
+        page.keyboard.press(key)
+        assert slider.get_attribute("aria-valuetext") == f"step {step} of 29"
     page.keyboard.press("Space")
     tab.get_by_role("button", name="Pause").wait_for()
     frame_of(page).wait_for_function("document.querySelector('#inner-step').value >= 3")
@@ -317,6 +322,8 @@ def test_two_runs_side_by_side_are_compared(page, address):
         for name in ("run", "beside it")
     ]
     assert ratio == pytest.approx(sizes[0] / sizes[1], rel=0.02)
+    first, second = (tab.get_by_role("combobox", name="weight").nth(index) for index in range(2))
+    assert first.input_value() == second.input_value()
     rules = tab.get_by_role("region", name="beside it")
     rules.get_by_role("img", name=re.compile("Updates of")).wait_for()
 

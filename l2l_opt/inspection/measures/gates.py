@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from l2l_opt.dispatch_mode import DispatchMode
 from l2l_opt.rules.base import UpdateRule
 
 GATES = ("input", "forget", "output")
@@ -13,7 +13,7 @@ CLOSED, OPEN = 0.1, 0.9
 """A gate below the one or above the other is saturated, as in arXiv 1506.02078, section 4.2."""
 
 
-class GateObserver(TorchDispatchMode):
+class GateObserver(DispatchMode):
     """Collects the gates of every coordinatewise LSTM that is run inside.
 
     Attributes:

@@ -1,7 +1,6 @@
 """UnrollMonitor: what any torch optimizer does to its parameters, in TensorBoard."""
 
 import math
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +17,7 @@ from l2l_opt.inspection.measures.quantities import (
     state_quantities,
     tensor_quantities,
 )
-from l2l_opt.inspection.tensorboard.cadence import Cadence
+from l2l_opt.inspection.tensorboard.cadence import Budget, Cadence
 from l2l_opt.inspection.tensorboard.scalars import write_scalars
 from l2l_opt.inspection.unrolls_tab.tab import UnrollTab
 from l2l_opt.optimizer.learned_optimizer import LearnedOptimizer
@@ -36,8 +35,12 @@ USUAL_STEPS = 100
 """Between points, where no cadence is given and they cost less than their share."""
 SHARE = 0.01
 """Of the run's time that points may have taken before another is begun, where no cadence is given."""
-FIRST_RESPONSE_SECONDS = 1.0
-"""What the first responses may cost, since torch loads its vmap; a run without a cadence waits until it has that."""
+EXTRA_SHARE = SHARE / 2
+"""That gates, histograms and responses may take, each."""
+EXPECTED_POINTS = 10
+"""As long as so many points, gates and histograms are expected to take at first, each."""
+EXPECTED_SECONDS = 1.0
+"""Responses are expected to take at first, since torch loads its vmap."""
 MOST_COORDINATES_FOR_GATES = 1 << 20
 """Of a tensor; a larger one's gates are not recomputed, since that takes memory of many times its size."""
 
@@ -70,9 +73,9 @@ class UnrollMonitor:
     Args:
         optimizer: any ``torch.optim.Optimizer``.
         writer: where to; it stays open.
-        every: steps between points. None: 100, put off by another 100 for as long as the monitor has taken more than
-            1 % of the time since it was attached, so that steps of a long run take less than 5 % longer, whatever
-            the model; the first step always has a point.
+        every: steps between points. None: 100, put off by another 100 for as long as points have taken more than 1 %
+            of the time since the monitor was attached; the first step always has one. Gates, histograms and responses
+            wait until each fits into .5 %, so that steps take less than 5 % longer, whatever the model.
         charts_every: least steps between points that go into charts too; 0 for none, all of them where None.
         histogram_every: least steps between histograms, which come with a point; 0 for none, ten times those between
             points where None.
@@ -108,14 +111,18 @@ class UnrollMonitor:
             raise ValueError(f"every must be at least 1; got {every}, use e.g. 10")
         self.optimizer, self.writer = optimizer, writer
         self.every = USUAL_STEPS if every is None else every
-        self._charts = Cadence(self.every if charts_every is None else charts_every, "charts_every")
-        self._histograms = Cadence(10 * self.every if histogram_every is None else histogram_every, "histogram_every")
-        self._responses = Cadence(10 * self.every if responses_every is None else responses_every, "responses_every")
+        share, extra = (SHARE, EXTRA_SHARE) if every is None else (None, None)
+        charts = self.every if charts_every is None else charts_every
+        histograms = 10 * self.every if histogram_every is None else histogram_every
+        responses = 10 * self.every if responses_every is None else responses_every
+        self._budget = Budget(share)
+        self._charts = Cadence(charts, "charts_every")
+        self._gates = Cadence(charts, "charts_every", share=extra, seconds=math.inf)
+        self._histograms = Cadence(histograms, "histogram_every", share=extra, seconds=math.inf)
+        self._responses = Cadence(responses, "responses_every", share=extra, seconds=EXPECTED_SECONDS)
         self._tab = UnrollTab(writer, optimizer, outer_step=outer_step)
         self.num_steps = 0
-        self._has_budget = every is None
-        self._attached, self._spent = time.perf_counter(), 0.0
-        self._response_seconds = FIRST_RESPONSE_SECONDS
+        self._spent_before = 0.0
         self._next_point, self._loss = 0, math.nan
         self._before: dict[str, Tensor] = {}
         self._points: dict[str, Tensor] = {}
@@ -147,10 +154,15 @@ class UnrollMonitor:
         self.detach()
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if self.num_steps == self._next_point:
-            begun = time.perf_counter()
-            self._keep(optimizer)
-            self._spent += time.perf_counter() - begun
+        if self.num_steps != self._next_point:
+            return
+        self._spent_before = self._budget.spent
+        with self._budget.spending():
+            adam = self._reference(optimizer)
+            # What the step is about to change.
+            self._before = {name: plain(p).detach().clone() for name, p in self._named.items()}
+        if isinstance(optimizer, LearnedOptimizer):
+            self._look_ahead(optimizer, adam)
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         step = self.num_steps
@@ -158,32 +170,35 @@ class UnrollMonitor:
         to_go = self._next_point - step
         if to_go >= ADAM_STEPS:
             return
-        begun = time.perf_counter()
-        if self._has_budget and to_go == ADAM_STEPS - 1 and self._spent > SHARE * (begun - self._attached):
+        if to_go == ADAM_STEPS - 1 and self._budget.left() < 0:
             self._next_point += self.every
             return
-        self._measure(optimizer, step, to_go)
-        self._spent += time.perf_counter() - begun
+        with self._budget.spending():
+            histograms = self._measure(optimizer, step, to_go)
+        if to_go:
+            return
+        for own in (self._gates, self._histograms):
+            own.expect(EXPECTED_POINTS * (self._budget.spent - self._spent_before))
+        if self._histograms.is_due(step):
+            with self._histograms.taken(step):
+                self._write_histograms(histograms, step)
 
     @torch.no_grad()
-    def _keep(self, optimizer: torch.optim.Optimizer) -> None:
-        """Keep what the step is about to change, or to use up."""
-        adam = self._reference(optimizer)
-        self._before = {name: plain(p).clone() for name, p in self._named.items()}
-        if not isinstance(optimizer, LearnedOptimizer):
-            return
-        if self._charts.is_due(self.num_steps) and optimizer.state:
-            self._points = {
-                f"gate_{gate}_{end}/{name}": share
-                for name, gates in _gates(optimizer)
-                for gate, shares in zip(GATES, saturation(gates), strict=True)
-                for end, share in zip(("closed", "open"), shares, strict=True)
-            }
-        begun = time.perf_counter()
-        seconds = SHARE * (begun - self._attached) - self._spent if self._has_budget else math.inf
-        if seconds > self._response_seconds and self._responses.due(self.num_steps):
-            self._tab.add_responses(self.num_steps, self._local(), adam, seconds=seconds)
-            self._response_seconds = time.perf_counter() - begun
+    def _look_ahead(self, optimizer: LearnedOptimizer, adam: AdamReference) -> None:
+        """Measure what the state before a step alone can give: gates and responses."""
+        step = self.num_steps
+        if optimizer.state and self._charts.is_due(step) and self._gates.is_due(step):
+            with self._gates.taken(step):
+                self._points = {
+                    f"gate_{gate}_{end}/{name}": share
+                    for name, gates in _gates(optimizer)
+                    for gate, shares in zip(GATES, saturation(gates), strict=True)
+                    for end, share in zip(("closed", "open"), shares, strict=True)
+                }
+        if self._responses.is_due(step):
+            seconds = self._responses.budget.left()
+            with self._responses.taken(step):
+                self._tab.add_responses(step, self._local(), adam, seconds=seconds)
 
     def _reference(self, optimizer: torch.optim.Optimizer) -> AdamReference:
         if self._adam is None or self.num_steps == self._next_point:
@@ -196,8 +211,8 @@ class UnrollMonitor:
         return {name: plain(p) for name, p in self._named.items()}
 
     @torch.no_grad()
-    def _measure(self, optimizer: torch.optim.Optimizer, step: int, to_go: int) -> None:
-        """Follow the gradients of the steps before a point; write the point at its own."""
+    def _measure(self, optimizer: torch.optim.Optimizer, step: int, to_go: int) -> dict[str, Tensor]:
+        """Follow the gradients of the steps before a point; write the point at its own, and return its histograms'."""
         adam = self._reference(optimizer)
         if to_go == ADAM_STEPS - 1:
             adam.begin_stretch()
@@ -208,7 +223,7 @@ class UnrollMonitor:
         }
         adam.observe(gradients)
         if to_go:
-            return
+            return {}
         self._next_point += self.every
         points, self._points = self._points, {}
         histograms: dict[str, Tensor] = {}
@@ -231,10 +246,10 @@ class UnrollMonitor:
         numbers, self._before = _numbers(points), {}
         self._tab.add(step, self._loss, numbers, moved, self._local(), adam)
         self._loss = math.nan
-        if self._charts.due(step):
-            write_scalars(self.writer, numbers, step)
-        if self._histograms.due(step):
-            self._write_histograms(histograms, step)
+        if self._charts.is_due(step):
+            with self._charts.taken(step):
+                write_scalars(self.writer, numbers, step)
+        return histograms
 
     def _write_histograms(self, histograms: dict[str, Tensor], step: int) -> None:
         for tag, value in histograms.items():

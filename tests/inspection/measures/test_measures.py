@@ -1,6 +1,8 @@
 """What TensorBoard shows of gates, of Adam, of response surfaces and of meta-gradients, against definitions."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -74,6 +76,21 @@ def test_gates_are_those_of_the_forward_pass(name):
     shares = saturation(torch.cat(layers, dim=1))
     assert shares.shape == (3, 2)
     assert float(shares[2, 1]) == pytest.approx(float((output > 0.9).float().mean()))
+
+
+@pytest.mark.slow
+def test_gates_are_seen_without_loading_torchs_compiler():
+    script = """
+import sys, torch
+from l2l_opt.inspection.measures.gates import gates_of
+from l2l_opt.rules import make_rule
+rule, p = make_rule("rnnprop"), torch.ones(2)
+state = rule.init_state({"p": p})["p"]
+print(len(gates_of(rule, "p", p, state, p, num_steps=torch.tensor(9.0))), "torch._dynamo" in sys.modules)
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert int(found[0]) > 0
+    assert found[1] == "False"
 
 
 def test_a_rule_without_an_lstm_has_no_gates():

@@ -1,5 +1,7 @@
 """UnrollMonitor and the meta-training log: what is drawn is true."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -88,28 +90,36 @@ def test_cadences(tmp_path):
     assert [event.step for event in events.Histograms("update/0.0")] == [0, 6]
 
 
-def test_by_default_points_wait_until_they_cost_little(tmp_path, monkeypatch):
-    """A clock that the test turns: 1 s a step, and 10 s a point."""
+def test_by_default_points_and_what_comes_with_them_wait_until_they_cost_little(tmp_path, monkeypatch):
+    """A clock that the test turns: 1 s a step, 3 s a point, and 5 s its histograms."""
     now = [0.0]
-    monkeypatch.setattr("l2l_opt.inspection.tensorboard.monitor.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
     parameter = nn.Parameter(torch.ones(3))
     optimizer = torch.optim.SGD([parameter], lr=1e-3)
+
+    def slowed(function, seconds):
+        def slow(*arguments):
+            now[0] += seconds
+            function(*arguments)
+
+        return slow
+
     with SummaryWriter(str(tmp_path)) as writer, UnrollMonitor(optimizer, writer) as monitor:
-        add = monitor._tab.add
-
-        def slow_add(*arguments):
-            now[0] += 10
-            add(*arguments)
-
-        monkeypatch.setattr(monitor._tab, "add", slow_add)
-        for _ in range(3500):
+        monkeypatch.setattr(monitor._tab, "add", slowed(monitor._tab.add, 3))
+        monkeypatch.setattr(monitor, "_write_histograms", slowed(monitor._write_histograms, 5))
+        for _ in range(10_000):
             parameter.grad = parameter.detach().clone()
             optimizer.step()
             now[0] += 1
-    # 1 % of the time is one point's cost every 1,000 steps.
-    steps = list(series(read(tmp_path), "update_rms/0.0"))
-    assert steps == [0, 1100, 2000, 3000]
-    assert [event.step for event in read(tmp_path).Histograms("update/0.0")] == [0, 1100, 3000]
+    points = list(series(read(tmp_path), "update_rms/0.0"))
+    # 1 % of the time is one point's cost every 300 steps.
+    assert points[:3] == [0, 400, 700]
+    assert len(points) == pytest.approx(33, abs=2)
+    # Half as much is five seconds every 1,000 steps, with a point, once there was time for ten points' cost.
+    drawn = [event.step for event in read(tmp_path).Histograms("update/0.0")]
+    assert 5800 <= drawn[0] <= 6200
+    assert all(1000 <= later - before <= 1400 for before, later in itertools.pairwise(drawn))
+    assert len(drawn) >= 3
 
 
 def test_the_monitor_changes_nothing_and_leaves_cleanly(tmp_path):

@@ -27,7 +27,9 @@ export class Chart {
     this.last = [steps, series, { logarithmic }];
     this.plot?.destroy();
     const ink = colour("--muted");
-    const axis = { stroke: ink, grid: { stroke: colour("--rule"), width: 1 }, ticks: { stroke: colour("--rule") } };
+    // Lines where there are numbers: logarithmic scales would have nine a decade.
+    const filter = (plot, splits, index, ...others) => plot.axes[index].filter(plot, splits, index, ...others);
+    const axis = { stroke: ink, grid: { stroke: colour("--rule"), width: 1, filter }, ticks: { stroke: colour("--rule"), filter } };
     const positive = series.every(({ values }) => values.some((value) => value > 0));
     const distribution = logarithmic && positive ? 3 : 1;
     const shown = series.map(({ name, values }, index) => ({

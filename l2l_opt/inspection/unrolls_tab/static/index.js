@@ -100,7 +100,8 @@ class Page {
     const { view } = this;
     const [first] = losses;
     view.tensor = first.names.has(view.tensor) ? view.tensor : first.tensors[0]?.name;
-    const weight = view.weight === null || view.weight === undefined ? null : Number(view.weight);
+    // One weight in both runs, although an optimizer without hidden units would have another to begin with.
+    const weight = Number(view.weight ?? first.tensors[first.names.get(view.tensor)]?.probe ?? 0);
     const choice = { tensor: view.tensor, weight, order: { key: view.sort ?? "", up: !view.down } };
     this.losses.setUnrolls([...losses, ...(second && !losses.includes(second) ? [second] : [])]);
     this.first = first;

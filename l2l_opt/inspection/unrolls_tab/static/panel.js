@@ -19,7 +19,7 @@ export class Panel {
     this.tensor = new TensorView();
     this.weight = new WeightView(actions.weight, identifier);
     this.response = new ResponseView();
-    const tensors = element("div", { role: "group", "aria-label": "Tensors" }, element("h3", {}, "Tensors"), this.table.root);
+    const tensors = element("div", { role: "group", "aria-label": "Tensors" }, element("h3", {}, "Tensors"), this.table.root, this.table.words);
     const sides = [[tensors, this.tensor.root], [this.weight.root, this.response.root]];
     this.content = element("div", { class: "content" }, ...sides.map((side) => element("div", { class: "side" }, ...side)));
     this.choice = element("p", {}, element("label", { for: `${identifier}-run` }, `${title} `), this.select);
@@ -29,7 +29,7 @@ export class Panel {
   }
 
   setRuns(runs, chosen) {
-    const none = this.optional ? [element("option", { value: "" }, "none")] : [];
+    const none = this.optional ? [element("option", { value: "" }, "none: choose a run to compare with")] : [];
     const names = runs.map(({ run }) => element("option", { value: run, selected: run === chosen }, run));
     this.select.replaceChildren(...none, ...names);
     this.select.value = chosen ?? "";
@@ -50,7 +50,7 @@ export class Panel {
     setText(this.problem, text);
   }
 
-  // What is chosen: {tensor: name, weight: place or null, order}.
+  // What is chosen: {tensor: name, weight: place, order}.
   async setUnroll(unroll, chosen) {
     const fresh = this.unroll !== unroll;
     this.unroll = unroll;
@@ -62,8 +62,7 @@ export class Panel {
     if (fresh) this.table.setUnroll(unroll);
     this.table.setOrder(chosen.order.key, chosen.order.up);
     this.table.setChosen(tensor.name);
-    const wanted = chosen.weight ?? tensor.probe;
-    this.place = Math.min(wanted, tensor.sampled.length - 1);
+    this.place = Math.min(chosen.weight, tensor.sampled.length - 1);
     await Promise.all([
       this.tensor.setTensor(unroll, index),
       this.weight.setWeight(unroll, index, this.place),

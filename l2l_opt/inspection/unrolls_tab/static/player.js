@@ -68,7 +68,7 @@ export class Player {
     const inside = event.target.closest?.(OWN_KEYS);
     const onSlider = event.target === this.slider;
     if (event.key === " " && (!inside || onSlider)) this.toggle();
-    else if (inside) return;
+    else if (inside && !onSlider) return;
     else if (event.key in MOVES) this.go(MOVES[event.key](this.point, event.shiftKey ? 10 : 1, this.steps.length));
     else return;
     event.preventDefault();

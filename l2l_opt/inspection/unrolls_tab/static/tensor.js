@@ -40,6 +40,7 @@ export class TensorView {
     const other = this.beside;
     if (!other?.unroll || other.root.closest("[hidden]") || other.tensor.name !== this.tensor.name) return "";
     const theirs = other.sizes[other.unroll.pointOf(this.unroll.steps[point])];
+    if (!Number.isFinite(this.sizes[point] / theirs)) return "";
     return ` That is ${number(this.sizes[point] / theirs)} times the update under ${other.unroll.title}.`;
   }
 
@@ -73,7 +74,9 @@ export class TensorView {
     this.place = place;
     if (!this.tensor || this.sizes.length <= point) return;
     const step = this.unroll.steps[point];
-    const now = `At step ${step} its update is ${number(this.sizes[point])}, its gradient ${number(this.gradients[point])}.`;
+    const now = Number.isNaN(this.gradients[point])
+      ? `At step ${step} it has no gradient.`
+      : `At step ${step} its update is ${number(this.sizes[point])}, its gradient ${number(this.gradients[point])}.`;
     const end =
       this.stops === null
         ? "It moves to the end."

@@ -20,8 +20,8 @@ const COLUMNS = [
   { key: "kind", title: "kind", of: kindOf },
   { key: "size", title: "size", of: sizeOf },
   { key: "update_over_parameter", title: "step / tensor", help: "size of the update over that of the tensor" },
-  { key: "cosine_with_descent", title: "cos descent", help: "cosine of the update with the negative gradient" },
-  { key: "cosine_with_adam", title: "cos Adam", help: "cosine of the update with Adam's" },
+  { key: "cosine_with_descent", title: "cos descent", help: "1 where the update goes straight down the gradient, 0 across it, below 0 uphill" },
+  { key: "cosine_with_adam", title: "cos Adam", help: "1 where the update goes where Adam's would, below 0 against it" },
   { key: "skipped", title: "skipped", help: "share of steps so far in which the tensor was left out" },
 ];
 
@@ -41,6 +41,8 @@ export class TensorTable {
     const head = element("thead", {}, element("tr", {}, ...this.heads));
     const table = element("table", { class: "tensors" }, this.caption, head, this.body);
     this.root = element("div", { class: "wide tall", tabindex: "0", role: "group", "aria-label": "Table of tensors" }, table);
+    const meanings = COLUMNS.filter(({ help }) => help).map(({ title, help }) => `${title}: ${help}.`);
+    this.words = element("p", { class: "note" }, `Titles sort, a second time the other way round. ${meanings.join(" ")}`);
     this.order = { key: "", up: true };
     this.rows = [];
     this.root.addEventListener("scroll", () => this.#look());
@@ -70,7 +72,7 @@ export class TensorTable {
       const own = COLUMNS[column].key === key;
       if (own) head.setAttribute("aria-sort", up ? "ascending" : "descending");
       else head.removeAttribute("aria-sort");
-      setText(head.querySelector(".arrow"), own ? (up ? " ▲" : " ▼") : " ");
+      setText(head.querySelector(".arrow"), own ? (up ? "▲" : "▼") : "");
     });
     if (this.values) this.show(this.values, this.offset, this.step);
   }
