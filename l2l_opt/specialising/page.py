@@ -30,9 +30,15 @@ def progress_percent(change: float) -> str:
     return f"{100 * abs(ratio):.1f} % {'more' if ratio > 0 else 'less'}"
 
 
-def sentence(comparison: Comparison, *, seconds: float) -> str:
-    """Give the result in a sentence, the first thing to know."""
-    change, interval = comparison.against(BEFORE)
+def sentence(comparison: Comparison, *, seconds: float, test: bool = False) -> str:
+    """Give the result in a sentence, the first thing to know.
+
+    Args:
+        comparison: on the task itself.
+        seconds: that specialising has taken.
+        test: whether the rule was specialised on test losses, which are then what is said.
+    """
+    change, interval = comparison.against(BEFORE, test=test)
     below = comparison.falls_below_zero
     words = progress_percent if below else percent
     low, high = (words(edge) for edge in interval)
@@ -40,13 +46,18 @@ def sentence(comparison: Comparison, *, seconds: float) -> str:
     mentioned = (SPECIALISED, BEFORE, "adamw-constant")
     others = [own.optimizer for own in comparison.results() if own.optimizer not in mentioned]
     beside = "; ".join(
-        f"{words(comparison.against(name)[0])} than {NAMES.get(name, f'tuned {name}')}" for name in others
+        f"{words(comparison.against(name, test=test)[0])} than {NAMES.get(name, f'tuned {name}')}" for name in others
     )
+    kind = "test loss is" if test else "training loss is"
     count = comparison.break_even(seconds)
-    worth = "it does not reach the old rule's loss sooner" if count is None else f"worth it from training {count} on"
+    worth = (
+        "it does not reach the old rule's training loss sooner"
+        if count is None
+        else f"worth it from training {count} on"
+    )
     return (
         f"After {comparison.horizon} steps of {comparison.task} the "
-        f"{'loss has come down by' if below else 'training loss is'} {words(change)} than with the "
+        f"{'loss has come down by' if below else kind} {words(change)} than with the "
         f"rule it began from (95 % interval: {low} to {high}){'; ' if beside else ''}{beside}; {worth}."
     )
 

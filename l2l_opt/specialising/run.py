@@ -140,7 +140,7 @@ class Specialisation:
         self._save(rule, selection)
         if gained:
             comparison = self._compare(rule)
-            text = sentence(comparison, seconds=self.record["seconds"])
+            text = sentence(comparison, seconds=self.record["seconds"], test=self.options.loss_on == "test")
             self._publish(comparison, selection, rule, text)
         else:
             comparison, text = None, nothing_gained(selection.scores)

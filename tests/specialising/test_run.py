@@ -11,6 +11,7 @@ from l2l_opt import ModuleTask, load_rule, save_rule, specialise
 from l2l_opt.rules import make_rule
 from l2l_opt.specialising import selection
 from l2l_opt.specialising.options import SpecialiseOptions
+from l2l_opt.specialising.page import percent, sentence
 from l2l_opt.specialising.run import Specialisation
 from l2l_opt.tasks import make_task
 
@@ -89,7 +90,10 @@ def test_what_it_has_bought_is_published(tmp_path):
     change, (low, high) = content["comparison"]["log_ratio"]["before"]["train"]
     assert low <= change <= high
     assert found.sentence == content["sentence"]
-    assert "than with the rule it began from" in found.sentence
+    assert f"the training loss is {percent(change)} than with the rule it began from" in found.sentence
+    of_test = sentence(found.comparison, seconds=1.0, test=True)
+    change_of_test = content["comparison"]["log_ratio"]["before"]["test"][0]
+    assert f"the test loss is {percent(change_of_test)} than with the rule it began from" in of_test
     html = (tmp_path / "run" / "specialised.html").read_text()
     assert found.sentence.split(" (")[0] in html
     seen = tags_of(tmp_path / "run" / "events")
