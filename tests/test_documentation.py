@@ -170,8 +170,8 @@ LEFT_OUT_BY_REASON = {
     "wrote what lies under results, in minutes to hours of a quiet machine": [
         "python -m scripts.experiments.benchmarks.benchmark all",
         "python -m scripts.experiments.default.measure_limits first-sizes tables short-runs",
-        "python -m scripts.experiments.default.draw_ratios results/default/held-out/evaluation.json",
-        "python -m scripts.experiments.default.evaluate_again results/default/held-out --out results/default/held-out",
+        "python -m scripts.experiments.default.draw_ratios results/default/seen/evaluation.json",
+        "python -m scripts.experiments.default.evaluate_again results/default/held-out --out runs/again",
         "python -m scripts.experiments.examples.measure_examples density",
         "python -m scripts.experiments.examples.measure_examples gymnasium_policy",
         "python -m scripts.experiments.examples.measure_examples reinforcement_learning",

@@ -17,6 +17,7 @@ from l2l_opt.storage.rule_file import load_rule
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "model-cards"
 EVALUATIONS = {
+    "default-3": "default/seen",
     "default-2": "default/held-out",
     "default-1": "pretrained/default-1",
     "lstm-2": "pretrained/lstm-2",
