@@ -25,8 +25,9 @@ def read_rule(rule: str, *, seed: int) -> UpdateRule:
     """
     name, _ = parse_spec(rule)
     if name in RULES.names():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(make_generator(seed, Stream.RULE).initial_seed())
+        with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
+            own_seed = make_generator(seed, Stream.RULE).initial_seed()
+            torch.manual_seed(own_seed)  # pyright: ignore[reportUnknownMemberType]
             return check_rule(make_rule(rule))
     if Path(rule).exists() or rule in list_pretrained():
         return load_rule(rule)

@@ -308,9 +308,11 @@ class ScaleFreeRule(UpdateRule):
         tensor_scalars = context.tensor_scalars | {"walk": random_walk_variance}
         blends = matrix * torch.sigmoid(blend + 3.6)
         powers = torch.sigmoid(power + 4 * matrix - 2)
+        remembered = self._remembered(per_tensor, state)
         outputs, hidden, cell = fused_coordinatewise_lstm(
             [own.inputs for own in per_tensor.values()],
-            *self._remembered(per_tensor, state),
+            remembered["hidden"],
+            remembered["cell"],
             [self.layer.weights(dtype)],
             ReadoutWeights(self.readout.weight.to(dtype), self.readout.bias.to(dtype)),
             biases=list(biases.unbind(0)),
@@ -336,12 +338,12 @@ class ScaleFreeRule(UpdateRule):
             )
         return updates, next_state
 
-    def _remembered(self, per_tensor: Mapping[str, CoordinateFeatures], state: RuleState) -> list[list[Tensor]]:
+    def _remembered(self, per_tensor: Mapping[str, CoordinateFeatures], state: RuleState) -> dict[str, list[Tensor]]:
         """Return hidden and cell states of coordinates, ``[hidden_size, N]`` a tensor; zeros where none are kept."""
         if self.recurrent:
-            return [[coordinates(state[name][key]) for name in per_tensor] for key in ("hidden", "cell")]
+            return {key: [coordinates(state[name][key]) for name in per_tensor] for key in ("hidden", "cell")}
         zeros = [own.inputs.new_zeros(self.hidden_size, own.inputs.shape[1]) for own in per_tensor.values()]
-        return [zeros, zeros]
+        return {"hidden": zeros, "cell": zeros}
 
     def decay_schedule(self, progress: float) -> float:
         return self.law.decay_schedule(progress)
