@@ -159,6 +159,7 @@ def problem(
     particles: int,
     tensors: int,
     state_dtype: torch.dtype,
+    averages_dtype: torch.dtype = torch.float32,
     steps: int = 1,
     options: int = 0,
 ) -> ctypes.Array[ctypes.c_int64]:
@@ -169,6 +170,7 @@ def problem(
         particles: beside one another in every tensor.
         tensors: how many there are.
         state_dtype: of hidden and cell states, float32 or bfloat16.
+        averages_dtype: of moments, likewise.
         steps: of a window that is replayed.
         options: numbers that a rule's options take.
     """
@@ -185,5 +187,6 @@ def problem(
         "options": options,
         "threads": torch.get_num_threads(),
         "state_is_bfloat16": int(state_dtype == torch.bfloat16),
+        "averages_are_bfloat16": int(averages_dtype == torch.bfloat16),
     }
     return integers(in_order("problem", sizes))

@@ -46,7 +46,7 @@ class NativeStep:
         rule: what to compute.
         packed: the same.
         params: the parameters; of P particles ``[P, ...]``, contiguous in float32.
-        states: their states, contiguous.
+        states: their states, contiguous, of the same dtypes.
         grads: gradients, of whose types and strides those of all steps must be.
         num_steps: planned steps; None where unknown; of P particles ``[P]``.
         particles: P; None for parameters that have no such axis.
@@ -91,6 +91,7 @@ class NativeStep:
             particles=self.num_particles,
             tensors=len(params),
             state_dtype=states[0]["hidden"].dtype if remembers else torch.float32,
+            averages_dtype=states[0][rule.moments[0]].dtype if rule.moments else torch.float32,
             options=packed.options.shape[1],
         )
         self.weights = native.addresses(packed.weights)

@@ -16,21 +16,25 @@ from l2l_opt.kernels.native_step import NativeStep, PackedRule
 from l2l_opt.types import Params, RuleState
 
 
-def serves_in_place(param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bool:
+def serves_in_place(
+    rule: CompiledStep | CompiledPerceptron, param: Tensor, grad: Tensor, state: dict[str, Tensor]
+) -> bool:
     """Whether ``PreparedStep`` can take this parameter: plain, in float32 or half precision, on the CPU.
 
     A parameter and its gradient may lie in any order, if no two of the parameter's coordinates lie in one place.
     """
-    recurrent = [state[key] for key in RECURRENT if key in state]
-    own = ((key, value) for key, value in state.items() if key not in RECURRENT)
-    moments = [value for _, value in own if value.dim() or value.is_floating_point()]
+    half = rule.moments or () if isinstance(rule, CompiledStep) else ()
+    recurrent, moments = ([state[key] for key in keys if key in state] for keys in (RECURRENT, half))
+    own = ((key, value) for key, value in state.items() if key not in (*RECURRENT, *half))
+    others = [value for _, value in own if value.dim() or value.is_floating_point()]
     return (
         type(param) in (Tensor, torch.nn.Parameter)
         and param.dim() <= MOST_AXES
         and type(grad) is Tensor
         and all(value.device.type == "cpu" and value.dtype in native.TYPES for value in (param, grad))
-        and native.serves(moments, states=recurrent)
-        and all(value.is_contiguous() for value in (*moments, *recurrent))
+        and native.serves(others, states=recurrent)
+        and native.serves([], states=moments)
+        and all(value.is_contiguous() for value in (*others, *moments, *recurrent))
         and _lies_apart(param)
     )
 

@@ -67,8 +67,10 @@ class LearnedOptimizer(EagerOptimizer):
             that, and where the losses given to ``step`` diverge (``fallback.Fallback``), parameters go back to their
             last good snapshot and training goes on with Adam, at the rate that matches the rule's updates; 12 bytes
             more a parameter. Ranks of DDP must be given the same loss. None: updates are applied as they come.
-        state_dtype: of the rule's recurrent state (hidden and cell; the default rule has none) between steps, e.g.
-            ``torch.bfloat16`` for half the memory; None for the precision of the computation.
+        state_dtype: of the rule's state between steps, but for a few numbers a tensor, e.g. ``torch.bfloat16`` for half
+            the memory; None for the precision of the computation. Averages are rounded at random to bfloat16, by bits
+            that are always the same (``rounding.rounded_at_random``); other than hidden states they are not kept in
+            float16. A state of either dtype loads: it is cast to this one, or goes on as it is where this is None.
 
     Groups have a ``momentum``, so that OneCycleLR, CyclicLR and fastai can cycle it; like other optimizers' options in
     a group it has no effect, and a warning once. Sparse gradients are made dense.
@@ -325,7 +327,7 @@ class LearnedOptimizer(EagerOptimizer):
         return [StepCost(self._title, kept, predicted_seconds(make, params)), *other_costs(params)]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a saved state, which keeps its own dtypes.
+        """Go on from a saved state, which keeps its own dtypes, but for ``state_dtype``.
 
         Raises:
             ValueError: the state of another rule, of other weights of the same rule or of other parameters.

@@ -26,6 +26,7 @@ class LocalParameter(NamedTuple):
         grad: their gradient.
         state: the rule's state of them, sharing memory with ``own``.
         own: ``optimizer.state[whole]``.
+        within: the shape of all of this device's coordinates, and the first index of those here along each of its axes.
     """
 
     name: str
@@ -34,6 +35,7 @@ class LocalParameter(NamedTuple):
     grad: Tensor
     state: dict[str, Tensor]
     own: dict[str, Any]
+    within: tuple[tuple[int, ...], tuple[int, ...]]
 
     def narrow(self, axis: int, start: int, length: int) -> "LocalParameter":
         """Return some of the coordinates."""
@@ -41,7 +43,9 @@ class LocalParameter(NamedTuple):
             key: value.narrow(axis + 1, start, length) if value.dim() else value for key, value in self.state.items()
         }
         value, grad = (tensor.narrow(axis, start, length) for tensor in (self.value, self.grad))
-        return self._replace(value=value, grad=grad, state=state)
+        shape, first = self.within
+        first = (*first[:axis], first[axis] + start, *first[axis + 1 :])
+        return self._replace(value=value, grad=grad, state=state, within=(shape, first))
 
 
 def local_parameter(
@@ -58,7 +62,9 @@ def local_parameter(
     """
     gradient = gradient if gradient.layout == torch.strided else gradient.to_dense()
     state = {key: sharding.local(value) for key, value in own.items() if key in keys}
-    return LocalParameter(name, param, plain(param), plain(sharding.placed_like(param, gradient)), state, own)
+    value = plain(param)
+    within = (tuple(value.shape), (0,) * value.dim())
+    return LocalParameter(name, param, value, plain(sharding.placed_like(param, gradient)), state, own, within)
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -96,7 +102,7 @@ def fresh_state(rule: UpdateRule, name: str, param: Tensor, *, state_dtype: torc
         rule: whose state.
         name: of the parameter.
         param: perhaps a DTensor; its state is sharded alike.
-        state_dtype: of the rule's recurrent state; None for the precision in which the rule computes.
+        state_dtype: of what the rule may keep in another; None for the precision in which the rule computes.
     """
     value = widened(plain(param))
     with summed_by(reduce_over(sharding.shards_of(param))):
@@ -125,7 +131,7 @@ def fresh_meta_state(
         name: of the parameter.
         p: the parameter; of a sharded one, the state is that of all of it.
         times: how many times as long each of its axes is taken to be.
-        state_dtype: of the rule's recurrent state; None for the precision in which the rule computes.
+        state_dtype: of what the rule may keep in another; None for the precision in which the rule computes.
     """
     dtype = torch.promote_types(p.dtype.to_real() if p.is_complex() else p.dtype, torch.float32)
     shape = [times * size for size in shape_for_rules(p)]
@@ -140,7 +146,12 @@ def fresh_meta_state(
 
 def _as_kept(rule: UpdateRule, key: str, value: Tensor, state_dtype: torch.dtype | None) -> Tensor:
     """Return one tensor of a state in the dtype that it has between steps."""
-    return value if state_dtype is None or key not in rule.recurrent_state else value.to(state_dtype)
+    return value.to(rule.dtype_between_steps(key, state_dtype) or value.dtype)
+
+
+def in_precision(rule: UpdateRule, key: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return one tensor of a state as the rule is given it, whatever it is kept in."""
+    return value.to(dtype) if key in rule.recurrent_state or key in rule.moving_averages else value
 
 
 def shape_for_rules(p: Tensor) -> tuple[int, ...]:

@@ -279,7 +279,7 @@ def unboxed(boxes: Mapping[Any, Any], rule: UpdateRule, state_dtype: torch.dtype
     Args:
         boxes: parameter -> its state, boxed.
         rule: whose state it is.
-        state_dtype: of the recurrent state; None for the dtype that was saved.
+        state_dtype: of what the rule may keep in another; None for the dtype that was saved.
     """
     states: dict[Any, Any] = {}
     for param, box in boxes.items():
@@ -287,7 +287,7 @@ def unboxed(boxes: Mapping[Any, Any], rule: UpdateRule, state_dtype: torch.dtype
         if isinstance(box, Boxed):
             own: dict[str, Tensor] = {}
             for key, value in box.state.items():
-                dtype = state_dtype if key in rule.recurrent_state else None
+                dtype = rule.dtype_between_steps(key, state_dtype)
                 tensor = torch.as_tensor(value, dtype=dtype if isinstance(value, Tensor) else torch.float32)
                 own[key] = tensor.detach().to(param.device, copy=True)
             if own:

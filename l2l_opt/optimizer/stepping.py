@@ -13,7 +13,15 @@ from torch import Tensor
 
 from l2l_opt.kernels import CompiledPerceptron, CompiledStep, PreparedStep, native, serves_in_place, triton
 from l2l_opt.optimizer.habits import warn
-from l2l_opt.optimizer.local_parameters import LocalParameter, finite_over_shards, is_finite, largest, widened
+from l2l_opt.optimizer.local_parameters import (
+    LocalParameter,
+    finite_over_shards,
+    in_precision,
+    is_finite,
+    largest,
+    widened,
+)
+from l2l_opt.optimizer.rounding import as_kept
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.sharded_sums import Reduce, summed_by
 
@@ -85,12 +93,13 @@ class Stepper:
         # A kernel sums over what lies here alone.
         if reduce is not None and rule.reads_whole_tensors:
             compiled = None
-        served: dict[torch.dtype | None, list[LocalParameter]] = {}
+        served: dict[tuple[torch.dtype, ...], list[LocalParameter]] = {}
         others: list[LocalParameter] = []
         for param in params:
-            if compiled is not None and serves_in_place(param.value, param.grad, param.state):
-                hidden = param.state.get("hidden")
-                served.setdefault(None if hidden is None else hidden.dtype, []).append(param)
+            if compiled is not None and serves_in_place(compiled, param.value, param.grad, param.state):
+                kept = ("hidden", *(compiled.moments or ()))
+                dtypes = tuple(param.state[key].dtype for key in kept if key in param.state)
+                served.setdefault(dtypes, []).append(param)
             else:
                 others.append(param)
         again: StepCall | None = None
@@ -160,7 +169,7 @@ def step_on_device(
     Returns:
         The kernels' call, where that was all of the step; otherwise None.
     """
-    served = [param for param in params if triton.serves(param.value, param.grad, param.state)]
+    served = [param for param in params if triton.serves(compiled, param.value, param.grad, param.state)]
     taken = set(map(id, served))
     others = [param for param in params if id(param) not in taken]
     call: StepCall | None = None
@@ -226,7 +235,10 @@ def step_purely(rule: UpdateRule, params: Sequence[LocalParameter], options: Opt
     for block in _blocks(params, rule):
         grads = {piece.name: widened(piece.grad) * options.sign for piece in block}
         values = {piece.name: widened(piece.value) for piece in block}
-        state = {piece.name: _in_precision(piece.state, values[piece.name].dtype, rule) for piece in block}
+        state = {
+            p.name: {key: in_precision(rule, key, kept, values[p.name].dtype) for key, kept in p.state.items()}
+            for p in block
+        }
         with summed_by(reduce):
             updates, next_state = rule(grads, state, values, num_steps=planned)
         new = {p.name: _changed(values[p.name], updates[p.name], p.value.dtype, options) for p in block}
@@ -241,7 +253,7 @@ def step_purely(rule: UpdateRule, params: Sequence[LocalParameter], options: Opt
         for piece in block:
             flag, after = finite.get(piece.name), next_state[piece.name]
             _write(piece.value, new[piece.name], flag)
-            for key, value in after.items():
+            for key, value in as_kept(rule, after, piece).items():
                 if value.dim():
                     _write(piece.state[key], value, flag)
             scalars[piece.name] = {key: value for key, value in after.items() if not value.dim()}
@@ -251,10 +263,6 @@ def step_purely(rule: UpdateRule, params: Sequence[LocalParameter], options: Opt
             _write(param.state[key], value, flag)
         if flag is not None:
             param.own["skipped"] += ~flag
-
-
-def _in_precision(state: dict[str, Tensor], dtype: torch.dtype, rule: UpdateRule) -> dict[str, Tensor]:
-    return {key: value.to(dtype) if key in rule.recurrent_state else value for key, value in state.items()}
 
 
 def _changed(value: Tensor, update: Tensor, dtype: torch.dtype, options: Options) -> Tensor:

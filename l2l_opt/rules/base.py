@@ -35,11 +35,23 @@ class UpdateRule(nn.Module, abc.ABC):
     earlier_options: Mapping[str, Any] = MappingProxyType({})
     """Options that artefacts of earlier releases do not name, with the values that leave those rules as they were."""
     recurrent_state: tuple[str, ...] = ("hidden", "cell")
-    """State that may be kept in another dtype between steps (``LearnedOptimizer(state_dtype=...)``)."""
+    """State of the network's own, which may be kept in another dtype between steps
+    (``LearnedOptimizer(state_dtype=...)``), rounded to nearest."""
+    moving_averages: tuple[str, ...] = ()
+    """State that may be too, in dtypes with the range of float32; in bfloat16 rounded at random, since rounding to
+    nearest would lose what a slow average gains in a step."""
 
     def __init__(self, **config: Any):
         super().__init__()
         self.config = config
+
+    def dtype_between_steps(self, key: str, state_dtype: torch.dtype | None) -> torch.dtype | None:
+        """Return the dtype in which ``LearnedOptimizer(state_dtype=...)`` keeps a state; None for that it comes in."""
+        if key in self.recurrent_state:
+            return state_dtype
+        # Squares of usual gradients are zero in float16.
+        wide = state_dtype is not None and torch.finfo(state_dtype).max >= torch.finfo(torch.bfloat16).max
+        return state_dtype if wide and key in self.moving_averages else None
 
     @abc.abstractmethod
     def init_state(self, params: Params) -> RuleState:

@@ -66,6 +66,7 @@ class CompactRule(UpdateRule):
     """
 
     betas: Tensor
+    moving_averages = ("averages", "square_average")
 
     def __init__(
         self,

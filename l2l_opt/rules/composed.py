@@ -69,6 +69,7 @@ class ComposedRule(UpdateRule):
         self.parts = nn.ModuleList(rules)
         self.predicates = predicates
         self.reads_whole_tensors = any(rule.reads_whole_tensors for rule in rules)
+        self.moving_averages = tuple(dict.fromkeys(key for rule in rules for key in rule.moving_averages))
 
     def route(self, params: Params) -> list[tuple[UpdateRule, list[str]]]:
         """Each part that has something to do, with the names of its parameters.

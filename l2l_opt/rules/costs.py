@@ -20,7 +20,7 @@ class RuleCosts(NamedTuple):
 
     Attributes:
         state_bytes: kept between steps, all of it in float32.
-        state_bytes_bfloat16: kept between steps, hidden state in bfloat16 and the rest in float32.
+        state_bytes_bfloat16: kept between steps with ``state_dtype=torch.bfloat16``.
         operations: floating-point operations of one step: a multiplication and an addition for every pair in a matrix
             product, one for each number that any other function returns or that a sum takes in.
     """
@@ -46,7 +46,10 @@ def _whole_costs(rule: UpdateRule, size: int) -> RuleCosts:
         rule({"weight": gradient}, state, params, num_steps=torch.tensor(100.0))
     return RuleCosts(
         sum(value.numel() * value.element_size() for value in own.values()),
-        sum(value.numel() * (2 if key in rule.recurrent_state else value.element_size()) for key, value in own.items()),
+        sum(
+            value.numel() * (rule.dtype_between_steps(key, torch.bfloat16) or value.dtype).itemsize
+            for key, value in own.items()
+        ),
         counter.operations,
     )
 

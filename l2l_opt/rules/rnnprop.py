@@ -37,6 +37,8 @@ class RNNProp(GradientRule):
     Differs from source: eps stands inside the root, so that second derivatives are finite at zero gradients.
     """
 
+    moving_averages = ("average", "square_average")
+
     def __init__(
         self,
         *,
@@ -88,6 +90,7 @@ class RNNProp(GradientRule):
         }
 
         def given(state: dict[str, Tensor], _num_steps: int | None) -> dict[str, float]:
-            return {"over_correction": 1 / (1 - self.beta ** (float(state["step"]) + 1))}
+            step = float(state["step"])
+            return {"over_correction": 1 / (1 - self.beta ** (step + 1)), "step": step}
 
         return CompiledStep("ratios", ("average", "square_average"), weights, options, arrays, given)

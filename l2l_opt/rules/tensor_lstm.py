@@ -62,6 +62,7 @@ class TensorLSTM(UpdateRule):
         self.body = RecurrentBody(num_inputs=NUM_INPUTS, hidden_size=hidden_size, num_layers=1)
         torch.nn.init.uniform_(self.body.readout.weight, -0.01, 0.01)
         self.recurrent_state = (*part.recurrent_state, "tensor_hidden", "tensor_cell")
+        self.moving_averages = part.moving_averages
 
     def init_state(self, params: Params) -> RuleState:
         state: RuleState = {}

@@ -15,7 +15,7 @@ LABELS = {
     "figures": "metrics of meta-training",
     "held_out_figures": "held-out metrics",
     "state_bytes_per_parameter": "bytes of state per parameter, float32",
-    "state_bytes_per_parameter_bfloat16": "bytes of state per parameter, hidden state in bfloat16",
+    "state_bytes_per_parameter_bfloat16": "bytes of state per parameter, in bfloat16",
     "operations_per_parameter_and_step": "floating-point operations per parameter and step",
 }
 ABSENT = {

@@ -98,7 +98,7 @@ def test_show_prints_what_a_rule_costs_and_what_is_not_known_of_it(tmp_path):
         "held-out metrics: none measured",
         "licence: none stated",
         "bytes of state per parameter, float32: 320",
-        "bytes of state per parameter, hidden state in bfloat16: 160",
+        "bytes of state per parameter, in bfloat16: 160",
         f"floating-point operations per parameter and step: {rule_costs(rule).operations}",
     ):
         assert line in text.splitlines()

@@ -63,7 +63,7 @@ driver.set_active(Generation(number))
 rule, update = make_rule(spec), Update(1.0, 0.0, 1.0)
 params = {"matrix": torch.zeros(7, 5), "vector": torch.zeros(30)}
 states = [
-    {key: value.to(state_dtype) if key in rule.recurrent_state else value for key, value in state.items()}
+    {key: value.to(rule.dtype_between_steps(key, state_dtype) or value.dtype) for key, value in state.items()}
     | {"skipped": torch.zeros((), dtype=torch.int64)}
     for state in rule.init_state(params).values()
 ]

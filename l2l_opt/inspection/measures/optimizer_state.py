@@ -8,7 +8,7 @@ from torch import Tensor
 
 from l2l_opt.optimizer import sharding
 from l2l_opt.optimizer.learned_optimizer import LearnedOptimizer
-from l2l_opt.optimizer.local_parameters import BOOKKEEPING, fresh_state, plain, widened
+from l2l_opt.optimizer.local_parameters import BOOKKEEPING, fresh_state, in_precision, plain, widened
 
 
 class RuleInputs(NamedTuple):
@@ -60,7 +60,7 @@ def rule_inputs(optimizer: LearnedOptimizer, *, fresh: bool = False) -> Iterator
                 own = fresh_state(optimizer.rule.to(p.device), name, p, state_dtype=None)
             value = widened(plain(p))
             state = {
-                key: kept.to(value.dtype) if key in optimizer.rule.recurrent_state else kept
+                key: in_precision(optimizer.rule, key, kept, value.dtype)
                 for key, kept in own.items()
                 if key not in BOOKKEEPING
             }

@@ -2,7 +2,7 @@
 //
 // A tensor is taken in blocks, so that no temporary grows with it. Where it has several, directions are made twice: for the
 // matrix that whitens, then for updates, when the state of a recurrent network is there already and its read-out is all that
-// is computed.
+// is computed. Moments are kept the last time.
 #pragma once
 
 #include "numbers.h"
@@ -84,7 +84,7 @@ struct DirectedStep {
         bool moves = true;
         for (int64_t first = 0; first < vectors.count; first += a_block) {
             const int64_t number = std::min(a_block, vectors.count - first);
-            moves &= find(vectors.block(first, number), directions, false);
+            moves &= find(vectors.block(first, number), directions, false, a_block >= vectors.count);
             if (whitened) scratch.whitening.add(vectors.view(directions, number, 0), number);
         }
         const float factor = -call.update.lr * heads.size;
@@ -93,18 +93,19 @@ struct DirectedStep {
         const View mix = whitened ? kind.finish(scratch.whitening, heads, vectors.count) : View{};
         for (int64_t first = 0; first < vectors.count; first += a_block) {
             const int64_t number = std::min(a_block, vectors.count - first);
-            if (a_block < vectors.count) find(vectors.block(first, number), directions, true);
+            if (a_block < vectors.count) find(vectors.block(first, number), directions, true, true);
             moves &= whitened ? add_whitened(vectors, first, number, directions, mix, factor)
                               : add_as_they_are(vectors.block(first, number), directions, factor);
         }
         return moves ? MOVED : PARTLY_MOVED;
     }
 
-    // Directions of a block; network and state first, unless they are made `again`. Whether they are finite.
-    TARGET bool find(const Block& block, float* directions, bool again) const {
+    // Directions of a block; network and its state first, unless they are made `again`. Whether they are finite.
+    TARGET bool find(const Block& block, float* directions, bool again, bool last) const {
         std::vector<char> bad(threads, 0);
         in_parts(block.tiles(), worthwhile(threads, block.tiles(), TILE), [&](Part part, int thread) TARGET {
             Kind here = kind;
+            here.keeps = last;
             Body body(call.problem);
             for (int64_t tile = part.first; tile < part.last; ++tile) {
                 const Spot spot = block.in_tensor(tile, kind.particle);

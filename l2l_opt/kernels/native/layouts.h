@@ -26,7 +26,7 @@ using scalar = float*;
 struct Problem {
     NAMED(
         int64_t, inputs, hidden, layers, outputs, particles, weight_sets, tensors, steps, options, threads,
-        state_is_bfloat16
+        state_is_bfloat16, averages_are_bfloat16
     )
     int64_t inputs_of(int64_t layer) const { return (layer ? hidden : inputs) + hidden; }
     // Weights of one set lie layer by layer, then the read-out's.
@@ -129,7 +129,7 @@ struct RatiosLayout {
     static constexpr const char* KIND = "ratios";
     struct Options { NAMED(float, beta, eps_squared, output_scale) };
     struct Arrays { NAMED(floats, biases, embedding_weight, embedding_bias) };
-    struct Given { NAMED(float, over_correction) };
+    struct Given { NAMED(float, over_correction, step) };
     using Scalars = Nothing;
 };
 

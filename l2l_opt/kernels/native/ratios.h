@@ -1,6 +1,7 @@
 // RNNProp (rnnprop.py).
 #pragma once
 
+#include "averages.h"
 #include "step.h"
 
 namespace l2l_opt::ISA {
@@ -9,14 +10,16 @@ struct Ratios : KindOf<RatiosLayout> {
     static constexpr bool KEEPS_SQUARES = true, NEEDS_SUMS = false, LEAVES_DIRECTIONS = false;
     using KindOf::KindOf;
 
-    void begin() {}
+    uint32_t seed = 0;
+
+    TARGET void begin() { seed = seed_of_step(given->step + 1); }
 
     TARGET void features(const StepTensor& tensor, const Shared&, const vec* gradient, float* in, const Spot& spot) {
         const float beta = options->beta, over_correction = given->over_correction;
         const float *weight = arrays->embedding_weight, *bias = arrays->embedding_bias;
         alignas(64) float average[TILE], square[TILE];
-        gather<float>(average, tensor.averages, 0, 1, spot);
-        gather<float>(square, tensor.squares, 0, 1, spot);
+        gather_averages(problem, average, tensor.averages, 1, spot);
+        gather_averages(problem, square, tensor.squares, 1, spot);
         for (int v = 0; v < V; ++v) {
             vec g = gradient[v];
             vec m = load(average + v * W) * beta + g * (1.0f - beta);
@@ -30,8 +33,8 @@ struct Ratios : KindOf<RatiosLayout> {
                 store(in + k * TILE + v * W, x > 0.0f ? x : exponential(at_least(x, -80.0f)) - 1.0f);
             }
         }
-        scatter<float>(tensor.averages, 0, average, 1, spot);
-        scatter<float>(tensor.squares, 0, square, 1, spot);
+        keep_averages(problem, tensor.averages, 0, average, 1, spot, seed);
+        keep_averages(problem, tensor.squares, 1, square, 1, spot, seed);
     }
 
     TARGET void output(const Shared&, const float* out, vec* updates) {

@@ -11,10 +11,11 @@ struct Residual : Momenta<ResidualLayout> {
 
     void start(const StepTensor&) const {}
 
-    void begin() {
+    TARGET void begin() {
         const float over[4] = {given->over_brief, given->over_middle, given->over_slow, given->over_square};
         std::copy(over, over + 4, over_correction);
         eps = options->eps;
+        seed = seed_of_step(given->step + 1);
     }
 
     TARGET void combine(const StepTensor& tensor, Shared& shared, Heads&) const {

@@ -11,10 +11,11 @@ struct ScaleFree : Momenta<ScaleFreeLayout> {
     static constexpr int CONTEXT = 16;
     using Momenta::Momenta;
 
-    void begin() {
+    TARGET void begin() {
         const double steps = scalars->step[particle] + 1;
         for (int k = 0; k < 4; ++k)
             over_correction[k] = static_cast<float>(-1 / std::expm1(steps * std::log(double{arrays->betas[k]})));
+        seed = seed_of_step(scalars->step[particle] + 1);
         eps = options->relative_eps * unit(scalars->first_gradient[particle]) * std::exp(scalars->gradient[particle]);
     }
 

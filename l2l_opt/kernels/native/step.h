@@ -1,7 +1,7 @@
 // A step of an optimizer in place, as all kinds of rules see it.
 //
-// A kind is given its rule's numbers and a tensor's (KindOf). features() fills the network's inputs for one tile and may bring moments
-// up to date; output() makes updates of the network's outputs. A kind that NEEDS_SUMS reads a tensor as a whole before:
+// A kind is given its rule's numbers and a tensor's (KindOf). features() fills the network's inputs for one tile and brings its
+// moments up to date; output() makes updates of the network's outputs. A kind that NEEDS_SUMS reads a tensor as a whole before:
 // start() before anything else, prepare() at every tile for sums, combine() at what these sums come to. Of a kind that
 // LEAVES_DIRECTIONS updates are made when all coordinates have theirs (directions.h): of a matrix of rows() by what finish()
 // makes of them; it has count_step() for its clock.

@@ -48,19 +48,23 @@ def computes(compiled: object, device: torch.device) -> bool:
     return has_triton()
 
 
-def serves(param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bool:
-    """Whether kernels here can take this parameter: plain and contiguous, recurrent state in float32 or bfloat16."""
-    recurrent = [value for key, value in state.items() if key in RECURRENT]
-    others = [value for key, value in state.items() if key not in RECURRENT]
+def serves(rule: CompiledStep, param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bool:
+    """Whether kernels here can take this parameter: plain and contiguous, its state in float32 or bfloat16."""
+    names = (RECURRENT, rule.moments or ())
+    recurrent, moments = ([state[key] for key in keys if key in state] for keys in names)
+    others = [value for key, value in state.items() if not any(key in keys for keys in names)]
     return (
         type(param) in (Tensor, torch.nn.Parameter)
         and type(grad) is Tensor
         and param.dtype == grad.dtype
         and param.dtype in PARAM_DTYPES
-        and len({value.dtype for value in recurrent}) <= 1
-        and all(value.dtype in STATE_DTYPES for value in recurrent)
+        and all(len({value.dtype for value in kept}) <= 1 for kept in (recurrent, moments))
+        and all(value.dtype in STATE_DTYPES for value in (*recurrent, *moments))
         and all(value.dtype == torch.float32 for value in others)
-        and all(value.device == param.device and value.is_contiguous() for value in (param, grad, *recurrent, *others))
+        and all(
+            value.device == param.device and value.is_contiguous()
+            for value in (param, grad, *recurrent, *moments, *others)
+        )
     )
 
 
@@ -82,10 +86,11 @@ class MixedStep:
         *,
         num_steps: int | None,
     ):
-        places: dict[tuple[torch.dtype, torch.dtype | None], list[int]] = {}
+        places: dict[tuple[torch.dtype, ...], list[int]] = {}
+        keys = ("hidden", *(rule.moments or ()))
         for index, (param, state) in enumerate(zip(params, states, strict=True)):
-            kept = state["hidden"].dtype if "hidden" in state else None
-            places.setdefault((param.dtype, kept), []).append(index)
+            dtypes = (state[key].dtype for key in keys if key in state)
+            places.setdefault((param.dtype, *dtypes), []).append(index)
         self.parts = [
             (own, _step_of(rule, [params[index] for index in own], [states[index] for index in own], num_steps))
             for own in places.values()

@@ -23,13 +23,14 @@ class DeviceStep(abc.ABC):
     Args:
         rule: what to compute.
         params: the parameters, contiguous, all of one dtype.
-        states: their states, recurrent ones all of one dtype.
+        states: their states, recurrent ones all of one dtype, and averages.
     """
 
     def __init__(self, rule: CompiledStep, params: Sequence[Tensor], states: Sequence[dict[str, Tensor]]):
         self.rule, self.params, self.device = rule, list(params), params[0].device
         self.remembers = "hidden" in states[0]
         self.state_dtype = states[0]["hidden"].dtype if self.remembers else torch.float32
+        self.averages_dtype = states[0][rule.moments[0]].dtype if rule.moments else torch.float32
         self.kept = [list(state.values()) for state in states]
         counts = [param.numel() for param in params]
         pieces = [-(-count // CHUNK.value) for count in counts]

@@ -66,3 +66,31 @@ def count_once(marks, tensors, t):
     if tl.atomic_xchg(marks + t, 1) == 0:
         skipped = at(tensors.skipped, t, tl.int64)
         tl.store(skipped, tl.load(skipped) + 1)
+
+
+@triton.jit
+def mix(word):
+    """Spread what differs in any bit of an uint32 over all."""
+    word ^= word >> 16
+    word *= 0x85EBCA6B
+    word ^= word >> 13
+    word *= 0xC2B2AE35
+    return word ^ (word >> 16)
+
+
+@triton.jit
+def rounded_at_random(value, step, index):
+    """As ``optimizer.rounding`` has it: a float32 of which bfloat16 holds all; ``step``: a float32, from 1."""
+    seed = mix(step.to(tl.int32).to(tl.uint32, bitcast=True))
+    random = (mix(index.to(tl.uint32) ^ seed) & 0xFFFF).to(tl.int32)
+    bits = value.to(tl.int32, bitcast=True)
+    bits = tl.where((bits & 0x7FFFFFFF) < 0x7F7F0000, bits + random, bits) & -65536
+    return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def keep_average(first, row, average, step, count, index, dtype: tl.constexpr):
+    """Write averages of a block of coordinates, a row that lies at ``first`` and the row-th of all averages."""
+    if dtype == tl.bfloat16:
+        average = rounded_at_random(average, step, row * count + index)
+    tl.store(first + index, average.to(dtype), mask=index < count)

@@ -8,7 +8,17 @@ A tile is ``[units, coordinates]``; sizes are padded to what products of tiles t
 import triton
 import triton.language as tl
 
-from l2l_opt.kernels.triton.language import BLOCK, CHUNK, at, bias_correction, count_once, sigmoid, tanh, total
+from l2l_opt.kernels.triton.language import (
+    BLOCK,
+    CHUNK,
+    at,
+    bias_correction,
+    count_once,
+    keep_average,
+    sigmoid,
+    tanh,
+    total,
+)
 
 GOOD, CORRECTION, NUM_HEADS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 """What ``clock_kernel`` leaves of each tensor."""
@@ -133,8 +143,8 @@ def features_of(g, averages, squares, index, ok, correction, law, rows, kind: tl
     """Return the inputs of the network, a tile, and the next averages, of rules that keep some."""
     average, square = g, g
     if kind == "ratios":
-        average = law.beta * tl.load(averages + index, mask=ok, other=0.0) + (1.0 - law.beta) * g
-        square = law.beta * tl.load(squares + index, mask=ok, other=0.0) + (1.0 - law.beta) * g * g
+        average = law.beta * tl.load(averages + index, mask=ok, other=0.0).to(tl.float32) + (1.0 - law.beta) * g
+        square = law.beta * tl.load(squares + index, mask=ok, other=0.0).to(tl.float32) + (1.0 - law.beta) * g * g
         features = ratios(law, g, average, square, correction, rows, units)
     else:
         features = log_sign(law, g, rows)
@@ -148,10 +158,11 @@ def block_step(t, index, tensors, buffers, body, law, update, kind, sizes, guard
     num_layers: tl.constexpr = sizes[1]
     param_type: tl.constexpr = sizes[4]
     state_type: tl.constexpr = sizes[5]
+    averages_type: tl.constexpr = sizes[7]
     count, correction = tl.load(tensors.length + t), tl.load(buffers.heads + t * NUM_HEADS + CORRECTION)
     param, gradient = at(tensors.param, t, param_type) + index, at(tensors.gradient, t, param_type) + index
     hidden_at, cell_at = at(tensors.hidden, t, state_type), at(tensors.cell, t, state_type)
-    averages, squares = at(tensors.averages, t, tl.float32), at(tensors.squares, t, tl.float32)
+    averages, squares = at(tensors.averages, t, averages_type), at(tensors.squares, t, averages_type)
     rows, ok = tl.arange(0, sizes[2]), index < count
     own_rows = (rows < units)[:, None] & ok[None, :]
     g = tl.load(gradient, mask=ok, other=0.0).to(tl.float32) * update.sign
@@ -187,8 +198,9 @@ def block_step(t, index, tensors, buffers, body, law, update, kind, sizes, guard
     if moves:
         tl.store(param, p, mask=ok)
         if kind == "ratios":
-            tl.store(averages + index, average, mask=ok)
-            tl.store(squares + index, square, mask=ok)
+            step = tl.load(at(tensors.step, t, tl.float32))
+            keep_average(averages, 0, average, step, count, index, averages_type)
+            keep_average(squares, 1, square, step, count, index, averages_type)
         for layer in tl.static_range(num_layers):
             places = (layer * units + rows)[:, None] * count + index[None, :]
             tl.store(hidden_at + places, hiddens[layer].to(state_type), mask=own_rows)
@@ -204,7 +216,7 @@ def step_kernel(
     """Step chunk after chunk, block after block; a program's layers hand one another rows through its own scratch.
 
     ``sizes``: units, layers, padded units, coordinates of a block, dtypes of parameters and of the recurrent state,
-    inputs of the first layer.
+    inputs of the first layer, dtype of averages.
     """
     block: tl.constexpr = sizes[3]
     for chunk in range(tl.program_id(0), tl.load(chunks.number), tl.num_programs(0)):

@@ -64,6 +64,7 @@ class RecurrentStep(DeviceStep):
             TYPES[self.params[0].dtype],
             TYPES[self.state_dtype],
             self.first_inputs,
+            TYPES[self.averages_dtype],
         )
         step = Launch(
             recurrent.step_kernel,

@@ -23,6 +23,7 @@ from l2l_opt.kernels.triton.language import (
     between,
     bias_correction,
     count_once,
+    keep_average,
     root,
     sigmoid,
     tanh,
@@ -76,7 +77,16 @@ def begin_kernel(chunks, tensors, scalars, buffers, law, width: tl.constexpr):
 
 
 @triton.jit
-def sums_kernel(chunks, tensors, buffers, law, update, width: tl.constexpr, param_type: tl.constexpr):
+def sums_kernel(
+    chunks,
+    tensors,
+    buffers,
+    law,
+    update,
+    width: tl.constexpr,
+    param_type: tl.constexpr,
+    averages_type: tl.constexpr,
+):
     """Sum over each chunk all that a tensor is to show.
 
     p^2, r^2, (m_.9 / r)^2, (m_.99 / r)^2, (g / r)^2, (m_.9 before / r)^2, the product of the last two, one where g is
@@ -89,7 +99,7 @@ def sums_kernel(chunks, tensors, buffers, law, update, width: tl.constexpr, para
     over_middle, over_slow = tl.load(head + OVER_CORRECTIONS + 1), tl.load(head + OVER_CORRECTIONS + 2)
     over_square = tl.load(head + OVER_CORRECTIONS + 3)
     param, gradient = at(tensors.param, t, param_type), at(tensors.gradient, t, param_type)
-    averages, squares = at(tensors.averages, t, tl.float32), at(tensors.squares, t, tl.float32)
+    averages, squares = at(tensors.averages, t, averages_type), at(tensors.squares, t, averages_type)
     zero = tl.zeros([BLOCK], tl.float32)
     s0, s1, s2, s3, s4, s5, s6, s7, s8 = zero, zero, zero, zero, zero, zero, zero, zero, zero
     for offset in range(0, tl.minimum(count - start, CHUNK).to(tl.int32), BLOCK):
@@ -97,9 +107,9 @@ def sums_kernel(chunks, tensors, buffers, law, update, width: tl.constexpr, para
         ok = index < count
         g = tl.load(gradient + index, mask=ok, other=0.0).to(tl.float32) * update.sign
         p = tl.load(param + index, mask=ok, other=0.0).to(tl.float32)
-        before = tl.load(averages + count + index, mask=ok, other=0.0)
-        slow = tl.load(averages + 2 * count + index, mask=ok, other=0.0)
-        v = tl.load(squares + index, mask=ok, other=0.0)
+        before = tl.load(averages + count + index, mask=ok, other=0.0).to(tl.float32)
+        slow = tl.load(averages + 2 * count + index, mask=ok, other=0.0).to(tl.float32)
+        v = tl.load(squares + index, mask=ok, other=0.0).to(tl.float32)
         v = law.betas[3] * v + (1.0 - law.betas[3]) * g * g
         r = root(v * over_square) + least
         over = 1.0 / r
@@ -181,12 +191,13 @@ def direction_of(outputs, momenta, log_root, power):
 def averages_of(g, averages, squares, index, count, head, law):
     """Return the next averages of g and of g^2, the former over r, and r, of a block of coordinates."""
     ok = index < count
-    v = law.betas[3] * tl.load(squares + index, mask=ok, other=0.0) + (1.0 - law.betas[3]) * g * g
+    v = law.betas[3] * tl.load(squares + index, mask=ok, other=0.0).to(tl.float32) + (1.0 - law.betas[3]) * g * g
     r = root(v * tl.load(head + OVER_CORRECTIONS + 3)) + tl.load(head + LEAST_ROOT)
     moments = ()
     momenta = ()
     for k in tl.static_range(3):
-        m = law.betas[k] * tl.load(averages + k * count + index, mask=ok, other=0.0) + (1.0 - law.betas[k]) * g
+        before = tl.load(averages + k * count + index, mask=ok, other=0.0).to(tl.float32)
+        m = law.betas[k] * before + (1.0 - law.betas[k]) * g
         moments = moments + (m,)
         momenta = momenta + (m * tl.load(head + OVER_CORRECTIONS + k) / r,)
     return moments, momenta, v, r
@@ -221,13 +232,14 @@ def times_zero(rows, num_rows: tl.constexpr):
 def coordinates_kernel(chunks, tensors, own, buffers, body, law, update, sizes: tl.constexpr, guarded: tl.constexpr):
     """Bring state up to date, step vectors, and leave directions of matrices.
 
-    ``sizes``: units, width of a row of heads, coordinates of a block, dtypes of parameters and of the state,
-    and whether there is one of the network's own.
+    ``sizes``: units, width of a row of heads, coordinates of a block, dtypes of parameters and of the network's own
+    state, whether there is one, and the dtype of averages.
     """
     units: tl.constexpr = sizes[0]
     param_type: tl.constexpr = sizes[3]
     state_type: tl.constexpr = sizes[4]
     remembers: tl.constexpr = sizes[5]
+    averages_type: tl.constexpr = sizes[6]
     chunk = tl.program_id(0)
     t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
     count, head = tl.load(tensors.length + t), buffers.heads + t * sizes[1]
@@ -236,7 +248,8 @@ def coordinates_kernel(chunks, tensors, own, buffers, body, law, update, sizes: 
     size, power = tl.load(head + SIZE), tl.load(head + POWER)
     over_rms, over_root_rms = tl.load(head + OVER_RMS), tl.load(head + OVER_ROOT_RMS)
     param, gradient = at(tensors.param, t, param_type), at(tensors.gradient, t, param_type)
-    averages, squares = at(tensors.averages, t, tl.float32), at(tensors.squares, t, tl.float32)
+    averages, squares = at(tensors.averages, t, averages_type), at(tensors.squares, t, averages_type)
+    step = tl.load(at(tensors.step, t, tl.float32))
     hidden_at, cell_at = at(tensors.hidden, t, state_type), at(tensors.cell, t, state_type)
     direction_at, is_matrix = at(own.direction, t, tl.float32), tl.load(own.is_matrix + t) > 0
     for offset in range(0, tl.minimum(count - start, CHUNK).to(tl.int32), sizes[2]):
@@ -266,8 +279,9 @@ def coordinates_kernel(chunks, tensors, own, buffers, body, law, update, sizes: 
         elif moves:
             tl.store(param + index, p, mask=ok)
         if moves:
-            tl.store(squares + index, v, mask=ok)
-            keep_rows(averages, count, index, moments, 3, tl.float32)
+            for k in tl.static_range(3):
+                keep_average(averages + k * count, k, moments[k], step, count, index, averages_type)
+            keep_average(squares, 3, v, step, count, index, averages_type)
             if remembers:
                 keep_rows(hidden_at, count, index, hidden, units, state_type)
                 keep_rows(cell_at, count, index, cell, units, state_type)

@@ -140,18 +140,23 @@ class ScaleFreeStep(DeviceStep):
 
     def launches(self, update: Update, *, guarded: bool) -> list[Launch]:
         """Return what is launched before matrices are whitened, in order."""
-        dtype = TYPES[self.params[0].dtype]
+        dtype, averages = TYPES[self.params[0].dtype], TYPES[self.averages_dtype]
         tables = {"chunks": self.chunks, "tensors": self.tensors, "buffers": self.buffers}
         law, own, change = {"law": self.law}, {"own": self.own}, {"update": update}
         scalars, width, guard = {"scalars": self.scalars}, {"width": self.width}, {"guarded": guarded}
-        sizes = {"sizes": (self.units, self.width, BLOCK, dtype, TYPES[self.state_dtype], self.remembers)}
+        sizes = {"sizes": (self.units, self.width, BLOCK, dtype, TYPES[self.state_dtype], self.remembers, averages)}
         many, few = self.num_chunks, len(self.params)
         tensor = tables | scalars | own | law | change | {"phi": self.phi}
         coordinates = tables | own | law | change | {"body": self.body}
         return [
             Launch(scale_free.squares_kernel, many, tables, {"dtype": dtype}),
             Launch(scale_free.begin_kernel, few, tables | scalars | law, width),
-            Launch(scale_free.sums_kernel, many, tables | law | change, width | {"param_type": dtype}),
+            Launch(
+                scale_free.sums_kernel,
+                many,
+                tables | law | change,
+                width | {"param_type": dtype, "averages_type": averages},
+            ),
             Launch(scale_free_tensor.tensor_kernel, few, tensor, {"sizes": self.sizes} | guard),
             Launch(scale_free.coordinates_kernel, many, coordinates, sizes | guard, most_registers=MOST_REGISTERS),
         ]

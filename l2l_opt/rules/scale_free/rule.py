@@ -166,7 +166,7 @@ class ScaleFreeRule(UpdateRule):
         first_rms, agreement_fast, agreement_slow, first_gradient, gradient, trust (q), seen (j), walk (W): 0-dim;
             gradient and trust are logarithms, gradient over the power of two above first_gradient; walk is in the
             square of the parameter's unit.
-        16 bytes a parameter in float32. Recurrent 48, 32 with hidden and cell in bfloat16; with 8 units 80 and 48.
+        16 bytes a parameter in float32, 8 in bfloat16. Recurrent 48 and 24; with 8 units 80 and 40.
 
     Raises:
         ValueError: a size that is not a positive integer, a tensor_size above 64, another option that is negative, or
@@ -184,6 +184,7 @@ class ScaleFreeRule(UpdateRule):
     betas: Tensor
     head_scales: Tensor
     divides_rows_only = True
+    moving_averages = ("averages", "square_average")
     earlier_options = MappingProxyType(
         {
             "growth_power": 1.0,

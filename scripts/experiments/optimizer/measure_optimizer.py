@@ -5,7 +5,9 @@ python -m scripts.experiments.optimizer.measure_optimizer sharding | divergence 
 
 import gc
 import json
+import math
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from l2l_opt import LearnedOptimizer, list_pretrained
+from l2l_opt.evaluation.suites import load_suite
 from l2l_opt.kernels import native
+from l2l_opt.pretrained import DEFAULT
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks.mixture import draw_family, make_tasks
@@ -204,30 +208,66 @@ def memory(parameters: int, only: str | None) -> None:
     records.write(path, {"kernels": native.describe(), "rows": rows})
 
 
+KINDS = ("float32", "bfloat16", "float32, first weights moved by 1e-6")
+
+
 @group.command("state-dtype")
-@click.option("--seeds", default=10)
-def state_dtype(seeds: int) -> None:
-    """Final losses with hidden and cell state in bfloat16 beside float32, on the same students."""
-    rows = []
-    for rule, task, steps in [
-        ("default-1", "digits-mlp", 200),
-        ("default-1", "fashion-mlp", 200),
-        ("default-1", "quadratics", 200),
-        ("lstm-digits-1", "digits-mlp", 100),
-    ]:
-        found: dict[str, list[float]] = {}
-        for name, dtype in {"float32": None, "bfloat16": torch.bfloat16}.items():
-            found[name] = []
-            for seed in range(seeds):
-                params, loss_of = student(task, seed)
-                optimizer = LearnedOptimizer(params.items(), rule_of(rule), num_steps=steps, state_dtype=dtype)
-                found[name].append(final(train(optimizer, params, loss_of, steps)[0]))
-        means = {name: sum(losses) / seeds for name, losses in found.items()}
-        row = {"rule": rule, "task": task, "steps": steps, "means": means, "final_losses": found}
-        row["relative difference"] = means["bfloat16"] / means["float32"] - 1
-        rows.append(row)
-        click.echo(f"{rule} {task}: {means}, {100 * row['relative difference']:+.2f} %")
-    records.write(FOLDER / "state-dtype.json", {"seeds": seeds, "rows": rows})
+@click.option("--rule", default=DEFAULT)
+@click.option("--suite", default="validation")
+@click.option("--only", multiple=True, help="Measure tasks that begin so alone and keep the others' rows.")
+@click.option("--steps", default=500)
+@click.option("--seeds", default=3)
+def state_dtype(rule: str, suite: str, only: tuple[str, ...], steps: int, seeds: int) -> None:
+    """Final losses with state in bfloat16 beside float32, on the same students and batches.
+
+    The third kind is a control: how far final losses come apart where nothing but rounding differs.
+    """
+    path = FOLDER / "state-dtype.json"
+    rows = json.loads(path.read_text())["rows"] if only else []
+    for task in load_suite(suite).tasks:
+        if only and not task.startswith(only):
+            continue
+        found = {kind: [final_loss(rule, task, kind, steps, seed) for seed in range(seeds)] for kind in KINDS}
+        rows = [row for row in rows if row["task"] != task] + [{"task": task, "final_losses": found}]
+        click.echo(f"{task}: {ratios(found)}")
+    rows = [{"task": row["task"], **ratios(row["final_losses"]), "final_losses": row["final_losses"]} for row in rows]
+    content = {"rule": rule, "steps": steps, "over float32": over_tasks(rows), "rows": rows}
+    click.echo(json.dumps(content["over float32"]))
+    records.write(path, {"kernels": native.describe(), **content})
+
+
+def final_loss(rule: str, task: str, kind: str, steps: int, seed: int) -> float:
+    """Of one student, trained with one kind of state."""
+    params, loss_of = student(task, seed)
+    if kind == KINDS[2]:
+        generator = torch.Generator().manual_seed(seed)
+        for p in params.values():
+            p.data *= 1 + 1e-6 * torch.randn(p.shape, generator=generator)
+    dtype = torch.bfloat16 if kind == KINDS[1] else None
+    optimizer = LearnedOptimizer(params.items(), rule_of(rule), num_steps=steps, state_dtype=dtype)
+    return final(train(optimizer, params, loss_of, steps)[0])
+
+
+def ratios(found: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Final losses over those of the same students in float32, the geometric mean; and its standard error, a share."""
+    over: dict[str, dict[str, float]] = {}
+    for kind in KINDS[1:]:
+        logs = [math.log(a / b) for a, b in zip(found[kind], found[KINDS[0]], strict=True)]
+        error = statistics.stdev(logs) / len(logs) ** 0.5
+        over[kind] = {"ratio": math.exp(statistics.fmean(logs)), "standard error": error}
+    return over
+
+
+def over_tasks(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """The geometric mean over tasks, its standard error, and the tasks within 2 %."""
+    summary: dict[str, dict[str, float]] = {}
+    for kind in KINDS[1:]:
+        values = [row[kind]["ratio"] for row in rows]
+        error = math.sqrt(sum(row[kind]["standard error"] ** 2 for row in rows)) / len(rows)
+        within = sum(abs(value - 1) <= 0.02 for value in values)
+        mean = statistics.geometric_mean(values)
+        summary[kind] = {"ratio": mean, "standard error": error, "tasks within 2 %": within}
+    return summary
 
 
 if __name__ == "__main__":
