@@ -79,6 +79,21 @@ def sizes_of(context: Context, shapes: Sequence[Sequence[int]], law: StepLaw) ->
     return law.output_scale * schedule / context.touched_fraction * _reach(context, shapes, law) * scale
 
 
+def random_walk_variance(context: Context, sizes: Tensor, matrix: Tensor) -> Tensor:
+    """Return the mean square that a random walk of the steps so far would have given each tensor.
+
+    Args:
+        context: of the tensors.
+        sizes: ``[tensors]``, of the step that is about to be taken.
+        matrix: ``[tensors]``, 1 for matrices, 0 for vectors.
+
+    Returns:
+        ``[tensors]``, in the square of the parameters' unit.
+    """
+    share = RANDOM_WALK_VECTOR + (RANDOM_WALK_MATRIX - RANDOM_WALK_VECTOR) * matrix
+    return context.tensor_scalars["walk"] + share * sizes * sizes * context.touched_fraction
+
+
 def _reach(context: Context, shapes: Sequence[Sequence[int]], law: StepLaw) -> Tensor:
     """How large each tensor is taken to be, ``[tensors]``."""
     first = context.first_rms

@@ -24,9 +24,8 @@ from l2l_opt.rules.scale_free.features import (
     coordinate_features,
 )
 from l2l_opt.rules.scale_free.law import (
-    RANDOM_WALK_MATRIX,
-    RANDOM_WALK_VECTOR,
     StepLaw,
+    random_walk_variance,
     sizes_of,
 )
 from l2l_opt.rules.scale_free.whitening import is_matrix, updates_of
@@ -304,9 +303,7 @@ class ScaleFreeRule(UpdateRule):
         size, blend, power = heads[:, NUM_OUTPUTS:].unbind(1)
         matrix = torch.stack([size.new_tensor(float(is_matrix(shapes[name]))) for name in per_tensor])
         sizes = sizes_of(context, list(shapes.values()), self.law) * torch.exp(3 * torch.tanh(size / 3))
-        share = RANDOM_WALK_VECTOR + (RANDOM_WALK_MATRIX - RANDOM_WALK_VECTOR) * matrix
-        random_walk_variance = context.tensor_scalars["walk"] + share * sizes * sizes * context.touched_fraction
-        tensor_scalars = context.tensor_scalars | {"walk": random_walk_variance}
+        tensor_scalars = context.tensor_scalars | {"walk": random_walk_variance(context, sizes, matrix)}
         blends = matrix * torch.sigmoid(blend + 3.6)
         powers = torch.sigmoid(power + 4 * matrix - 2)
         remembered = self._remembered(per_tensor, state)
