@@ -1,13 +1,13 @@
 """Names for rules, tasks and estimators, and the ``name:option=value,...`` notation of the command line."""
 
 import ast
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from l2l_opt.checks import refuse_exits
+from l2l_opt.near_names import did_you_mean
 
 T = TypeVar("T")
 
@@ -91,9 +91,8 @@ class Registry(Generic[T]):
 
     def factory(self, name: str) -> Callable[..., T]:
         if name not in self._factories:
-            near = difflib.get_close_matches(name, self.names(), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(self.names())}"
-            raise ValueError(f"a {self.kind} must be a registered name; got {name!r}, {hint}")
+            fix = did_you_mean(name, self.names())
+            raise ValueError(f"a {self.kind} must be a registered name; got {name!r}, {fix}")
         return self._factories[name]
 
     def make(self, name: str, **options: Any) -> T:

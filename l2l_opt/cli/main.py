@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 
 import click
 
-from l2l_opt.cli.messages import Stopped, did_you_mean
+from l2l_opt.cli.messages import Stopped
+from l2l_opt.near_names import did_you_mean
 from l2l_opt.version import __version__
 
 COMMANDS = {

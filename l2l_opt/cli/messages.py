@@ -1,8 +1,6 @@
-"""What users read: progress, a name that they may have meant, and what a command that they stop leaves behind."""
+"""What users read: progress, and what a command that they stop leaves behind."""
 
-import difflib
 import shlex
-from collections.abc import Iterable
 
 import click
 
@@ -10,12 +8,6 @@ import click
 def say(message: str) -> None:
     """Print progress, out of the way of results."""
     click.echo(message, err=True)
-
-
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Give the fix for a name that there is not."""
-    near = difflib.get_close_matches(name, known := list(names), n=1)
-    return f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
 
 
 class Stopped(Exception):  # noqa: N818 - a user's wish is no error

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from l2l_opt.cli.messages import did_you_mean
 from l2l_opt.cli.options import option
+from l2l_opt.near_names import did_you_mean
 from l2l_opt.pretrained import find_recipe, list_recipes
 
 

@@ -1,10 +1,10 @@
 """A rule by the name that a user gives it: registered, shipped or a file."""
 
-import difflib
 from pathlib import Path
 
 import torch
 
+from l2l_opt.near_names import did_you_mean
 from l2l_opt.pretrained import list_pretrained
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.registry import parse_spec
@@ -31,7 +31,5 @@ def read_rule(rule: str, *, seed: int) -> UpdateRule:
             return check_rule(make_rule(rule))
     if Path(rule).exists() or rule in list_pretrained():
         return load_rule(rule)
-    known = [*list_pretrained(), *RULES.names()]
-    near = difflib.get_close_matches(rule, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)} or an existing file"
-    raise ValueError(f"a rule must be a shipped or registered name or the path of an artefact; got {rule!r}, {hint}")
+    fix = did_you_mean(rule, [*list_pretrained(), *RULES.names()])
+    raise ValueError(f"a rule must be a shipped or registered name or the path of an artefact; got {rule!r}, {fix}")
