@@ -264,6 +264,25 @@ def test_everything_is_found_by_role(page, address):
         assert element.bounding_box()["width"] > 50
 
 
+@pytest.mark.parametrize("count", [9, 11, 13])
+def test_half_of_a_response_without_bend_lies_in_the_outer_half_of_the_gradients(page, address, count):
+    opened(page, address)
+    bent = [min(1, max(-1, 4 * (2 * place / (count - 1) - 1))) for place in range(count)]
+    said = {
+        name: frame_of(page).evaluate(
+            """async ([row, count]) => {
+                const { saturation } = await import("/data/plugin/l2l_unrolls/static/response.js");
+                return saturation(Float32Array.from({ length: count * count }, (_, place) => row[place % count]), count);
+            }""",
+            [row, count],
+        )
+        for name, row in {"even": list(range(count)), "bent": bent, "flat": [3] * count}.items()
+    }
+    assert said["even"] == "Not saturated: without momentum, the outer half of the gradients adds 50 % of the update."
+    assert said["bent"].startswith("Saturated") and "adds 0 %" in said["bent"]
+    assert said["flat"] == "It does not depend on the gradient."
+
+
 def test_keys_scrub_and_play(page, address):
     tab = opened(page, address, run="inspection/learned")
     tab.get_by_role("heading", name="Unrolls").click()

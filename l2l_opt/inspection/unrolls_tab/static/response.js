@@ -81,10 +81,14 @@ class Surface {
 export function saturation(values, count) {
   const middle = (count - 1) / 2;
   const row = Array.from(values.subarray(middle * count, (middle + 1) * count));
-  const spanOf = (from, to) => Math.abs(row[to] - row[from]);
+  const updateAt = (column) => {
+    const from = Math.floor(column);
+    return row[from] + (column - from) * (row[Math.ceil(column)] - row[from]);
+  };
+  const spanOf = (from, to) => Math.abs(updateAt(to) - updateAt(from));
   const whole = spanOf(0, count - 1);
   if (!(whole > 0)) return "It does not depend on the gradient.";
-  const quarter = Math.round((count - 1) / 4);
+  const quarter = (count - 1) / 4;
   const share = 1 - spanOf(quarter, count - 1 - quarter) / whole;
   const percent = `${Math.round(100 * share)} %`;
   return share < FLAT
