@@ -21,6 +21,7 @@ from l2l_opt.meta_training.estimators.meta_loss import NORMALISATIONS, OVER_STEP
 from l2l_opt.meta_training.planning import Plan, plan
 from l2l_opt.meta_training.ranks import Ranks, joined, launch, local_device, under_launcher
 from l2l_opt.meta_training.run import MetaTrainingRun, refuse_unusable_folder
+from l2l_opt.meta_training.signal import CHANGE, Signal, measure_signal
 from l2l_opt.meta_training.trainer import MetaTrainer, MetaTrainingOptions
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules import make_rule
@@ -90,12 +91,13 @@ from l2l_opt.tasks.mixture import make_tasks
 )
 @run_options(
     switch("--dry-run", "Print what the run needs, and end."),
+    switch("--signal", "With --dry-run, of nres, pes and full-es: how much the run would learn."),
     switch("--profile", "Time operators in OUT/profile.txt and a trace."),
 )
 @option_group("Machine", count("--nproc", 1, "Processes that share the students."))
 @device_options
 @click.pass_context
-def meta_train(context: click.Context, nproc: int, dry_run: bool, profile: bool, **options: Any) -> None:
+def meta_train(context: click.Context, nproc: int, dry_run: bool, signal: bool, profile: bool, **options: Any) -> None:
     """Meta-train a rule on a task, and save the best of it.
 
     Writes rule.safetensors (best on validation students), last.safetensors, run.json, checkpoint/ and events/
@@ -118,8 +120,11 @@ def meta_train(context: click.Context, nproc: int, dry_run: bool, profile: bool,
     with contextlib.nullcontext(Ranks(0, nproc)) if dry_run else joined() as ranks:
         with wrong_usage():
             trainer = read_trainer(ranks, **options)
+            if signal and not dry_run:
+                raise ValueError("--signal belongs to --dry-run; got it alone, use both")
             if dry_run:
-                print_plan(plan(trainer), trainer, as_json=own.as_json)
+                found = measure_signal(trainer) if signal else None
+                print_plan(plan(trainer), found, trainer, as_json=own.as_json)
                 return
             card = {key: options[key] for key in ("task", "horizon", "truncation_length", "estimator")}
             data = data_digests(options["task"], options["validation_task"])
@@ -132,15 +137,16 @@ def meta_train(context: click.Context, nproc: int, dry_run: bool, profile: bool,
         follow(run, own, artefact="rule", watchers=watchers)
 
 
-def print_plan(found: Plan, trainer: MetaTrainer, *, as_json: bool) -> None:
-    """Print what a run needs.
+def print_plan(found: Plan, signal: Signal | None, trainer: MetaTrainer, *, as_json: bool) -> None:
+    """Print what a run needs, and how much it would learn where that was asked for.
 
     Raises:
         ValueError: it does not fit.
     """
     processes = trainer.ranks.size
     if as_json:
-        click.echo(json.dumps(asdict(found) | {"processes": processes}, indent=2))
+        measured = {} if signal is None else {"signal": asdict(signal)}
+        click.echo(json.dumps(asdict(found) | {"processes": processes} | measured, indent=2))
     else:
         low, high = found.student_parameters
         click.echo(f"student parameters: {low:,}" + (f" to {high:,}" if high != low else ""))
@@ -153,7 +159,23 @@ def print_plan(found: Plan, trainer: MetaTrainer, *, as_json: bool) -> None:
             minutes = trainer.outer_steps * found.seconds_per_outer_step / 60
             click.echo(f"seconds per outer step: {found.seconds_per_outer_step:.3g} ({minutes:.3g} minutes in all)")
         click.echo(f"checkpoint: {gibibytes(found.checkpoint_bytes)}, of which the last two are kept")
+        if signal is not None:
+            print_signal(signal)
     found.refuse_what_cannot_fit(processes)
+
+
+def print_signal(signal: Signal) -> None:
+    """Print how much a run would learn."""
+    click.echo(
+        f"signal: halves of the {signal.pairs} pairs find meta-gradients with a cosine of {signal.cosine:.3f} "
+        f"(without noise {signal.noise_free:.3f}; {signal.weights} weights)"
+    )
+    click.echo(f"effective pairs: {signal.effective_pairs:.1f}, as many as decide")
+    if signal.gain is not None:
+        click.echo(f"gain: about {signal.gain:.3g} of the meta-loss where each weight changes by {CHANGE:g}")
+    if len(signal.shares) > 1:
+        shares = ", ".join(f"{task} {100 * share:.0f} %" for task, share in signal.shares.items())
+        click.echo(f"shares of tasks: {shares}")
 
 
 def read_trainer(ranks: Ranks, **options: Any) -> MetaTrainer:

@@ -119,11 +119,14 @@ class TaskMixture:
             raise ValueError(f"a mixture's weights must be positive numbers; got {weights}, use e.g. 2*digits-mlp")
         self.components, self.device, self.dtype = components, device, dtype
         self.weights = torch.tensor([component.weight for component in components], dtype=torch.float64)
+        self._names: dict[int, str] = {}
 
         @lru_cache(FAMILIES_KEPT)
         def build(name: str, options: Options) -> TaskFamily:
             family = make_task(name, device=device, dtype=dtype, **dict(options))
-            return family if transform is None else transform(family)
+            family = family if transform is None else transform(family)
+            self._names[id(family)] = name
+            return family
 
         self._build = build
         for component in components:
@@ -137,6 +140,10 @@ class TaskMixture:
         component = self.components[index]
         options = component.realise(lambda value: value.draw(generator), lambda value: value.draw(generator))
         return self._build(component.name, options)
+
+    def name_of(self, family: TaskFamily) -> str:
+        """The task's name in the registry, of a family that was drawn here."""
+        return self._names[id(family)]
 
     def transformed(self, transform: Callable[[TaskFamily], TaskFamily]) -> "TaskMixture":
         """The same mixture with every family drawn passed through ``transform``."""

@@ -320,6 +320,21 @@ def test_a_dry_run_prints_what_it_needs_and_starts_nothing(tmp_path):
     assert "a run must fit into memory" in result.stderr
 
 
+def test_a_dry_run_measures_how_much_would_be_learned(tmp_path):
+    windows = ["--rule", "rnnprop:hidden_size=4", "--horizon", "20", "--truncation-length", "5", "--students", "16"]
+    mixed = [*windows, "--task", "quadratics:init_scale=100.0 + least-squares", "--group-size", "2"]
+    evolution = [*mixed, "--estimator", "nres:sigma=0.01"]
+    result = l2l_opt("meta-train", *evolution, "--dry-run", "--signal")
+    for words in ("signal: halves of the", "effective pairs: ", "gain: about ", "shares of tasks: quadratics 100 %"):
+        assert words in result.stdout
+    found = json.loads(l2l_opt("meta-train", *evolution, "--dry-run", "--signal", "--json").stdout)["signal"]
+    assert found["effective_pairs"] < found["pairs"]
+    assert found["cosine"] < 1
+    assert "use both" in l2l_opt("meta-train", *evolution, "--signal", "--out", tmp_path / "run", code=2).stderr
+    assert "use nres, pes or full-es" in l2l_opt("meta-train", *mixed, "--dry-run", "--signal", code=2).stderr
+    assert not (tmp_path / "run").exists()
+
+
 PLUGIN = '''
 """A rule and a task of a user's own."""
 import torch

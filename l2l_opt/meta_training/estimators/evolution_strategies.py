@@ -25,6 +25,7 @@ from torch import Tensor
 from l2l_opt.inner_loop.students import Student, Students, Window
 from l2l_opt.inner_loop.unroll import InnerState, unroll
 from l2l_opt.meta_training.estimators.base import ESTIMATORS, MetaGradient, MetaGradientEstimator
+from l2l_opt.meta_training.estimators.pairs import BALANCES, Pairs
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.types import Params
@@ -41,19 +42,33 @@ class EvolutionStrategy(MetaGradientEstimator):
         only: weights that are learned, by the beginnings of their names with ``|`` between them, e.g.
             ``"readout|choices.bias"``; all where empty. The signal of an estimate falls with the number of
             weights that noise is on, so it pays to learn few before many.
+        balance: how much a pair counts beside others, for mixtures: ``"none"``, as much as its losses differ, so that
+            the few architectures that memorise their data decide; ``"rms"``, over the root mean square of the
+            differences among pairs of its architecture; ``"sign"``, only which particle is better. With the last two
+            the meta-gradient has no unit.
+        learned: a pair no longer counts while the losses of both particles are below this share of the first loss; 0
+            where all count.
 
     Raises:
         ValueError: a truncation length that is longer than the horizon or does not divide it; a sigma that is not
-            positive.
+            positive; an unknown balance; a share outside of 0 to 1.
+
+    Source: signs and scaled differences, a task at a time: arXiv 2211.09760, section 3.
     """
 
     num_particles: ClassVar[int] = 2
 
     sigma: float = 0.01
     only: str = ""
+    balance: str = "none"
+    learned: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.balance not in BALANCES:
+            raise ValueError(f"balance must be one of {', '.join(BALANCES)}; got {self.balance!r}, use one of these")
+        if not (isinstance(self.learned, (int, float)) and 0 <= self.learned < 1):
+            raise ValueError(f"learned must lie in [0, 1); got {self.learned!r}, use e.g. 0.01, or 0 where all count")
         if not (isinstance(self.sigma, (int, float)) and 0 < self.sigma < float("inf")):
             raise ValueError(f"sigma must be a positive number; got {self.sigma!r}, use e.g. 0.01")
 
@@ -100,15 +115,23 @@ class EvolutionStrategy(MetaGradientEstimator):
             loss_batches=window.loss_batches,
         )
 
-    def gradient(self, phi: Params, per_particle: Tensor, directions: list[Params]) -> Params:
-        """``mean over students of (L_+ - L_-) direction / (2 sigma^2)``.
+    @abc.abstractmethod
+    def pairs(self, rule: UpdateRule, students: Students) -> Pairs:
+        """Take all pairs one outer step further, and return what they found; the students are moved on in place."""
 
-        Args:
-            phi: the weights.
-            per_particle: ``[2 S]``, L of each particle.
-            directions: of each student what the difference of its pair is multiplied by.
-        """
-        slopes = (per_particle[0::2] - per_particle[1::2]) / (2 * self.sigma**2 * len(directions))
+    @torch.no_grad()
+    def estimate(self, rule: UpdateRule, students: Students) -> tuple[MetaGradient, Students]:
+        phi = {name: weight.detach() for name, weight in rule.named_parameters()}
+        pairs = self.pairs(rule, students)
+        return MetaGradient(self.gradient(phi, pairs), pairs.values.mean(), pairs.losses), students
+
+    def slopes(self, pairs: Pairs) -> Tensor:
+        """``(L_+ - L_-) / (2 sigma^2)`` of each pair, ``[S]``, as much as it counts."""
+        return pairs.differences(self.balance, learned=self.learned) / (2 * self.sigma**2)
+
+    def gradient(self, phi: Params, pairs: Pairs) -> Params:
+        """``mean over students of (L_+ - L_-) direction / (2 sigma^2)``."""
+        slopes, directions = self.slopes(pairs) / len(pairs.directions), pairs.directions
         return {
             name: torch.tensordot(slopes.to(weight), torch.stack([direction[name] for direction in directions]), dims=1)
             for name, weight in phi.items()
@@ -122,22 +145,36 @@ class _WindowedEvolution(EvolutionStrategy):
     def perturb(self, phi: Params, students: Students, student: Student) -> tuple[Params, Params]:
         """Return eps of the student's next window, and what the difference of its pair is multiplied by."""
 
-    @torch.no_grad()
-    def estimate(self, rule: UpdateRule, students: Students) -> tuple[MetaGradient, Students]:
+    def pairs(self, rule: UpdateRule, students: Students) -> Pairs:
         phi = {name: weight.detach() for name, weight in rule.named_parameters()}
         noise, directions = zip(*(self.perturb(phi, students, member) for member in students.members), strict=True)
+        families, inner_runs = zip(*((member.family, member.inner_run) for member in students.members), strict=True)
         values = torch.empty(len(students), 2, dtype=torch.float64)
+        shares = torch.empty(len(students), dtype=torch.float64)
         all_losses = torch.empty(self.truncation_length + 1, len(students), 2, dtype=torch.float64)
         for window in students.windows(self.truncation_length):
             inner, losses = self.run_pairs(rule, phi, window, [noise[index] for index in window.indices])
             initial_losses = window.known_initial_losses(losses)
             per_particle = self.meta_loss.per_student(losses, initial_losses, window.best_losses, window.progress)
             values[window.indices] = per_particle.reshape(-1, 2).double().cpu()
+            shares[window.indices] = _greater_share(losses, initial_losses)
             all_losses[:, window.indices] = losses.reshape(len(losses), -1, 2).double().cpu()
             students.advance(window, inner, losses)
-        gradients = self.gradient(phi, values.flatten(), list(directions))
         students.restart(all_losses.flatten(1), spare_diverged=self.meta_loss.clip is not None)
-        return MetaGradient(gradients, values.mean(), all_losses.flatten(1)), students
+        return Pairs(
+            values=values,
+            losses=all_losses.flatten(1),
+            shares=shares,
+            directions=directions,
+            families=families,
+            inner_runs=inner_runs,
+        )
+
+
+def _greater_share(losses: Tensor, initial_losses: Tensor) -> Tensor:
+    """Of each pair the greater last loss over the first one, ``[S]``; infinite where one is not finite."""
+    share = (losses[-1] / initial_losses.to(losses)).nan_to_num(nan=torch.inf).reshape(-1, 2)
+    return share.amax(1).double().cpu()
 
 
 class PES(_WindowedEvolution):
@@ -178,10 +215,10 @@ class FullES(EvolutionStrategy):
         # One horizon for all, so that all particles are one batch to the end of the inner run.
         return num_students
 
-    @torch.no_grad()
-    def estimate(self, rule: UpdateRule, students: Students) -> tuple[MetaGradient, Students]:
+    def pairs(self, rule: UpdateRule, students: Students) -> Pairs:
         phi = {name: weight.detach() for name, weight in rule.named_parameters()}
         noise = [self.draw_noise(phi, students, student) for student in students.members]
+        families, inner_runs = zip(*((member.family, member.inner_run) for member in students.members), strict=True)
         curves: list[list[Tensor]] = [[] for _ in noise]
         while running := [index for index, one in enumerate(students.members) if one.inner_step < one.run_length]:
             for window in students.windows(self.truncation_length, running):
@@ -190,11 +227,16 @@ class FullES(EvolutionStrategy):
                     curves[index].append(own[1:] if curves[index] else own)
                 students.advance(window, inner, losses)
         runs = [torch.cat(curve) for curve in curves]
-        values = torch.stack([self.meta_loss.per_student(losses, losses[0]) for losses in runs]).double()
-        gradients = self.gradient(phi, values.flatten().cpu(), noise)
         all_losses = torch.nn.utils.rnn.pad_sequence(runs, padding_value=torch.nan).double().cpu().flatten(1)
         students.restart(all_losses)
-        return MetaGradient(gradients, values.mean().cpu(), all_losses), students
+        return Pairs(
+            values=torch.stack([self.meta_loss.per_student(losses, losses[0]) for losses in runs]).double().cpu(),
+            losses=all_losses,
+            shares=torch.cat([_greater_share(losses, losses[0]) for losses in runs]),
+            directions=noise,
+            families=families,
+            inner_runs=inner_runs,
+        )
 
 
 ESTIMATORS.register("full-es", FullES)

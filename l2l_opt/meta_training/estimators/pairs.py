@@ -1,0 +1,58 @@
+"""Antithetic pairs of one outer step: what they found, and how much each of them counts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from l2l_opt.tasks.base import TaskFamily
+from l2l_opt.types import Params
+
+BALANCES = ("none", "rms", "sign")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """S antithetic pairs after an outer step.
+
+    Attributes:
+        values: ``[S, 2]``, meta-loss under phi + eps and under phi - eps.
+        losses: ``[K + 1, 2 S]``, the students' losses.
+        shares: ``[S]``, the greater of the two last losses of a pair over its first loss.
+        directions: of each pair what its difference is multiplied by: eps, or a sum of them.
+        families: the architecture of each pair.
+        inner_runs: of each pair which of its student's inner runs this was a part of.
+    """
+
+    values: Tensor
+    losses: Tensor
+    shares: Tensor
+    directions: Sequence[Params]
+    families: Sequence[TaskFamily]
+    inner_runs: Sequence[int]
+
+    def differences(self, balance: str, *, learned: float) -> Tensor:
+        """``L_+ - L_-`` of each pair, ``[S]``, as much as it counts.
+
+        Args:
+            balance: ``"none"``: as they are; ``"rms"``: over their root mean square among pairs of one architecture;
+                ``"sign"``: only which of the two is better.
+            learned: pairs whose ``shares`` are below this do not count: 0.
+        """
+        found = torch.where(self.shares < learned, 0.0, self.values[:, 0] - self.values[:, 1])
+        if balance == "sign":
+            return found.sign()
+        if balance == "rms":
+            for places in self.by_family().values():
+                own = found[places]
+                counted = int((own != 0).sum())
+                found[places] = own / (own.square().sum() / max(counted, 1)).sqrt().clamp(min=1e-300)
+        return found
+
+    def by_family(self) -> dict[int, list[int]]:
+        """Places of the pairs of each architecture."""
+        places: dict[int, list[int]] = {}
+        for place, family in enumerate(self.families):
+            places.setdefault(id(family), []).append(place)
+        return places
