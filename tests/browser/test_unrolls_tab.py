@@ -272,14 +272,16 @@ def test_half_of_a_response_without_bend_lies_in_the_outer_half_of_the_gradients
         name: frame_of(page).evaluate(
             """async ([row, count]) => {
                 const { saturation } = await import("/data/plugin/l2l_unrolls/static/response.js");
-                return saturation(Float32Array.from({ length: count * count }, (_, place) => row[place % count]), count);
+                const values = Float32Array.from({ length: count * count }, (_, place) => row[place % count]);
+                return saturation(values, count);
             }""",
             [row, count],
         )
         for name, row in {"even": list(range(count)), "bent": bent, "flat": [3] * count}.items()
     }
     assert said["even"] == "Not saturated: without momentum, the outer half of the gradients adds 50 % of the update."
-    assert said["bent"].startswith("Saturated") and "adds 0 %" in said["bent"]
+    assert said["bent"].startswith("Saturated")
+    assert "adds 0 %" in said["bent"]
     assert said["flat"] == "It does not depend on the gradient."
 
 

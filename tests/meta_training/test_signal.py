@@ -47,7 +47,7 @@ def test_what_decides_is_named():
     assert list(found.shares) == ["quadratics", "least-squares"]
     assert found.shares["quadratics"] > 0.99
     assert sum(found.shares.values()) == pytest.approx(1)
-    even = NRES(horizon=HORIZON, truncation_length=4, sigma=0.01, group_size=5, balance="rms")
+    even = NRES(horizon=HORIZON, truncation_length=4, sigma=0.01, group_size=5, balance="ranks")
     assert measure_signal(trainer_of("quadratics:init_scale=100.0 + least-squares", estimator=even)).gain is None
 
 

@@ -43,9 +43,9 @@ class EvolutionStrategy(MetaGradientEstimator):
             ``"readout|choices.bias"``; all where empty. The signal of an estimate falls with the number of
             weights that noise is on, so it pays to learn few before many.
         balance: how much a pair counts beside others, for mixtures: ``"none"``, as much as its losses differ, so that
-            the few architectures that memorise their data decide; ``"rms"``, over the root mean square of the
-            differences among pairs of its architecture; ``"sign"``, only which particle is better. With the last two
-            the meta-gradient has no unit.
+            the few pairs of architectures that memorise their data decide; ``"ranks"``, by the rank of that among the
+            pairs of its architecture; ``"sign"``, only which particle is better. With the last two the meta-gradient
+            has no unit.
         learned: a pair no longer counts while the losses of both particles are below this share of the first loss; 0
             where all count.
 

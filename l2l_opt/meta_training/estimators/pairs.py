@@ -9,7 +9,7 @@ from torch import Tensor
 from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.types import Params
 
-BALANCES = ("none", "rms", "sign")
+BALANCES = ("none", "ranks", "sign")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,18 +36,16 @@ class Pairs:
         """``L_+ - L_-`` of each pair, ``[S]``, as much as it counts.
 
         Args:
-            balance: ``"none"``: as they are; ``"rms"``: over their root mean square among pairs of one architecture;
-                ``"sign"``: only which of the two is better.
+            balance: ``"none"``: as they are; ``"ranks"``: their signs times the ranks of their sizes among pairs of one
+                architecture, over the mean rank; ``"sign"``: only which of the two is better.
             learned: pairs whose ``shares`` are below this do not count: 0.
         """
         found = torch.where(self.shares < learned, 0.0, self.values[:, 0] - self.values[:, 1])
         if balance == "sign":
             return found.sign()
-        if balance == "rms":
+        if balance == "ranks":
             for places in self.by_family().values():
-                own = found[places]
-                counted = int((own != 0).sum())
-                found[places] = own / (own.square().sum() / max(counted, 1)).sqrt().clamp(min=1e-300)
+                found[places] = _signed_ranks(found[places])
         return found
 
     def by_family(self) -> dict[int, list[int]]:
@@ -56,3 +54,11 @@ class Pairs:
         for place, family in enumerate(self.families):
             places.setdefault(id(family), []).append(place)
         return places
+
+
+def _signed_ranks(differences: Tensor) -> Tensor:
+    counted = differences != 0
+    ranks = differences.abs()[counted].argsort().argsort() + 1.0
+    return torch.zeros_like(differences).masked_scatter(
+        counted, differences.sign()[counted] * ranks.to(differences) / ranks.mean().to(differences)
+    )
