@@ -56,13 +56,13 @@ def test_many_weights_and_few_pairs_are_mostly_noise_and_the_trainer_is_as_befor
     estimator = NRES(horizon=HORIZON, truncation_length=4, sigma=0.01, meta_loss=MetaLoss("mean", "log"))
     trainer = trainer_of("quadratics:dim=2", rule=rule, estimator=estimator, students=16)
     before = {name: weight.detach().clone() for name, weight in rule.named_parameters()}
-    state = trainer.students.state_dict()
+    steps = [one.inner_step for one in trainer.students.members]
     found = measure_signal(trainer)
     assert found.cosine < 0.9
     assert found.weights > 100
     assert found.noise_free < 0.1
     assert all(torch.equal(weight, before[name]) for name, weight in rule.named_parameters())
-    assert [one["age"] for one in trainer.students.state_dict()] == [one["age"] for one in state]
+    assert [one.inner_step for one in trainer.students.members] == steps
 
 
 def test_what_has_no_pairs():
