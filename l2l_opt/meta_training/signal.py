@@ -1,6 +1,6 @@
 """How much a run by evolution strategies will learn: what of its meta-gradient is signal, before the run is paid for.
 
-Each antithetic pair says how much better phi + eps is than phi - eps, which is next to nothing of what it takes to
+Each antithetic pair shows how much better phi + eps is than phi - eps, which is next to nothing of what it takes to
 know the meta-gradient: only many pairs together do. If the meta-gradients of two random halves of the pairs are alike,
 they are signal; if they are orthogonal, they are noise. The best that halves of P pairs can do, with noise on d weights
 and losses that differ by nothing but the meta-gradient, is a cosine of ``P / (P + d + 1)``.
