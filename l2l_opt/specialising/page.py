@@ -12,7 +12,7 @@ from l2l_opt.inspection.report.parts import Chart, Section
 from l2l_opt.inspection.report.sections import response_section
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.specialising.comparison import BEFORE, RESIZED, SPECIALISED, Comparison
-from l2l_opt.specialising.selection import Score
+from l2l_opt.specialising.selection import Selection
 
 NAMES = {BEFORE: "the rule it began from", RESIZED: "that rule with its best step size"}
 """Of optimizers, in sentences."""
@@ -62,13 +62,13 @@ def sentence(comparison: Comparison, *, seconds: float, test: bool = False) -> s
     )
 
 
-def nothing_gained(scores: Mapping[str, Score]) -> str:
+def nothing_gained(selection: Selection) -> str:
     """Give the result where the old rule stays."""
-    name = min(scores, key=lambda name: scores[name].change)
-    low, high = (percent(edge) for edge in scores[name].interval)
+    score = selection.scores[selection.best]
+    low, high = (percent(edge) for edge in score.interval)
     return (
-        "Nothing was gained, so the rule is the one that it began from: the best that was learned has a final loss "
-        f"{percent(scores[name].change)} (95 % interval: {low} to {high}) on validation students."
+        "Nothing was gained for certain, so the rule is the one that it began from: the best that was learned has a "
+        f"final loss {percent(score.change)} (95 % interval: {low} to {high}) on students that it was not chosen by."
     )
 
 

@@ -143,7 +143,7 @@ class Specialisation:
             text = sentence(comparison, seconds=self.record["seconds"], test=self.options.loss_on == "test")
             self._publish(comparison, selection, rule, text)
         else:
-            comparison, text = None, nothing_gained(selection.scores)
+            comparison, text = None, nothing_gained(selection)
         self._note(finished=True, sentence=text)
         return Specialised(rule, gained, text, self.folder, comparison)
 

@@ -54,16 +54,22 @@ class Selection:
     """What was kept.
 
     Attributes:
-        kept: name of the rule; the first where nothing was gained.
+        best: name of the one that was learned and is best on the students that it is chosen by.
+        kept: name of the rule: that one, or the first where nothing was gained.
         scores: of every rule but the first, on students that were not used to choose.
     """
 
+    best: str
     kept: str
     scores: dict[str, Score]
 
     def record(self) -> dict[str, Any]:
         """Plain values."""
-        return {"kept": self.kept, "scores": {name: vars(score) for name, score in self.scores.items()}}
+        return {
+            "best": self.best,
+            "kept": self.kept,
+            "scores": {name: vars(score) for name, score in self.scores.items()},
+        }
 
 
 def select(candidates: Mapping[str, UpdateRule], tasks: Tasks, objective: Objective) -> Selection:
@@ -86,7 +92,7 @@ def select(candidates: Mapping[str, UpdateRule], tasks: Tasks, objective: Object
     choosing, telling = slice(0, STUDENTS), slice(STUDENTS, None)
     scores = {name: Score(*mean_and_interval(own[telling].tolist())) for name, own in changes.items()}
     best = min(others, key=lambda name: changes[name][choosing].mean(), default=first)
-    return Selection(best if best in scores and scores[best].is_better else first, scores)
+    return Selection(best, best if best in scores and scores[best].is_better else first, scores)
 
 
 def best_size(rule: UpdateRule, tasks: Tasks, objective: Objective) -> float:
