@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from l2l_opt import LearnedOptimizer
 from l2l_opt.kernels import native
 from l2l_opt.optimizer.cost import adamw, muon
+from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules import make_rule
 from l2l_opt.rules.base import UpdateRule
 from scripts.experiments import records
@@ -170,7 +171,7 @@ def measure(only: list[str]) -> None:
     if not only or "training" in only:
         training = training_row()
         print(training, flush=True)
-    content = {"kernels": native.describe(), "rows": [rows[name] for name in MODELS if name in rows]}
+    content = {"rule": DEFAULT, "kernels": native.describe(), "rows": [rows[name] for name in MODELS if name in rows]}
     records.write(path, content | {"training": training})
 
 
@@ -199,6 +200,7 @@ def page() -> str:
             ],
             [models_row(row) for row in models["rows"]],
         ),
+        models_rule=models["rule"],
         models_processor=models["machine"]["processor"],
         training="" if models["training"] is None else TRAINING.format(models["training"]["default over AdamW"]),
         processor=sizes["machine"]["processor"],
