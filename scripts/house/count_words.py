@@ -107,7 +107,7 @@ ALLOWED = (
         r"rules/scale_free|experiments/default",
         "a weight's name in artefacts, and ``only=`` with it",
     ),
-    Use(r"--suite seen|\"seen\"", r"default/measure_default", "a suite's name"),
+    Use(r"--suite seen|\"seen\"|default/seen/", r"default/(measure_default|draw_ratios)", "a suite's name"),
     Use(r"^choices  ", r"default/meta_train_default", "a stage, named after the weight"),
     Use(
         r"teacher-mlp|labels=\S*teacher|\"teacher\"",

@@ -1,6 +1,6 @@
 """Draw how the default rule compares with tuned AdamW and tuned Muon, task by task, on training and on test batches.
 
-    python -m scripts.experiments.default.draw_ratios results/default/held-out/evaluation.json
+    python -m scripts.experiments.default.draw_ratios results/default/seen/evaluation.json
 
 Writes ratios.svg beside the file: loss ratios (baseline over rule, above 1 the rule is better) at the first of its
 horizons, cut off at a factor of three, since ratios of memorised losses mean nothing.
@@ -13,7 +13,8 @@ import click
 import numpy as np
 
 BASELINES = {"adamw": "tuned AdamW", "muon": "tuned Muon"}
-COLOURS = {"adamw": "C3", "muon": "C0"}
+COLOURS, MARKERS, SIZES = {"adamw": "C3", "muon": "C0"}, {"adamw": "o", "muon": "D"}, {"adamw": 70, "muon": 18}
+"""The second is small, so that it hides nothing of the first."""
 TITLES = {
     "verse-transformer": "transformer, text",
     "verse-lstm": "LSTM, text",
@@ -56,7 +57,8 @@ def main(file: Path) -> None:
         for name, label in BASELINES.items():
             rows = [row for row, task in enumerate(tasks) if (task, name) in means]
             ratios = [means[tasks[row], name][index] / means[tasks[row], "learned"][index] for row in rows]
-            panel.scatter(np.clip(ratios, 1 / MOST, MOST), rows, color=COLOURS[name], label=label, zorder=3)
+            marks = {"color": COLOURS[name], "marker": MARKERS[name], "s": SIZES[name]}
+            panel.scatter(np.clip(ratios, 1 / MOST, MOST), rows, **marks, label=label, zorder=3)
         panel.axvline(1, color="grey", lw=1)
         panel.axvspan(1, MOST * 1.1, color="C2", alpha=0.08)
         panel.set(xscale="log", xlim=(1 / MOST / 1.1, MOST * 1.1), title=f"{split}, {horizon} steps")
