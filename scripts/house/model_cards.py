@@ -76,12 +76,21 @@ def scores(name: str) -> str:
     for horizon in sorted({result["horizon"] for result in results}):
         of = {(result["task"], result["optimizer"]): result for result in results if result["horizon"] == horizon}
         rows = [
-            [f"`{task}`", *(_number(of.get((task, key)), kind) for kind in ("mean", "test_mean") for key in OPTIMIZERS)]
+            [
+                _title(task),
+                *(_number(of.get((task, key)), kind) for kind in ("mean", "test_mean") for key in OPTIMIZERS),
+            ]
             for task in dict.fromkeys(task for task, _ in of)
         ]
         parts.append(f"After {horizon} steps:\n\n{_table(header, rows)}")
     link = f"[evaluation.json](../../{folder.relative_to(ROOT)}/evaluation.json)"
     return "\n\n".join([*parts, f"From {link}, which has every seed and 95 % intervals."])
+
+
+def _title(task: str) -> str:
+    """A task's name and its options, which may go over several lines in a narrow column."""
+    name, _, options = task.partition(":")
+    return f"`{name}` {options.replace(',', ', ')}".strip()
 
 
 def _number(result: dict[str, Any] | None, kind: str) -> str:
