@@ -69,7 +69,7 @@ for number, panel in enumerate(panels):
         else:
             own = learner.best_theta
         outputs = torch.func.functional_call(waves.model, own, line)
-        panel.plot(line, outputs.detach(), style, label=f"after {steps} steps")
+        panel.plot(line, outputs.detach(), style, label="after one step" if steps == 1 else f"after {steps} steps")
     panel.plot(wave.data["support_inputs"][0], wave.data["support_targets"][0], "kx", label="the ten points")
     panel.set(xlabel="x")
 panels[0].legend()

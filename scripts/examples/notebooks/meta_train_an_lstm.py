@@ -59,7 +59,7 @@ log.close()
 #
 # The curves are in the event files, so that they can be drawn here too:
 
-# %% alt="Losses of validation students over their steps, one curve a validation, lower the longer the LSTM has learned"
+# %% alt="Losses of validation students, one curve a validation: the first rises, later ones fall alike"
 curves = {}
 for folder in sorted(events.glob("validation-*")):
     read = EventAccumulator(str(folder)).Reload()
@@ -75,7 +75,9 @@ plt.show()
 # %% [markdown]
 # ## Use it
 #
-# A fresh network, the learned rule, and Adam at three rates.
+# A fresh network, the learned rule, and Adam at three rates. When this page was written, the LSTM ended below Adam at
+# the two smaller rates and above it at the largest: 300 outer steps are few. `lstm-digits-1`, which ships, learned on
+# this task to the end.
 
 # %% alt="Training loss of a fresh network under the learned LSTM and under Adam at three rates"
 digits = load_digits()

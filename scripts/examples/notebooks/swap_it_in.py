@@ -121,13 +121,16 @@ for panel, problem in zip(panels, PROBLEMS, strict=True):
         style = {"color": "black", "linewidth": 2} if optimizer == "default rule" else {}
         panel.plot(losses.unfold(0, window, 1).mean(1), label=optimizer, **style)
     panel.set(title=problem, xlabel="step", ylabel="training loss", yscale="log")
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.yaxis.set_minor_formatter("{x:.1f}")
 panels[0].legend()
 plt.show()
 
 # %% [markdown]
 # Training loss is the mean of the last tenth of the steps; test loss is of data that were not trained on. Lower is
 # better. When this page was written, AdamW was ahead on the GPT at the best of its three rates and behind at the
-# others, and behind on the ResNet at all: the rule spares the trials, and does not beat every rate that they may find.
+# other two, and behind at all three on the ResNet: the rule spares the trials, and does not beat every rate that they
+# may find.
 
 # %%
 print(f"{'':24}{'training loss':>14}{'test loss':>11}")
