@@ -108,7 +108,6 @@ ALLOWED = (
         "a weight's name in artefacts, and ``only=`` with it",
     ),
     Use(r"--suite seen|\"seen\"|default/seen/", r"default/(measure_default|draw_ratios)", "a suite's name"),
-    Use(r"^choices  ", r"default/meta_train_default", "a stage, named after the weight"),
     Use(
         r"teacher-mlp|labels=\S*teacher|\"teacher\"",
         r"tasks|recipes|meta_train_default|measure_specialise|shipped_suites|model-cards",

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from l2l_opt import load_rule
+from l2l_opt import load_rule, save_rule
+from l2l_opt.rules import make_rule
 from scripts.experiments.benchmarks import scale
-from scripts.experiments.default import ship_rule
+from scripts.experiments.default import merge_families, ship_rule
 from scripts.experiments.few_shot import page as few_shot
 from scripts.experiments.paper import figures, recipes, reproduce_paper
 
@@ -173,6 +175,41 @@ def test_parts_of_the_default_rule_are_taken_out(small_default, tmp_path):
     assert rows["all of it"]["ratio"] == 1
     assert rows["without whitening"]["losses"] != rows["all of it"]["losses"]
     assert rows["nothing learned"]["losses"] != rows["nothing learned, no whitening"]["losses"]
+
+
+def test_what_was_learned_is_measured_against_nothing_learned(small_default, tmp_path):
+    rule, suite = small_default / "second" / "rule.safetensors", small_default / "suite.txt"
+    options = ["--name", "small", "--suite", suite, "--horizon", 20, "--students", 3, "--size", 2, "--out", tmp_path]
+    run_script("default.measure_learning", rule, *options)
+    (row,) = json.loads((tmp_path / "learning.json").read_text())["results"]["small"]
+    assert row["train"]["mean"] != 0
+    assert row["train"]["interval"][0] < row["train"]["mean"] < row["train"]["interval"][1]
+    assert row["train"]["mean"] == pytest.approx(np.mean([task["mean"] for task in row["train"]["tasks"]]))
+    assert row["size_shifts"]["2"] not in (0, row["train"]["mean"])
+    assert f"| `small` | {suite}, 20, 3 | {row['train']['mean']:+.3f} (" in (tmp_path / "learning.md").read_text()
+
+
+def test_what_families_have_learned_is_added_up_by_the_factors_that_validation_favours(monkeypatch, tmp_path):
+    fresh = make_rule("scale-free")
+    torch.manual_seed(0)
+    start = merge_families.phi_of(merge_families.read_rule("scale-free", seed=0))
+    for family, change in {"good": 0.3, "bad": -3.0}.items():
+        own = {name: weight.clone() for name, weight in start.items()}
+        own["choices.bias"][3] += change  # Of the logarithm of all steps' sizes.
+        fresh.load_state_dict(own)
+        (tmp_path / family / "all").mkdir(parents=True)
+        save_rule(fresh, tmp_path / family / "all" / "rule.safetensors")
+    monkeypatch.setattr(merge_families, "FAMILIES", {"good": "quadratics", "bad": "quadratics"})
+    monkeypatch.setattr(merge_families, "FIRST", {})
+    (tmp_path / "suite.txt").write_text("least-squares\nclusters-mlp:hidden=8\n")
+    merge_families.main.callback(tmp_path, tmp_path / "suite.txt", 30, 4, tmp_path / "merged.safetensors")
+    merged = load_rule(tmp_path / "merged.safetensors")
+    factors = merged.card["factors"]
+    assert factors["good"] > 0
+    assert factors["bad"] == 0
+    changed = merge_families.phi_of(merged)["choices.bias"] - start["choices.bias"]
+    assert float(changed[3]) == pytest.approx(0.3 * factors["good"], abs=1e-6)
+    assert float(changed.abs().sum()) == pytest.approx(abs(float(changed[3])))
 
 
 def test_quality_is_drawn_against_meta_training_time(small_default, tmp_path):

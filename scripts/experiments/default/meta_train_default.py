@@ -5,11 +5,12 @@
     python -m scripts.experiments.default.meta_train_default --recipe default-2 --out runs/default-2
 
 A stage is a run of `l2l-opt meta-train` in a folder of its own, with checkpoints, by noise-reuse evolution over whole
-runs of up to 1,000 steps, weighted towards their ends; a next goes on from its rule. What ships is chosen on validation
-(`measure_learning`), results/NOTEBOOK.md has what else was tried.
+runs, weighted towards their ends.
 
-choices  of a tensor as they follow what it shows, 102 weights; of default-2 the only stage
-all      837 weights, those of the coordinates' network among them, with less noise and a lower rate
+default-2  one stage on a mixture of 13 families: ``choices`` of a tensor as they follow what it shows, 102 weights
+default-4  on each of five families, from nothing: ``choices``, then ``all`` 837 weights with less noise; what the
+           families' rules have changed is then added up, each by a factor (`merge_families`). Signals do not drown in
+           each other's noise that way; a mixture of them learned half as much (results/NOTEBOOK.md, entry 63)
 """
 
 import subprocess
@@ -48,56 +49,53 @@ def first_mixture(*, hidden: str, layers: str) -> str:
     )
 
 
-def mixture() -> str:
-    """The families of default-4: text and other noisy tasks outweigh those that students memorise, which have little
-    to teach (`meta-train --dry-run --signal`)."""
-    activation = "activation=relu|tanh|gelu|silu"
-    convolutions = f"channels=4..8,layers=1..2,norm=none|batch,{activation},batch_size=16..64"
-    autoencoder = f"hidden=16..64,layers=1..2,bottleneck=4..12,{activation},batch_size=16..64"
-    perceptron = f"hidden=16..48,layers=1..3,{activation},examples=4096,batch_size=16..64"
-    return " + ".join(
-        [
-            "2*novel-rnn:hidden=16..40,cell=gru|elman,embedding=8..24,length=8..16,batch_size=8..32",
-            "2*sized-novel-attention:width=16..32,norm=layer|none,length=8..20,embeddings=0.1..1.0,places=0.1..1.0,"
-            "batch_size=8..32",
-            f"fashion-autoencoder:side=8,{autoencoder}",
-            f"digits-autoencoder:{autoencoder}",
-            f"digits-conv:{convolutions}",
-            f"fashion-conv:side=8,{convolutions}",
-            f"fashion-mlp:side=8,hidden=8..32,layers=1..2,norm=none|layer,{activation},batch_size=16..64",
-            f"teacher-mlp:{perceptron},dim=4..16,outputs=1..3,noise=0.3..1.0",
-            f"clusters-mlp:{perceptron},dim=8..24,classes=2..6,noise=1.0..2.0",
-            "sized-recommendation:rank=4..12,embeddings=0.03..1.0,batch_size=64..256",
-            "0.5*least-squares:dim=5..50,condition=10.0..10000.0,noise=0.03..0.3,batch_size=8..64",
-        ]
-    )
-
-
 EVOLUTION = ["--truncation-length", "50", "--meta-loss", "progress", "--normalisation", "log", "--clip-loss", "1"]
-EVOLUTION += ["--staggered", "--students", "64", "--group-size", "8", "--meta-lr-schedule", "cosine"]
-EVOLUTION += ["--validation-horizon", "500"]
+EVOLUTION += ["--staggered", "--meta-lr-schedule", "cosine"]
 FIRST = ["--task", first_mixture(hidden="8..64", layers="1..5"), "--horizon", "100..1000", *EVOLUTION]
-FIRST += ["--floor-loss", "0.01", "--reparametrise", "0.2..5"]
-BALANCED = ["--task", mixture(), "--horizon", "250..1000", *EVOLUTION, "--average-phi", "0.95", "--validate-every", "0"]
-RECIPES = {
-    "default-2": {
-        "choices": [
-            *("--rule", "scale-free", *FIRST, "--estimator", "nres:sigma=0.1,only=choices"),
-            *("--meta-lr", "0.0005", "--outer-steps", "1000", "--validate-every", "100"),
-        ],
-    },
-    "default-4": {
-        "choices": [
-            *("--rule", "scale-free", *BALANCED),
-            *("--estimator", "nres:sigma=0.1,only=choices,balance=ranks,learned=0.01"),
-            *("--meta-lr", "0.005", "--outer-steps", "400"),
-        ],
-        "all": [
-            *(*BALANCED, "--estimator", "nres:sigma=0.03,balance=ranks,learned=0.01"),
-            *("--meta-lr", "0.002", "--outer-steps", "300"),
-        ],
-    },
+FIRST += ["--floor-loss", "0.01", "--reparametrise", "0.2..5", "--students", "64", "--group-size", "8"]
+FIRST += ["--validation-horizon", "500", "--validation-students", "16"]
+FAMILIES = {
+    "gru": "novel-rnn:hidden=32,batch_size=16",
+    "attention": "novel-attention:width=24,batch_size=16",
+    "autoencoder": "fashion-autoencoder:side=8,hidden=32,activation=tanh",
+    "convolution": "digits-conv:channels=8,layers=2",
+    "regression": "teacher-mlp:hidden=32,layers=2,dim=8,outputs=2",
 }
+OF_FAMILY = ["--horizon", "250", *EVOLUTION, "--students", "32", "--average-phi", "0.95", "--validate-every", "0"]
+
+
+def stages_of_family(name: str) -> dict[str, list[str]]:
+    """What is meta-trained on one family, by folder."""
+    own = ["--task", FAMILIES[name], *OF_FAMILY]
+    few, many = "nres:sigma=0.1,only=choices,balance=ranks", "nres:sigma=0.03,balance=ranks"
+    return {
+        f"{name}/choices": [
+            "--rule",
+            "scale-free",
+            *own,
+            "--estimator",
+            few,
+            "--meta-lr",
+            "0.005",
+            "--outer-steps",
+            "300",
+        ],
+        f"{name}/all": [*own, "--estimator", many, "--meta-lr", "0.002", "--outer-steps", "150"],
+    }
+
+
+RECIPES = {
+    "default-2": [
+        {
+            "choices": [
+                *("--rule", "scale-free", *FIRST, "--estimator", "nres:sigma=0.1,only=choices"),
+                *("--meta-lr", "0.0005", "--outer-steps", "1000", "--validate-every", "100"),
+            ],
+        }
+    ],
+    "default-4": [stages_of_family(name) for name in FAMILIES],
+}
+"""Chains of stages, each of which goes on from the rule of the one before."""
 
 
 @click.command()
@@ -107,32 +105,24 @@ RECIPES = {
 @click.option("--minutes", type=float, default=None, help="Of a stage, in this call.")
 @click.option("--stage", "stages", multiple=True, help="Only these; all where none is named.")
 @click.option("--nproc", default=1, show_default=True, help="Processes that share the students.")
-@click.option("--validation-students", default=16, show_default=True)
-def main(
-    out: Path,
-    recipe: str,
-    seed: int,
-    minutes: float | None,
-    stages: tuple[str, ...],
-    nproc: int,
-    validation_students: int,
-) -> None:
+def main(out: Path, recipe: str, seed: int, minutes: float | None, stages: tuple[str, ...], nproc: int) -> None:
     """Meta-train a default rule."""
-    unknown = set(stages) - RECIPES[recipe].keys()
+    known = [name for chain in RECIPES[recipe] for name in chain]
+    unknown = [name for name in stages if name not in known]
     if unknown:
-        raise click.UsageError(f"a stage must be one of {', '.join(RECIPES[recipe])}; got {', '.join(unknown)}")
-    before = None
-    for name, options in RECIPES[recipe].items():
-        folder = out / name
-        if name in stages or not stages:
-            start = [] if before is None else ["--rule", str(before)]
-            arguments = [*start, *options, "--seed", str(seed), "--out", str(folder), "--resume"]
-            arguments += ["--nproc", str(nproc), "--validation-students", str(validation_students)]
-            arguments += [] if minutes is None else ["--minutes", str(minutes)]
-            done = subprocess.run([sys.executable, "-m", "l2l_opt.cli", "meta-train", *arguments], check=False)
-            if done.returncode:
-                raise SystemExit(done.returncode)
-        before = folder / "rule.safetensors"
+        raise click.UsageError(f"a stage must be one of {', '.join(known)}; got {', '.join(unknown)}")
+    for chain in RECIPES[recipe]:
+        before = None
+        for name, options in chain.items():
+            folder = out / name
+            if name in stages or not stages:
+                start = [] if before is None else ["--rule", str(before)]
+                arguments = [*start, *options, "--seed", str(seed), "--out", str(folder), "--resume"]
+                arguments += ["--nproc", str(nproc)] + ([] if minutes is None else ["--minutes", str(minutes)])
+                done = subprocess.run([sys.executable, "-m", "l2l_opt.cli", "meta-train", *arguments], check=False)
+                if done.returncode:
+                    raise SystemExit(done.returncode)
+            before = folder / "rule.safetensors"
 
 
 if __name__ == "__main__":
