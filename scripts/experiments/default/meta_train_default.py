@@ -55,12 +55,13 @@ FIRST = ["--task", first_mixture(hidden="8..64", layers="1..5"), "--horizon", "1
 FIRST += ["--floor-loss", "0.01", "--reparametrise", "0.2..5", "--students", "64", "--group-size", "8"]
 FIRST += ["--validation-horizon", "500", "--validation-students", "16"]
 FAMILIES = {
-    "gru": "novel-rnn:hidden=32,batch_size=16",
-    "attention": "novel-attention:width=24,batch_size=16",
-    "autoencoder": "fashion-autoencoder:side=8,hidden=32,activation=tanh",
-    "convolution": "digits-conv:channels=8,layers=2",
-    "regression": "teacher-mlp:hidden=32,layers=2,dim=8,outputs=2",
+    "gru": "novel-rnn:hidden=24,embedding=12,length=16,batch_size=16",
+    "attention": "novel-attention:width=20,length=20,batch_size=16",
+    "autoencoder": "digits-autoencoder:hidden=48,bottleneck=6,activation=silu,batch_size=32",
+    "convolution": "fashion-conv:side=8,channels=6,norm=group,batch_size=32",
+    "regression": "teacher-mlp:hidden=24,layers=2,dim=6,activation=gelu",
 }
+"""None is among those that `measure_specialise` shows what specialising buys on."""
 OF_FAMILY = ["--horizon", "250", *EVOLUTION, "--students", "32", "--average-phi", "0.95", "--validate-every", "0"]
 
 
