@@ -110,6 +110,9 @@ def meta_train(context: click.Context, nproc: int, dry_run: bool, signal: bool, 
     """
     torch.set_num_threads(options["threads"])
     own = RunOptions.taken_from(options)
+    with wrong_usage():
+        if signal and not dry_run:
+            raise ValueError("--signal belongs to --dry-run; got it alone, use both")
     if nproc > 1 and not dry_run and not under_launcher():
         with wrong_usage():
             # Named here, once: the first rank to end takes the others with it, and may not be the one that prints.
@@ -120,11 +123,11 @@ def meta_train(context: click.Context, nproc: int, dry_run: bool, signal: bool, 
     with contextlib.nullcontext(Ranks(0, nproc)) if dry_run else joined() as ranks:
         with wrong_usage():
             trainer = read_trainer(ranks, **options)
-            if signal and not dry_run:
-                raise ValueError("--signal belongs to --dry-run; got it alone, use both")
             if dry_run:
-                found = measure_signal(trainer) if signal else None
-                print_plan(plan(trainer), found, trainer, as_json=own.as_json)
+                needed = plan(trainer)
+                # What does not fit is refused, and not run.
+                measured = measure_signal(trainer) if signal and needed.fits(nproc) else None
+                print_plan(needed, measured, trainer, as_json=own.as_json)
                 return
             card = {key: options[key] for key in ("task", "horizon", "truncation_length", "estimator")}
             data = data_digests(options["task"], options["validation_task"])

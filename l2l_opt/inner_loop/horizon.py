@@ -1,5 +1,6 @@
 """Horizons of students: how many inner steps each takes, drawn or growing over a run."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,13 @@ class Horizon:
                     f"use {', '.join(map(str, near[:-1]))}{' or ' if near[:-1] else ''}{near[-1]}"
                 )
         return cls(shortest, longest, truncation_length, growing)
+
+    @property
+    def mean(self) -> float:
+        """Inner steps of an inner run in the mean, of a log-uniform horizon."""
+        if self.shortest == self.longest:
+            return self.shortest
+        return (self.longest - self.shortest) / math.log(self.longest / self.shortest)
 
     def draw(self, generator: torch.Generator, *, progress: float = 0.0) -> int:
         """One inner run's horizon, for one that starts at this fraction of the planned outer steps."""

@@ -198,7 +198,7 @@ def _through_probes(
 
 def seconds_of_outer_step(trainer: MetaTrainer) -> float:
     """Mean seconds of an outer step: over architectures, over horizons, and with its share of fresh students."""
-    estimator, horizon = trainer.estimator, _mean_horizon(trainer.estimator)
+    estimator, horizon = trainer.estimator, trainer.estimator.horizons.mean
     seeds = [0]
     if isinstance(trainer.family, TaskMixture):
         groups = len({number // trainer.students.group_size for number in trainer.numbers})
@@ -227,11 +227,6 @@ def _median_seconds(trainer: MetaTrainer, steps: int, seed: int) -> float:
         outer_step()
         taken.append(time.perf_counter() - start)
     return statistics.median(taken)
-
-
-def _mean_horizon(estimator: MetaGradientEstimator) -> float:
-    low, high = estimator.horizons.shortest, estimator.horizons.longest
-    return low if low == high else (high - low) / math.log(high / low)
 
 
 def _device(trainer: MetaTrainer) -> torch.device:

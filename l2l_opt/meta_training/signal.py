@@ -6,7 +6,6 @@ they are signal; if they are orthogonal, they are noise. The best that halves of
 and losses that differ by nothing but the meta-gradient, is a cosine of ``P / (P + d + 1)``.
 """
 
-import copy
 import math
 from collections import Counter
 from dataclasses import dataclass, field
@@ -50,12 +49,11 @@ class Signal:
 
 
 @torch.no_grad()
-def measure_signal(trainer: MetaTrainer, *, outer_steps: int | None = None) -> Signal:
-    """Take outer steps without changing phi, and measure what their meta-gradients have in common.
+def measure_signal(trainer: MetaTrainer) -> Signal:
+    """Take the outer steps of a mean horizon without changing phi, and measure what their meta-gradients share.
 
     Args:
         trainer: of an evolution strategy; it is not changed.
-        outer_steps: by default as many as the windows of a mean horizon, so that every part of a run is seen.
 
     Raises:
         ValueError: an estimator that is no evolution strategy; fewer than four pairs that differ.
@@ -66,11 +64,9 @@ def measure_signal(trainer: MetaTrainer, *, outer_steps: int | None = None) -> S
             f"signal is measured from antithetic pairs; got the estimator {type(estimator).__name__}, use nres, pes or "
             "full-es"
         )
-    rule = copy.deepcopy(trainer.rule)
-    students = estimator.init(
-        rule, trainer.family, num_students=trainer.options.num_students, seed=trainer.seed, numbers=trainer.numbers
-    )
-    steps = outer_steps or (1 if isinstance(estimator, FullES) else _windows(estimator))
+    students = trainer.start_students(estimator)
+    windows = int(estimator.horizons.mean) // estimator.truncation_length
+    steps = 1 if isinstance(estimator, FullES) else windows
     vectors, tasks = _vectors(trainer, estimator, students, steps)
     sizes = vectors.norm(dim=1)
     vectors, sizes, tasks = vectors[sizes > 0], sizes[sizes > 0], [t for t, s in zip(tasks, sizes, strict=True) if s]
@@ -96,11 +92,6 @@ def measure_signal(trainer: MetaTrainer, *, outer_steps: int | None = None) -> S
     )
 
 
-def _windows(estimator: EvolutionStrategy) -> int:
-    low, high = estimator.horizons.shortest, estimator.horizons.longest
-    return max(math.isqrt(low * high) // estimator.truncation_length, 1)
-
-
 def _vectors(
     trainer: MetaTrainer, estimator: EvolutionStrategy, students: Students, steps: int
 ) -> tuple[Tensor, list[str]]:
@@ -109,15 +100,13 @@ def _vectors(
     tasks: dict[tuple[int, int], str] = {}
     family = trainer.family
     for _ in range(steps):
-        numbers = [member.number for member in students.members]
         pairs = estimator.pairs(trainer.rule, students)
         slopes = estimator.slopes(pairs)
-        for place, (number, inner_run) in enumerate(zip(numbers, pairs.inner_runs, strict=True)):
+        for place, student in enumerate(pairs.students):
             own = torch.cat([value.reshape(-1).double().cpu() for value in pairs.directions[place].values()])
-            key = number, inner_run
+            key = student.number, student.inner_run
             sums[key] = sums.get(key, 0.0) + float(slopes[place].nan_to_num()) * own
-            drawn = pairs.families[place]
-            tasks[key] = family.name_of(drawn) if isinstance(family, TaskMixture) else "the task"
+            tasks[key] = family.name_of(student.family) if isinstance(family, TaskMixture) else "the task"
     return torch.stack(list(sums.values())), list(tasks.values())
 
 

@@ -108,14 +108,15 @@ class MetaTrainer(OuterLoop[MetaTrainingOptions]):
     @cached_property
     def students(self) -> Students:
         """Those of this process, started when they are first asked for."""
-        return self._start_students(self.estimator)
+        return self.start_students(self.estimator)
 
     @cached_property
     def imitating(self) -> Students | None:
         """Those of the imitation, likewise; None once it is over."""
-        return None if self.imitation is None else self._start_students(self.imitation)
+        return None if self.imitation is None else self.start_students(self.imitation)
 
-    def _start_students(self, estimator: MetaGradientEstimator) -> Students:
+    def start_students(self, estimator: MetaGradientEstimator) -> Students:
+        """Start this process's students from the beginning, for an estimator."""
         own = self.options
         return estimator.init(
             self.rule, self.family, num_students=own.num_students, seed=own.seed, numbers=self.numbers

@@ -121,20 +121,19 @@ class EvolutionStrategy(MetaGradientEstimator):
 
     @torch.no_grad()
     def estimate(self, rule: UpdateRule, students: Students) -> tuple[MetaGradient, Students]:
-        phi = {name: weight.detach() for name, weight in rule.named_parameters()}
         pairs = self.pairs(rule, students)
-        return MetaGradient(self.gradient(phi, pairs), pairs.values.mean(), pairs.losses), students
+        return MetaGradient(self.gradient(pairs), pairs.values.mean(), pairs.losses), students
 
     def slopes(self, pairs: Pairs) -> Tensor:
         """``(L_+ - L_-) / (2 sigma^2)`` of each pair, ``[S]``, as much as it counts."""
         return pairs.differences(self.balance, learned=self.learned) / (2 * self.sigma**2)
 
-    def gradient(self, phi: Params, pairs: Pairs) -> Params:
+    def gradient(self, pairs: Pairs) -> Params:
         """``mean over students of (L_+ - L_-) direction / (2 sigma^2)``."""
         slopes, directions = self.slopes(pairs) / len(pairs.directions), pairs.directions
         return {
-            name: torch.tensordot(slopes.to(weight), torch.stack([direction[name] for direction in directions]), dims=1)
-            for name, weight in phi.items()
+            name: torch.tensordot(slopes.to(like), torch.stack([direction[name] for direction in directions]), dims=1)
+            for name, like in directions[0].items()
         }
 
 
@@ -148,7 +147,7 @@ class _WindowedEvolution(EvolutionStrategy):
     def pairs(self, rule: UpdateRule, students: Students) -> Pairs:
         phi = {name: weight.detach() for name, weight in rule.named_parameters()}
         noise, directions = zip(*(self.perturb(phi, students, member) for member in students.members), strict=True)
-        families, inner_runs = zip(*((member.family, member.inner_run) for member in students.members), strict=True)
+        members = list(students.members)
         values = torch.empty(len(students), 2, dtype=torch.float64)
         shares = torch.empty(len(students), dtype=torch.float64)
         all_losses = torch.empty(self.truncation_length + 1, len(students), 2, dtype=torch.float64)
@@ -166,8 +165,7 @@ class _WindowedEvolution(EvolutionStrategy):
             losses=all_losses.flatten(1),
             shares=shares,
             directions=directions,
-            families=families,
-            inner_runs=inner_runs,
+            students=members,
         )
 
 
@@ -218,7 +216,7 @@ class FullES(EvolutionStrategy):
     def pairs(self, rule: UpdateRule, students: Students) -> Pairs:
         phi = {name: weight.detach() for name, weight in rule.named_parameters()}
         noise = [self.draw_noise(phi, students, student) for student in students.members]
-        families, inner_runs = zip(*((member.family, member.inner_run) for member in students.members), strict=True)
+        members = list(students.members)
         curves: list[list[Tensor]] = [[] for _ in noise]
         while running := [index for index, one in enumerate(students.members) if one.inner_step < one.run_length]:
             for window in students.windows(self.truncation_length, running):
@@ -234,8 +232,7 @@ class FullES(EvolutionStrategy):
             losses=all_losses,
             shares=torch.cat([_greater_share(losses, losses[0]) for losses in runs]),
             directions=noise,
-            families=families,
-            inner_runs=inner_runs,
+            students=members,
         )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from l2l_opt.tasks.base import TaskFamily
+from l2l_opt.inner_loop.students import Student
 from l2l_opt.types import Params
 
 BALANCES = ("none", "ranks", "sign")
@@ -21,16 +21,14 @@ class Pairs:
         losses: ``[K + 1, 2 S]``, the students' losses.
         shares: ``[S]``, the greater of the two last losses of a pair over its first loss.
         directions: of each pair what its difference is multiplied by: eps, or a sum of them.
-        families: the architecture of each pair.
-        inner_runs: of each pair which of its student's inner runs this was a part of.
+        students: of each pair, in the inner run that this was a part of.
     """
 
     values: Tensor
     losses: Tensor
     shares: Tensor
     directions: Sequence[Params]
-    families: Sequence[TaskFamily]
-    inner_runs: Sequence[int]
+    students: Sequence[Student]
 
     def differences(self, balance: str, *, learned: float) -> Tensor:
         """``L_+ - L_-`` of each pair, ``[S]``, as much as it counts.
@@ -51,8 +49,8 @@ class Pairs:
     def by_family(self) -> dict[int, list[int]]:
         """Places of the pairs of each architecture."""
         places: dict[int, list[int]] = {}
-        for place, family in enumerate(self.families):
-            places.setdefault(id(family), []).append(place)
+        for place, student in enumerate(self.students):
+            places.setdefault(id(student.family), []).append(place)
         return places
 
 

@@ -1,5 +1,7 @@
 """How much each antithetic pair counts."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -18,8 +20,7 @@ def pairs_of(differences, families, shares=None):
         losses=values.reshape(1, -1),
         shares=torch.ones(len(differences)).double() if shares is None else torch.tensor(shares).double(),
         directions=[{}] * len(differences),
-        families=families,
-        inner_runs=[0] * len(differences),
+        students=[SimpleNamespace(family=family) for family in families],
     )
 
 
