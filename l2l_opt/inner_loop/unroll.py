@@ -110,7 +110,7 @@ def losses_and_gradients(
 
 
 def apply_rule(
-    rule: UpdateRule, phi: Mapping[str, Tensor], grads: Params, inner: InnerState
+    rule: UpdateRule, phi: Mapping[str, Tensor], grads: Params, inner: InnerState, loss: Tensor | None = None
 ) -> tuple[Params, RuleState]:
     """Return updates and next state of S students: the rule, written for one student, under vmap.
 
@@ -119,18 +119,20 @@ def apply_rule(
         phi: its weights, shared (``param.shape``) or one set a student (``[S, *param.shape]``).
         grads: ``[S, *param.shape]`` each.
         inner: where the students stand.
+        loss: ``[S]``, for a rule that reads it.
     """
     shapes = {name: weight.shape for name, weight in rule.named_parameters()}
     phi_dims = {name: 0 if weight.shape != shapes[name] else None for name, weight in phi.items()}
     num_steps_dim = None if inner.num_steps is None else 0
 
     def one_student(
-        phi: Params, grads: Params, state: RuleState, params: Params, num_steps: Tensor | None
+        phi: Params, grads: Params, state: RuleState, params: Params, num_steps: Tensor | None, loss: Tensor | None
     ) -> tuple[Params, RuleState]:
-        return functional_call(rule, phi, (grads, state, params), {"num_steps": num_steps})
+        given = {"num_steps": num_steps} | ({"loss": loss} if rule.reads_loss else {})
+        return functional_call(rule, phi, (grads, state, params), given)
 
-    students = vmap(one_student, in_dims=(phi_dims, 0, 0, 0, num_steps_dim))
-    return students(dict(phi), grads, inner.state, inner.params, inner.num_steps)
+    students = vmap(one_student, in_dims=(phi_dims, 0, 0, 0, num_steps_dim, None if loss is None else 0))
+    return students(dict(phi), grads, inner.state, inner.params, inner.num_steps, loss)
 
 
 def unroll(
@@ -218,7 +220,8 @@ class _Steps:
                 self.family, inner.params, self.data, batch, second_derivatives=self.second_derivatives
             )
             losses.append(loss if loss_batches is None else self.loss(inner, loss_batches[index]))
-            updates, state = apply_rule(self.rule, phi, grads, inner)
+            seen = loss if self.second_derivatives else loss.detach()
+            updates, state = apply_rule(self.rule, phi, grads, inner, seen)
             params = {name: param + updates[name] for name, param in inner.params.items()}
             inner = InnerState(params, state, inner.num_steps)
         return inner, torch.stack(losses)

@@ -174,8 +174,8 @@ class LearnedOptimizer(EagerOptimizer):
 
         Args:
             closure: evaluates the loss anew, with gradients enabled, and returns it.
-            loss: of the parameters as they are, a number or a tensor of one; serves ``guard="fallback"`` alone, which
-                otherwise looks at what the closure returns.
+            loss: of the parameters as they are, a number or a tensor of one, the same on all ranks of DDP; serves
+                ``guard="fallback"`` and rules that read it, which otherwise look at what the closure returns.
 
         Returns:
             What the closure returned, or None.
@@ -195,9 +195,12 @@ class LearnedOptimizer(EagerOptimizer):
             with torch.enable_grad():
                 returned = closure()
         loss = returned if loss is None else loss
-        if self.guard == "fallback" and loss is not None and self._fell_back(loss):
+        needs_loss = loss is not None and (self.guard == "fallback" or self.rule.reads_loss)
+        seen = self._mean_loss(loss) if needs_loss else None
+        if self.guard == "fallback" and seen is not None and self._fell_back(float(seen)):
             return returned
-        sums = [found for found in map(self._step_group, self.param_groups) if found is not None]
+        found = (self._step_group(group, seen) for group in self.param_groups)
+        sums = [of_group for of_group in found if of_group is not None]
         if self.guard == "fallback":
             if sums:
                 total, count = map(float, torch.stack(sums).sum(0))
@@ -209,7 +212,16 @@ class LearnedOptimizer(EagerOptimizer):
         self._habits.look_beyond_plan(self.param_groups, self.rule, self.defaults["rule"])
         return returned
 
-    def _step_group(self, group: dict[str, Any]) -> Tensor | None:
+    def _mean_loss(self, loss: Any) -> Tensor:
+        """Return the loss of all shards of the parameters, 0-dim."""
+        value = torch.as_tensor(loss).detach()
+        if value.numel() != 1:
+            raise ValueError(f"loss must be one number; got shape {tuple(value.shape)}, use e.g. loss.mean()")
+        params = itertools.chain.from_iterable(group["params"] for group in self.param_groups)
+        shards = next((found for found in map(sharding.shards_of, params) if found is not None), None)
+        return value.reshape(()) if shards is None else torch.tensor(sharding.mesh_mean(float(value), shards))
+
+    def _step_group(self, group: dict[str, Any], loss: Tensor | None) -> Tensor | None:
         """One step of a group; returns sums over its coordinates, of which the fallback makes the update's size."""
         lr = float(group["lr"])
         self._habits.look(group, lr)
@@ -219,6 +231,7 @@ class LearnedOptimizer(EagerOptimizer):
             decay=lr * ADAMW_LR * self._annealed_decay(group),
             sign=-1.0 if group["maximize"] else 1.0,
             guarded=self.guard is not None,
+            loss=loss if self.rule.reads_loss else None,
         )
         prepared = self._prepared.pop(id(group), None)
         if prepared is not None and prepared.step(group["params"], self.state, options):
@@ -266,17 +279,10 @@ class LearnedOptimizer(EagerOptimizer):
         state = fresh_state(self._stepper.rule_on(p.device), name, p, state_dtype=self.state_dtype)
         return state | {"fallback": snapshot(p)} if self.guard == "fallback" else state
 
-    def _fell_back(self, loss: Any) -> bool:
+    def _fell_back(self, loss: float) -> bool:
         """Take in a loss; whether parameters have gone back to the last good snapshot."""
-        value = torch.as_tensor(loss).detach()
-        if value.numel() != 1:
-            raise ValueError(f"loss must be one number; got shape {tuple(value.shape)}, use e.g. loss.mean()")
         first = self.param_groups[0]
-        number = -float(value) if first["maximize"] else float(value)
-        params = itertools.chain.from_iterable(group["params"] for group in self.param_groups)
-        shards = next((found for found in map(sharding.shards_of, params) if found is not None), None)
-        if shards is not None:
-            number = sharding.mesh_mean(number, shards)
+        number = -loss if first["maximize"] else loss
         states = [(p, own) for p, own in self.state.items() if "fallback" in own]
         was_adam, rate = self._fallback.rate is not None, float(first["lr"])
         gone_back = settle(self._fallback, number, states, lr=rate)

@@ -22,7 +22,7 @@ from l2l_opt.optimizer.local_parameters import (
     widened,
 )
 from l2l_opt.optimizer.rounding import as_kept
-from l2l_opt.rules.base import UpdateRule
+from l2l_opt.rules.base import UpdateRule, call_rule
 from l2l_opt.rules.sharded_sums import Reduce, summed_by
 
 CompiledRule = CompiledStep | CompiledPerceptron
@@ -43,6 +43,7 @@ class Options(NamedTuple):
         decay: of the parameters, per step.
         sign: of the gradients: -1 to climb.
         guarded: whether what is not finite is left out.
+        loss: 0-dim, for a rule that reads it; None where nobody passes one.
     """
 
     num_steps: int | None
@@ -50,6 +51,7 @@ class Options(NamedTuple):
     decay: float
     sign: float
     guarded: bool
+    loss: Tensor | None = None
 
 
 class Stepper:
@@ -225,6 +227,7 @@ def step_purely(rule: UpdateRule, params: Sequence[LocalParameter], options: Opt
     """
     device = params[0].value.device
     planned = None if options.num_steps is None else torch.tensor(float(options.num_steps), device=device)
+    loss = None if options.loss is None else options.loss.to(device) * options.sign
     finite: dict[str, Tensor] = {}
     if options.guarded:
         # Nothing of a tensor may have moved when a block of it turns out bad, so squares are thought of beforehand.
@@ -240,7 +243,7 @@ def step_purely(rule: UpdateRule, params: Sequence[LocalParameter], options: Opt
             for p in block
         }
         with summed_by(reduce):
-            updates, next_state = rule(grads, state, values, num_steps=planned)
+            updates, next_state = call_rule(rule, grads, state, values, num_steps=planned, loss=loss)
         new = {p.name: _changed(values[p.name], updates[p.name], p.value.dtype, options) for p in block}
         if options.guarded:
             found = [

@@ -1,6 +1,7 @@
 """The contract of an update rule, and the registry of rules."""
 
 import abc
+import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -40,6 +41,13 @@ class UpdateRule(nn.Module, abc.ABC):
     moving_averages: tuple[str, ...] = ()
     """State that may be too, in dtypes with the range of float32; in bfloat16 rounded at random, since rounding to
     nearest would lose what a slow average gains in a step."""
+    reads_loss: bool = False
+    """Whether ``forward`` is given ``loss``: set for every class whose ``forward`` names it."""
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "forward" in vars(cls):
+            cls.reads_loss = "loss" in inspect.signature(cls.forward).parameters
 
     def __init__(self, **config: Any):
         super().__init__()
@@ -71,6 +79,10 @@ class UpdateRule(nn.Module, abc.ABC):
     ) -> tuple[Params, RuleState]:
         """Turn gradients into updates.
 
+        A rule may name one more keyword, ``loss: Tensor | None = None``: 0-dim, the loss whose gradients these are, or
+        None where nobody passes one (``LearnedOptimizer.step`` without ``loss`` and closure). Such a rule has no
+        compiled step, whose kernels are given none.
+
         Args:
             grads: parameter name -> gradient, ``param.shape``.
             state: as ``init_state`` or the last call returned it.
@@ -99,6 +111,20 @@ class UpdateRule(nn.Module, abc.ABC):
     def compiled_step_of(self, phi: Params) -> CompiledStep | None:
         """Return the same for ``kernels.particles_step_``, with weights phi, shared or ``[P, ...]``; or None."""
         return None
+
+
+def call_rule(
+    rule: UpdateRule,
+    grads: Params,
+    state: RuleState,
+    params: Params,
+    *,
+    num_steps: Tensor | None = None,
+    loss: Tensor | None = None,
+) -> tuple[Params, RuleState]:
+    """Call a rule's ``forward``, with the loss where it reads one."""
+    given = {"loss": loss} if rule.reads_loss else {}
+    return rule(grads, state, params, num_steps=num_steps, **given)
 
 
 def initial_step(param: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from l2l_opt.checks import refuse_exits
-from l2l_opt.rules.base import UpdateRule
+from l2l_opt.rules.base import UpdateRule, call_rule
 from l2l_opt.types import Params
 
 
@@ -24,7 +24,7 @@ def check_rule(rule: UpdateRule) -> UpdateRule:
     with torch.no_grad(), refuse_exits(f"rule {name!r}"):
         state: Any = rule.init_state(params)
         _check(_is_state(state, params), name, "init_state", state, 'name -> {"step": tensor, ...}')
-        result: Any = rule(params, state, params, num_steps=torch.tensor(10.0))
+        result: Any = call_rule(rule, params, state, params, num_steps=torch.tensor(10.0), loss=torch.tensor(1.0))
         both = isinstance(result, tuple) and len(result) == 2
         _check(both, name, "forward", result, "two dicts, updates and the next state")
         updates, state = result

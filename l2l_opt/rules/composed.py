@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from l2l_opt.rules.base import RULES, UpdateRule, make_rule, register_rule
+from l2l_opt.rules.base import RULES, UpdateRule, call_rule, make_rule, register_rule
 from l2l_opt.types import Params, RuleState
 
 
@@ -69,6 +69,7 @@ class ComposedRule(UpdateRule):
         self.parts = nn.ModuleList(rules)
         self.predicates = predicates
         self.reads_whole_tensors = any(rule.reads_whole_tensors for rule in rules)
+        self.reads_loss = any(rule.reads_loss for rule in rules)
         self.moving_averages = tuple(dict.fromkeys(key for rule in rules for key in rule.moving_averages))
 
     def route(self, params: Params) -> list[tuple[UpdateRule, list[str]]]:
@@ -97,13 +98,20 @@ class ComposedRule(UpdateRule):
         return {name: state[name] for name in params}
 
     def forward(
-        self, grads: Params, state: RuleState, params: Params, *, num_steps: Tensor | None = None
+        self,
+        grads: Params,
+        state: RuleState,
+        params: Params,
+        *,
+        num_steps: Tensor | None = None,
+        loss: Tensor | None = None,
     ) -> tuple[Params, RuleState]:
         updates: Params = {}
         next_state: RuleState = {}
         for part, names in self.route(grads):
             chosen = {name: state[name] for name in names}
-            part_updates, part_state = part(_pick(grads, names), chosen, _pick(params, names), num_steps=num_steps)
+            own = _pick(grads, names), chosen, _pick(params, names)
+            part_updates, part_state = call_rule(part, *own, num_steps=num_steps, loss=loss)
             updates |= part_updates
             next_state |= part_state
         return {name: updates[name] for name in grads}, {name: next_state[name] for name in grads}

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from l2l_opt.rules.base import RULES, UpdateRule, initial_step, make_rule, register_rule
+from l2l_opt.rules.base import RULES, UpdateRule, call_rule, initial_step, make_rule, register_rule
 from l2l_opt.rules.features import progress
 from l2l_opt.rules.recurrent import RecurrentBody
 from l2l_opt.rules.sharded_sums import tensor_rms, tensor_sum
@@ -20,6 +20,8 @@ MOST_LOG = 3.0
 TINY = 1e-16
 """Below this a root mean square is taken for this."""
 OWN = ("first_rms", "first_gradient", "tensor_hidden", "tensor_cell")
+OF_LOSS = ("first_loss", "usual_loss")
+LOSS_BETA = 0.9
 
 
 @register_rule("tensor-lstm")
@@ -30,6 +32,7 @@ class TensorLSTM(UpdateRule):
 
         x = (tanh(10 (f - c_1)), ..., tanh(10 (f - c_9)), T known, tanh(t / 10 - 1), log rms(p) / 4,
              log(rms(p) / rms(p_0)), log(rms(g) / rms(g_0)) / 2, log(count) / 5 - 1, vector)      of a tensor
+             and, where it reads losses, (log(loss / loss_0) / 2, log(loss / loss_0) - their usual value)
         o, H' = LSTM_phi(x, H)
         update = exp(3 tanh(o / 3)) u
 
@@ -40,26 +43,40 @@ class TensorLSTM(UpdateRule):
         rule: of the weights; its name or notation, or a rule.
         config: its arguments, where it is named.
         hidden_size: units of the LSTM.
+        loss_features: whether it reads the training loss, which ``LearnedOptimizer.step(loss=...)`` or its closure
+            passes; both features are 0 where none is, or where it or the first one is not positive.
 
     State of a parameter:
         that of ``rule``; first_rms, first_gradient: 0-dim, of the tensor and its gradient at first; tensor_hidden,
-        tensor_cell: ``[hidden_size, 1, ..., 1]``, one for the tensor.
+        tensor_cell: ``[hidden_size, 1, ..., 1]``, one for the tensor; where it reads losses first_loss and usual_loss:
+        0-dim, the first one, 0 before, and the average (decay .9) of log(loss / loss_0).
 
     Raises:
         ValueError: an unknown rule, a size that is not a positive integer.
 
     Source: arXiv 2501.12670, section 4 (Celo), after arXiv 2211.09760 (VeLO): an LSTM a tensor over a perceptron a
     weight.
-    Differs from source: the LSTM reads neither losses, which a rule is not given, nor other tensors, and multiplies
-    the steps of any rule.
+    Differs from source: the LSTM does not read other tensors, reads losses only if it is told to, and multiplies the
+    steps of any rule.
     """
 
-    def __init__(self, *, rule: Any = "celo2", config: Mapping[str, Any] | None = None, hidden_size: int = 16):
+    def __init__(
+        self,
+        *,
+        rule: Any = "celo2",
+        config: Mapping[str, Any] | None = None,
+        hidden_size: int = 16,
+        loss_features: bool = False,
+    ):
         part = rule if isinstance(rule, UpdateRule) else make_rule(rule, **(config or {}))
         RULES.factory(part.registry_name)
-        super().__init__(rule=part.registry_name, config=part.config, hidden_size=hidden_size)
-        self.part = part
-        self.body = RecurrentBody(num_inputs=NUM_INPUTS, hidden_size=hidden_size, num_layers=1)
+        super().__init__(
+            rule=part.registry_name, config=part.config, hidden_size=hidden_size, loss_features=loss_features
+        )
+        self.part, self.loss_features = part, bool(loss_features)
+        self.reads_loss = self.loss_features or part.reads_loss
+        num_inputs = NUM_INPUTS + len(OF_LOSS) * self.loss_features
+        self.body = RecurrentBody(num_inputs=num_inputs, hidden_size=hidden_size, num_layers=1)
         torch.nn.init.uniform_(self.body.readout.weight, -0.01, 0.01)
         self.recurrent_state = (*part.recurrent_state, "tensor_hidden", "tensor_cell")
         self.moving_averages = part.moving_averages
@@ -71,21 +88,33 @@ class TensorLSTM(UpdateRule):
             kept = self.body.init_state(param.new_zeros([1] * param.dim()))
             values = (tensor_rms(param), param.new_zeros(()), kept["hidden"], kept["cell"])
             state[name] = {"step": initial_step(param)} | own | dict(zip(OWN, values, strict=True))
+            state[name] |= {key: param.new_zeros(()) for key in OF_LOSS if self.loss_features}
         return state
 
     def forward(
-        self, grads: Params, state: RuleState, params: Params, *, num_steps: Tensor | None = None
+        self,
+        grads: Params,
+        state: RuleState,
+        params: Params,
+        *,
+        num_steps: Tensor | None = None,
+        loss: Tensor | None = None,
     ) -> tuple[Params, RuleState]:
         if not grads:
             return {}, {}
-        of_part = {name: {key: value for key, value in state[name].items() if key not in OWN} for name in grads}
-        updates, next_state = self.part(grads, of_part, params, num_steps=num_steps)
+        ours = (*OWN, *OF_LOSS)
+        of_part = {name: {key: value for key, value in state[name].items() if key not in ours} for name in grads}
+        updates, next_state = call_rule(self.part, grads, of_part, params, num_steps=num_steps, loss=loss)
         inputs: Params = {}
         firsts: Params = {}
         for name, gradient in grads.items():
             own, rms = state[name], tensor_rms(gradient).clamp(min=TINY)
             firsts[name] = torch.where(own["first_gradient"] > 0, own["first_gradient"], rms.detach())
             found = tensor_features(gradient, params[name], own, rms / firsts[name], num_steps)
+            if self.loss_features:
+                shown, kept_losses = loss_features(loss, own, like=rms)
+                found = torch.cat([found, shown])
+                next_state[name] = next_state[name] | kept_losses
             inputs[name] = found.reshape(-1, *[1] * gradient.dim())
         kept = {name: {"hidden": state[name]["tensor_hidden"], "cell": state[name]["tensor_cell"]} for name in grads}
         sizes, kept = self.body(inputs, kept)
@@ -127,3 +156,23 @@ def tensor_features(
     ]
     centres = torch.tensor(FRACTIONS, dtype=param.dtype, device=param.device)
     return torch.cat([known * torch.tanh(10 * (fraction - centres)), torch.stack(values)])
+
+
+def loss_features(loss: Tensor | None, state: dict[str, Tensor], *, like: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return what the loss shows of the run, ``[2]``, and the state of that: only ratios of losses, no loss's unit.
+
+    Args:
+        loss: 0-dim; None where nobody passes one.
+        state: with ``first_loss`` and ``usual_loss``.
+        like: 0-dim, whose dtype the features have.
+    """
+    first, usual = state["first_loss"], state["usual_loss"]
+    if loss is None:
+        return like.new_zeros(2), {"first_loss": first, "usual_loss": usual}
+    now = loss.to(like.dtype)
+    known = (now > 0) & torch.isfinite(now)
+    first = torch.where(known & (first <= 0), now, first)
+    log = (torch.where(known, now, 1.0) / torch.where(known, first, 1.0)).clamp(1e-6, 1e6).log()
+    slope = torch.where(known, log - usual, 0.0)
+    shown = torch.stack([log / 2, slope.clamp(-2, 2)])
+    return shown, {"first_loss": first, "usual_loss": usual + (1 - LOSS_BETA) * slope}

@@ -23,6 +23,7 @@ RULES = [
     "lstm",
     "rnnprop",
     "composed",
+    "tensor-lstm:loss_features=True",
     "sgd",
     "momentum",
     "rmsprop",
@@ -44,12 +45,14 @@ def start(rule, family, *, num_students: int = 3, length: int = 4):
 @pytest.mark.parametrize("name", RULES)
 def test_meta_gradient_equals_central_finite_differences(name, monkeypatch):
     rule, family = small_rule(name).double(), small_family()
-    if name in ("mlp", "celo2"):
+    if name.startswith(("mlp", "celo2", "tensor-lstm")):
         # Rectifiers have corners, which differences step over.
         monkeypatch.setattr(torch, "relu", torch.nn.functional.softplus)
     if name.startswith(("compact", "scale-free")):
         # Their read-outs start so near zero that the differences drown in rounding.
         torch.nn.init.normal_(rule.readout.weight)
+    if name.startswith("tensor-lstm"):
+        torch.nn.init.normal_(rule.body.readout.weight)
     if name.startswith("scale-free"):
         for linear in (rule.gates, rule.choices):
             torch.nn.init.normal_(linear.weight, std=0.3)
@@ -248,7 +251,7 @@ def test_a_whole_run_equals_the_drop_in_in_a_plain_loop(name):
         optimizer.zero_grad()
         loss = family.loss(dict(params), {}, tree_map(lambda leaf: leaf[0], batch))
         loss.backward()
-        optimizer.step()
+        optimizer.step(loss=loss)
         plain.append(loss.detach())
     assert abs(float(plain[-1] - plain[0])) > 1e-4
     torch.testing.assert_close(torch.stack(plain), losses[:-1, 0], rtol=1e-9, atol=1e-9)

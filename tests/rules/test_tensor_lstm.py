@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from l2l_opt import LearnedOptimizer
 from l2l_opt.rules import make_rule
-from l2l_opt.rules.tensor_lstm import NUM_INPUTS, tensor_features
+from l2l_opt.rules.tensor_lstm import NUM_INPUTS, loss_features, tensor_features
 
 
 def student(seed=0):
@@ -65,6 +66,64 @@ def test_features_do_not_show_a_run_of_unknown_length_and_stay_of_order_one():
     assert half[4] < -0.7
     for features in (unknown, half):
         assert features.abs().max() < 10
+
+
+def shown_of(losses):
+    """What each of some losses shows after those before it."""
+    state = {"first_loss": torch.tensor(0.0), "usual_loss": torch.tensor(0.0)}
+    shown = []
+    for loss in losses:
+        found, state = loss_features(None if loss is None else torch.tensor(loss), state, like=torch.tensor(0.0))
+        shown.append(found.tolist())
+    return shown
+
+
+def test_losses_show_how_far_training_has_come_and_whether_it_goes_on():
+    shown = shown_of([8.0, 4.0, 4.0])
+    assert shown[0] == [0, 0]
+    assert shown[1] == pytest.approx([math.log(0.5) / 2, math.log(0.5)])
+    assert shown[2] == pytest.approx([math.log(0.5) / 2, 0.9 * math.log(0.5)])
+    assert shown_of([8192.0, 4096.0, 4096.0]) == shown
+
+
+@pytest.mark.parametrize("unusual", [None, 0.0, -1.0, math.nan, math.inf])
+def test_a_loss_that_says_nothing_shows_nothing_and_is_forgotten(unusual):
+    assert shown_of([unusual, 8.0, unusual, 4.0]) == [[0, 0], [0, 0], [0, 0], shown_of([8.0, 4.0])[1]]
+
+
+def steps_of(rule, losses, **options):
+    param = torch.nn.Parameter(torch.ones(3))
+    optimizer = LearnedOptimizer([param], rule, **options)
+    for loss in losses:
+        param.grad = torch.tensor([1.0, -2.0, 0.5])
+        optimizer.step(loss=loss)
+    return param.detach()
+
+
+def reading_rule(loss_features=True):
+    torch.manual_seed(3)
+    rule = make_rule("tensor-lstm", loss_features=loss_features)
+    torch.nn.init.normal_(rule.body.readout.weight)
+    return rule
+
+
+def test_the_drop_in_passes_its_loss_to_a_rule_that_reads_it():
+    falls, stays, unknown = [4.0, 2.0, 1.0], [4.0, 4.0, 4.0], [None, None, None]
+    rule = reading_rule()
+    assert not torch.equal(steps_of(rule, falls), steps_of(rule, stays))
+    assert torch.equal(steps_of(rule, stays), steps_of(rule, unknown))
+    assert torch.equal(steps_of(rule, falls), steps_of(rule, [torch.tensor([loss]) for loss in falls]))
+    blind = reading_rule(loss_features=False)
+    assert torch.equal(steps_of(blind, falls), steps_of(blind, stays))
+    with pytest.raises(ValueError, match=r"loss must be one number; got shape \(2,\)"):
+        steps_of(rule, [torch.ones(2)])
+
+
+def test_a_part_that_reads_losses_is_given_them():
+    rule = make_rule("composed", parts=[{"rule": reading_rule(), "min_dim": 1}, {"rule": "sgd:lr=0.1"}])
+    assert rule.reads_loss
+    assert not torch.equal(steps_of(rule, [4.0, 2.0, 1.0]), steps_of(rule, [4.0, 4.0, 4.0]))
+    assert not make_rule("composed").reads_loss
 
 
 def test_an_unknown_part_is_refused():

@@ -9,7 +9,7 @@ from torch import Tensor
 from l2l_opt.inner_loop.students import Students
 from l2l_opt.inner_loop.unroll import unroll
 from l2l_opt.meta_training.estimators.base import MetaGradient, MetaGradientEstimator
-from l2l_opt.rules.base import UpdateRule
+from l2l_opt.rules.base import UpdateRule, call_rule
 from l2l_opt.rules.sharded_sums import tensor_sum
 from l2l_opt.tasks.mixture import Tasks
 from l2l_opt.types import Params, RuleState
@@ -34,6 +34,7 @@ class _Beside(UpdateRule):
     def __init__(self, learner: UpdateRule, model: UpdateRule):
         super().__init__()
         self.learner = learner
+        self.reads_loss = learner.reads_loss or model.reads_loss
         self._model = [model.requires_grad_(False)]  # In a list, so that its weights are not weights of this rule.
 
     def init_state(self, params: Params) -> RuleState:
@@ -46,15 +47,21 @@ class _Beside(UpdateRule):
         }
 
     def forward(
-        self, grads: Params, state: RuleState, params: Params, *, num_steps: Tensor | None = None
+        self,
+        grads: Params,
+        state: RuleState,
+        params: Params,
+        *,
+        num_steps: Tensor | None = None,
+        loss: Tensor | None = None,
     ) -> tuple[Params, RuleState]:
         of_model = {
             name: {key.removeprefix(PREFIX): value for key, value in own.items() if key.startswith(PREFIX)}
             for name, own in state.items()
         }
-        updates, model_state = self._model[0](grads, of_model, params, num_steps=num_steps)
+        updates, model_state = call_rule(self._model[0], grads, of_model, params, num_steps=num_steps, loss=loss)
         # The student's path is the model's, whatever the learner's updates: no gradient runs along it.
-        attempts, learner_state = self.learner(grads, state, params, num_steps=num_steps)
+        attempts, learner_state = call_rule(self.learner, grads, state, params, num_steps=num_steps, loss=loss)
         next_state: RuleState = {}
         for name, update in updates.items():
             miss = attempts[name] - update
