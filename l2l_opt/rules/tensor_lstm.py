@@ -56,7 +56,7 @@ class TensorLSTM(UpdateRule):
 
     Source: arXiv 2501.12670, section 4 (Celo), after arXiv 2211.09760 (VeLO): an LSTM a tensor over a perceptron a
     weight.
-    Differs from source: the LSTM does not read other tensors, reads losses only if it is told to, and multiplies the
+    Differs from source: the LSTM does not read other tensors, reads losses only if it is set to, and multiplies the
     steps of any rule.
     """
 

@@ -87,7 +87,7 @@ def test_losses_show_how_far_training_has_come_and_whether_it_goes_on():
 
 
 @pytest.mark.parametrize("unusual", [None, 0.0, -1.0, math.nan, math.inf])
-def test_a_loss_that_says_nothing_shows_nothing_and_is_forgotten(unusual):
+def test_a_loss_without_meaning_shows_nothing_and_is_forgotten(unusual):
     assert shown_of([unusual, 8.0, unusual, 4.0]) == [[0, 0], [0, 0], [0, 0], shown_of([8.0, 4.0])[1]]
 
 
