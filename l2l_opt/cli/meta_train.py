@@ -94,7 +94,11 @@ from l2l_opt.tasks.mixture import make_tasks
     switch("--signal", "With --dry-run, of nres, pes and full-es: how much the run would learn."),
     switch("--profile", "Time operators in OUT/profile.txt and a trace."),
 )
-@option_group("Machine", count("--nproc", 1, "Processes that share the students."))
+@option_group(
+    "Machine",
+    count("--nproc", 1, "Processes that share the students."),
+    switch("--compile/--no-compile", "Compile students' losses and gradients: for runs on few architectures."),
+)
 @device_options
 @click.pass_context
 def meta_train(context: click.Context, nproc: int, dry_run: bool, signal: bool, profile: bool, **options: Any) -> None:
@@ -189,7 +193,7 @@ def read_trainer(ranks: Ranks, **options: Any) -> MetaTrainer:
     """
     place = place_of(options)
     place["device"] = local_device(place["device"])
-    windows = {key: options[key] for key in ("horizon", "truncation_length", "staggered", "group_size")}
+    windows = {key: options[key] for key in ("horizon", "truncation_length", "staggered", "group_size", "compile")}
     rule = read_rule(options["rule"], seed=options["seed"]).to(**place)
     tasks = make_tasks(options["task"], **place)
     other, imitated = options["validation_task"], options["imitate"]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from l2l_opt.inner_loop.compiled_losses import CompiledLosses
 from l2l_opt.inner_loop.replay import can_replay, run_and_replay
 from l2l_opt.inner_loop.side_by_side import CoordinateSample
 from l2l_opt.kernels import CompiledStep, particles_step_, serves_particles
@@ -86,12 +87,21 @@ def losses_of(family: TaskFamily, params: Params, data: TaskData, batch: Batch) 
 
 
 def losses_and_gradients(
-    family: TaskFamily, params: Params, data: TaskData, batch: Batch, *, second_derivatives: bool
+    family: TaskFamily,
+    params: Params,
+    data: TaskData,
+    batch: Batch,
+    *,
+    second_derivatives: bool,
+    compiled: CompiledLosses | None = None,
 ) -> tuple[Tensor, Params]:
     """Losses ``[S]``, differentiable in params, and the gradients that the rule will read.
 
-    The gradients depend on params only with ``second_derivatives``.
+    The gradients depend on params only with ``second_derivatives``, which are never compiled.
     """
+    if compiled is not None and not second_derivatives:
+        losses, grads = compiled(family, params, data, batch)
+        return _known(losses, params, grads), grads
     with torch.enable_grad():
         if second_derivatives:
             points = {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in params.items()}
@@ -102,11 +112,13 @@ def losses_and_gradients(
             losses.sum(), list(points.values()), create_graph=second_derivatives, materialize_grads=True
         )
     grads = dict(zip(points, gradients, strict=True))
-    if second_derivatives:
-        return losses, grads
-    known = _LossesWithKnownGradient.apply(losses.detach(), len(params), *params.values(), *gradients)
+    return (losses if second_derivatives else _known(losses.detach(), params, grads)), grads
+
+
+def _known(losses: Tensor, params: Params, grads: Params) -> Tensor:
+    known = _LossesWithKnownGradient.apply(losses, len(params), *params.values(), *grads.values())
     assert isinstance(known, Tensor)
-    return known, grads
+    return known
 
 
 def apply_rule(
@@ -147,6 +159,7 @@ def unroll(
     loss_batches: Sequence[Batch] | None = None,
     gradient_checkpointing: bool = False,
     sample: CoordinateSample | None = None,
+    compiled: CompiledLosses | None = None,
 ) -> tuple[InnerState, Tensor]:
     """Run K inner steps of S students; pure, and differentiable in phi wherever gradients are enabled.
 
@@ -163,6 +176,7 @@ def unroll(
             again when it is differentiated: memory grows with sqrt(K), time by one more forward pass.
         sample: coordinates that a replayed window is differentiated through; all where None, and wherever a tape is
             kept.
+        compiled: what compiles losses and gradients; None for torch's operators one by one.
 
     Returns:
         Where the students stand after K steps, and losses ``[K + 1, S]``: ``losses[k]`` before step k, ``losses[K]``
@@ -173,7 +187,7 @@ def unroll(
     """
     if second_derivatives:
         check_second_derivatives(family)
-    steps = _Steps(rule, family, data, second_derivatives)
+    steps = _Steps(rule, family, data, second_derivatives, compiled)
     weights: Params = dict(rule.named_parameters()) if phi is None else dict(phi)
     num_steps = len(batches) - 1
     if hasattr(family, "update_data"):
@@ -189,9 +203,9 @@ def unroll(
             CoordinateSample() if sample is None else sample,
         )
         return InnerState(params, state, inner.num_steps), losses
-    compiled = None if torch.is_grad_enabled() else rule.compiled_step_of(weights)
-    if compiled is not None and serves_particles(inner.params, inner.state):
-        return steps.run_compiled(compiled, inner, batches, loss_batches)
+    in_place = None if torch.is_grad_enabled() else rule.compiled_step_of(weights)
+    if in_place is not None and serves_particles(inner.params, inner.state):
+        return steps.run_in_place(in_place, inner, batches, loss_batches)
     length = segment_length(num_steps) if gradient_checkpointing and torch.is_grad_enabled() else max(num_steps, 1)
     return steps.run_segments(length, weights, inner, batches, loss_batches)
 
@@ -209,6 +223,7 @@ class _Steps:
     family: TaskFamily
     data: TaskData
     second_derivatives: bool
+    compiled: CompiledLosses | None
 
     def run(
         self, phi: Params, inner: InnerState, batches: Sequence[Batch], loss_batches: Sequence[Batch] | None
@@ -216,9 +231,7 @@ class _Steps:
         """One step a batch: where the students stand then, and their losses before each step, ``[K, S]``."""
         losses: list[Tensor] = []
         for index, batch in enumerate(batches):
-            loss, grads = losses_and_gradients(
-                self.family, inner.params, self.data, batch, second_derivatives=self.second_derivatives
-            )
+            loss, grads = self.losses_and_gradients(inner.params, batch)
             losses.append(loss if loss_batches is None else self.loss(inner, loss_batches[index]))
             seen = loss if self.second_derivatives else loss.detach()
             updates, state = apply_rule(self.rule, phi, grads, inner, seen)
@@ -261,8 +274,8 @@ class _Steps:
         losses.append(now.loss(inner, batches[-1] if loss_batches is None else loss_batches[-1]).unsqueeze(0))
         return replace(inner, data=now.data), torch.cat(losses)
 
-    def run_compiled(
-        self, compiled: CompiledStep, inner: InnerState, batches: Sequence[Batch], loss_batches: Sequence[Batch] | None
+    def run_in_place(
+        self, step: CompiledStep, inner: InnerState, batches: Sequence[Batch], loss_batches: Sequence[Batch] | None
     ) -> tuple[InnerState, Tensor]:
         """``unroll`` without a graph, every step in place of the last."""
         params, state = tree_map(
@@ -273,12 +286,19 @@ class _Steps:
         for index, batch in enumerate(batches[:-1]):
             loss, grads = self.losses_and_gradients(params, batch)
             losses.append(loss if loss_batches is None else self.loss(inner, loss_batches[index]))
-            particles_step_(compiled, params, grads, state, num_steps=inner.num_steps)
+            particles_step_(step, params, grads, state, num_steps=inner.num_steps)
         losses.append(self.loss(inner, batches[-1] if loss_batches is None else loss_batches[-1]))
         return inner, torch.stack(losses)
 
     def losses_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params]:
-        return losses_and_gradients(self.family, params, self.data, batch, second_derivatives=False)
+        return losses_and_gradients(
+            self.family,
+            params,
+            self.data,
+            batch,
+            second_derivatives=self.second_derivatives,
+            compiled=self.compiled,
+        )
 
     def loss(self, inner: InnerState, batch: Batch) -> Tensor:
         """Losses ``[S]``, differentiable in params."""

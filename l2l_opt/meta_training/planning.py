@@ -169,6 +169,8 @@ def _peak_of_validation(trainer: MetaTrainer, family: TaskFamily) -> float:
 def _shorter(estimator: MetaGradientEstimator, steps: int) -> MetaGradientEstimator:
     shorter = copy.copy(estimator)
     shorter.truncation_length = steps
+    # Each number of students would be compiled for anew, for a few steps.
+    shorter.compiled = None
     return shorter
 
 

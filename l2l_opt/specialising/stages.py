@@ -25,10 +25,11 @@ class Stage:
 
 
 STAGES: dict[str, tuple[Stage, ...]] = {
-    # Signal is strong at the 102 weights of the heads; all 837 move less, and later.
+    # Signal is strong at the 102 weights of the heads; all 837 move less, and later. Ranks, so that no few students
+    # decide that differ most.
     "scale-free": (
-        Stage("nres:sigma=0.1,only=choices", share=0.6),
-        Stage("nres:sigma=0.03", share=0.4, meta_lr=0.002),
+        Stage("nres:sigma=0.1,only=choices,balance=ranks", share=0.6),
+        Stage("nres:sigma=0.03,balance=ranks", share=0.4, meta_lr=0.002),
     ),
     "compact": (
         Stage("tbptt:second_derivatives=True,clip_window=10", share=1.0, students=4, meta_lr=0.001, average_phi=0.9),

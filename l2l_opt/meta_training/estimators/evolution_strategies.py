@@ -113,6 +113,7 @@ class EvolutionStrategy(MetaGradientEstimator):
             window.batches,
             phi=particles,
             loss_batches=window.loss_batches,
+            compiled=self.compiled,
         )
 
     @abc.abstractmethod

@@ -102,7 +102,8 @@ class Imitation(MetaGradientEstimator):
         all_losses = torch.empty(self.truncation_length + 1, len(students), dtype=torch.float64)
         for window in students.windows(self.truncation_length):
             with torch.enable_grad():
-                inner, losses = unroll(beside, window.family, window.data, window.inner, window.batches, phi=phi)
+                place = (window.family, window.data, window.inner, window.batches)
+                inner, losses = unroll(beside, *place, phi=phi, compiled=self.compiled)
                 new = sum(
                     ((own[ERROR] - old[ERROR].detach()).sum() / len(inner.state))
                     for own, old in zip(inner.state.values(), window.inner.state.values(), strict=True)

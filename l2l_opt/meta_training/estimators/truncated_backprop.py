@@ -78,6 +78,7 @@ class TruncatedBackprop(MetaGradientEstimator):
                     loss_batches=window.loss_batches,
                     gradient_checkpointing=self.gradient_checkpointing,
                     sample=self._draw_sample(students, students.members[window.indices[0]]),
+                    compiled=self.compiled,
                 )
                 per_student = self.meta_loss.per_student(
                     losses, window.known_initial_losses(losses), window.best_losses, window.progress

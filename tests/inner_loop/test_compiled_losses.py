@@ -1,0 +1,71 @@
+"""Compiled losses and gradients: those of torch's operators one by one, and one sentence where they cannot be."""
+
+import pytest
+import torch
+
+from l2l_opt.inner_loop.compiled_losses import CompiledLosses
+from l2l_opt.inner_loop.unroll import losses_and_gradients
+from l2l_opt.meta_training.estimators import ESTIMATORS
+from l2l_opt.rules import make_rule
+from tests.conftest import small_family
+
+
+def gradients_of(name, *, compile, **options):
+    family = small_family()
+    rule = make_rule("rnnprop", hidden_size=3).double()
+    estimator = ESTIMATORS.make(name, horizon=6, truncation_length=3, compile=compile, **options)
+    students = estimator.init(rule, family, num_students=3, seed=0)
+    found = []
+    for _ in range(3):
+        found_now, students = estimator.estimate(rule, students)
+        found += [*found_now.gradients.values(), found_now.losses.double()]
+    return found
+
+
+@pytest.mark.parametrize(("name", "options"), [("tbptt", {}), ("nres", {"sigma": 0.1})])
+def test_meta_gradients_are_those_of_losses_that_are_not_compiled(name, options):
+    torch.manual_seed(4)
+    plain = gradients_of(name, compile=False, **options)
+    torch.manual_seed(4)
+    compiled = gradients_of(name, compile=True, **options)
+    assert any(value.any() for value in plain)
+    for ours, theirs in zip(compiled, plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-10, equal_nan=True)
+
+
+def drawn(family, students):
+    generator = torch.Generator().manual_seed(1)
+    params = [family.init_params({}, generator) for _ in range(students)]
+    batches = [family.sample_batch({}, generator) for _ in range(students)]
+    return {key: torch.stack([own[key] for own in params]) for key in params[0]}, {
+        key: torch.stack([own[key] for own in batches]) for key in batches[0]
+    }
+
+
+def test_other_numbers_of_students_and_families_have_functions_of_their_own():
+    compiled = CompiledLosses()
+    smooth, cornered = small_family(), small_family(activation=torch.nn.ReLU)
+    for family, students in ((smooth, 4), (smooth, 1), (cornered, 4), (smooth, 4)):
+        params, batch = drawn(family, students)
+        losses, grads = losses_and_gradients(family, params, {}, batch, second_derivatives=False, compiled=compiled)
+        expected = losses_and_gradients(family, params, {}, batch, second_derivatives=False)
+        torch.testing.assert_close(losses, expected[0])
+        torch.testing.assert_close(grads, expected[1])
+
+
+def test_a_loss_that_torch_cannot_compile_is_refused_in_a_sentence():
+    class Odd:
+        def loss(self, params, data, batch):
+            return params["p"].sum() * float(params["p"][0])
+
+    with pytest.raises(ValueError, match="a task's loss must be of operators that torch.compile takes; got"):
+        CompiledLosses()(Odd(), {"p": torch.ones(3, 2)}, {}, {})
+
+
+def test_without_a_compiler_there_is_one_sentence(monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("No working C++ compiler found\nand more")
+
+    monkeypatch.setattr(torch, "compile", lambda *arguments, **options: fail)
+    with pytest.raises(ValueError, match=r"compiling needs a C\+\+ compiler; got 'No working C\+\+ compiler found', "):
+        ESTIMATORS.make("tbptt", compile=True)
