@@ -123,8 +123,12 @@ def call_rule(
     loss: Tensor | None = None,
 ) -> tuple[Params, RuleState]:
     """Call a rule's ``forward``, with the loss where it reads one."""
-    given = {"loss": loss} if rule.reads_loss else {}
-    return rule(grads, state, params, num_steps=num_steps, **given)
+    return rule(grads, state, params, num_steps=num_steps, **loss_for(rule, loss))
+
+
+def loss_for(rule: UpdateRule, loss: Tensor | None) -> dict[str, Tensor | None]:
+    """Return the keyword that hands a loss to a rule; none for a rule that does not read it."""
+    return {"loss": loss} if rule.reads_loss else {}
 
 
 def initial_step(param: Tensor) -> Tensor:

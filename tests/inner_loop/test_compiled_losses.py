@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from l2l_opt.inner_loop.compiled_losses import CompiledLosses
-from l2l_opt.inner_loop.unroll import losses_and_gradients
+from l2l_opt.inner_loop.losses import losses_and_gradients
 from l2l_opt.meta_training.estimators import ESTIMATORS
 from l2l_opt.rules import make_rule
 from tests.conftest import small_family

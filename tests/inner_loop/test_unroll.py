@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from l2l_opt.inner_loop import unroll as unroll_module
+from l2l_opt.inner_loop import losses as losses_module
 from l2l_opt.inner_loop.horizon import Horizon
 from l2l_opt.inner_loop.students import Students
 from l2l_opt.inner_loop.unroll import InnerState, unroll
@@ -178,7 +178,7 @@ def test_students_one_by_one_equal_students_under_vmap(monkeypatch, second_deriv
     window, batches = start(rule, family, num_students=2)
     found = []
     for most in (2, 0):
-        monkeypatch.setattr(unroll_module, "MOST_ONE_BY_ONE", most)
+        monkeypatch.setattr(losses_module, "MOST_ONE_BY_ONE", most)
         options = {"second_derivatives": second_derivatives}
         _, losses = unroll(rule, family, window.data, window.inner, batches, **options)
         found.append([losses, *torch.autograd.grad(losses.sum(), list(rule.parameters()))])
