@@ -31,7 +31,7 @@ from l2l_opt.few_shot.classifier.model import (
 )
 from l2l_opt.storage.files import make_writable_folder, write_atomically
 from l2l_opt.storage.named_rule import read_rule
-from l2l_opt.tasks.tables.encoder import read_table
+from l2l_opt.tasks.tables.table import read_table
 from l2l_opt.version import __version__
 
 MANY = 1000

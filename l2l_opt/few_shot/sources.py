@@ -19,7 +19,8 @@ from l2l_opt.few_shot.episodes import (
 )
 from l2l_opt.few_shot.omniglot import load_omniglot
 from l2l_opt.registry import Registry, parse_spec
-from l2l_opt.tasks.tables.encoder import TableEncoder, read_table
+from l2l_opt.tasks.tables.encoder import TableEncoder
+from l2l_opt.tasks.tables.table import read_table
 
 Phase = Literal["meta-train", "validation", "test"]
 

@@ -14,7 +14,8 @@ from l2l_opt.checks import check_finite
 from l2l_opt.tasks.data_files import Stamp, stamp_of
 from l2l_opt.tasks.examples import Examples
 from l2l_opt.tasks.tables.columns import notation_of, read_number, unlike
-from l2l_opt.tasks.tables.encoder import TableEncoder, read_table
+from l2l_opt.tasks.tables.encoder import TableEncoder
+from l2l_opt.tasks.tables.table import read_table
 
 FEWEST_ROWS = 10
 MOST_WHOLE_CLASSES = 20

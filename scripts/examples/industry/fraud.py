@@ -18,7 +18,8 @@ from torch import Tensor
 from l2l_opt.few_shot.base_models.tables import LabelledRows, fit_table_models, predictions_of_table
 from l2l_opt.few_shot.self_training import SelfTraining, meta_learn_self_training
 from l2l_opt.few_shot.stacking import Predictions, as_weights, draw_labelled
-from l2l_opt.tasks.tables.encoder import TableEncoder, read_table
+from l2l_opt.tasks.tables.encoder import TableEncoder
+from l2l_opt.tasks.tables.table import read_table
 from scripts.examples.industry.merchants import generate_merchant
 
 NUM_MODELS = 6

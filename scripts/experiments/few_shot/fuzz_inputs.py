@@ -31,7 +31,8 @@ import l2l_opt
 from l2l_opt.checks import DataNote
 from l2l_opt.cli.main import main as l2l_opt_command
 from l2l_opt.few_shot.classifier.model import FewShotClassifier, load_few_shot_classifier
-from l2l_opt.tasks.tables.encoder import TableEncoder, read_table
+from l2l_opt.tasks.tables.encoder import TableEncoder
+from l2l_opt.tasks.tables.table import read_table
 
 SLOWEST = 30.0
 """Seconds of this process that a case may take."""

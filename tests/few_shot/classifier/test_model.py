@@ -21,7 +21,7 @@ from l2l_opt import FewShotClassifier, load_rule
 from l2l_opt.few_shot.classifier.image_folder import read_images
 from l2l_opt.few_shot.classifier.model import FILE, load_few_shot_classifier
 from l2l_opt.storage.safetensors_file import FileFormatError
-from l2l_opt.tasks.tables.encoder import read_table
+from l2l_opt.tasks.tables.table import read_table
 
 pytestmark = pytest.mark.slow
 

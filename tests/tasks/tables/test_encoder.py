@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from l2l_opt.checks import DataNote
-from l2l_opt.tasks.tables.encoder import TableEncoder, read_table
+from l2l_opt.tasks.tables.encoder import TableEncoder
+from l2l_opt.tasks.tables.table import read_table
 
 CSV = "amount,kind,age,fraud\n1.5,a,30,no\n2,b,40,yes\n-3e2,a,50,no\n"
 
