@@ -154,11 +154,25 @@ def muon(params: list[Tensor]) -> Step:
     return step
 
 
-def other_costs(params: Sequence[Tensor]) -> list[StepCost]:
-    """Return what fused AdamW costs, and Muon with AdamW."""
+def step_costs(title: str, make: Make, params: Sequence[Tensor], *, kept: int) -> list[StepCost]:
+    """Return what an optimizer costs, fused AdamW, and Muon with AdamW.
+
+    Args:
+        title: of the optimizer.
+        make: makes it, as ``predicted_seconds`` takes it.
+        params: what is stepped.
+        kept: bytes of its state.
+
+    Raises:
+        ValueError: a parameter that is not on the CPU.
+    """
+    elsewhere = next((p.device for p in params if p.device.type != "cpu"), None)
+    if elsewhere is not None:
+        raise ValueError(f"cost() must be given parameters on the CPU; got some on {elsewhere}, make the model there")
     of_adamw = sum(2 * p.nbytes + 4 for p in params)
     of_muon = sum(p.nbytes if p.dim() > 1 else 2 * p.nbytes + 4 for p in params)
     return [
+        StepCost(title, kept, predicted_seconds(make, params)),
         StepCost("AdamW, fused", of_adamw, predicted_seconds(adamw, params)),
         StepCost("Muon, AdamW for vectors", of_muon, predicted_seconds(muon, params)),
     ]

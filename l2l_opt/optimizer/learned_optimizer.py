@@ -1,6 +1,5 @@
 """LearnedOptimizer: an update rule as a torch.optim.Optimizer."""
 
-import difflib
 import itertools
 import math
 import os
@@ -13,7 +12,8 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from l2l_opt.optimizer import sharding
-from l2l_opt.optimizer.cost import StepCost, other_costs, predicted_seconds, state_bytes
+from l2l_opt.optimizer.arguments import check_arguments, check_options
+from l2l_opt.optimizer.cost import StepCost, state_bytes, step_costs
 from l2l_opt.optimizer.eager import EagerOptimizer, eager
 from l2l_opt.optimizer.fallback import Fallback, adam_step, sample, settle, size_of_update, snapshot
 from l2l_opt.optimizer.habits import Habits, warn
@@ -27,7 +27,7 @@ from l2l_opt.optimizer.local_parameters import (
     local_parameter,
 )
 from l2l_opt.optimizer.prepared import PreparedGroup
-from l2l_opt.optimizer.state_dict import boxed, check_options, check_state_dict, digest_of, in_own_order, unboxed
+from l2l_opt.optimizer.state_dict import boxed, check_state_dict, digest_of, in_own_order, unboxed
 from l2l_opt.optimizer.stepping import Options, Stepper
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule
@@ -36,7 +36,6 @@ from l2l_opt.types import is_dict
 
 ADAMW_LR = 1e-3
 """The rate at which weight decay is as strong as AdamW's."""
-OPTIONS = ("lr", "weight_decay", "num_steps", "maximize", "guard", "state_dtype")
 UNSHOWN = ("params", "param_names", "rule", "rule_digest", "watch")
 OWN = ("rule", "guard", "state_dtype", "_title")
 """Attributes that torch's own pickling would lose."""
@@ -100,7 +99,7 @@ class LearnedOptimizer(EagerOptimizer):
         state_dtype: torch.dtype | None = None,
         **others: Any,
     ):
-        _check_arguments(rule, guard, state_dtype, others)
+        check_arguments(rule, guard, state_dtype, others)
         self._title = DEFAULT if rule is None else str(rule)
         if not isinstance(rule, UpdateRule):
             rule = load_rule(self._title)
@@ -196,7 +195,8 @@ class LearnedOptimizer(EagerOptimizer):
                 returned = closure()
         loss = returned if loss is None else loss
         needs_loss = loss is not None and (self.guard == "fallback" or self.rule.reads_loss)
-        seen = self._mean_loss(loss) if needs_loss else None
+        params = itertools.chain.from_iterable(group["params"] for group in self.param_groups)
+        seen = sharding.mean_loss(loss, params) if needs_loss else None
         if self.guard == "fallback" and seen is not None and self._fell_back(float(seen)):
             return returned
         found = (self._step_group(group, seen) for group in self.param_groups)
@@ -211,15 +211,6 @@ class LearnedOptimizer(EagerOptimizer):
             group["steps_taken"] += 1
         self._habits.look_beyond_plan(self.param_groups, self.rule, self.defaults["rule"])
         return returned
-
-    def _mean_loss(self, loss: Any) -> Tensor:
-        """Return the loss of all shards of the parameters, 0-dim."""
-        value = torch.as_tensor(loss).detach()
-        if value.numel() != 1:
-            raise ValueError(f"loss must be one number; got shape {tuple(value.shape)}, use e.g. loss.mean()")
-        params = itertools.chain.from_iterable(group["params"] for group in self.param_groups)
-        shards = next((found for found in map(sharding.shards_of, params) if found is not None), None)
-        return value.reshape(()) if shards is None else torch.tensor(sharding.mesh_mean(float(value), shards))
 
     def _step_group(self, group: dict[str, Any], loss: Tensor | None) -> Tensor | None:
         """One step of a group; returns sums over its coordinates, of which the fallback makes the update's size."""
@@ -318,11 +309,6 @@ class LearnedOptimizer(EagerOptimizer):
         """
         named = [pair for group in self.param_groups for pair in self._named(group)]
         params = [p for _, p in named]
-        elsewhere = next((p.device for p in params if p.device.type != "cpu"), None)
-        if elsewhere is not None:
-            raise ValueError(
-                f"cost() must be given parameters on the CPU; got some on {elsewhere}, make the model there"
-            )
 
         def make(own: list[Tensor]) -> Callable[[], Any]:
             return LearnedOptimizer(own, self.rule, num_steps=1000, guard=self.guard, state_dtype=self.state_dtype).step
@@ -330,7 +316,7 @@ class LearnedOptimizer(EagerOptimizer):
         states = (fresh_meta_state(self.rule, name, p, state_dtype=self.state_dtype) for name, p in named)
         kept = state_bytes(states) + 8 * len(named)
         kept += sum(12 * p.numel() for p in params) if self.guard == "fallback" else 0
-        return [StepCost(self._title, kept, predicted_seconds(make, params)), *other_costs(params)]
+        return step_costs(self._title, make, params, kept=kept)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state, which keeps its own dtypes, but for ``state_dtype``.
@@ -375,23 +361,3 @@ class LearnedOptimizer(EagerOptimizer):
         for p, own in self.state.items() if is_used else ():
             if own and "fallback" not in own:
                 own["fallback"] = snapshot(p)
-
-
-def _check_arguments(rule: Any, guard: Any, state_dtype: Any, others: dict[str, Any]) -> None:
-    for key, value in others.items():
-        near = difflib.get_close_matches(key, OPTIONS, n=1)
-        raise TypeError(
-            f"options must be {', '.join(OPTIONS[:-1])} or {OPTIONS[-1]}, the rule has its own of the others; got "
-            f"{key}={value!r}, " + (f"did you mean {near[0]}?" if near else "leave it out")
-        )
-    if isinstance(rule, (float, int)):
-        raise TypeError(f"lr is a keyword, and 1.0 as meta-trained; got {rule} where the rule stands, leave it out")
-    if guard not in ("skip", "fallback", None):
-        raise ValueError(f"guard must be 'skip', 'fallback' or None; got {guard!r}, use one of these")
-    if state_dtype is not None and not (isinstance(state_dtype, torch.dtype) and state_dtype.is_floating_point):
-        raise ValueError(f"state_dtype must be a floating dtype or None; got {state_dtype}, use torch.bfloat16")
-    if rule is not None and not isinstance(rule, (str, os.PathLike, UpdateRule)):
-        raise TypeError(
-            f"rule must be None, a name, a path or an UpdateRule; got {type(rule).__name__}, "
-            "use e.g. rule=CoordinatewiseLSTM()"
-        )

@@ -94,6 +94,19 @@ def mesh_mean(value: float, shards: Shards) -> float:
     return float(_all_sum(own, mesh, range(mesh.ndim))) / mesh.size()
 
 
+def mean_loss(loss: Any, params: Iterable[Tensor]) -> Tensor:
+    """Return the mean of a loss over the mesh that parameters are sharded on, or the loss where they are whole; 0-dim.
+
+    Raises:
+        ValueError: a loss that is not one number.
+    """
+    value = torch.as_tensor(loss).detach()
+    if value.numel() != 1:
+        raise ValueError(f"loss must be one number; got shape {tuple(value.shape)}, use e.g. loss.mean()")
+    shards = next((found for found in map(shards_of, params) if found is not None), None)
+    return value.reshape(()) if shards is None else torch.tensor(mesh_mean(float(value), shards))
+
+
 def _all_sum(total: Tensor, mesh: "DeviceMesh", axes: Iterable[int]) -> Tensor:
     for axis in axes:
         dist.all_reduce(total, group=mesh.get_group(axis))  # pyright: ignore[reportUnknownMemberType]

@@ -16,40 +16,16 @@ import torch
 from torch import Tensor
 
 from l2l_opt.optimizer import sharding
+from l2l_opt.optimizer.arguments import GROUP_OPTIONS, check_options, number_of, refusal, require
 from l2l_opt.optimizer.local_parameters import BOOKKEEPING, fresh_meta_state, largest, plain, shape_for_rules
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.storage.safetensors_file import brief, digest
 from l2l_opt.types import is_dict, is_list
 
-OPTIONS = ("lr", "weight_decay", "num_steps", "maximize")
 FLOATING = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 INTEGER = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 HOW_TO_SHARD = "load it by torch.distributed.checkpoint.state_dict.set_optimizer_state_dict"
 THE_SAME = "pass the rule= that made the state ('default-2' where that was the default)"
-
-
-def check_options(group: Mapping[str, Any], *, loaded: bool = False) -> None:
-    """Refuse options of a group that no step could be taken with.
-
-    Args:
-        group: the options.
-        loaded: of a saved state; those of 0.1 may hold a num_steps that is not whole.
-
-    Raises:
-        ValueError: the first that is out of range.
-    """
-    for key, usual in (("lr", 1.0), ("weight_decay", 0.0)):
-        value = group[key]
-        if isinstance(value, Tensor):
-            _require(value.numel() == 1, f"Tensor {key} must be 1-element", value, f"use e.g. {usual}")
-        _require(0 <= _number(value) < math.inf, f"{key} must be finite and not negative", value, f"use e.g. {usual}")
-    num_steps, maximize, taken = group["num_steps"], group["maximize"], group["steps_taken"]
-    planned = 1.0 if num_steps is None else _number(num_steps)
-    _require(0 < planned < math.inf, "num_steps must be positive or None", num_steps, "use the planned number of steps")
-    fix = f"use e.g. {math.ceil(planned)}"
-    _require(loaded or planned.is_integer(), "num_steps must be a whole number", num_steps, fix)
-    _require(isinstance(maximize, bool), "maximize must be True or False", maximize, "use one of these")
-    _require(isinstance(taken, int) and taken >= 0, "steps_taken must count steps", taken, "leave it to the optimizer")
 
 
 def check_state_dict(
@@ -69,7 +45,7 @@ def check_state_dict(
         state_dict: as ``state_dict()`` gave it, perhaps saved and read since.
         param_groups: the optimizer's, which hold its parameters.
         rule: the optimizer's.
-        defaults: the optimizer's, of which every group must have the same rule, and values for ``OPTIONS``.
+        defaults: the optimizer's, of which every group must have the same rule, and values for ``GROUP_OPTIONS``.
         must_be_finite: whether a state that is not is refused.
 
     Raises:
@@ -83,8 +59,8 @@ def check_state_dict(
     ):
         form = "a state dict must be a dict with a dict 'state' and a list of dicts 'param_groups'"
         kinds = {key: type(item).__name__ for key, item in state_dict.items()} if is_dict(state_dict) else state_dict
-        raise _refusal(form, kinds, "pass what state_dict() gave")
-    _require(
+        raise refusal(form, kinds, "pass what state_dict() gave")
+    require(
         len(groups) == len(param_groups),
         f"a state dict must have as many groups as the optimizer, {len(param_groups)}",
         len(groups),
@@ -97,13 +73,13 @@ def check_state_dict(
         for key, name, p in _named(group, own["params"]):
             # Tied parameters are in a group twice, under one key.
             is_own = owners.setdefault(key, (name, p))[1] is p and keys.setdefault(id(p), key) == key
-            _require(is_own, "each parameter must have a key of its own", group["params"])
+            require(is_own, "each parameter must have a key of its own", group["params"])
     for key, state in states.items():
         known = key in owners
-        _require(known, "state must belong to a parameter of a group", key, "pass state and groups of one optimizer")
+        require(known, "state must belong to a parameter of a group", key, "pass state and groups of one optimizer")
         name, p = owners[key]
         if not is_dict(state):
-            raise _refusal(f"the state of parameter {name!r} must be a dict", state)
+            raise refusal(f"the state of parameter {name!r} must be a dict", state)
         if state:
             _check_state(state, name, p, rule=rule, must_be_finite=must_be_finite)
 
@@ -122,23 +98,23 @@ def _check_group(group: Mapping[Any, Any], defaults: Mapping[str, Any], rule: Up
             f"a state must be loaded into an optimizer with the rule that made it; got the state of {brief(its)} "
             f"({str(theirs)[:12]}) for {name!r} ({str(own)[:12]}), {THE_SAME}"
         )
-    for key in OPTIONS:
-        _require(key in group, f"a group must have the entry {key!r}", sorted(map(str, group)))
+    for key in GROUP_OPTIONS:
+        require(key in group, f"a group must have the entry {key!r}", sorted(map(str, group)))
     for key, default in defaults.items():
-        if key in group and key not in OPTIONS:
-            _require(_is_like(group[key], default), f"{key} must be of the kind of {brief(default)}", group[key])
+        if key in group and key not in GROUP_OPTIONS:
+            require(_is_like(group[key], default), f"{key} must be of the kind of {brief(default)}", group[key])
     check_options({**defaults, **group}, loaded=True)
     for key, value in group.items():
         plain = isinstance(key, str) and (key == "params" or _is_plain(value))
-        _require(plain, "a group's entries must have names and plain values", {key: value}, "leave it out")
+        require(plain, "a group's entries must have names and plain values", {key: value}, "leave it out")
 
 
 def _named(group: Mapping[str, Any], params: Sequence[Tensor]) -> Iterator[tuple[Any, str, Tensor]]:
     """Each key in the saved group, with the name and the parameter that it stands for."""
     keys, names = group.get("params"), group.get("param_names")
     if not is_list(keys) or any(type(key) not in (int, str) for key in keys):
-        raise _refusal("a group's 'params' must be a list of keys", keys)
-    _require(
+        raise refusal("a group's 'params' must be a list of keys", keys)
+    require(
         len(keys) == len(params),
         f"a group must have as many parameters as the optimizer's, {len(params)}",
         len(keys),
@@ -146,7 +122,7 @@ def _named(group: Mapping[str, Any], params: Sequence[Tensor]) -> Iterator[tuple
     )
     names = [str(index) for index in range(len(keys))] if names is None else names
     if not is_list(names) or len(names) != len(keys) or not all(isinstance(name, str) for name in names):
-        raise _refusal("a group's 'param_names' must name each parameter", names)
+        raise refusal("a group's 'param_names' must name each parameter", names)
     return zip(keys, names, params, strict=True)
 
 
@@ -168,30 +144,30 @@ def _check_state(state: dict[Any, Any], name: str, p: Tensor, *, rule: UpdateRul
     wanted |= {key: torch.empty_like(p, device="meta") for key in wrapped if tuple(state[key].shape) == shape}
     unknown = sorted(map(str, state.keys() - wanted.keys()))
     most = f"the state of parameter {name!r} must hold nothing but {', '.join(sorted(fresh))}"
-    _require(not unknown, most, unknown, THE_SAME)
+    require(not unknown, most, unknown, THE_SAME)
     for key, value in state.items():
         about, like = f"state {key!r} of parameter {name!r}", wanted[key]
         if isinstance(value, Tensor):
             _check_tensor(value, like, p, about, must_be_finite=must_be_finite and key != "step")
         else:
             is_scalar = not like.dim() and key not in BOOKKEEPING and _is_plain_number(value)
-            _require(is_scalar, f"{about} must be a tensor", value)
+            require(is_scalar, f"{about} must be a tensor", value)
     clock = state.get("step")
-    counts = "step" not in fresh or 0 <= _number(clock) < math.inf
-    _require(counts, f"state 'step' of parameter {name!r} must count steps", clock)
+    counts = "step" not in fresh or 0 <= number_of(clock) < math.inf
+    require(counts, f"state 'step' of parameter {name!r} must count steps", clock)
 
 
 def _check_tensor(value: Tensor, like: Tensor, p: Tensor, about: str, *, must_be_finite: bool) -> None:
-    _require(value.layout == torch.strided, f"{about} must be dense", value.layout)
+    require(value.layout == torch.strided, f"{about} must be dense", value.layout)
     shape, needed = tuple(value.shape), tuple(like.shape)
-    _require(shape == needed, f"{about} must have shape {needed}", shape, "load it into the same model")
+    require(shape == needed, f"{about} must have shape {needed}", shape, "load it into the same model")
     alike = value.dtype == like.dtype or any({value.dtype, like.dtype} <= kind for kind in (FLOATING, INTEGER))
-    _require(alike, f"{about} must be of a dtype like {like.dtype}", value.dtype)
+    require(alike, f"{about} must be of a dtype like {like.dtype}", value.dtype)
     placed = not value.dim() or (sharding.shards_of(p) is None) == (sharding.shards_of(value) is None)
-    _require(placed, f"{about} must be sharded as its parameter is", type(value), HOW_TO_SHARD)
+    require(placed, f"{about} must be sharded as its parameter is", type(value), HOW_TO_SHARD)
     if must_be_finite and value.is_floating_point():
         most = float(largest(plain(value)))
-        _require(math.isfinite(most), f"{about} must be finite", most, "load an earlier state or use guard=None")
+        require(math.isfinite(most), f"{about} must be finite", most, "load an earlier state or use guard=None")
 
 
 def in_own_order(state_dict: Any, param_groups: Sequence[Mapping[str, Any]]) -> Any:
@@ -213,24 +189,12 @@ def _in_order(group: Any, own: Mapping[str, Any]) -> Any:
     return {**group, "params": [keys[name] for name in wanted], "param_names": list(wanted)}
 
 
-def _number(value: Any) -> float:
-    """Return a real number or a tensor of one as a float; NaN for anything else."""
-    if isinstance(value, Tensor):
-        is_real = value.numel() == 1 and not value.is_complex() and value.dtype != torch.bool
-    else:
-        is_real = not isinstance(value, bool) and isinstance(value, Real)
-    try:
-        return float(value) if is_real else math.nan
-    except OverflowError:
-        return math.nan
-
-
 def _is_plain(value: Any, levels: int = 8) -> bool:
     if is_dict(value):
         return levels > 0 and all(isinstance(key, str) and _is_plain(item, levels - 1) for key, item in value.items())
     if is_list(value):
         return levels > 0 and all(_is_plain(item, levels - 1) for item in value)
-    return value is None or isinstance(value, (bool, str, Real, torch.dtype)) or not math.isnan(_number(value))
+    return value is None or isinstance(value, (bool, str, Real, torch.dtype)) or not math.isnan(number_of(value))
 
 
 def _is_like(value: Any, default: Any) -> bool:
@@ -249,16 +213,7 @@ def _is_like(value: Any, default: Any) -> bool:
 
 
 def _is_plain_number(value: Any) -> bool:
-    return not isinstance(value, Tensor) and not math.isnan(_number(value))
-
-
-def _require(holds: bool, rule: str, value: Any, fix: str = "save it anew") -> None:
-    if not holds:
-        raise _refusal(rule, value, fix)
-
-
-def _refusal(rule: str, value: Any, fix: str = "save it anew") -> ValueError:
-    return ValueError(f"{rule}; got {brief(value)}, {fix}")
+    return not isinstance(value, Tensor) and not math.isnan(number_of(value))
 
 
 class Boxed:

@@ -415,42 +415,6 @@ def test_more_steps_than_planned_warn_once(groups, resumed_after):
     assert message.startswith("num_steps is the planned number of steps, which a rule anneals over; got 2")
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"lr": -1.0}, "lr must be finite and not negative; got -1.0"),
-        ({"weight_decay": -0.1}, "weight_decay must be finite and not negative; got -0.1"),
-        ({"num_steps": 0}, "num_steps must be positive or None; got 0"),
-        ({"num_steps": 10.5}, "num_steps must be a whole number; got 10.5, use e.g. 11"),
-        ({"guard": "hope"}, "guard must be 'skip', 'fallback' or None; got 'hope'"),
-    ],
-)
-def test_bad_options_are_named(options, message):
-    with pytest.raises(ValueError, match=message):
-        LearnedOptimizer([nn.Parameter(torch.ones(1))], RNNProp(hidden_size=2), **options)
-
-
-def test_a_rule_of_another_kind_is_named():
-    with pytest.raises(TypeError, match="rule must be None, a name, a path or an UpdateRule; got Linear"):
-        LearnedOptimizer([nn.Parameter(torch.ones(1))], nn.Linear(1, 1))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "options", "message"),
-    [
-        ([1e-3], {}, "lr is a keyword, and 1.0 as meta-trained; got 0.001 where the rule stands"),
-        ([], {"betas": (0.9, 0.99)}, "options must be lr, .* got betas=\\(0.9, 0.99\\), leave it out"),
-        ([], {"numsteps": 10}, "options must be lr, .* got numsteps=10, did you mean num_steps\\?"),
-        ([], {"weigth_decay": 0.1}, "options must be lr, .* got weigth_decay=0.1, did you mean weight_decay\\?"),
-        ([], {"fused": True}, "options must be lr, .* got fused=True, leave it out"),
-        ([], {"eps": 1e-8, "amsgrad": False}, "options must be lr, .* got eps=1e-08, leave it out"),
-    ],
-)
-def test_arguments_of_other_optimizers_are_named(arguments, options, message):
-    with pytest.raises(TypeError, match=message):
-        LearnedOptimizer([nn.Parameter(torch.ones(1))], *arguments, **options)
-
-
 @pytest.mark.parametrize("source", ["default-3", None, "path", "rule"])
 @pytest.mark.parametrize("copied", [False, True])
 def test_it_prints_the_rules_name_and_the_guard(tmp_path, source, copied):
