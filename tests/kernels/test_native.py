@@ -137,7 +137,8 @@ def test_two_threads_agree_with_one_and_with_themselves():
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(found[1], found[2], strict=True))
-    assert_close(found[1], [t.double() for t in found[0]], within=1e-6)
+    # Sums over 9,000 coordinates in float32, grouped otherwise.
+    assert_close(found[1], [t.double() for t in found[0]], within=4e-6)
 
 
 def test_states_in_bfloat16(instructions):

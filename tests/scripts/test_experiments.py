@@ -12,8 +12,9 @@ import torch
 
 from l2l_opt import load_rule, save_rule
 from l2l_opt.rules import make_rule
+from l2l_opt.storage.named_rule import read_rule
 from scripts.experiments.benchmarks import scale
-from scripts.experiments.default import merge_families, ship_rule
+from scripts.experiments.default import merge_families, search_constants, ship_rule
 from scripts.experiments.few_shot import page as few_shot
 from scripts.experiments.paper import figures, recipes, reproduce_paper
 
@@ -189,27 +190,41 @@ def test_what_was_learned_is_measured_against_nothing_learned(small_default, tmp
     assert f"| `small` | {suite}, 20, 3 | {row['train']['mean']:+.3f} (" in (tmp_path / "learning.md").read_text()
 
 
-def test_what_families_have_learned_is_added_up_by_the_factors_that_validation_favours(monkeypatch, tmp_path):
-    fresh = make_rule("scale-free")
-    torch.manual_seed(0)
-    start = merge_families.phi_of(merge_families.read_rule("scale-free", seed=0))
-    for family, change in {"good": 0.3, "bad": -3.0}.items():
+def test_half_of_what_families_have_learned_is_added_up(tmp_path):
+    start = merge_families.phi_of(read_rule("scale-free", seed=0))
+    rule = make_rule("scale-free")
+    for head, family in enumerate(merge_families.MERGED):
         own = {name: weight.clone() for name, weight in start.items()}
-        own["choices.bias"][3] += change  # Of the logarithm of all steps' sizes.
-        fresh.load_state_dict(own)
+        own["choices.bias"][head] += 0.3
+        rule.load_state_dict(own)
         (tmp_path / family / "all").mkdir(parents=True)
-        save_rule(fresh, tmp_path / family / "all" / "rule.safetensors")
-    monkeypatch.setattr(merge_families, "FAMILIES", {"good": "quadratics", "bad": "quadratics"})
-    monkeypatch.setattr(merge_families, "FIRST", {})
-    (tmp_path / "suite.txt").write_text("least-squares\nclusters-mlp:hidden=8\n")
-    merge_families.main.callback(tmp_path, tmp_path / "suite.txt", 30, 4, tmp_path / "merged.safetensors")
-    merged = load_rule(tmp_path / "merged.safetensors")
-    factors = merged.card["factors"]
-    assert factors["good"] > 0
-    assert factors["bad"] == 0
-    changed = merge_families.phi_of(merged)["choices.bias"] - start["choices.bias"]
-    assert float(changed[3]) == pytest.approx(0.3 * factors["good"], abs=1e-6)
-    assert float(changed.abs().sum()) == pytest.approx(abs(float(changed[3])))
+        save_rule(rule, tmp_path / family / "all" / "rule.safetensors")
+    merge_families.main.callback(tmp_path, tmp_path / "merged.safetensors")
+    merged = merge_families.phi_of(load_rule(tmp_path / "merged.safetensors"))
+    torch.testing.assert_close(merged["choices.bias"] - start["choices.bias"], torch.tensor([0.15, 0.15, 0, 0, 0, 0]))
+    assert all(torch.equal(merged[name], start[name]) for name in start if name != "choices.bias")
+
+
+def test_the_search_of_constants_finds_that_steps_are_too_short_and_goes_on_where_it_stopped(monkeypatch, tmp_path):
+    rule = read_rule("scale-free", seed=0)
+    size = search_constants.places(rule).index(("choices.bias", 3, 0))
+    shorter = merge_families.phi_of(rule) | {"choices.bias": dict(rule.named_parameters())["choices.bias"].detach() - 2}
+    rule.load_state_dict(shorter)
+    save_rule(rule, tmp_path / "start.safetensors")
+    monkeypatch.setattr(search_constants, "TASKS", {"least-squares": 2})
+    changes = np.zeros((3, len(search_constants.places(rule))))
+    changes[1:, size] = 1, 2
+    found = search_constants.gains(
+        "least-squares", changes, start=str(tmp_path / "start.safetensors"), horizon=30, seed=0
+    )
+    assert found[0] < found[1] < found[2]
+    outs = [tmp_path / name for name in ("whole", "resumed")]
+    for out, stops in zip(outs, ([3], [2, 3]), strict=True):
+        for generations in stops:
+            search_constants.main.callback(out, str(tmp_path / "start.safetensors"), generations, 30, 0, 1)
+    ends = [merge_families.phi_of(load_rule(out / "rule.safetensors")) for out in outs]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    assert float(ends[0]["choices.bias"][3]) != float(shorter["choices.bias"][3])
 
 
 def test_quality_is_drawn_against_meta_training_time(small_default, tmp_path):

@@ -5,12 +5,12 @@
     python -m scripts.experiments.default.meta_train_default --recipe default-2 --out runs/default-2
 
 A stage is a run of `l2l-opt meta-train` in a folder of its own, with checkpoints, by noise-reuse evolution over whole
-runs, weighted towards their ends.
+runs, weighted towards their ends; or one of the scripts beside this one.
 
 default-2  one stage on a mixture of 13 families: ``choices`` of a tensor as they follow what it shows, 102 weights
-default-4  on each of five families, from nothing: ``choices``, then ``all`` 837 weights with less noise; what the
-           families' rules have changed is then added up, each by a factor (`merge_families`). Signals do not drown in
-           each other's noise that way; a mixture of them learned half as much (results/NOTEBOOK.md, entry 63)
+default-4  on each of two families of text, from nothing: ``choices``, then ``all`` 837 weights with less noise; half of
+           what each has changed is added up (`merge_families`), and the constants of that are searched on fifteen tasks
+           at once, so that nothing loses what text has gained (`search_constants`). Signals of text drown in a mixture
 """
 
 import subprocess
@@ -62,6 +62,8 @@ FAMILIES = {
     "regression": "teacher-mlp:hidden=24,layers=2,dim=6,activation=gelu",
 }
 """None is among those that `measure_specialise` shows what specialising buys on."""
+MERGED = ("gru", "attention")
+"""Those that default-4 is made of."""
 OF_FAMILY = ["--horizon", "250", *EVOLUTION, "--students", "32", "--average-phi", "0.95", "--validate-every", "0"]
 
 
@@ -94,9 +96,26 @@ RECIPES = {
             ],
         }
     ],
-    "default-4": [stages_of_family(name) for name in FAMILIES],
+    "default-4": [stages_of_family(name) for name in MERGED],
 }
 """Chains of stages, each of which goes on from the rule of the one before."""
+
+
+def afterwards(out: Path, *, seed: int, nproc: int) -> dict[str, list[str]]:
+    """Return what makes default-4 of its families' rules: commands by stage."""
+    merged = out / "merged.safetensors"
+    search = ["--start", str(merged), "--seed", str(seed), "--nproc", str(nproc), "--out", str(out / "constants")]
+    return {
+        "merged": ["scripts.experiments.default.merge_families", str(out), "--out", str(merged)],
+        "constants": ["scripts.experiments.default.search_constants", *search],
+    }
+
+
+def run(module: str, *arguments: str) -> None:
+    """Run a module as a command, and end with its exit status where it fails."""
+    done = subprocess.run([sys.executable, "-m", module, *arguments], check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
 
 
 @click.command()
@@ -108,7 +127,8 @@ RECIPES = {
 @click.option("--nproc", default=1, show_default=True, help="Processes that share the students.")
 def main(out: Path, recipe: str, seed: int, minutes: float | None, stages: tuple[str, ...], nproc: int) -> None:
     """Meta-train a default rule."""
-    known = [name for chain in RECIPES[recipe] for name in chain]
+    last = afterwards(out, seed=seed, nproc=nproc) if recipe == "default-4" else {}
+    known = [*(name for chain in RECIPES[recipe] for name in chain), *last]
     unknown = [name for name in stages if name not in known]
     if unknown:
         raise click.UsageError(f"a stage must be one of {', '.join(known)}; got {', '.join(unknown)}")
@@ -120,10 +140,11 @@ def main(out: Path, recipe: str, seed: int, minutes: float | None, stages: tuple
                 start = [] if before is None else ["--rule", str(before)]
                 arguments = [*start, *options, "--seed", str(seed), "--out", str(folder), "--resume"]
                 arguments += ["--nproc", str(nproc)] + ([] if minutes is None else ["--minutes", str(minutes)])
-                done = subprocess.run([sys.executable, "-m", "l2l_opt.cli", "meta-train", *arguments], check=False)
-                if done.returncode:
-                    raise SystemExit(done.returncode)
+                run("l2l_opt.cli", "meta-train", *arguments)
             before = folder / "rule.safetensors"
+    for name, command in last.items():
+        if name in stages or not stages:
+            run(*command)
 
 
 if __name__ == "__main__":

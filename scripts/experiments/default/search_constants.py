@@ -1,0 +1,136 @@
+"""Search the constants of a default rule by CMA-ES on fifteen meta-training tasks at once.
+
+    python -m scripts.experiments.default.search_constants --start runs/merged.safetensors --out runs/constants
+                                                                                            # goes on where stopped
+
+Searched are five weights of each head of the tensor's network (`ScaleFreeRule`, choices): its constant, and what it
+takes from being a vector, from how much of the run is over, from whether steps overshoot, and from how far gradients
+have come down. A candidate is trained beside the rule with nothing learned, on the same students. Of each student the
+log ratio of losses, training and test alike, counts within .1, and a tenth of what is beyond; of each task the mean
+over its students, twice where it is below zero, so that no task pays for what others gain. Every generation has
+students of its own. Source: CMA-ES, arXiv 1604.00772, by the package cma.
+"""
+
+import json
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import click
+import cma
+import numpy as np
+import torch
+
+from l2l_opt import save_rule
+from l2l_opt.evaluation.runs import final_scores, reporting_students
+from l2l_opt.evaluation.statistics import EVEN_FLOOR, bounded
+from l2l_opt.inner_loop.training import final_losses, train
+from l2l_opt.rules import UpdateRule
+from l2l_opt.storage.files import write_atomically
+from l2l_opt.storage.named_rule import read_rule
+from l2l_opt.tasks.mixture import make_tasks
+from l2l_opt.types import Params
+
+TASKS = {
+    "novel-rnn:hidden=24,embedding=12,length=16,batch_size=16": 1,
+    "novel-rnn:hidden=32,cell=elman,embedding=16,length=12,batch_size=24": 1,
+    "novel-attention:width=20,length=20,batch_size=16": 1,
+    "novel-attention:width=28,norm=none,length=12,batch_size=16": 1,
+    "digits-autoencoder:hidden=48,bottleneck=6,activation=silu,batch_size=32": 2,
+    "digits-autoencoder:hidden=64,bottleneck=8,activation=tanh,batch_size=48": 2,
+    "fashion-autoencoder:side=8,hidden=32,layers=2,bottleneck=8,activation=tanh,batch_size=48": 2,
+    "fashion-conv:side=8,channels=6,norm=group,batch_size=32": 3,
+    "digits-conv:channels=6,layers=1,norm=batch,activation=gelu,batch_size=32": 3,
+    "fashion-mlp:side=8,hidden=32,layers=2,activation=relu,batch_size=32": 4,
+    "clusters-mlp:hidden=24,layers=2,dim=12,classes=4,noise=1.0,examples=1024,batch_size=32": 4,
+    "clusters-mlp:hidden=16,layers=2,dim=8,classes=2,noise=0.8,examples=100,batch_size=16": 4,
+    "teacher-mlp:hidden=24,layers=2,dim=6,activation=gelu,noise=0.3,examples=2048,batch_size=32": 4,
+    "sized-recommendation:rank=8,embeddings=0.1,batch_size=128": 4,
+    "least-squares:dim=20,condition=100.0,batch_size=16": 4,
+}
+"""Each with its students: more where their losses differ more."""
+FEATURES = {"vector": 8, "over": 0, "agreement": 13, "fall": 14}
+"""Places among a tensor's features, each of which is a unit of its fresh network."""
+VECTOR_ONLY = (4, 8)
+"""The head and the feature that mean nothing together: vectors are not whitened."""
+CAP, BEYOND, WORSE, POPULATION, DEVIATION = 0.1, 0.1, 2.0, 16, 0.1
+
+
+def places(rule: UpdateRule) -> list[tuple[str, int, int]]:
+    """Where each searched constant stands: parameter, head, column."""
+    heads = dict(rule.named_parameters())["choices.weight"].shape[0]
+    found = [("choices.bias", head, 0) for head in range(heads)]
+    pairs = ((head, column) for head in range(heads) for column in FEATURES.values())
+    return found + [("choices.weight", *pair) for pair in pairs if pair != VECTOR_ONLY]
+
+
+def phi_with(rule: UpdateRule, changes: np.ndarray) -> Params:
+    """A rule's weights with the changes of a candidate added."""
+    phi = {name: weight.detach().clone() for name, weight in rule.named_parameters()}
+    for (name, head, column), change in zip(places(rule), changes, strict=True):
+        phi[name].reshape(phi[name].shape[0], -1)[head, column] += float(change)
+    return phi
+
+
+def gains(task: str, candidates: np.ndarray, *, start: str, horizon: int, seed: int) -> np.ndarray:
+    """What each candidate, changes of the rule ``start``, gains on a task over nothing learned: ``[candidates]``."""
+    torch.set_num_threads(1)
+    students = TASKS[task]
+    rule, first = read_rule("scale-free", seed=0), read_rule(start, seed=0)
+    every = [phi_with(rule, np.zeros(candidates.shape[1])), *(phi_with(first, changes) for changes in candidates)]
+    phi = {name: torch.stack([own[name] for own in every]).repeat_interleave(students, 0) for name in every[0]}
+    numbers = list(range(students)) * len(every)
+    own = reporting_students(rule, make_tasks(task), numbers=numbers, horizon=horizon, seed=seed)
+    curves = train(own, phi=phi).double()
+    found = []
+    for losses in (final_losses(curves), final_scores(own, seed)[0]):
+        logs = np.log(bounded(losses.double().numpy(), curves[0].numpy(), floor=EVEN_FLOOR))
+        apart = logs.reshape(len(every), students)
+        gained = np.clip(np.nan_to_num(apart[0] - apart[1:], nan=-1), -1, 1)
+        within = np.clip(gained, -CAP, CAP)
+        found.append((within + BEYOND * (gained - within)).mean(axis=1))
+    mean = np.mean(found, axis=0)
+    return np.where(mean < 0, WORSE * mean, mean)
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--start", default="scale-free", show_default=True, help="The rule whose constants are searched.")
+@click.option("--generations", default=40, show_default=True)
+@click.option("--horizon", default=300, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--nproc", default=1, show_default=True)
+def main(out: Path, start: str, generations: int, horizon: int, seed: int, nproc: int) -> None:
+    """Search, and save the mean of the last generation as OUT/rule.safetensors."""
+    out.mkdir(parents=True, exist_ok=True)
+    log = out / "generations.json"
+    done = json.loads(log.read_text()) if log.exists() else []
+    rule = read_rule(start, seed=0)
+    options = {"seed": seed + 1, "popsize": POPULATION, "verbose": -9}
+    search = cma.CMAEvolutionStrategy(np.zeros(len(places(rule))), DEVIATION, options)
+    with ProcessPoolExecutor(nproc) as pool:
+        for generation in range(generations):
+            candidates = np.stack(search.ask())
+            if generation < len(done):
+                found = np.array(done[generation])
+            else:
+                own_seed = 1000 * (seed + 1) + generation
+                of_task = partial(gains, candidates=candidates, start=start, horizon=horizon, seed=own_seed)
+                found = np.stack(list((pool.map if nproc > 1 else map)(of_task, TASKS))).round(6)
+                done.append(found.tolist())
+                write_atomically(log, json.dumps(done).encode())
+            means = found.mean(axis=0)
+            search.tell(list(candidates), list(-means))
+            click.echo(f"{generation}: {means.mean():+.4f}, best {means.max():+.4f}, deviation {search.sigma:.3f}")
+            of_task = dict(zip([task.split(",")[0] for task in TASKS], found.mean(axis=1), strict=False))
+            if generation % 5 == 0:
+                click.echo("   " + ", ".join(f"{name} {gain:+.3f}" for name, gain in of_task.items()))
+            chosen = phi_with(rule, search.mean)
+            result = read_rule(start, seed=0)
+            for name, weight in result.named_parameters():
+                weight.data = chosen[name]
+            save_rule(result, out / "rule.safetensors", card={"task": " + ".join(TASKS), "horizon": str(horizon)})
+
+
+if __name__ == "__main__":
+    main()
