@@ -53,7 +53,7 @@ FEATURES = {"vector": 8, "over": 0, "agreement": 13, "fall": 14}
 """Places among a tensor's features, each of which is a unit of its fresh network."""
 VECTOR_ONLY = (4, 8)
 """The head and the feature that mean nothing together: vectors are not whitened."""
-CAP, BEYOND, WORSE, POPULATION, DEVIATION = 0.1, 0.1, 2.0, 16, 0.1
+CAP, BEYOND, WORST, WORSE, POPULATION, DEVIATION = 0.1, 0.1, -5.0, 2.0, 16, 0.1
 
 
 def places(rule: UpdateRule) -> list[tuple[str, int, int]]:
@@ -86,7 +86,7 @@ def gains(task: str, candidates: np.ndarray, *, start: str, horizon: int, seed: 
     for losses in (final_losses(curves), final_scores(own, seed)[0]):
         logs = np.log(bounded(losses.double().numpy(), curves[0].numpy(), floor=EVEN_FLOOR))
         apart = logs.reshape(len(every), students)
-        gained = np.clip(np.nan_to_num(apart[0] - apart[1:], nan=-1), -1, 1)
+        gained = np.nan_to_num(apart[0] - apart[1:], nan=WORST).clip(WORST, -WORST)
         within = np.clip(gained, -CAP, CAP)
         found.append((within + BEYOND * (gained - within)).mean(axis=1))
     mean = np.mean(found, axis=0)
