@@ -20,13 +20,23 @@ RESULTS = ROOT / "results"
 def write(path: Path, content: dict[str, Any]) -> None:
     """Write a measurement as JSON beside where it comes from."""
     record = {
-        "command": shlex.join(["python", "-m", _module(), *sys.argv[1:]]),
-        "versions": {"l2l_opt": l2l_opt.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "command": command(),
+        "versions": versions(),
         "machine": {"cpus": os.cpu_count(), "processor": _processor(), "threads": torch.get_num_threads()},
         **content,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def command() -> str:
+    """What runs, as one types it."""
+    return shlex.join(["python", "-m", _module(), *sys.argv[1:]])
+
+
+def versions() -> dict[str, str]:
+    """What it runs with."""
+    return {"l2l_opt": l2l_opt.__version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def numbers(values: list[float | None]) -> list[float]:

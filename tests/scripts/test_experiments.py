@@ -241,14 +241,14 @@ def test_quality_is_drawn_against_meta_training_time(small_default, tmp_path):
 
 
 def test_a_shipped_rules_card_tells_all_its_stages(small_default, monkeypatch, tmp_path):
-    stages = ship_rule.stages_of(small_default / "second")
+    stages = ship_rule.stages_of(small_default / "second", small_default)
     assert len(stages) == 2
     assert "scale-free:hidden_size=2,tensor_size=2" in stages[0]["command"]
     assert "runs/default/first/rule.safetensors" in stages[1]["command"]
     assert str(small_default) not in json.dumps(stages)
     monkeypatch.setattr(ship_rule, "FOLDER", tmp_path)
     monkeypatch.setattr(ship_rule.records, "RESULTS", tmp_path)
-    ship_rule.main.callback(small_default / "second", "small-1", None, None, "one option", ())
+    ship_rule.main.callback(small_default / "second", (), "small-1", None, None, "one option", ())
     card = load_rule(tmp_path / "small-1.safetensors").card
     assert card["provenance"]["stages"] == stages
     assert card["since_meta_training"] == "one option"
@@ -260,14 +260,14 @@ def test_a_shipped_rules_card_tells_all_its_stages(small_default, monkeypatch, t
     summary |= {key: {"interquartile_mean": 2.0} for key in ("speed_up_steps", "speed_up_seconds")}
     evaluation.write_text(json.dumps({"summary": [summary]}))
     monkeypatch.setattr(ship_rule, "load_rule", lambda name: load_rule(tmp_path / f"{name}.safetensors"))
-    ship_rule.main.callback(None, "small-1", None, evaluation, "another", ("growth=3",))
+    ship_rule.main.callback(None, (), "small-1", None, evaluation, "another", ("growth=3",))
     later = load_rule(tmp_path / "small-1.safetensors").card
     assert (later["digest"], later["provenance"]) == (card["digest"], card["provenance"])
     assert later["rule"]["config"] == card["rule"]["config"] | {"growth": 3.0}
     assert later["since_meta_training"] == "another"
     assert later["figures"]["held_out"]["500 steps"]["at or below tuned AdamW"] == "1 of 2 tasks"
 
-    ship_rule.main.callback(None, "small-2", "small-1", None, "a third", ("braking=0",))
+    ship_rule.main.callback(None, (), "small-2", "small-1", None, "a third", ("braking=0",))
     other = load_rule(tmp_path / "small-2.safetensors").card
     assert other["digest"] == card["digest"]
     assert other["rule"]["config"]["braking"] == 0

@@ -11,10 +11,13 @@ over its students, twice where it is below zero, so that no task pays for what o
 students of its own. Source: CMA-ES, arXiv 1604.00772, by the package cma.
 """
 
+import datetime
 import json
+import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import cma
@@ -30,6 +33,7 @@ from l2l_opt.storage.files import write_atomically
 from l2l_opt.storage.named_rule import read_rule
 from l2l_opt.tasks.mixture import make_tasks
 from l2l_opt.types import Params
+from scripts.experiments import records
 
 TASKS = {
     "novel-rnn:hidden=24,embedding=12,length=16,batch_size=16": 1,
@@ -104,32 +108,48 @@ def main(out: Path, start: str, generations: int, horizon: int, seed: int, nproc
     """Search, and save the mean of the last generation as OUT/rule.safetensors."""
     out.mkdir(parents=True, exist_ok=True)
     log = out / "generations.json"
-    done = json.loads(log.read_text()) if log.exists() else []
+    done = json.loads(log.read_text()) if log.exists() else {"seconds": 0.0, "gains": []}
     rule = read_rule(start, seed=0)
     options = {"seed": seed + 1, "popsize": POPULATION, "verbose": -9}
     search = cma.CMAEvolutionStrategy(np.zeros(len(places(rule))), DEVIATION, options)
     with ProcessPoolExecutor(nproc) as pool:
         for generation in range(generations):
             candidates = np.stack(search.ask())
-            if generation < len(done):
-                found = np.array(done[generation])
-            else:
+            if generation == len(done["gains"]):
+                began = time.perf_counter()
                 own_seed = 1000 * (seed + 1) + generation
                 of_task = partial(gains, candidates=candidates, start=start, horizon=horizon, seed=own_seed)
                 found = np.stack(list((pool.map if nproc > 1 else map)(of_task, TASKS))).round(6)
-                done.append(found.tolist())
+                done["gains"].append(found.tolist())
+                done["seconds"] += time.perf_counter() - began
                 write_atomically(log, json.dumps(done).encode())
-            means = found.mean(axis=0)
-            search.tell(list(candidates), list(-means))
-            click.echo(f"{generation}: {means.mean():+.4f}, best {means.max():+.4f}, deviation {search.sigma:.3f}")
-            of_task = dict(zip([task.split(",")[0] for task in TASKS], found.mean(axis=1), strict=False))
-            if generation % 5 == 0:
-                click.echo("   " + ", ".join(f"{name} {gain:+.3f}" for name, gain in of_task.items()))
-            chosen = phi_with(rule, search.mean)
-            result = read_rule(start, seed=0)
-            for name, weight in result.named_parameters():
-                weight.data = chosen[name]
-            save_rule(result, out / "rule.safetensors", card={"task": " + ".join(TASKS), "horizon": str(horizon)})
+            found = np.array(done["gains"][generation])
+            search.tell(list(candidates), list(-found.mean(axis=0)))
+            click.echo(f"{generation}: {found.mean():+.4f}, best {found.mean(axis=0).max():+.4f}")
+    phi = phi_with(rule, search.mean)
+    for name, weight in rule.named_parameters():
+        weight.data = phi[name]
+    save_rule(rule, out / "rule.safetensors", card=card_of(done, horizon=horizon, seed=seed))
+
+
+def card_of(done: dict[str, Any], *, horizon: int, seed: int) -> dict[str, Any]:
+    """What a searched rule's artefact states."""
+    return {
+        "task": " + ".join(TASKS),
+        "horizon": str(horizon),
+        "estimator": "cma-es",
+        "truncation_length": horizon,
+        "licence": "Apache-2.0",
+        "figures": {"validation": float(np.mean(done["gains"][-1]))},
+        "provenance": {
+            "command": records.command(),
+            "seed": seed,
+            "outer_steps": len(done["gains"]),
+            "minutes": round(done["seconds"] / 60, 2),
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "versions": records.versions() | {"numpy": np.__version__},
+        },
+    }
 
 
 if __name__ == "__main__":

@@ -4,13 +4,19 @@
     python -m scripts.experiments.default.ship_rule --name default-2 --evaluation EVALUATION
     python -m scripts.experiments.default.ship_rule --name default-3 --weights-of default-2 --set braking=1
 
-RUN is the folder of the last of several `l2l-opt meta-train` runs, each of which began with the rule of the one before.
+    python -m scripts.experiments.default.ship_rule runs/default/constants --of runs/default/gru/all
+                                                                           --of runs/default/attention/all --name default-4
+
+RUN is the folder of the last of several `l2l-opt meta-train` runs, each of which began with the rule of the one before,
+or what was made of the last of several such chains.
 Without it the rule that is shipped under the name stays, and its card is brought up to date; --weights-of begins with
 another shipped rule, whose evaluations are not those of the new one.
 EVALUATION is that of a suite that the rule was not meta-trained on, results/default/held-out/evaluation.json.
 """
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +31,18 @@ from scripts.experiments import records
 RECIPE = "python -m scripts.experiments.default.meta_train_default"
 
 
-def stages_of(run: Path) -> list[dict[str, Any]]:
-    """What every stage up to a run was: its command, outer steps, minutes and validation metric."""
-    before = json.loads((run / "run.json").read_text())["options"]["rule"]
-    earlier = stages_of(Path(before).parent) if Path(before).exists() else []
+def stages_of(run: Path, root: Path) -> list[dict[str, Any]]:
+    """What every stage up to a run below the folder ``root`` was: command, outer steps, minutes, validation metric."""
+    about = run / "run.json"
+    before = json.loads(about.read_text())["options"]["rule"] if about.exists() else ""
+    earlier = stages_of(Path(before).parent, root) if before and Path(before).exists() else []
     card = dict(load_rule(run / "rule.safetensors").card or {})
     provenance = card["provenance"]
     keys = ("command", "seed", "outer_steps", "minutes", "date")
-    stage = {"stage": run.name} | {key: provenance[key] for key in keys} | {"validation": card["figures"]["validation"]}
+    name = run.resolve().relative_to(root.resolve()).as_posix()
+    stage = {"stage": name} | {key: provenance[key] for key in keys} | {"validation": card["figures"]["validation"]}
     # Where the folder lay is nobody's business.
-    stage["command"] = stage["command"].replace(str(run.resolve().parent), "runs/default")
+    stage["command"] = stage["command"].replace(str(root.resolve()), "runs/default")
     return [*earlier, stage]
 
 
@@ -53,9 +61,10 @@ def held_out_metrics(path: Path) -> dict[str, Any]:
     return metrics
 
 
-def provenance_of(run: Path, versions: dict[str, str]) -> dict[str, Any]:
-    """All stages of the making of a run's rule."""
-    stages = stages_of(run)
+def provenance_of(runs: Sequence[Path], versions: dict[str, str]) -> dict[str, Any]:
+    """All stages of the making of the last run's rule, which the others' rules went into."""
+    root = Path(os.path.commonpath([run.resolve().parent for run in runs]))
+    stages = [stage for run in runs for stage in stages_of(run, root)]
     names = [stage["stage"] for stage in stages]
     return {
         "command": " ".join([RECIPE, *(f"--stage {name}" for name in names)]),
@@ -67,6 +76,7 @@ def provenance_of(run: Path, versions: dict[str, str]) -> dict[str, Any]:
 
 @click.command()
 @click.argument("run", type=click.Path(exists=True, path_type=Path), required=False)
+@click.option("--of", "others", type=click.Path(exists=True, path_type=Path), multiple=True, help="Runs that went in.")
 @click.option("--name", required=True, help="With a version: default-2.")
 @click.option("--weights-of", default=None, help="Another shipped rule, to begin with.")
 @click.option("--evaluation", type=click.Path(exists=True, path_type=Path), default=None)
@@ -74,6 +84,7 @@ def provenance_of(run: Path, versions: dict[str, str]) -> dict[str, Any]:
 @click.option("--set", "changes", multiple=True, metavar="OPTION=VALUE", help="Of the rule, otherwise than trained.")
 def main(
     run: Path | None,
+    others: tuple[Path, ...],
     name: str,
     weights_of: str | None,
     evaluation: Path | None,
@@ -91,7 +102,7 @@ def main(
         rule = make_rule(kind, **rule.config | options)
         rule.load_state_dict(weights)
     if run is not None:
-        card["provenance"] = provenance_of(run, card["provenance"]["versions"])
+        card["provenance"] = provenance_of([*others, run], card["provenance"]["versions"])
     if since is not None:
         card["since_meta_training"] = since
     if evaluation is not None:
