@@ -4,8 +4,8 @@
     python -m scripts.experiments.default.ship_rule --name default-2 --evaluation EVALUATION
     python -m scripts.experiments.default.ship_rule --name default-3 --weights-of default-2 --set braking=1
 
-    python -m scripts.experiments.default.ship_rule runs/default/constants --of runs/default/gru/all
-                                                                           --of runs/default/attention/all --name default-4
+    python -m scripts.experiments.default.ship_rule runs/default/constants --name default-4 \\
+        --of runs/default/gru/all --of runs/default/attention/all
 
 RUN is the folder of the last of several `l2l-opt meta-train` runs, each of which began with the rule of the one before,
 or what was made of the last of several such chains.
