@@ -211,7 +211,7 @@ def test_the_search_of_constants_finds_that_steps_are_too_short_and_goes_on_wher
     shorter = merge_families.phi_of(rule) | {"choices.bias": dict(rule.named_parameters())["choices.bias"].detach() - 2}
     rule.load_state_dict(shorter)
     save_rule(rule, tmp_path / "start.safetensors")
-    monkeypatch.setattr(search_constants, "TASKS", {"least-squares": 2})
+    monkeypatch.setattr(search_constants, "TASKS", {"least-squares": (2, 1.0)})
     changes = np.zeros((3, len(search_constants.places(rule))))
     changes[1:, size] = 1, 2
     found = search_constants.gains(
