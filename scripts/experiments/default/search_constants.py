@@ -101,7 +101,7 @@ def gains(task: str, candidates: np.ndarray, *, start: str, horizon: int, seed: 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--start", default="scale-free", show_default=True, help="The rule whose constants are searched.")
-@click.option("--generations", default=40, show_default=True)
+@click.option("--generations", default=72, show_default=True)
 @click.option("--horizon", default=300, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--nproc", default=1, show_default=True)
