@@ -110,7 +110,7 @@ ALLOWED = (
     Use(r"--suite seen|\"seen\"|default/seen/", r"default/(measure_default|draw_ratios)", "a suite's name"),
     Use(
         r"teacher-mlp|labels=\S*teacher|\"teacher\"",
-        r"tasks|recipes|meta_train_default|measure_specialise|shipped_suites|model-cards",
+        r"tasks|recipes|meta_train_default|search_constants|measure_specialise|shipped_suites|model-cards",
         "tasks named on cards",
     ),
     Use(
@@ -145,7 +145,7 @@ ALLOWED = (
     Use(r"(random|RANDOM)[ _](walk|WALK)\w*", r"rules|kernels", "the process"),
     Use(r"look(?= ahead)", r"hand_designed", "Nesterov's"),
     Use(r"imaginary parts|shape of parts", r"optimizer", "of complex numbers"),
-    Use(r"\"?\bage\b\"?", r"tables/test_encoder", "a column of data"),
+    Use(r"\"?\bage\b\"?", r"tests/tasks/tables", "a column of data"),
     Use(r"episodes", r"CONTRIBUTING|docs/tasks|measure_examples", "few-shot and RL"),
     Use(r"phi", r"docs/(few-shot|meta-training|placeholder-images)", "equations and what evolution strategies perturb"),
 )

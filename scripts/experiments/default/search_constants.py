@@ -3,7 +3,7 @@
     python -m scripts.experiments.default.search_constants --start runs/merged.safetensors --out runs/constants
                                                                                             # goes on where stopped
 
-Searched are five weights of each head of the tensor's network (`ScaleFreeRule`, choices): its constant, and what it
+Searched are five weights of each head of the tensor's network (`choices` of `ScaleFreeRule`): its constant, and what it
 takes from being a vector, from how much of the run is over, from whether steps overshoot, and from how far gradients
 have come down. A candidate is trained beside the rule with nothing learned, on the same students. Of each student the
 log ratio of losses, training and test alike, counts within .1, and a tenth of what is beyond; of each task the mean
