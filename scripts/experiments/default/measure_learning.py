@@ -102,13 +102,14 @@ def measure(rule: UpdateRule, suite: str, *, horizon: int, students: int, sizes:
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
     """Markdown of all that was measured."""
+    sizes = sorted({float(size) for rows in results.values() for row in rows for size in row["size_shifts"]})
     lines = [
         "# What learning buys",
         "",
         "Written by `python -m scripts.experiments.default.measure_learning`. Log ratios of losses, nothing learned",
         f"over the rule, each student within {CAP:g}: above 0 the rule is better, .01 is one per cent. With 95 %",
         "intervals over students. *Best size shift* is nothing learned with the one factor on all updates that is best",
-        f"over the list, tried: {', '.join(f'{size:g}' for size in SIZES)}.",
+        f"over the list, tried: {', '.join(f'{size:g}' for size in sizes) or 'none'}.",
         "",
         "| rule | list, steps, students | training loss | test loss | best size shift | better, worse for certain |",
         "|---|---|---|---|---|---|",
