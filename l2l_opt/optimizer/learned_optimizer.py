@@ -1,6 +1,5 @@
 """LearnedOptimizer: an update rule as a torch.optim.Optimizer."""
 
-import itertools
 import math
 import os
 import threading
@@ -194,9 +193,9 @@ class LearnedOptimizer(EagerOptimizer):
             with torch.enable_grad():
                 returned = closure()
         loss = returned if loss is None else loss
-        needs_loss = loss is not None and (self.guard == "fallback" or self.rule.reads_loss)
-        params = itertools.chain.from_iterable(group["params"] for group in self.param_groups)
-        seen = sharding.mean_loss(loss, params) if needs_loss else None
+        seen = None
+        if loss is not None and (self.guard == "fallback" or self.rule.reads_loss):
+            seen = sharding.mean_loss(loss, (p for group in self.param_groups for p in group["params"]))
         if self.guard == "fallback" and seen is not None and self._fell_back(float(seen)):
             return returned
         found = (self._step_group(group, seen) for group in self.param_groups)

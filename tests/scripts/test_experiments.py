@@ -191,7 +191,7 @@ def test_what_was_learned_is_measured_against_nothing_learned(small_default, tmp
 
 
 def test_half_of_what_families_have_learned_is_added_up(tmp_path):
-    start = merge_families.phi_of(read_rule("scale-free", seed=0))
+    start = read_rule("scale-free", seed=0).state_dict()
     rule = make_rule("scale-free")
     for head, family in enumerate(merge_families.MERGED):
         own = {name: weight.clone() for name, weight in start.items()}
@@ -200,7 +200,7 @@ def test_half_of_what_families_have_learned_is_added_up(tmp_path):
         (tmp_path / family / "all").mkdir(parents=True)
         save_rule(rule, tmp_path / family / "all" / "rule.safetensors")
     merge_families.main.callback(tmp_path, tmp_path / "merged.safetensors")
-    merged = merge_families.phi_of(load_rule(tmp_path / "merged.safetensors"))
+    merged = load_rule(tmp_path / "merged.safetensors").state_dict()
     torch.testing.assert_close(merged["choices.bias"] - start["choices.bias"], torch.tensor([0.15, 0.15, 0, 0, 0, 0]))
     assert all(torch.equal(merged[name], start[name]) for name in start if name != "choices.bias")
 
@@ -208,7 +208,7 @@ def test_half_of_what_families_have_learned_is_added_up(tmp_path):
 def test_the_search_of_constants_finds_that_steps_are_too_short_and_goes_on_where_it_stopped(monkeypatch, tmp_path):
     rule = read_rule("scale-free", seed=0)
     size = search_constants.places(rule).index(("choices.bias", 3, 0))
-    shorter = merge_families.phi_of(rule) | {"choices.bias": dict(rule.named_parameters())["choices.bias"].detach() - 2}
+    shorter = rule.state_dict() | {"choices.bias": rule.state_dict()["choices.bias"] - 2}
     rule.load_state_dict(shorter)
     save_rule(rule, tmp_path / "start.safetensors")
     monkeypatch.setattr(search_constants, "TASKS", {"least-squares": (2, 1.0)})
@@ -222,7 +222,7 @@ def test_the_search_of_constants_finds_that_steps_are_too_short_and_goes_on_wher
     for out, stops in zip(outs, ([3], [2, 3]), strict=True):
         for generations in stops:
             search_constants.main.callback(out, str(tmp_path / "start.safetensors"), generations, 30, 0, 1)
-    ends = [merge_families.phi_of(load_rule(out / "rule.safetensors")) for out in outs]
+    ends = [load_rule(out / "rule.safetensors").state_dict() for out in outs]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
     assert float(ends[0]["choices.bias"][3]) != float(shorter["choices.bias"][3])
 

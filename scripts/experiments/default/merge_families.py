@@ -13,17 +13,11 @@ from pathlib import Path
 import click
 
 from l2l_opt import load_rule, save_rule
-from l2l_opt.rules import UpdateRule
 from l2l_opt.storage.named_rule import read_rule
 from l2l_opt.types import Params
 from scripts.experiments.default.meta_train_default import MERGED
 
 SHARE = 0.5
-
-
-def phi_of(rule: UpdateRule) -> Params:
-    """Return a rule's weights, detached."""
-    return {name: weight.detach() for name, weight in rule.named_parameters()}
 
 
 def merged(start: Params, learned: Sequence[Params], share: float = SHARE) -> Params:
@@ -40,9 +34,8 @@ def merged(start: Params, learned: Sequence[Params], share: float = SHARE) -> Pa
 def main(run: Path, out: Path) -> None:
     """Merge the rules of the families in the folder RUN, which `meta_train_default` wrote."""
     rule = read_rule("scale-free", seed=0)
-    chosen = merged(phi_of(rule), [phi_of(load_rule(run / name / "all" / "rule.safetensors")) for name in MERGED])
-    for name, weight in rule.named_parameters():
-        weight.data = chosen[name].clone()
+    learned = [load_rule(run / name / "all" / "rule.safetensors").state_dict() for name in MERGED]
+    rule.load_state_dict(merged(rule.state_dict(), learned))
     save_rule(rule, out, card={})
 
 

@@ -71,7 +71,7 @@ def places(rule: UpdateRule) -> list[tuple[str, int, int]]:
 
 def phi_with(rule: UpdateRule, changes: np.ndarray) -> Params:
     """A rule's weights with the changes of a candidate added."""
-    phi = {name: weight.detach().clone() for name, weight in rule.named_parameters()}
+    phi = {name: weight.clone() for name, weight in rule.state_dict().items()}
     for (name, head, column), change in zip(places(rule), changes, strict=True):
         phi[name].reshape(phi[name].shape[0], -1)[head, column] += float(change)
     return phi
@@ -82,7 +82,7 @@ def gains(task: str, candidates: np.ndarray, *, start: str, horizon: int, seed: 
     torch.set_num_threads(1)
     students, _ = TASKS[task]
     rule, first = read_rule("scale-free", seed=0), read_rule(start, seed=0)
-    every = [phi_with(rule, np.zeros(candidates.shape[1])), *(phi_with(first, changes) for changes in candidates)]
+    every = [rule.state_dict(), *(phi_with(first, changes) for changes in candidates)]
     phi = {name: torch.stack([own[name] for own in every]).repeat_interleave(students, 0) for name in every[0]}
     numbers = list(range(students)) * len(every)
     own = reporting_students(rule, make_tasks(task), numbers=numbers, horizon=horizon, seed=seed)
@@ -127,9 +127,7 @@ def main(out: Path, start: str, generations: int, horizon: int, seed: int, nproc
             found = total(done["gains"][generation])
             search.tell(list(candidates), list(-found))
             click.echo(f"{generation}: {found.mean():+.4f}, best {found.max():+.4f}")
-    phi = phi_with(rule, search.mean)
-    for name, weight in rule.named_parameters():
-        weight.data = phi[name]
+    rule.load_state_dict(phi_with(rule, search.mean))
     save_rule(rule, out / "rule.safetensors", card=card_of(done, horizon=horizon, seed=seed))
 
 
