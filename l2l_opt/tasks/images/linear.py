@@ -1,4 +1,4 @@
-"""Softmax regression on images; for validation."""
+"""Softmax regression on images: of meta-training on Fashion-MNIST, of validation on digits."""
 
 from functools import partial
 
@@ -19,10 +19,24 @@ def digits_linear(*, side: int | None = None) -> partial[ModuleTask]:
     Raises:
         ValueError: a size that is not a positive integer.
     """
-    examples, num_classes = image_examples(SHIPPED["digits"], None, side)
-    return partial(
-        ModuleTask,
-        nn.Sequential(nn.Flatten(), nn.Linear(examples.inputs[0].numel(), num_classes)),
-        nn.functional.cross_entropy,
-        examples,
-    )
+    return softmax_regression("digits", side)
+
+
+@register_module_task("fashion-linear", batch_size=32)
+def fashion_linear(*, side: int | None = 14) -> partial[ModuleTask]:
+    """Softmax regression on the shipped Fashion-MNIST images.
+
+    Args:
+        side: images are averaged down to side x side; left as they are where None.
+
+    Raises:
+        ValueError: a size that is not a positive integer.
+    """
+    return softmax_regression("fashion", side)
+
+
+def softmax_regression(dataset: str, side: int | None) -> partial[ModuleTask]:
+    """One linear layer from pixels to classes, by cross-entropy."""
+    examples, num_classes = image_examples(SHIPPED[dataset], None, side)
+    layer = nn.Linear(examples.inputs[0].numel(), num_classes)
+    return partial(ModuleTask, nn.Sequential(nn.Flatten(), layer), nn.functional.cross_entropy, examples)

@@ -1,4 +1,4 @@
-"""Search the constants of a default rule by CMA-ES on fifteen meta-training tasks at once.
+"""Search the constants of a default rule by CMA-ES on eighteen meta-training tasks at once.
 
     python -m scripts.experiments.default.search_constants --start runs/merged.safetensors --out runs/constants
                                                                                             # goes on where stopped
@@ -6,8 +6,8 @@
 Searched are five weights of each head of the tensor's network (`choices` of `ScaleFreeRule`): its constant, and what it
 takes from being a vector, from how much of the run is over, from whether steps overshoot, and from how far gradients
 have come down. A candidate is trained beside the rule with nothing learned, on the same students. Of each student the
-log ratio of losses, training and test alike, counts within .1, and a tenth of what is beyond; of each task the mean
-over its students, twice where it is below zero, so that no task pays for what others gain. Every generation has
+log ratio of losses counts within .1, and a tenth of what is beyond; of each task the mean over its students, of training
+and of test losses apart, each twice where it is below zero, so that neither pays for what others gain. Every generation has
 students of its own. Source: CMA-ES, arXiv 1604.00772, by the package cma.
 """
 
@@ -51,6 +51,9 @@ TASKS = {
     "teacher-mlp:hidden=24,layers=2,dim=6,activation=gelu,noise=0.3,examples=2048,batch_size=32": (4, 1),
     "sized-recommendation:rank=8,embeddings=0.1,batch_size=128": (4, 1),
     "least-squares:dim=20,condition=100.0,batch_size=16": (4, 0.5),
+    "fashion-linear:batch_size=32": (4, 0.5),
+    "navigation:episodes=8,steps=20,hidden=24": (3, 1),
+    "cartpole:episodes=8,steps=30,hidden=24": (2, 0.5),
 }
 """Each with its students, more where their losses differ more, and its weight: text, whose gains are small but sure,
 counts most, and what is memorised least."""
@@ -93,9 +96,9 @@ def gains(task: str, candidates: np.ndarray, *, start: str, horizon: int, seed: 
         apart = logs.reshape(len(every), students)
         gained = np.nan_to_num(apart[0] - apart[1:], nan=WORST).clip(WORST, -WORST)
         within = np.clip(gained, -CAP, CAP)
-        found.append((within + BEYOND * (gained - within)).mean(axis=1))
-    mean = np.mean(found, axis=0)
-    return np.where(mean < 0, WORSE * mean, mean)
+        mean = (within + BEYOND * (gained - within)).mean(axis=1)
+        found.append(np.where(mean < 0, WORSE * mean, mean))
+    return np.mean(found, axis=0)
 
 
 @click.command()
