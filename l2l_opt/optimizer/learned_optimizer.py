@@ -24,6 +24,7 @@ from l2l_opt.optimizer.local_parameters import (
     fresh_meta_state,
     fresh_state,
     local_parameter,
+    reduce_over,
 )
 from l2l_opt.optimizer.prepared import PreparedGroup
 from l2l_opt.optimizer.state_dict import boxed, check_state_dict, digest_of, in_own_order, unboxed
@@ -233,15 +234,16 @@ class LearnedOptimizer(EagerOptimizer):
             if (gradient := p.grad) is not None
         ]
         sizes: list[Tensor] = []
-        for reduce, params in buckets_of(found):
+        for shards, params in buckets_of(found):
+            reduce = reduce_over(shards)
             if self._fallback.rate is not None:
                 adam_step(params, options, self._fallback, reduce=reduce)
             elif self.guard == "fallback":
                 before = [sample(param) for param in params]
-                self._stepper.step(params, options, reduce)
+                self._stepper.step(params, options, shards)
                 sizes.append(size_of_update(params, before, reduce).cpu())
             else:
-                call = self._stepper.step(params, options, reduce)
+                call = self._stepper.step(params, options, shards)
                 whole = len(params) == len(found)
                 again = PreparedGroup.of(self.rule, call, params, options.num_steps) if whole else None
                 if again is not None:

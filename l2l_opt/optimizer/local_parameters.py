@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from l2l_opt.kernels.spread import Spread
 from l2l_opt.optimizer import sharding
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.composed import ComposedRule
@@ -194,12 +195,12 @@ def finite_over_shards(flags: Sequence[Tensor], reduce: Reduce | None) -> list[T
     return list(reduce((~torch.stack(list(flags))).to(torch.int64)) == 0)
 
 
-def buckets_of(params: Sequence[LocalParameter]) -> list[tuple[Reduce | None, list[LocalParameter]]]:
-    """Parameters that lie on one device and are spread alike, each bucket with ``reduce_over`` its shards."""
+def buckets_of(params: Sequence[LocalParameter]) -> list[tuple[sharding.Shards | None, list[LocalParameter]]]:
+    """Parameters that lie on one device and are spread alike, each bucket with how; None where each lies here alone."""
     buckets: dict[tuple[torch.device, sharding.Shards | None], list[LocalParameter]] = {}
     for param in params:
         buckets.setdefault((param.value.device, sharding.shards_of(param.whole)), []).append(param)
-    return [(reduce_over(shards), found) for (_, shards), found in buckets.items()]
+    return [(shards if shards and shards.dims else None, found) for (_, shards), found in buckets.items()]
 
 
 def reduce_over(shards: sharding.Shards | None) -> Reduce | None:
@@ -207,3 +208,17 @@ def reduce_over(shards: sharding.Shards | None) -> Reduce | None:
     if shards is None or not shards.dims:
         return None
     return functools.partial(sharding.mesh_sum, shards=shards)
+
+
+def spread_of(params: Sequence[LocalParameter], shards: sharding.Shards | None) -> Spread | None:
+    """Return how parameters are divided by rows, as kernels on a GPU are told; None for those that are whole."""
+    if shards is None:
+        return None
+    rows = [param.value.shape[0] if param.value.dim() else 0 for param in params]
+    return Spread(
+        [shape_for_rules(param.whole) for param in params],
+        sharding.numbers_before(rows, shards, params[0].value.device),
+        shards.place,
+        shards.devices,
+        functools.partial(sharding.add_up, shards=shards),
+    )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from l2l_opt.optimizer.local_parameters import LocalParameter
+from l2l_opt.optimizer.sharding import local, placed_like
 from l2l_opt.optimizer.stepping import Options, StepCall
 from l2l_opt.rules.base import UpdateRule
 
@@ -21,7 +22,7 @@ class _Kept(NamedTuple):
 
     Attributes:
         param: itself.
-        address: where it lies.
+        address: where this device's coordinates lie.
         layouts: its strides, and type and strides of its gradient.
         own: ``optimizer.state[param]``.
         identities: of the tensors in ``own``.
@@ -43,7 +44,7 @@ class _Kept(NamedTuple):
         identities = [*map(id, param.own.values())]
         layouts = (param.whole.stride(), param.grad.dtype, param.grad.stride())
         versions = [t._version for t in tensors]
-        return cls(param.whole, param.whole.data_ptr(), layouts, param.own, identities, tensors, versions)
+        return cls(param.whole, param.value.data_ptr(), layouts, param.own, identities, tensors, versions)
 
     def is_unchanged(self) -> bool:
         return [*map(id, self.own.values())] == self.identities and [t._version for t in self.tensors] == self.versions
@@ -55,7 +56,7 @@ class PreparedGroup:
     Args:
         rule: of the optimizer.
         call: that steps it.
-        params: all of the group that have gradients, whole and on one device.
+        params: all of the group that have gradients, on one device and spread alike.
         num_steps: of the group.
     """
 
@@ -72,7 +73,7 @@ class PreparedGroup:
         if call is None:
             return None
         plain = all(
-            param.value.data_ptr() == param.whole.data_ptr()
+            param.value.data_ptr() == local(param.whole).data_ptr()
             and not param.whole.is_complex()
             and not any(isinstance(value, Tensor) and value.is_inference() for value in param.own.values())
             for param in params
@@ -102,12 +103,16 @@ class PreparedGroup:
                 return None
         found: list[Tensor] = []
         for param, kept in zip(params, self.kept, strict=True):
-            gradient = param.grad
+            placed = param.grad
+            assert placed is not None
+            gradient = local(placed)
             if (
                 param is not kept.param
                 or state[param] is not kept.own
                 or type(gradient) is not Tensor
-                or param.data_ptr() != kept.address
+                or (gradient is placed) != (local(param) is param)
+                or placed_like(param, placed) is not placed
+                or local(param).data_ptr() != kept.address
                 or gradient.layout is not torch.strided
                 or (param.stride(), gradient.dtype, gradient.stride()) != kept.layouts
                 or gradient.device != param.device

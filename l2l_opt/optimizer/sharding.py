@@ -1,7 +1,8 @@
 """Parameters that are DTensors, of which each device holds a shard: what lies here, and sums over all of it."""
 
+import math
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -25,6 +26,20 @@ class Shards:
 
     mesh: "DeviceMesh"
     dims: tuple[int, ...]
+
+    @property
+    def devices(self) -> int:
+        """Among how many devices coordinates are divided."""
+        return math.prod(self.mesh.size(axis) for axis in self.dims)
+
+    @property
+    def place(self) -> int:
+        """Which of them this one is, from 0."""
+        coordinates, place = self.mesh.get_coordinate(), 0
+        assert coordinates is not None, "a device that holds a shard is of its mesh"
+        for axis in self.dims:
+            place = place * self.mesh.size(axis) + coordinates[axis]
+        return place
 
 
 def shards_of(tensor: Tensor) -> Shards | None:
@@ -84,7 +99,19 @@ def mesh_sum(value: Tensor, shards: Shards) -> Tensor:
         value: this device's term, of any shape.
         shards: how the tensor is spread.
     """
-    return _all_sum(value.clone(), shards.mesh, shards.dims)
+    return add_up(value.clone(), shards)
+
+
+def add_up(value: Tensor, shards: Shards) -> Tensor:
+    """Make of a value, in place, the sum that ``mesh_sum`` returns."""
+    return _all_sum(value, shards.mesh, shards.dims) if value.numel() else value
+
+
+def numbers_before(counts: Sequence[int], shards: Shards, device: torch.device) -> list[int]:
+    """Return the sums of numbers over the devices before this one; it waits for all of them."""
+    table = torch.zeros(shards.devices, len(counts), dtype=torch.int64, device=device)
+    table[shards.place] = torch.tensor(counts, device=device)
+    return [int(number) for number in add_up(table, shards)[: shards.place].sum(0)]
 
 
 def mesh_mean(value: float, shards: Shards) -> float:

@@ -19,9 +19,12 @@ from l2l_opt.optimizer.local_parameters import (
     in_precision,
     is_finite,
     largest,
+    reduce_over,
+    spread_of,
     widened,
 )
 from l2l_opt.optimizer.rounding import as_kept
+from l2l_opt.optimizer.sharding import Shards
 from l2l_opt.rules.base import UpdateRule, call_rule
 from l2l_opt.rules.sharded_sums import Reduce, summed_by
 
@@ -72,13 +75,13 @@ class Stepper:
             self.rule.to(device)
         return self.rule
 
-    def step(self, params: Sequence[LocalParameter], options: Options, reduce: Reduce | None) -> StepCall | None:
+    def step(self, params: Sequence[LocalParameter], options: Options, shards: Shards | None) -> StepCall | None:
         """One step, in place.
 
         Args:
             params: on one device, of parameters that are spread alike.
             options: of their group.
-            reduce: sums over the parameters' shards; None where they are whole.
+            shards: how they are divided over devices; None where they are whole.
 
         Returns:
             The call that was all of this step, where it can be taken again; otherwise None.
@@ -86,9 +89,10 @@ class Stepper:
         device = params[0].value.device
         rule = self.rule_on(device)
         compiled = rule.compiled_step()
-        if reduce is None and triton.computes(compiled, device):
+        if triton.computes(compiled, device):
             assert isinstance(compiled, CompiledStep)
-            return step_on_device(rule, compiled, params, options)
+            return step_on_device(rule, compiled, params, options, shards)
+        reduce = reduce_over(shards)
         compiled = compiled if device.type == "cpu" else None
         if compiled is not None and native.status == native.NOT_BUILT:
             _warn_of_slow_steps()
@@ -164,7 +168,11 @@ def _versions(param: LocalParameter) -> tuple[tuple[int, int], ...]:
 
 
 def step_on_device(
-    rule: UpdateRule, compiled: CompiledStep, params: Sequence[LocalParameter], options: Options
+    rule: UpdateRule,
+    compiled: CompiledStep,
+    params: Sequence[LocalParameter],
+    options: Options,
+    shards: Shards | None,
 ) -> StepCall | None:
     """One step on a GPU: by kernels there of what they can take, by the rule's forward pass of all else.
 
@@ -177,7 +185,8 @@ def step_on_device(
     call: StepCall | None = None
     if served:
         states = [param.state | {"skipped": param.own["skipped"]} for param in served]
-        call = triton.MixedStep(compiled, [param.value for param in served], states, num_steps=options.num_steps)
+        values, spread = [param.value for param in served], spread_of(served, shards)
+        call = triton.MixedStep(compiled, values, states, num_steps=options.num_steps, spread=spread)
         call(
             [param.grad for param in served],
             lr=options.lr,
@@ -186,7 +195,7 @@ def step_on_device(
             guarded=options.guarded,
         )
     if others:
-        step_purely(rule, others, options, None)
+        step_purely(rule, others, options, reduce_over(shards))
     return None if others else call
 
 

@@ -1,5 +1,6 @@
 """The step on a GPU without one: in Triton's interpreter, compiled for two generations, counted on the meta device."""
 
+import math
 import os
 import re
 import subprocess
@@ -116,6 +117,18 @@ def test_launches_of_the_default_are_few(num_steps):
     for found in (gpt2, resnet):
         assert found["host_syncs"] == found["host_to_device_copies"] == 0
     assert gpt2["temporary_bytes"] + gpt2["persistent_bytes"] <= 1e9
+
+
+@pytest.mark.parametrize("shapes", [launches.gpt2_shapes(), launches.resnet18_shapes(), [(8,)]])
+def test_rows_on_eight_devices_take_few_reductions(shapes):
+    ours = launches.count("default-3", shapes, devices=8)
+    whole = launches.count("default-3", shapes)
+    assert ours["reductions"] <= 4
+    assert ours["reduced_bytes"] <= 2 * 4 * sum(map(math.prod, shapes))
+    assert ours["host_syncs"] == ours["host_to_device_copies"] == 0
+    # Of all launches two more, which add up, and what clears the room of wide matrices.
+    assert whole["launches"] <= ours["launches"] <= whole["launches"] + 3
+    assert launches.count("lstm", shapes, devices=8)["reductions"] == 1
 
 
 @pytest.mark.parametrize("rule", ["lstm", "rnnprop"])

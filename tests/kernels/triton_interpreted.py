@@ -4,7 +4,10 @@
 """
 
 import copy
+import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -34,9 +37,9 @@ def calls(monkeypatch):
     made = []
 
     class Counted(triton.MixedStep):
-        def __init__(self, rule, params, states, *, num_steps):
+        def __init__(self, rule, params, states, **options):
             made.append(len(params))
-            super().__init__(rule, params, states, num_steps=num_steps)
+            super().__init__(rule, params, states, **options)
 
     monkeypatch.setattr(triton, "DEVICES", CPU)
     monkeypatch.setattr(triton, "MixedStep", Counted)
@@ -292,3 +295,41 @@ def test_saved_and_resumed_bit_for_bit(spec):
     for p, q in zip(params, again, strict=True):
         assert torch.equal(p, q)
         assert all(torch.equal(value, resumed.state[q][key]) for key, value in optimizer.state[p].items())
+
+
+SPREAD = {"lstm:hidden_size=3": 1, "rnnprop:hidden_size=3": 1, "scale-free": 4, "scale-free:recurrent=True": 4}
+"""Rules, and how many reductions a step makes over tensors that are divided among devices."""
+
+
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory):
+    """Of one process by the rule's own forward pass, and of two that hold rows of each tensor, by kernels."""
+    folder = tmp_path_factory.mktemp("spread")
+    jobs = [
+        {"rule": rule, "dtype": "float32", "steps": 3, "spoil": spoil, "kind": kind, "triton": kind == "fsdp"}
+        | {"out": str(folder / f"{rule} {kind} {spoil}.pt")}
+        for rule in SPREAD
+        for spoil in (-1, 1)
+        for kind in ("alone", "fsdp")
+    ]
+    (folder / "jobs.json").write_text(json.dumps({"ranks": 2, "jobs": jobs}))
+    command = [sys.executable, "-m", "scripts.experiments.optimizer.sharded_training", folder / "jobs.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return lambda rule, kind, spoil: torch.load(folder / f"{rule} {kind} {spoil}.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("spoil", [-1, 1])
+@pytest.mark.parametrize("rule", SPREAD)
+def test_rows_on_two_devices_step_as_one(trainings, rule, spoil):
+    """Tall, wide and uneven ones, and one that the second device has nothing of."""
+    ours, theirs = (trainings(rule, kind, spoil) for kind in ("fsdp", "alone"))
+    assert ours["kinds"] == ["DTensor"]
+    assert ours["reductions"] == SPREAD[rule]
+    for name, value in theirs["first"].items():
+        assert torch.allclose(ours["first"][name], value, rtol=0, atol=1e-6), name
+        assert torch.allclose(ours["last"][name], theirs["last"][name], rtol=0, atol=3e-5), name
+    for name, own in theirs["state"].items():
+        for key, value in own.items():
+            assert torch.allclose(ours["state"][name][key], value, rtol=1e-3, atol=1e-5), (name, key)
+        assert int(own["skipped"]) == (spoil == 1 and name == "body.0.weight")

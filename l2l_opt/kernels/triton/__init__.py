@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from l2l_opt.kernels.compiled_step import RECURRENT, CompiledStep
+from l2l_opt.kernels.spread import Spread
 
 if TYPE_CHECKING:
     from l2l_opt.kernels.triton.device_step import DeviceStep
@@ -76,6 +77,8 @@ class MixedStep:
         params: the parameters, which a step changes.
         states: their states, with ``skipped``, the steps that were left out; a step changes all of it.
         num_steps: planned steps; None where unknown.
+        spread: how tensors are divided over devices, which then all take part in each step; None where each lies here
+            alone.
     """
 
     def __init__(
@@ -85,16 +88,18 @@ class MixedStep:
         states: Sequence[dict[str, Tensor]],
         *,
         num_steps: int | None,
+        spread: Spread | None = None,
     ):
         places: dict[tuple[torch.dtype, ...], list[int]] = {}
         keys = ("hidden", *(rule.moments or ()))
         for index, (param, state) in enumerate(zip(params, states, strict=True)):
             dtypes = (state[key].dtype for key in keys if key in state)
             places.setdefault((param.dtype, *dtypes), []).append(index)
-        self.parts = [
-            (own, _step_of(rule, [params[index] for index in own], [states[index] for index in own], num_steps))
-            for own in places.values()
-        ]
+        self.parts: list[tuple[list[int], DeviceStep]] = []
+        for own in places.values():
+            lying, kept = [params[index] for index in own], [states[index] for index in own]
+            step = _step_of(rule, lying, kept, num_steps, None if spread is None else spread.of(own))
+            self.parts.append((own, step))
 
     def __call__(self, grads: Sequence[Tensor], *, lr: float, decay: float, sign: float, guarded: bool) -> list[int]:
         """Take a step, as ``PreparedStep``; what is left out is counted on the device, so nothing is returned of it."""
@@ -104,12 +109,16 @@ class MixedStep:
 
 
 def _step_of(
-    rule: CompiledStep, params: Sequence[Tensor], states: Sequence[dict[str, Tensor]], num_steps: int | None
+    rule: CompiledStep,
+    params: Sequence[Tensor],
+    states: Sequence[dict[str, Tensor]],
+    num_steps: int | None,
+    spread: Spread | None,
 ) -> "DeviceStep":
     if rule.kind == "scale_free":
         from l2l_opt.kernels.triton.scale_free_step import ScaleFreeStep
 
-        return ScaleFreeStep(rule, params, states, num_steps)
+        return ScaleFreeStep(rule, params, states, num_steps, spread)
     from l2l_opt.kernels.triton.recurrent_step import RecurrentStep
 
-    return RecurrentStep(rule, params, states)
+    return RecurrentStep(rule, params, states, spread)

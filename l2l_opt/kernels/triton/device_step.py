@@ -9,6 +9,8 @@ import triton.language as tl
 from torch import Tensor
 
 from l2l_opt.kernels.compiled_step import RECURRENT, CompiledStep
+from l2l_opt.kernels.spread import Spread
+from l2l_opt.kernels.triton.folding import Reduction, fold_kernel
 from l2l_opt.kernels.triton.language import CHUNK
 from l2l_opt.kernels.triton.tables import Chunks, Launch, Tensors, Update, sent
 
@@ -24,10 +26,17 @@ class DeviceStep(abc.ABC):
         rule: what to compute.
         params: the parameters, contiguous, all of one dtype.
         states: their states, recurrent ones all of one dtype, and averages.
+        spread: how tensors are divided over devices; None where each lies here alone.
     """
 
-    def __init__(self, rule: CompiledStep, params: Sequence[Tensor], states: Sequence[dict[str, Tensor]]):
-        self.rule, self.params, self.device = rule, list(params), params[0].device
+    def __init__(
+        self,
+        rule: CompiledStep,
+        params: Sequence[Tensor],
+        states: Sequence[dict[str, Tensor]],
+        spread: Spread | None,
+    ):
+        self.rule, self.params, self.device, self.spread = rule, list(params), params[0].device, spread
         self.remembers = "hidden" in states[0]
         self.state_dtype = states[0]["hidden"].dtype if self.remembers else torch.float32
         self.averages_dtype = states[0][rule.moments[0]].dtype if rule.moments else torch.float32
@@ -36,6 +45,7 @@ class DeviceStep(abc.ABC):
         pieces = [-(-count // CHUNK.value) for count in counts]
         self.first_chunks = [0, *itertools.accumulate(pieces)]
         self.chunks, self.num_chunks = Chunks.of(self.first_chunks, self.device), self.first_chunks[-1]
+        self.totals = self.chunks if spread is None else Chunks.of(range(len(counts) + 1), self.device)
         nowhere = [0] * len(counts)
 
         def of(key: str | None) -> list[int]:
@@ -44,6 +54,7 @@ class DeviceStep(abc.ABC):
         averages, squares = rule.moments or (None, None)
         columns = {
             "length": counts,
+            "whole": counts if spread is None else spread.counts(),
             "param": [param.data_ptr() for param in params],
             "gradient": nowhere,
             **{key: of(key) for key in RECURRENT},
@@ -57,7 +68,7 @@ class DeviceStep(abc.ABC):
         self._gradients: list[int] = []
 
     @abc.abstractmethod
-    def launches(self, update: Update, *, guarded: bool) -> list[Launch]:
+    def launches(self, update: Update, *, guarded: bool) -> list[Launch | Reduction]:
         """Return what is launched for a step, in order."""
 
     def __call__(self, grads: Sequence[Tensor], *, lr: float, decay: float, sign: float, guarded: bool) -> list[int]:
@@ -81,6 +92,18 @@ class DeviceStep(abc.ABC):
             self.run(Update(lr, decay, sign), guarded=guarded)
         torch.autograd.graph.increment_version(self.params)
         return []
+
+    def room_for(self, partial: Tensor) -> Tensor:
+        """Return memory for what ``fold`` makes of sums ``[..., chunks]``: these where nothing is divided."""
+        return partial if self.spread is None else partial.new_empty(*partial.shape[:-1], len(self.params))
+
+    def fold(self, partial: Tensor, folded: Tensor) -> list[Launch | Reduction]:
+        """Return what makes sums over chunks those over devices, as ``totals`` has them; nothing where all is here."""
+        if self.spread is None:
+            return []
+        rows = {"num_rows": partial.shape[0] if partial.dim() > 1 else 1}
+        tables = {"chunks": self.chunks, "partial": partial, "folded": folded}
+        return [Launch(fold_kernel, len(self.params), tables, rows), Reduction(folded, self.spread)]
 
     def run(self, update: Update, *, guarded: bool) -> None:
         """Launch all that a step takes."""

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from l2l_opt.kernels.compiled_step import CompiledStep
+from l2l_opt.kernels.spread import Spread
 from l2l_opt.kernels.triton import recurrent
 from l2l_opt.kernels.triton.device_step import TYPES, DeviceStep, padded
+from l2l_opt.kernels.triton.folding import Reduction
 from l2l_opt.kernels.triton.tables import Body, Launch, LogSign, Ratios, RecurrentBuffers, Update
 
 MOST_PROGRAMS = 2048
@@ -23,8 +25,14 @@ MOST_REGISTERS = 128
 class RecurrentStep(DeviceStep):
     """A step of a rule of one of the kinds ``log_sign`` and ``ratios``."""
 
-    def __init__(self, rule: CompiledStep, params: Sequence[Tensor], states: Sequence[dict[str, Tensor]]):
-        super().__init__(rule, params, states)
+    def __init__(
+        self,
+        rule: CompiledStep,
+        params: Sequence[Tensor],
+        states: Sequence[dict[str, Tensor]],
+        spread: Spread | None,
+    ):
+        super().__init__(rule, params, states, spread)
         device, num_tensors = self.device, len(self.params)
         *layers, readout = [weight.detach().float() for weight in rule.weights]
         self.units, self.num_layers, self.first_inputs = readout.shape[1], len(layers) // 2, layers[0].shape[1]
@@ -48,14 +56,16 @@ class RecurrentStep(DeviceStep):
             marks=torch.zeros(num_tensors, dtype=torch.int32, device=device),
             scratch=torch.empty(self.programs * self.rows * self.block, device=device),
         )
+        self.found = self.room_for(self.buffers.found)
 
-    def launches(self, update: Update, *, guarded: bool) -> list[Launch]:
+    def launches(self, update: Update, *, guarded: bool) -> list[Launch | Reduction]:
         """Return what is launched for a step, in order."""
         tables = {"chunks": self.chunks, "tensors": self.tensors, "buffers": self.buffers}
         finite = {"squared": self.rule.moments is not None, "dtype": TYPES[self.params[0].dtype]}
         find = Launch(recurrent.find_kernel, self.num_chunks, tables, finite)
         rule = {"rule_times_zero": self.rule_times_zero, "log_beta": self.log_beta}
-        clock = Launch(recurrent.clock_kernel, len(self.params), tables | rule, {"guarded": guarded})
+        found = {"chunks": self.totals, "tensors": self.tensors, "buffers": self.buffers._replace(found=self.found)}
+        clock = Launch(recurrent.clock_kernel, len(self.params), found | rule, {"guarded": guarded})
         sizes = (
             self.units,
             self.num_layers,
@@ -74,4 +84,4 @@ class RecurrentStep(DeviceStep):
             num_warps=8,
             most_registers=MOST_REGISTERS,
         )
-        return [find, clock, step] if guarded else [clock, step]
+        return [find, *self.fold(self.buffers.found, self.found), clock, step] if guarded else [clock, step]

@@ -62,7 +62,7 @@ def squares_kernel(chunks, tensors, buffers, dtype: tl.constexpr):
 def begin_kernel(chunks, tensors, scalars, buffers, law, width: tl.constexpr):
     """Find a tensor's least r, relative to its usual gradient, and what its averages are divided by."""
     t = tl.program_id(0)
-    head, count = buffers.heads + t * width, tl.maximum(tl.load(tensors.length + t), 1).to(tl.float32)
+    head, count = buffers.heads + t * width, tl.maximum(tl.load(tensors.whole + t), 1).to(tl.float32)
     step, first = tl.load(at(tensors.step, t, tl.float32)), tl.load(at(scalars.first_gradient, t, tl.float32))
     rms_g = root(total(buffers.squares, chunks, t) / count)
     rms_g = tl.where(rms_g < law.tiny, law.tiny, rms_g)

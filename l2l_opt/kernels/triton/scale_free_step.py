@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from l2l_opt.kernels.compiled_step import CompiledStep
+from l2l_opt.kernels.spread import Spread
 from l2l_opt.kernels.triton import scale_free, scale_free_tensor
 from l2l_opt.kernels.triton.device_step import TYPES, DeviceStep, padded
+from l2l_opt.kernels.triton.folding import Reduction
 from l2l_opt.kernels.triton.tables import (
     SCALAR_KEYS,
     Body,
@@ -37,22 +39,43 @@ class Shape(NamedTuple):
     Attributes:
         tensors: which they are.
         chunks: theirs.
-        directions: ``[matrices, rows, columns]``, where kernels leave them.
+        directions: ``[matrices, rows, columns]``, where kernels leave them: all of wide ones, of others this device's.
+        own_rows: of wide ones those of this device.
+        is_wide: fewer rows than columns.
     """
 
     tensors: slice
     chunks: Chunks
     directions: Tensor
+    own_rows: slice
+    is_wide: bool
+
+    def write_grams(self, gram: Tensor, spread: Spread | None) -> None:
+        """Write the products of the shorter side's vectors, or this device's terms of them, ``[matrices, m, m]``."""
+        found = self.directions if self.is_wide else self.directions.mT
+        if self.is_wide and spread is not None:
+            bounds = [found.shape[2] * place // spread.devices for place in (spread.place, spread.place + 1)]
+            found = found[:, :, slice(*bounds)]
+        torch.bmm(found, found.mT, out=gram)
+
+    def changes(self, mix: Tensor) -> Tensor:
+        """Return the changes of this device's rows, ``[matrices, own rows, columns]``."""
+        return torch.bmm(mix[:, self.own_rows], self.directions) if self.is_wide else torch.bmm(self.directions, mix)
 
 
 class ScaleFreeStep(DeviceStep):
     """A step of a rule of the kind ``scale_free``; matrices lie in the order of their shapes, then vectors.
+
+    Of matrices that are divided over devices by rows, products of columns are sums over these; wide ones, which have
+    fewer products of rows, are put together on each device. So a step makes four reductions: of squares, of other
+    sums, of wide matrices' directions, and of products.
 
     Args:
         rule: what to compute.
         params: the parameters, contiguous, all of one dtype.
         states: their states.
         num_steps: planned steps; None where unknown.
+        spread: how tensors are divided over devices; None where each lies here alone.
     """
 
     def __init__(
@@ -61,17 +84,21 @@ class ScaleFreeStep(DeviceStep):
         params: Sequence[Tensor],
         states: Sequence[dict[str, Tensor]],
         num_steps: int | None,
+        spread: Spread | None,
     ):
-        given = [rule.given(state, num_steps) for state in states]
+        whole = states if spread is None else spread.whole_states(states)
+        counts = [param.numel() for param in params] if spread is None else spread.counts()
+        given = [rule.given(state, num_steps) for state in whole]
         rows = [int(own["rows"]) for own in given]
-        columns = [param.numel() // max(count, 1) for param, count in zip(params, rows, strict=True)]
+        columns = [count // max(number, 1) for count, number in zip(counts, rows, strict=True)]
 
         def place(index: int) -> tuple[int, int, int]:
             shorter = min(rows[index], columns[index])
             return (shorter, rows[index], columns[index]) if rows[index] else (1 << 62, 0, 0)
 
         self.order = sorted(range(len(params)), key=place)
-        super().__init__(rule, [params[index] for index in self.order], [states[index] for index in self.order])
+        ordered = [params[index] for index in self.order], [states[index] for index in self.order]
+        super().__init__(rule, *ordered, None if spread is None else spread.of(self.order))
         self._take_rule(num_steps)
         self._lay_out([(rows[index], columns[index]) for index in self.order])
         scalars = [[state.data_ptr() for state in (states[index][key] for index in self.order)] for key in SCALAR_KEYS]
@@ -108,37 +135,58 @@ class ScaleFreeStep(DeviceStep):
             heads=torch.zeros(len(self.params), self.width, device=self.device),
             marks=torch.zeros(len(self.params), dtype=torch.int32, device=self.device),
         )
+        squares, sums = self.room_for(self.buffers.squares), self.room_for(self.buffers.sums)
+        self.folded = self.buffers._replace(squares=squares, sums=sums)
 
     def _lay_out(self, shapes: Sequence[tuple[int, int]]) -> None:
-        """Give matrices room for their directions, those of one shape together."""
-        counts = [param.numel() if rows else 0 for param, (rows, _) in zip(self.params, shapes, strict=True)]
-        starts = [0, *itertools.accumulate(counts)]
-        room = torch.empty(starts[-1], device=self.device)
-        base = room.data_ptr()
+        """Give matrices room for their directions, those of one shape together, those to be put together first."""
+        own_rows = [param.numel() // max(columns, 1) for param, (_, columns) in zip(self.params, shapes, strict=True)]
+        first_rows = [0] * len(shapes) if self.spread is None else self.spread.first_rows
+        gathered = [self.spread is not None and 0 < rows < columns for rows, columns in shapes]
+        counts = [
+            (rows if together else min(own, rows)) * columns
+            for (rows, columns), own, together in zip(shapes, own_rows, gathered, strict=True)
+        ]
+        starts, taken = [0] * len(shapes), 0
+        for index in sorted(range(len(shapes)), key=lambda index: not gathered[index]):
+            starts[index], taken = taken, taken + counts[index]
+        room = torch.empty(taken, device=self.device)
+        self.gathered = room[: sum(itertools.compress(counts, gathered))]
+        firsts = [
+            start + (first * columns if together else 0)
+            for start, first, (_, columns), together in zip(starts, first_rows, shapes, gathered, strict=True)
+        ]
         scale = self.rule.options["whitened_rms"]
         evens = [scale * max(shape) ** 0.5 if shape[0] else 0.0 for shape in shapes]
         self.own = Own(
-            direction=sent([base + 4 * start for start in starts[:-1]], self.device),
+            direction=sent([room.data_ptr() + 4 * first for first in firsts], self.device),
             is_matrix=sent([int(rows > 0) for rows, _ in shapes], self.device),
             natural_size=torch.empty(0),
             even_scale=torch.tensor(evens).to(self.device, non_blocking=True),
         )
         self.batches: dict[int, list[Shape]] = {}
-        for shape, found in itertools.groupby(range(len(shapes)), key=shapes.__getitem__):
-            if not shape[0]:
+        for (rows, columns), found in itertools.groupby(range(len(shapes)), key=shapes.__getitem__):
+            if not rows:
                 continue
             indices = list(found)
-            own, behind = slice(indices[0], indices[-1] + 1), indices[-1] + 1
-            directions = room[starts[own.start] : starts[behind]].reshape(len(indices), *shape)
-            part = slice(self.first_chunks[own.start], self.first_chunks[behind])
-            chunks = self.chunks._replace(tensor=self.chunks.tensor[part], start=self.chunks.start[part])
-            self.batches.setdefault(min(shape), []).append(Shape(own, chunks, directions))
+            first, behind = indices[0], indices[-1] + 1
+            here = slice(first_rows[first], first_rows[first] + own_rows[first])
+            directions = room[starts[first] : starts[first] + sum(counts[first:behind])]
+            part = slice(self.first_chunks[first], self.first_chunks[behind])
+            shape = Shape(
+                slice(first, behind),
+                self.chunks._replace(tensor=self.chunks.tensor[part], start=self.chunks.start[part]),
+                directions.reshape(len(indices), counts[first] // columns, columns),
+                here,
+                rows < columns,
+            )
+            self.batches.setdefault(min(rows, columns), []).append(shape)
 
     def __call__(self, grads: Sequence[Tensor], *, lr: float, decay: float, sign: float, guarded: bool) -> list[int]:
         ordered = [grads[index] for index in self.order]
         return super().__call__(ordered, lr=lr, decay=decay, sign=sign, guarded=guarded)
 
-    def launches(self, update: Update, *, guarded: bool) -> list[Launch]:
+    def launches(self, update: Update, *, guarded: bool) -> list[Launch | Reduction]:
         """Return what is launched before matrices are whitened, in order."""
         dtype, averages = TYPES[self.params[0].dtype], TYPES[self.averages_dtype]
         tables = {"chunks": self.chunks, "tensors": self.tensors, "buffers": self.buffers}
@@ -146,17 +194,20 @@ class ScaleFreeStep(DeviceStep):
         scalars, width, guard = {"scalars": self.scalars}, {"width": self.width}, {"guarded": guarded}
         sizes = {"sizes": (self.units, self.width, BLOCK, dtype, TYPES[self.state_dtype], self.remembers, averages)}
         many, few = self.num_chunks, len(self.params)
-        tensor = tables | scalars | own | law | change | {"phi": self.phi}
+        totals = tables | {"chunks": self.totals, "buffers": self.folded}
+        tensor = totals | scalars | own | law | change | {"phi": self.phi}
         coordinates = tables | own | law | change | {"body": self.body}
         return [
             Launch(scale_free.squares_kernel, many, tables, {"dtype": dtype}),
-            Launch(scale_free.begin_kernel, few, tables | scalars | law, width),
+            *self.fold(self.buffers.squares, self.folded.squares),
+            Launch(scale_free.begin_kernel, few, totals | scalars | law, width),
             Launch(
                 scale_free.sums_kernel,
                 many,
                 tables | law | change,
                 width | {"param_type": dtype, "averages_type": averages},
             ),
+            *self.fold(self.buffers.sums, self.folded.sums),
             Launch(scale_free_tensor.tensor_kernel, few, tensor, {"sizes": self.sizes} | guard),
             Launch(scale_free.coordinates_kernel, many, coordinates, sizes | guard, most_registers=MOST_REGISTERS),
         ]
@@ -172,14 +223,33 @@ class ScaleFreeStep(DeviceStep):
         )
 
     def run(self, update: Update, *, guarded: bool) -> None:
+        if self.spread is not None:
+            self.gathered.zero_()
         super().run(update, guarded=guarded)
         even, plain = self.buffers.heads[:, scale_free.EVEN.value], self.buffers.heads[:, scale_free.PLAIN.value]
-        for shapes in self.batches.values():
+        for gram, shapes in zip(self._grams(), self.batches.values(), strict=True):
             # Shapes of one shorter side lie one after the other.
             own = slice(shapes[0].tensors.start, shapes[-1].tensors.stop)
-            directions = [shape.directions for shape in shapes]
-            mixes = mixed_whitening(directions, even[own], plain[own], self.newton_schulz)
-            for shape, mix in zip(shapes, mixes, strict=True):
-                rows, columns = shape.directions.shape[1:]
-                left, right = (mix, shape.directions) if rows <= columns else (shape.directions, mix)
-                self.apply(shape, torch.bmm(left, right), update, guarded=guarded).run()
+            mixes = mixed_whitening(gram, even[own], plain[own], self.newton_schulz)
+            counts = [shape.directions.shape[0] for shape in shapes]
+            for shape, mix in zip(shapes, mixes.split(counts), strict=True):
+                self.apply(shape, shape.changes(mix), update, guarded=guarded).run()
+
+    def _grams(self) -> list[Tensor]:
+        """Return the Gram matrices of each shorter side, ``[matrices, m, m]``."""
+        counts = [sum(shape.directions.shape[0] for shape in shapes) for shapes in self.batches.values()]
+        sizes = [count * side * side for count, side in zip(counts, self.batches, strict=True)]
+        room = torch.empty(sum(sizes), device=self.device)
+        grams = [
+            part.reshape(count, side, side)
+            for part, count, side in zip(room.split(sizes), counts, self.batches, strict=True)
+        ]
+        if self.spread is not None:
+            self.spread.add_up(self.gathered)
+        for gram, shapes in zip(grams, self.batches.values(), strict=True):
+            parts = gram.split([shape.directions.shape[0] for shape in shapes])
+            for shape, part in zip(shapes, parts, strict=True):
+                shape.write_grams(part, self.spread)
+        if self.spread is not None:
+            self.spread.add_up(room)
+        return grams

@@ -167,7 +167,7 @@ def tensor_kernel(chunks, tensors, scalars, own, buffers, phi, law, update, size
     length: tl.constexpr = sizes[3]
     t = tl.program_id(0)
     head, sums, number = buffers.heads + t * sizes[4], buffers.sums, tl.load(chunks.number)
-    count, matrix = tl.maximum(tl.load(tensors.length + t), 1).to(tl.float32), tl.load(own.is_matrix + t) > 0
+    count, matrix = tl.maximum(tl.load(tensors.whole + t), 1).to(tl.float32), tl.load(own.is_matrix + t) > 0
     step, first_rms = load_scalar(tensors.step, t), load_scalar(scalars.first_rms, t)
     rms, root_rms = root(total(sums, chunks, t) / count), root(total(sums + number, chunks, t) / count)
     noises = (root(total(sums + 3 * number, chunks, t) / count), root(total(sums + 2 * number, chunks, t) / count))

@@ -36,12 +36,13 @@ class Chunks(NamedTuple):
 
 
 class Tensors(NamedTuple):
-    """Of each tensor its number of coordinates and the addresses of all that belongs to it, ``[tensors]`` int64 each.
+    """Of each tensor its numbers of coordinates, here and on all devices, and addresses, ``[tensors]`` int64 each.
 
     0-dim state stays where ``optimizer.state[p]`` has it: kernels find it by its address, as they find the rest.
     """
 
     length: Tensor
+    whole: Tensor
     param: Tensor
     gradient: Tensor
     hidden: Tensor

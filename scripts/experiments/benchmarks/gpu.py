@@ -35,6 +35,8 @@ SECONDS = 220.0
 """After which nothing more is begun."""
 ROUNDS, WARM_UP = 20, 3
 OUTER_STEPS = 20
+DEVICES = 8
+"""Among which FSDP2 is taken to divide rows."""
 META_TRAIN = ("--rule", "lstm:hidden_size=8", "--task", "digits-mlp", "--students", "64", "--horizon", "40")
 
 
@@ -193,6 +195,10 @@ def main(out: Path | None) -> None:
         "device": torch.cuda.get_device_name() if has_cuda else None,
         "a steady step, counted": {
             name: {rule: launches.count(rule, shapes()) for rule in launches.RULES}
+            for name, shapes in launches.MODELS.items()
+        },
+        f"a steady step, rows divided among {DEVICES} devices, counted": {
+            name: {rule: launches.count(rule, shapes(), devices=DEVICES) for rule in launches.RULES}
             for name, shapes in launches.MODELS.items()
         },
         "measured": measured("cuda") if has_cuda else "left out: times need a CUDA device, and torch sees none here",

@@ -14,7 +14,9 @@ from torch.utils._pytree import tree_leaves
 
 from l2l_opt import LearnedOptimizer, load_rule
 from l2l_opt.kernels import triton
+from l2l_opt.kernels.spread import Spread
 from l2l_opt.kernels.triton.tables import Launch
+from l2l_opt.optimizer import stepping
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule, make_rule
 
@@ -113,21 +115,27 @@ def persistent_bytes(optimizer: LearnedOptimizer) -> int:
     return sum(found.values())
 
 
-def count(rule: str, shapes: list[Shape], *, num_steps: int | None = 1000) -> dict[str, int]:
+def count(rule: str, shapes: list[Shape], *, num_steps: int | None = 1000, devices: int = 1) -> dict[str, int]:
     """Count what a steady step launches: with state in place, and gradients where they lay before.
 
     Args:
         rule: a shipped name, or ``rnnprop`` or ``lstm``.
         shapes: of the parameters.
         num_steps: planned steps; None where unknown.
+        devices: among which rows are divided (FSDP2); counted is the first one's step, with its reductions.
     """
-    params = [torch.nn.Parameter(torch.empty(shape, device="meta")) for shape in shapes]
+    own = shapes if devices == 1 else [(-(-shape[0] // devices), *shape[1:]) for shape in shapes]
+    params = [torch.nn.Parameter(torch.empty(shape, device="meta")) for shape in own]
+    reduced: list[int] = []
+    spread = Spread(shapes, [0] * len(shapes), 0, devices, lambda value: reduced.append(value.nbytes))
     optimizer = LearnedOptimizer(params, rule_of(rule), num_steps=num_steps)
     for param in params:
         param.grad = torch.empty_like(param)
-    with on_meta() as launched:
+    divided = mock.patch.object(stepping, "spread_of", return_value=None if devices == 1 else spread)
+    with divided, on_meta() as launched:
         optimizer.step()
         launched.clear()
+        reduced.clear()
         with Count() as counted:
             optimizer.step()
     operations = sum(counted.operations.values())
@@ -139,4 +147,5 @@ def count(rule: str, shapes: list[Shape], *, num_steps: int | None = 1000) -> di
         "host_to_device_copies": counted.copies,
         "temporary_bytes": counted.peak,
         "persistent_bytes": persistent_bytes(optimizer),
+        **({} if devices == 1 else {"reductions": len(reduced), "reduced_bytes": sum(reduced)}),
     }

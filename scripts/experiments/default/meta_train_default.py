@@ -9,8 +9,8 @@ runs, weighted towards their ends; or one of the scripts beside this one.
 
 default-2  one stage on a mixture of 13 families: ``choices`` of a tensor as they follow what it shows, 102 weights
 default-4  on each of two families of text, from nothing: ``choices``, then ``all`` 837 weights with less noise; half of
-           what each has changed is added up (`merge_families`), and the constants of that are searched on eighteen tasks
-           at once, so that nothing loses what text has gained (`search_constants`). Signals of text drown in a mixture
+           what each has changed is added up (`merge_families`), and the constants of that are searched on 18 tasks at
+           once, so that nothing loses what text has gained (`search_constants`). Signals of text drown in a mixture
 """
 
 import subprocess

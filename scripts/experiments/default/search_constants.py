@@ -6,9 +6,9 @@
 Searched are five weights of each head of the tensor's network (`choices` of `ScaleFreeRule`): its constant, and what it
 takes from being a vector, from how much of the run is over, from whether steps overshoot, and from how far gradients
 have come down. A candidate is trained beside the rule with nothing learned, on the same students. Of each student the
-log ratio of losses counts within .1, and a tenth of what is beyond; of each task the mean over its students, of training
-and of test losses apart, each twice where it is below zero, so that neither pays for what others gain. Every generation has
-students of its own. Source: CMA-ES, arXiv 1604.00772, by the package cma.
+log ratio of losses counts within .1, and a tenth of what is beyond; of each task the mean over its students, of
+training and of test losses apart, each twice where it is below zero, so that neither pays for what others gain. Every
+generation has students of its own. Source: CMA-ES, arXiv 1604.00772, by the package cma.
 """
 
 import datetime

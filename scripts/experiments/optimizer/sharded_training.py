@@ -5,11 +5,12 @@
 JOBS.json is ``{"ranks": 2, "jobs": [...]}``; every rank does the jobs one after the other. A job is
 
     {"kind": "alone" | "ddp" | "fsdp", "rule": name or registry spec, "dtype": "float64", "steps": 50, "out": FILE,
-     "load": FOLDER, "save": FOLDER, "spoil": 3, "options": {"guard": "fallback"}}
+     "load": FOLDER, "save": FOLDER, "spoil": 3, "options": {"guard": "fallback"}, "triton": true}
 
-of which the last four may be left out; at step ``spoil`` the last row of one gradient is not finite. FILE gets whole
-parameters after the first and the last step, and the optimizer's whole state. Under ``alone`` every rank trains on the
-whole batch by itself, otherwise on its share, so that gradients are the same but for rounding.
+of which the last five may be left out; at step ``spoil`` the last row of one gradient is not finite; ``triton`` takes
+the CPU for a GPU, in Triton's interpreter (TRITON_INTERPRET=1). FILE gets whole parameters after the first and the
+last step, the optimizer's whole state, and the number of reductions of the last step. Under ``alone`` every rank trains
+on the whole batch by itself, otherwise on its share, so that gradients are the same but for rounding.
 """
 
 import json
@@ -18,6 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -29,6 +31,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from l2l_opt import LearnedOptimizer, UpdateRule, list_pretrained, load_rule
+from l2l_opt.kernels import triton
 from l2l_opt.rules import make_rule
 
 BATCH = 24
@@ -82,7 +85,7 @@ def train(job: dict[str, Any], rank: int, ranks: int) -> None:
         found, own = get_state_dict(model, optimizer)
         dcp.load({"model": found, "optimizer": own}, checkpoint_id=job["load"], no_dist=job["kind"] == "alone")
         set_state_dict(model, optimizer, model_state_dict=found, optim_state_dict=own)
-    first = None
+    first, reductions = None, 0
     for step in range(job["steps"]):
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(run(inputs[share]), targets[share])
@@ -92,7 +95,9 @@ def train(job: dict[str, Any], rank: int, ranks: int) -> None:
             gradient = gradient.to_local() if hasattr(gradient, "to_local") else gradient
             if rank == ranks - 1 or job["kind"] == "alone":
                 gradient[-1] = torch.nan
-        optimizer.step(loss=loss if "guard" in options else None)
+        with mock.patch.object(dist, "all_reduce", wraps=dist.all_reduce) as counted:
+            optimizer.step(loss=loss if "guard" in options else None)
+        reductions = counted.call_count
         if first is None:
             first = {name: whole(p.detach()).clone() for name, p in model.named_parameters()}
     last = {name: whole(p.detach()).clone() for name, p in model.named_parameters()}
@@ -105,14 +110,16 @@ def train(job: dict[str, Any], rank: int, ranks: int) -> None:
         found, own = get_state_dict(model, optimizer)
         dcp.save({"model": found, "optimizer": own}, checkpoint_id=job["save"], no_dist=job["kind"] == "alone")
     if rank == 0 and job.get("out"):
-        torch.save({"first": first, "last": last, "state": state, "kinds": sorted(kinds)}, job["out"])
+        found = {"first": first, "last": last, "state": state, "kinds": sorted(kinds), "reductions": reductions}
+        torch.save(found, job["out"])
 
 
 def work(rank: int, ranks: int, jobs: list[dict[str, Any]], meeting: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=ranks)
     for job in jobs:
-        train(job, rank, ranks)
+        with mock.patch.object(triton, "DEVICES", triton.DEVICES | ({"cpu"} if job.get("triton") else set())):
+            train(job, rank, ranks)
         dist.barrier()
     dist.destroy_process_group()
 
