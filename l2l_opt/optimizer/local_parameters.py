@@ -211,7 +211,7 @@ def reduce_over(shards: sharding.Shards | None) -> Reduce | None:
 
 
 def spread_of(params: Sequence[LocalParameter], shards: sharding.Shards | None) -> Spread | None:
-    """Return how parameters are divided by rows, as kernels on a GPU are told; None for those that are whole."""
+    """Return how parameters are divided by rows, as kernels on a GPU need it; None for those that are whole."""
     if shards is None:
         return None
     rows = [param.value.shape[0] if param.value.dim() else 0 for param in params]
