@@ -31,7 +31,15 @@ def facts(name: str, card: dict[str, Any]) -> str:
     """What a rule is and costs, as a table."""
     config = ", ".join(f"{key}={value}" for key, value in card["rule"]["config"].items())
     provenance = card["provenance"]
-    recipe = f"`--config {name}`: [{name}.toml](../../l2l_opt/pretrained/recipes/{name}.toml)"
+    stages = provenance.get("stages", [])
+    last = ", last stage" if len(stages) > 1 else ""
+    if name in list_recipes():
+        recipe = f"`--config {name}`: [{name}.toml](../../l2l_opt/pretrained/recipes/{name}.toml)"
+    elif len(stages) > 1:
+        minutes = ", ".join(f"`{stage['stage']}` {stage['minutes']:.0f}" for stage in stages)
+        recipe = f"`{provenance['command']}`; core-minutes of its stages: {minutes}"
+    else:
+        recipe = "as of the rule that it was made from"
     return _table(
         ["what", "value"],
         [
@@ -39,9 +47,12 @@ def facts(name: str, card: dict[str, Any]) -> str:
             ["learned weights", f"{card['weights']:,}"],
             ["state, bytes a parameter", state_bytes(card)],
             ["floating-point operations a parameter and step", f"{card['operations_per_parameter_and_step']:,}"],
-            ["runs of meta-training", f"{str(card['horizon']).replace('..', ' to ')} steps"],
-            ["meta-gradients", f"`{card['estimator']}`, truncation windows of {card['truncation_length']} steps"],
-            ["options of `meta-train`", recipe if name in list_recipes() else "as of the rule that it was made from"],
+            [f"runs of meta-training{last}", f"{str(card['horizon']).replace('..', ' to ')} steps"],
+            [
+                f"meta-gradients{last}",
+                f"`{card['estimator']}`, truncation windows of {card['truncation_length']} steps",
+            ],
+            ["options of `meta-train`", recipe],
             ["changed since meta-training", card.get("since_meta_training") or "nothing"],
             ["made with", ", ".join(f"{key} {value}" for key, value in sorted(provenance["versions"].items()))],
             ["licence", card["licence"]],

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from l2l_opt import LearnedOptimizer, load_rule
+from l2l_opt.pretrained import DEFAULT
 from l2l_opt.specialising.options import SpecialiseOptions
 from tests.cli.test_terminal import interrupted, resume_command
 from tests.command_line import run_python
@@ -30,7 +31,7 @@ def test_a_rule_is_specialised_and_used(tmp_path):
     assert {"estimator", "students", "truncation_length", "outer_steps"} <= record["plan"][0].keys()
     assert record["sentence"] in done.stdout
     rule = load_rule(out / "rule.safetensors")
-    assert rule.card["provenance"]["began_from"] == "default-3"
+    assert rule.card["provenance"]["began_from"] == DEFAULT
     weights = [torch.nn.Parameter(torch.randn(3))]
     optimizer = LearnedOptimizer(weights, rule=out / "rule.safetensors", num_steps=10)
     weights[0].grad = torch.ones(3)

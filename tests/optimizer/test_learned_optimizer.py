@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from l2l_opt import CoordinatewiseLSTM, LearnedOptimizer, RNNProp, save_rule
+from l2l_opt.pretrained import DEFAULT
 from tests.conftest import small_rule
 
 
@@ -423,7 +424,7 @@ def test_it_prints_the_rules_name_and_the_guard(tmp_path, source, copied):
     rule = {"path": path, "rule": RNNProp(hidden_size=2)}.get(source, source)
     optimizer = LearnedOptimizer([nn.Parameter(torch.ones(1))], rule, guard="fallback")
     text = repr(copy.deepcopy(optimizer) if copied else optimizer)
-    name = {"path": str(path), "rule": "rnnprop"}.get(source, "default-3")
+    name = {"path": str(path), "rule": "rnnprop", None: DEFAULT}.get(source, source)
     assert text.startswith(f"LearnedOptimizer (rule: {name}, guard: fallback\n")
     assert "lr: 1.0" in text
     assert optimizer.defaults["rule_digest"] not in text

@@ -125,7 +125,7 @@ def main(out: Path, start: str, generations: int, horizon: int, seed: int, nproc
                 of_task = partial(gains, candidates=candidates, start=start, horizon=horizon, seed=own_seed)
                 found = np.stack(list((pool.map if nproc > 1 else map)(of_task, TASKS))).round(6)
                 done["gains"].append(found.tolist())
-                done["seconds"] += time.perf_counter() - began
+                done["seconds"] += nproc * (time.perf_counter() - began)
                 write_atomically(log, json.dumps(done).encode())
             found = total(done["gains"][generation])
             search.tell(list(candidates), list(-found))

@@ -27,6 +27,7 @@ from l2l_opt.pretrained import FOLDER
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules import make_rule
 from scripts.experiments import records
+from scripts.experiments.default.meta_train_default import RECIPES
 
 RECIPE = "python -m scripts.experiments.default.meta_train_default"
 
@@ -61,13 +62,13 @@ def held_out_metrics(path: Path) -> dict[str, Any]:
     return metrics
 
 
-def provenance_of(runs: Sequence[Path], versions: dict[str, str]) -> dict[str, Any]:
+def provenance_of(name: str, runs: Sequence[Path], versions: dict[str, str]) -> dict[str, Any]:
     """All stages of the making of the last run's rule, which the others' rules went into."""
     root = Path(os.path.commonpath([run.resolve().parent for run in runs]))
     stages = [stage for run in runs for stage in stages_of(run, root)]
-    names = [stage["stage"] for stage in stages]
+    parts = ["--recipe", name] if name in RECIPES else [f"--stage {stage['stage']}" for stage in stages]
     return {
-        "command": " ".join([RECIPE, *(f"--stage {name}" for name in names)]),
+        "command": " ".join([RECIPE, *parts]),
         "core_hours": round(sum(stage["minutes"] for stage in stages) / 60, 2),
         "stages": stages,
         "versions": versions,
@@ -102,7 +103,7 @@ def main(
         rule = make_rule(kind, **rule.config | options)
         rule.load_state_dict(weights)
     if run is not None:
-        card["provenance"] = provenance_of([*others, run], card["provenance"]["versions"])
+        card["provenance"] = provenance_of(name, [*others, run], card["provenance"]["versions"])
     if since is not None:
         card["since_meta_training"] = since
     if evaluation is not None:
