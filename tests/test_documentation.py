@@ -91,7 +91,7 @@ SHORTER = {
     "docs/inspection.md": {
         "--horizon 500": "--horizon 4 --baselines adam --tuning-seeds 1",
         "tensorboard --logdir": "tensorboard --inspect --logdir",
-        "report default-3": f"report default-3 {QUICK_EVALUATION}",
+        "report default-4": f"report default-4 {QUICK_EVALUATION}",
         "report runs/first": f"report runs/first {QUICK_EVALUATION}",
     },
     "docs/meta-training.md": {

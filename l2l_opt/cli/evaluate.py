@@ -72,9 +72,9 @@ def evaluate(rule: str, task: str | None, suite: str | None, nproc: int, out: Pa
     for validation loss, Adam, and others with their defaults. With AdamW, speed-ups over it in steps and in seconds are
     reported too.
 
-    Example: l2l-opt evaluate default-3 --task digits-mlp --horizon 100 --horizon 200 --out runs/evaluation
+    Example: l2l-opt evaluate default-4 --task digits-mlp --horizon 100 --horizon 200 --out runs/evaluation
 
-    Example: l2l-opt evaluate default-3 --suite seen --out runs/seen
+    Example: l2l-opt evaluate default-4 --suite seen --out runs/seen
     """
     if task is not None and suite is not None:
         raise click.UsageError(f"--suite and --task exclude each other; got {suite!r} and {task!r}, use one of them")

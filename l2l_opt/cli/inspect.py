@@ -63,7 +63,7 @@ def inspect(rule: str, task: str, horizon: int, logdir: Path, pictures: Path | N
     size, its direction against the gradient's and Adam's, and the effective learning rate; the rule's gates and hidden
     state; histograms; pictures of the hidden state, of single coordinates and of the rule's response.
 
-    Example: l2l-opt inspect default-3 --task digits-mlp --logdir runs/inspection
+    Example: l2l-opt inspect default-4 --task digits-mlp --logdir runs/inspection
     """
     wanted = () if options["baselines"] == "none" else names_in(options["baselines"])
     options |= {"baselines": ",".join(wanted), "cache": options["cache"] if wanted else None}

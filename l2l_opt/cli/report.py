@@ -66,7 +66,7 @@ def report(
     hidden state in a training run, tables of evaluations, and the history of a meta-training run. It is one file that
     asks nothing of any other: send it to a colleague.
 
-    Example: l2l-opt report default-3 --task digits-mlp --out report.html
+    Example: l2l-opt report default-4 --task digits-mlp --out report.html
     """
     with wrong_usage():
         run, source = _place(rule_or_run)

@@ -39,12 +39,12 @@ def show(rule: str | None, model: str | None, runtime: bool, as_json: bool, **un
     and torch's Muon; seconds are predicted from a measurement of this machine, a second or so for each width of matrix.
     With --runtime: versions, devices, and which kernels compute the rules' step on this machine.
 
-    Example: l2l-opt show default-3
+    Example: l2l-opt show default-4
     """
     if (rule is None) != runtime:
         raise click.UsageError(
             f"show takes either RULE or --runtime; got {'both' if runtime else 'neither'}, use e.g. "
-            "l2l-opt show default-3"
+            "l2l-opt show default-4"
         )
     if rule is None:
         _print(_runtime(), as_json=as_json)

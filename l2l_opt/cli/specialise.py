@@ -64,7 +64,7 @@ from l2l_opt.specialising.run import Specialisation, StoppedBySignalError
 )
 @device_options
 def specialise(rule: str, out: Path, resume: bool, as_json: bool, **options: Any) -> None:
-    """Make RULE (default-3 where none is named) better on your own kind of task.
+    """Make RULE (default-4 where none is named) better on your own kind of task.
 
     RULE is a shipped name, a file, or a registered rule such as rnnprop, which begins from fresh weights.
     It is meta-trained on trainings of the task, from where it stands: students, windows and outer steps are decided
@@ -74,7 +74,7 @@ def specialise(rule: str, out: Path, resume: bool, as_json: bool, **options: Any
 
     Example: l2l-opt specialise --task digits-mlp:hidden=64 --minutes 10 --out runs/mine
 
-    Example: l2l-opt specialise default-3 --task novel-rnn --check hidden=128 --check horizon=1000
+    Example: l2l-opt specialise default-4 --task novel-rnn --check hidden=128 --check horizon=1000
     """
     torch.set_num_threads(options["threads"])
     options["baselines"] = names_in(options["baselines"])

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-DEFAULT = "default-3"
+DEFAULT = "default-4"
 
 
 def list_pretrained() -> list[str]:

@@ -17,7 +17,8 @@ from l2l_opt.storage.rule_file import load_rule
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "model-cards"
 EVALUATIONS = {
-    "default-3": "default/seen",
+    "default-4": "default/seen",
+    "default-3": "pretrained/default-3",
     "default-2": "default/held-out",
     "default-1": "pretrained/default-1",
     "lstm-2": "pretrained/lstm-2",

@@ -23,7 +23,7 @@ PAGES = [
     "docs/start/swap.html",
     "docs/default.html",
     "docs/api/optimizer.html",
-    "docs/model-cards/default-3.html",
+    "docs/model-cards/default-4.html",
     "scripts/examples/notebooks/ten_examples.html",
 ]
 

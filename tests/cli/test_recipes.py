@@ -117,7 +117,7 @@ def test_what_is_no_recipe_is_named(run, tmp_path, content):  # noqa: F811
 
 def test_every_shipped_rule_has_the_recipe_that_its_card_states():
     # The others have the weights of a rule that has one, or come from several runs, which their cards name.
-    assert set(list_pretrained()) - set(list_recipes()) == {"default-3", "small-data-1", "lstm-2"}
+    assert set(list_pretrained()) - set(list_recipes()) == {"default-3", "default-4", "small-data-1", "lstm-2"}
     for name in list_recipes():
         provenance = load_rule(name).card["provenance"]
         (stage,) = provenance.get("stages", [provenance])

@@ -1,7 +1,7 @@
 """What each part of the default rule buys: its final losses on validation tasks with one part taken out at a time.
 
-    python -m scripts.experiments.default.ablate_default --rule default-3
-    python -m scripts.experiments.default.ablate_default --rule default-3 --retrained runs/no-lstm/rule.safetensors
+    python -m scripts.experiments.default.ablate_default --rule default-4
+    python -m scripts.experiments.default.ablate_default --rule default-4 --retrained runs/no-lstm/rule.safetensors
 
 Parts are taken out of the meta-trained rule by its weights, without meta-training anew; rules that were meta-trained
 without a part may be named beside it. Writes results/default/ablation.json.
@@ -111,7 +111,7 @@ def main(source: str, retrained: tuple[str, ...], suite: str, horizons: tuple[in
         rule = load_rule(source)
         if not isinstance(rule, ScaleFreeRule):
             raise click.ClickException(
-                f"only scale-free rules have these parts; got {rule.registry_name}, use default-3"
+                f"only scale-free rules have these parts; got {rule.registry_name}, use default-4"
             )
         if edit is not None:
             edit(rule)

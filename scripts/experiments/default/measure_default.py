@@ -1,9 +1,9 @@
 """What the default rule does outside its comfort: wrong or unknown num_steps, other scales, runs far too long.
 
-    python -m scripts.experiments.default.measure_default planned --rule default-3 --suite seen
-    python -m scripts.experiments.default.measure_default scales --rule default-3 --suite seen
-    python -m scripts.experiments.default.measure_default long --rule default-3 --suite seen
-    python -m scripts.experiments.default.measure_default against EVALUATION --rule default-3 --horizon 2000
+    python -m scripts.experiments.default.measure_default planned --rule default-4 --suite seen
+    python -m scripts.experiments.default.measure_default scales --rule default-4 --suite seen
+    python -m scripts.experiments.default.measure_default long --rule default-4 --suite seen
+    python -m scripts.experiments.default.measure_default against EVALUATION --rule default-4 --horizon 2000
 
 EVALUATION is that of a suite, results/default/held-out/evaluation.json.
 

@@ -1,6 +1,6 @@
 """What was learned is worth: a rule against the same rule with nothing learned, on the same students.
 
-    python -m scripts.experiments.default.measure_learning default-3
+    python -m scripts.experiments.default.measure_learning default-4
     python -m scripts.experiments.default.measure_learning runs/mine/rule.safetensors --suite validation
 
 "Nothing learned" is the rule with fresh weights: the same laws and options. A size shift is that rule with all of its

@@ -1,6 +1,6 @@
 """Pictures of the tab "Unrolls" as it is: a real TensorBoard of an inspection, in a real browser.
 
-    l2l-opt inspect default-3 --task digits-mlp --horizon 200 --baselines adam --logdir runs/inspection
+    l2l-opt inspect default-4 --task digits-mlp --horizon 200 --baselines adam --logdir runs/inspection
     python -m scripts.experiments.inspection.draw_tab runs/inspection
 
 Writes results/inspection/tab*.png. Needs Chromium on the PATH and the extra [dev].
