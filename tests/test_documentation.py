@@ -169,7 +169,10 @@ LEFT_OUT_BY_REASON = {
     "hours, and MNIST, which does not ship": ["python -m scripts.experiments.paper.reproduce_paper --figure mnist"],
     "wrote what lies under results, in minutes to hours of a quiet machine": [
         "python -m scripts.experiments.benchmarks.benchmark all",
+        "python -m scripts.experiments.default.measure_learning",
         "python -m scripts.experiments.default.measure_limits first-sizes tables short-runs",
+        "python -m scripts.experiments.default.meta_train_default",
+        "python -m scripts.experiments.default.meta_train_default --recipe default-4",
         "python -m scripts.experiments.default.draw_ratios results/default/seen/evaluation.json",
         "python -m scripts.experiments.default.evaluate_again results/default/held-out --out runs/again",
         "python -m scripts.examples.specialising.shop_models --loss-on test --minutes 8",

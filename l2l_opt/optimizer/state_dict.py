@@ -18,14 +18,16 @@ from torch import Tensor
 from l2l_opt.optimizer import sharding
 from l2l_opt.optimizer.arguments import GROUP_OPTIONS, check_options, number_of, refusal, require
 from l2l_opt.optimizer.local_parameters import BOOKKEEPING, fresh_meta_state, largest, plain, shape_for_rules
+from l2l_opt.pretrained import list_pretrained
 from l2l_opt.rules.base import UpdateRule
+from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.storage.safetensors_file import brief, digest
 from l2l_opt.types import is_dict, is_list
 
 FLOATING = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 INTEGER = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 HOW_TO_SHARD = "load it by torch.distributed.checkpoint.state_dict.set_optimizer_state_dict"
-THE_SAME = "pass the rule= that made the state ('default-2' where that was the default)"
+THE_SAME = "pass the rule= that made the state"
 
 
 def check_state_dict(
@@ -94,9 +96,11 @@ def _check_group(group: Mapping[Any, Any], defaults: Mapping[str, Any], rule: Up
     (its, theirs), (name, own) = ([found.get("rule"), found.get("rule_digest")] for found in (group, defaults))
     # Releases before 0.3 took that of the weights alone.
     if its != name or theirs not in (own, digest(dict(rule.named_parameters()))):
+        shipped = next((name for name in list_pretrained() if digest_of(load_rule(name)) == theirs), None)
+        found = "" if shipped is None else f", {shipped!r}"
         raise ValueError(
             f"a state must be loaded into an optimizer with the rule that made it; got the state of {brief(its)} "
-            f"({str(theirs)[:12]}) for {name!r} ({str(own)[:12]}), {THE_SAME}"
+            f"({str(theirs)[:12]}) for {name!r} ({str(own)[:12]}), {THE_SAME}{found}"
         )
     for key in GROUP_OPTIONS:
         require(key in group, f"a group must have the entry {key!r}", sorted(map(str, group)))

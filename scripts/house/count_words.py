@@ -146,7 +146,7 @@ ALLOWED = (
     Use(r"look(?= ahead)", r"hand_designed", "Nesterov's"),
     Use(r"imaginary parts|shape of parts", r"optimizer", "of complex numbers"),
     Use(r"\"?\bage\b\"?", r"tests/tasks/tables", "a column of data"),
-    Use(r"episodes", r"CONTRIBUTING|docs/tasks|measure_examples|search_constants", "few-shot and RL"),
+    Use(r"episodes", r"CONTRIBUTING|docs/tasks|cards/default-4|measure_examples|search_constants", "few-shot and RL"),
     Use(r"phi", r"docs/(few-shot|meta-training|placeholder-images)", "equations and what evolution strategies perturb"),
 )
 

@@ -306,24 +306,22 @@ def trainings(tmp_path_factory):
     """Of one process by the rule's own forward pass, and of two that hold rows of each tensor, by kernels."""
     folder = tmp_path_factory.mktemp("spread")
     jobs = [
-        {"rule": rule, "dtype": "float32", "steps": 3, "spoil": spoil, "kind": kind, "triton": kind == "fsdp"}
-        | {"out": str(folder / f"{rule} {kind} {spoil}.pt")}
+        {"rule": rule, "dtype": "float32", "steps": 3, "spoil": 1, "kind": kind, "triton": kind == "fsdp"}
+        | {"out": str(folder / f"{rule} {kind}.pt")}
         for rule in SPREAD
-        for spoil in (-1, 1)
         for kind in ("alone", "fsdp")
     ]
     (folder / "jobs.json").write_text(json.dumps({"ranks": 2, "jobs": jobs}))
     command = [sys.executable, "-m", "scripts.experiments.optimizer.sharded_training", folder / "jobs.json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    return lambda rule, kind, spoil: torch.load(folder / f"{rule} {kind} {spoil}.pt", weights_only=True)
+    return lambda rule, kind: torch.load(folder / f"{rule} {kind}.pt", weights_only=True)
 
 
-@pytest.mark.parametrize("spoil", [-1, 1])
 @pytest.mark.parametrize("rule", SPREAD)
-def test_rows_on_two_devices_step_as_one(trainings, rule, spoil):
-    """Tall, wide and uneven ones, and one that the second device has nothing of."""
-    ours, theirs = (trainings(rule, kind, spoil) for kind in ("fsdp", "alone"))
+def test_rows_on_two_devices_step_as_one(trainings, rule):
+    """Tall, wide and uneven ones, one that the second device has nothing of; a gradient is not finite there alone."""
+    ours, theirs = (trainings(rule, kind) for kind in ("fsdp", "alone"))
     assert ours["kinds"] == ["DTensor"]
     assert ours["reductions"] == SPREAD[rule]
     for name, value in theirs["first"].items():
@@ -332,4 +330,4 @@ def test_rows_on_two_devices_step_as_one(trainings, rule, spoil):
     for name, own in theirs["state"].items():
         for key, value in own.items():
             assert torch.allclose(ours["state"][name][key], value, rtol=1e-3, atol=1e-5), (name, key)
-        assert int(own["skipped"]) == (spoil == 1 and name == "body.0.weight")
+        assert int(own["skipped"]) == (name == "body.0.weight")

@@ -515,12 +515,12 @@ def test_steps_from_three_threads_are_those_of_one(rule, closure):
 
 def test_a_group_may_name_the_optimizers_rule_and_no_other():
     param = nn.Parameter(torch.ones(1))
-    group = {"params": [param], "rule": "default-3"}
-    optimizer = LearnedOptimizer([group], "default-3")
+    group = {"params": [param], "rule": DEFAULT}
+    optimizer = LearnedOptimizer([group], DEFAULT)
     again = LearnedOptimizer([nn.Parameter(torch.ones(1))])
     again.load_state_dict(optimizer.state_dict())
-    with pytest.raises(ValueError, match="all groups must have the optimizer's rule, 'default-3'; got 'default-1' in"):
-        LearnedOptimizer([group | {"rule": "default-1"}], "default-3")
+    with pytest.raises(ValueError, match=f"all groups must have the optimizer's rule, '{DEFAULT}'; got 'default-1' in"):
+        LearnedOptimizer([group | {"rule": "default-1"}], DEFAULT)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

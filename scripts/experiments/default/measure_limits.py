@@ -240,7 +240,9 @@ MEASURED = {"first-sizes": first_sizes, "tables": tables, "short-runs": short_ru
 
 @click.command()
 @click.argument("parts", nargs=-1, required=True, type=click.Choice(list(MEASURED)))
-@click.option("--rule", "rules", multiple=True, default=("default-2", "default-3", "default-4", "small-data-1"), show_default=True)
+@click.option(
+    "--rule", "rules", multiple=True, default=("default-2", "default-3", "default-4", "small-data-1"), show_default=True
+)
 def main(parts: tuple[str, ...], rules: tuple[str, ...]) -> None:
     torch.set_num_threads(1)
     content = json.loads(PATH.read_text()) if PATH.exists() else {}
