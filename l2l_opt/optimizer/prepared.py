@@ -22,6 +22,7 @@ class _Kept(NamedTuple):
 
     Attributes:
         param: itself.
+        is_spread: whether it is a DTensor.
         address: where this device's coordinates lie.
         layouts: its strides, and type and strides of its gradient.
         own: ``optimizer.state[param]``.
@@ -31,6 +32,7 @@ class _Kept(NamedTuple):
     """
 
     param: Tensor
+    is_spread: bool
     address: int
     layouts: tuple[Any, ...]
     own: dict[str, Any]
@@ -44,7 +46,8 @@ class _Kept(NamedTuple):
         identities = [*map(id, param.own.values())]
         layouts = (param.whole.stride(), param.grad.dtype, param.grad.stride())
         versions = [t._version for t in tensors]
-        return cls(param.whole, param.value.data_ptr(), layouts, param.own, identities, tensors, versions)
+        is_spread = local(param.whole) is not param.whole
+        return cls(param.whole, is_spread, param.value.data_ptr(), layouts, param.own, identities, tensors, versions)
 
     def is_unchanged(self) -> bool:
         return [*map(id, self.own.values())] == self.identities and [t._version for t in self.tensors] == self.versions
@@ -103,16 +106,17 @@ class PreparedGroup:
                 return None
         found: list[Tensor] = []
         for param, kept in zip(params, self.kept, strict=True):
-            placed = param.grad
-            assert placed is not None
-            gradient = local(placed)
+            here, gradient = param, param.grad
+            if kept.is_spread and gradient is not None:
+                placed = gradient
+                here, gradient = local(param), local(placed)
+                if gradient is placed or placed_like(param, placed) is not placed:
+                    return None
             if (
                 param is not kept.param
                 or state[param] is not kept.own
                 or type(gradient) is not Tensor
-                or (gradient is placed) != (local(param) is param)
-                or placed_like(param, placed) is not placed
-                or local(param).data_ptr() != kept.address
+                or here.data_ptr() != kept.address
                 or gradient.layout is not torch.strided
                 or (param.stride(), gradient.dtype, gradient.stride()) != kept.layouts
                 or gradient.device != param.device

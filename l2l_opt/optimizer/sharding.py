@@ -35,10 +35,9 @@ class Shards:
     @property
     def place(self) -> int:
         """Which of them this one is, from 0."""
-        coordinates, place = self.mesh.get_coordinate(), 0
-        assert coordinates is not None, "a device that holds a shard is of its mesh"
+        place = 0
         for axis in self.dims:
-            place = place * self.mesh.size(axis) + coordinates[axis]
+            place = place * self.mesh.size(axis) + self.mesh.get_local_rank(axis)
         return place
 
 
@@ -111,7 +110,7 @@ def numbers_before(counts: Sequence[int], shards: Shards, device: torch.device) 
     """Return the sums of numbers over the devices before this one; it waits for all of them."""
     table = torch.zeros(shards.devices, len(counts), dtype=torch.int64, device=device)
     table[shards.place] = torch.tensor(counts, device=device)
-    return [int(number) for number in add_up(table, shards)[: shards.place].sum(0)]
+    return [int(number) for number in add_up(table, shards)[: shards.place].sum(0).cpu()]
 
 
 def mesh_mean(value: float, shards: Shards) -> float:
