@@ -11,24 +11,26 @@ import torch
 from torch import Tensor
 
 from l2l_opt.rules.base import UpdateRule
+from l2l_opt.rules.products import PRODUCT_DTYPES
 from l2l_opt.storage.safetensors_file import brief
 
 GROUP_OPTIONS = ("lr", "weight_decay", "num_steps", "maximize")
-OPTIONS = (*GROUP_OPTIONS, "guard", "state_dtype")
+OPTIONS = (*GROUP_OPTIONS, "guard", "state_dtype", "whitening_dtype")
 
 
-def check_arguments(rule: Any, guard: Any, state_dtype: Any, others: dict[str, Any]) -> None:
+def check_arguments(rule: Any, guard: Any, state_dtype: Any, whitening_dtype: Any, others: dict[str, Any]) -> None:
     """Refuse what no optimizer could be made with.
 
     Args:
         rule: as of ``LearnedOptimizer``.
         guard: likewise.
         state_dtype: likewise.
+        whitening_dtype: likewise.
         others: what else was given by name.
 
     Raises:
         TypeError: an option that there is not, a rule of another kind, a number in its place.
-        ValueError: an unknown guard, a state_dtype that is not floating.
+        ValueError: an unknown guard, a state_dtype that is not floating, another whitening_dtype than there are.
     """
     for key, value in others.items():
         near = difflib.get_close_matches(key, OPTIONS, n=1)
@@ -42,6 +44,10 @@ def check_arguments(rule: Any, guard: Any, state_dtype: Any, others: dict[str, A
         raise ValueError(f"guard must be 'skip', 'fallback' or None; got {guard!r}, use one of these")
     if state_dtype is not None and not (isinstance(state_dtype, torch.dtype) and state_dtype.is_floating_point):
         raise ValueError(f"state_dtype must be a floating dtype or None; got {state_dtype}, use torch.bfloat16")
+    if whitening_dtype not in PRODUCT_DTYPES:
+        raise ValueError(
+            f"whitening_dtype must be torch.float32 or torch.bfloat16; got {whitening_dtype}, use one of these"
+        )
     if rule is not None and not isinstance(rule, (str, os.PathLike, UpdateRule)):
         raise TypeError(
             f"rule must be None, a name, a path or an UpdateRule; got {type(rule).__name__}, "

@@ -31,13 +31,14 @@ from l2l_opt.optimizer.state_dict import boxed, check_state_dict, digest_of, in_
 from l2l_opt.optimizer.stepping import Options, Stepper
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule
+from l2l_opt.rules.products import products_of
 from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.types import is_dict
 
 ADAMW_LR = 1e-3
 """The rate at which weight decay is as strong as AdamW's."""
 UNSHOWN = ("params", "param_names", "rule", "rule_digest", "watch")
-OWN = ("rule", "guard", "state_dtype", "_title")
+OWN = ("rule", "guard", "state_dtype", "whitening_dtype", "_title")
 """Attributes that torch's own pickling would lose."""
 
 
@@ -70,13 +71,16 @@ class LearnedOptimizer(EagerOptimizer):
             the memory; None for the precision of the computation. Averages are rounded at random to bfloat16, by bits
             that are always the same (``rounding.rounded_at_random``); other than hidden states they are not kept in
             float16. A state of either dtype loads: it is cast to this one, or goes on as it is where this is None.
+        whitening_dtype: of the matrices that a rule multiplies where it whitens, as ``scale-free`` (the default) does:
+            ``torch.bfloat16`` rounds them first, and sums stay in float32. That is faster on processors with
+            AVX512-BF16 and on GPUs, and elsewhere makes the same steps, but for the order of sums.
 
     Groups have a ``momentum``, so that OneCycleLR, CyclicLR and fastai can cycle it; like other optimizers' options in
     a group it has no effect, and a warning once. Sparse gradients are made dense.
 
     Raises:
-        ValueError: a number out of range, an unknown guard, a state_dtype that is not floating, an artefact that is not
-            one, a parameter sharded in a way that the rule cannot take.
+        ValueError: a number out of range, an unknown guard, a dtype that there is not, an artefact that is not one, a
+            parameter sharded in a way that the rule cannot take.
         FileNotFoundError: no such artefact.
         TypeError: a rule of another kind, an option of other optimizers.
 
@@ -97,15 +101,16 @@ class LearnedOptimizer(EagerOptimizer):
         maximize: bool = False,
         guard: Literal["skip", "fallback"] | None = "skip",
         state_dtype: torch.dtype | None = None,
+        whitening_dtype: torch.dtype = torch.float32,
         **others: Any,
     ):
-        check_arguments(rule, guard, state_dtype, others)
+        check_arguments(rule, guard, state_dtype, whitening_dtype, others)
         self._title = DEFAULT if rule is None else str(rule)
         if not isinstance(rule, UpdateRule):
             rule = load_rule(self._title)
         else:
             self._title = rule.registry_name or type(rule).__name__
-        self.rule, self.state_dtype = rule, state_dtype
+        self.rule, self.state_dtype, self.whitening_dtype = rule, state_dtype, whitening_dtype
         self.guard: Literal["skip", "fallback"] | None = guard
         self._habits = Habits()
         self._lock = threading.RLock()
@@ -180,7 +185,7 @@ class LearnedOptimizer(EagerOptimizer):
             What the closure returned, or None.
         """
         # Kernels run without Python's lock and write in place: two steps at once would read half-written state.
-        with self._lock:
+        with self._lock, products_of(self.whitening_dtype):
             return self._step(closure, loss)
 
     @eager
@@ -312,7 +317,8 @@ class LearnedOptimizer(EagerOptimizer):
         params = [p for _, p in named]
 
         def make(own: list[Tensor]) -> Callable[[], Any]:
-            return LearnedOptimizer(own, self.rule, num_steps=1000, guard=self.guard, state_dtype=self.state_dtype).step
+            options = {key: getattr(self, key) for key in OWN if key.endswith("dtype")}
+            return LearnedOptimizer(own, self.rule, num_steps=1000, guard=self.guard, **options).step
 
         states = (fresh_meta_state(self.rule, name, p, state_dtype=self.state_dtype) for name, p in named)
         kept = state_bytes(states) + 8 * len(named)
@@ -347,6 +353,7 @@ class LearnedOptimizer(EagerOptimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self.__dict__.setdefault("whitening_dtype", torch.float32)  # pickles of 0.4 hold none
         self._stepper, self._prepared, self._keys = Stepper(self.rule), {}, {}
         self._lock = self.__dict__.get("_lock") or threading.RLock()
         self._habits = self.__dict__.get("_habits") or Habits()

@@ -278,13 +278,9 @@ LONG = [
 )
 def test_every_estimator_and_curriculum_resumes_bit_for_bit(options, tmp_path):
     l2l_opt("meta-train", *LONG, *options, "--out", tmp_path / "whole")
-    l2l_opt("meta-train", *LONG, *options, "--minutes", "1e-6", "--out", tmp_path / "part")
-    stopped = json.loads((tmp_path / "part" / "run.json").read_text())["outer_step"]
     command = [sys.executable, "-m", "l2l_opt.cli", "meta-train", *LONG, *options, "--checkpoint-every", "1"]
-    with subprocess.Popen(
-        [*command, "--out", str(tmp_path / "part"), "--resume"], stderr=subprocess.DEVNULL
-    ) as process:
-        wait_for_outer_step(tmp_path / "part", stopped + 3, process)
+    with subprocess.Popen([*command, "--out", str(tmp_path / "part")], stderr=subprocess.DEVNULL) as process:
+        wait_for_outer_step(tmp_path / "part", 4, process)
         process.kill()
     l2l_opt("meta-train", *LONG, *options, "--out", tmp_path / "part", "--resume")
     assert digests(tmp_path / "part") == digests(tmp_path / "whole")

@@ -130,6 +130,37 @@ def test_what_follows_from_averages_in_bfloat16(instructions, name):
     assert_equal(ours, theirs, within=2e-2)
 
 
+@pytest.mark.parametrize("shape", [(97, 71), (71, 97), (64, 64), (80, 9, 3, 3)])
+def test_whitening_in_bfloat16(instructions, calls, shape):
+    """The plain path's numbers, rounded where it rounds, but for what it multiplies in another order."""
+
+    def change(*, purely, dtype=torch.bfloat16):
+        rule = make_rule("scale-free", purely=purely)
+        param = torch.nn.Parameter(torch.ones(shape))
+        optimizer = LearnedOptimizer([param], rule, num_steps=10, guard=None, whitening_dtype=dtype)
+        for index in range(2):
+            param.grad = gradients(index, [shape])[0]
+            optimizer.step()
+        return param.detach() - 1
+
+    ours, theirs, exact = change(purely=False), change(purely=True), change(purely=True, dtype=torch.float32)
+    assert len(calls) == 2
+    assert (ours - theirs).norm() < 0.03 * theirs.norm()
+    assert 1e-3 * exact.norm() < (ours - exact).norm() < 0.05 * exact.norm()
+
+
+def test_small_matrices_are_whitened_in_float32(instructions):
+    """Below a shorter side of 64 there is nothing to save."""
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        param = torch.nn.Parameter(torch.ones(63, 200))
+        optimizer = LearnedOptimizer([param], make_rule("scale-free", purely=False), whitening_dtype=dtype)
+        (param.grad,) = gradients(0, [(63, 200)])
+        optimizer.step()
+        found.append(param.detach())
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("name", RULES)
 def test_a_gradient_that_is_not_finite_moves_nothing_and_is_counted(instructions, name, value):

@@ -55,6 +55,7 @@ def inputs(device, dtype=None):
         OptimizerInput(params=None, kwargs={"guard": None}, desc="no guard"),
         OptimizerInput(params=None, kwargs={"guard": "fallback"}, desc="fallback"),
         OptimizerInput(params=None, kwargs={"state_dtype": torch.bfloat16}, desc="state in bfloat16"),
+        OptimizerInput(params=None, kwargs={"whitening_dtype": torch.bfloat16}, desc="whitening in bfloat16"),
     ]
 
 
@@ -71,6 +72,7 @@ def error_inputs(device, dtype):
         error("num_steps", "num_steps must be positive or None", num_steps=-3),
         error("guard", "guard must be 'skip', 'fallback' or None", guard="no"),
         error("state_dtype", "state_dtype must be a floating dtype or None", state_dtype=torch.int32),
+        error("whitening_dtype", "whitening_dtype must be torch.float32 or", whitening_dtype=torch.float16),
     ]
 
 

@@ -536,3 +536,29 @@ def test_cuda_takes_the_cpus_steps():
         runs.append([p.detach().cpu() for p in model.parameters()])
     for a, b in zip(*runs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
+def test_whitening_in_bfloat16_outlasts_a_loaded_state_and_a_copy():
+    param = nn.Parameter(torch.randn(66, 64))
+    optimizer = LearnedOptimizer([param], small_rule("scale-free"), whitening_dtype=torch.bfloat16)
+    param.grad = torch.randn(66, 64)
+    optimizer.step()
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    other, again = pickle.loads(pickle.dumps((param, optimizer)))
+    exact, usual = copy.deepcopy((param, optimizer))
+    usual.whitening_dtype = torch.float32
+    for p, own in ((param, optimizer), (other, again), (exact, usual)):
+        p.grad = param.grad.clone()
+        own.step()
+    assert again.whitening_dtype == torch.bfloat16
+    assert torch.equal(param, other)
+    assert not torch.equal(param, exact)
+
+
+def test_a_pickle_from_before_it_whitens_in_float32():
+    optimizer = LearnedOptimizer([nn.Parameter(torch.randn(3, 2))], small_rule("scale-free"))
+    state = optimizer.__getstate__()
+    del state["whitening_dtype"]
+    again = LearnedOptimizer.__new__(LearnedOptimizer)
+    again.__setstate__(state)
+    assert again.whitening_dtype == torch.float32

@@ -80,7 +80,7 @@ struct DirectedStep {
         scratch.results.resize(threads);
         scratch.packs.resize(threads);
         const bool whitened = kind.rows() != 0;
-        if (whitened) scratch.whitening.begin(vectors.side, threads);
+        if (whitened) scratch.whitening.begin(vectors.side, threads, kind.rounds(vectors.side));
         bool moves = true;
         for (int64_t first = 0; first < vectors.count; first += a_block) {
             const int64_t number = std::min(a_block, vectors.count - first);
@@ -151,7 +151,7 @@ struct DirectedStep {
                 const int64_t width = in_multiples(columns, WIDTH);
                 float* result = scratch.results[thread].of(in_multiples(rows, HEIGHT) * width);
                 const Product product{
-                    result, width, vectors.wide ? mix : own, vectors.wide ? own : mix, rows, columns, vectors.side, false, false
+                    result, width, vectors.wide ? mix : own, vectors.wide ? own : mix, rows, columns, vectors.side, false, false, kind.rounds(vectors.side)
                 };
                 multiply_rows(product, 0, rows, scratch.packs[thread]);
                 for (int64_t row = 1; row < rows; ++row) std::memmove(result + row * columns, result + row * width, sizeof(float) * columns);

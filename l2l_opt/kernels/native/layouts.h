@@ -145,7 +145,8 @@ struct ResidualLayout {
 
 // The tensor's network: tensor_weight [units][16], tensor_bias [units], head_weight [biases + 3][units], head_bias
 // [biases + 3]. newton_schulz: [whitening_steps][3]. num_steps: negative where unknown; rows: of a matrix, 0 for none;
-// natural_size: of a tensor that started at zero.
+// natural_size: of a tensor that started at zero; least_rounded: shorter side of the smallest matrix that is rounded to
+// bfloat16 before it is multiplied, 0 for none.
 struct ScaleFreeLayout {
     static constexpr const char* KIND = "scale_free";
     struct Options {
@@ -154,7 +155,7 @@ struct ScaleFreeLayout {
             steepness, cautious_run, step_scale_fall, fall_margin, braking, tiny, relative_eps, fast_beta, slow_beta,
             gradient_beta, units, least_annealed, unplanned_steps, unplanned_power, step_scale_rise, agreement_margin,
             least_log_step_scale, most_log_step_scale, touched_beta, touched_steps, least_touched, random_walk_vector,
-            random_walk_matrix, least_growth, whitened_rms, whitening_steps, brake_from
+            random_walk_matrix, least_growth, whitened_rms, whitening_steps, brake_from, least_rounded
         )
     };
     struct Arrays { NAMED(floats, biases, betas, tensor_weight, tensor_bias, head_weight, head_bias, newton_schulz) };

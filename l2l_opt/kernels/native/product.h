@@ -40,13 +40,13 @@ struct View {
 };
 
 // C[rows][columns] = sum over k of a(k, i) b(k, j), added to C where it `adds`. C has room for whole tiles. lower: tiles above
-// the diagonal are left out.
+// the diagonal are left out. rounds: a and b to bfloat16; sums are of floats all the same.
 struct Product {
     float* c;
     int64_t stride;
     View a, b;
     int64_t rows, columns, depth;
-    bool adds, lower;
+    bool adds, lower, rounds;
 };
 
 typedef float quad __attribute__((vector_size(16)));
@@ -111,23 +111,101 @@ TARGET static void multiply_tile(float* c, int64_t stride, const float* a, const
         for (int v = 0; v < 2; ++v) store(c + r * stride + v * W, sums[r][v]);
 }
 
+// Numbers of panels as floats that are bfloat16.
+TARGET static void round_panels(float* numbers, int64_t count) {
+    for (int64_t at = 0; at < count; at += W)
+        store(numbers + at, of_bits(rounded_to_bfloat16(load(numbers + at)) & int32_t(0xffff0000)));
+}
+
+using Tile = void(float* c, int64_t stride, const float* a, const float* b, int64_t depth, bool adds);
+
+#ifdef PAIRS_TARGET
+// Panels [depth][N] in their place as pairs [(depth + 1) / 2][N][2] of bfloat16 that are multiplied at once; a last one that
+// is alone with zero. They begin where they began.
+template <int N>
+TARGET static void pair_panels(float* panels, int64_t depth, int64_t count) {
+    constexpr int LANES = N % W ? 4 : W;
+    typedef float values __attribute__((vector_size(4 * LANES)));
+    typedef uint32_t words __attribute__((vector_size(4 * LANES)));
+    auto rounded = [](values value) TARGET {
+        const words bits = (words)value;
+        return value == value ? bits + 0x7fff + ((bits >> 16) & 1) : bits | 0x400000;
+    };
+    for (float* panel = panels; panel < panels + in_multiples(count, N) * depth; panel += N * depth)
+        for (int64_t k = 0; k < depth; k += 2)
+            for (int i = 0; i < N; i += LANES) {
+                values first, second = {};
+                std::memcpy(&first, panel + k * N + i, sizeof first);
+                if (k + 1 < depth) std::memcpy(&second, panel + (k + 1) * N + i, sizeof second);
+                const words pairs = rounded(first) >> 16 | (rounded(second) & 0xffff0000);
+                std::memcpy(panel + k / 2 * N + i, &pairs, sizeof pairs);
+            }
+}
+
+PAIRS_TARGET static void multiply_tile_of_pairs(float* c, int64_t stride, const float* a, const float* b, int64_t depth, bool adds) {
+    __m512 sums[HEIGHT][2] = {};
+    if (adds)
+        for (int r = 0; r < HEIGHT; ++r)
+            for (int v = 0; v < 2; ++v) sums[r][v] = _mm512_loadu_ps(c + r * stride + v * W);
+    for (int64_t k = 0; k < depth; k += 2, a += HEIGHT, b += WIDTH) {
+        const __m512bh left = (__m512bh)_mm512_loadu_ps(b), right = (__m512bh)_mm512_loadu_ps(b + W);
+        for (int r = 0; r < HEIGHT; ++r) {
+            const __m512bh own = (__m512bh)_mm512_set1_ps(a[r]);
+            sums[r][0] = _mm512_dpbf16_ps(sums[r][0], own, left);
+            sums[r][1] = _mm512_dpbf16_ps(sums[r][1], own, right);
+        }
+    }
+    for (int r = 0; r < HEIGHT; ++r)
+        for (int v = 0; v < 2; ++v) _mm512_storeu_ps(c + r * stride + v * W, sums[r][v]);
+}
+#endif
+
+// What multiplies panels of rounded numbers, and whether in pairs: where the processor has an instruction for them.
+struct Rounded {
+    Tile* tile = multiply_tile;
+    bool in_pairs = false;
+
+    Rounded() {
+#ifdef PAIRS_TARGET
+        if (__builtin_cpu_supports("avx512bf16")) {
+            tile = multiply_tile_of_pairs;
+            in_pairs = true;
+        }
+#endif
+    }
+
+    template <int N>
+    TARGET void prepare(float* panels, int64_t depth, int64_t count) const {
+#ifdef PAIRS_TARGET
+        if (in_pairs) return pair_panels<N>(panels, depth, count);
+#endif
+        round_panels(panels, in_multiples(count, N) * depth);
+    }
+};
+
 // Rows from the first, of whole tiles, to the last.
 TARGET static void multiply_rows(const Product& p, int64_t first_row, int64_t last_row, Uncleared& memory) {
     float* a = memory.of((PANEL_ROWS + PANEL_COLUMNS) * DEPTH);
     float* b = a + PANEL_ROWS * DEPTH;
+    static const Rounded rounded;
+    Tile* const tile = p.rounds ? rounded.tile : multiply_tile;
     for (int64_t k = 0; k < p.depth; k += DEPTH) {
         const int64_t depth = std::min(DEPTH, p.depth - k);
         for (int64_t j = 0; j < p.columns; j += PANEL_COLUMNS) {
             const int64_t columns = std::min(PANEL_COLUMNS, p.columns - j);
             const int64_t start = p.lower ? std::max(first_row, j / HEIGHT * HEIGHT) : first_row;
-            if (start < last_row) pack<WIDTH>(b, p.b, k, depth, j, columns);
+            if (start < last_row) {
+                pack<WIDTH>(b, p.b, k, depth, j, columns);
+                if (p.rounds) rounded.prepare<WIDTH>(b, depth, columns);
+            }
             for (int64_t i = start; i < last_row; i += PANEL_ROWS) {
                 const int64_t rows = std::min(PANEL_ROWS, last_row - i);
                 pack<HEIGHT>(a, p.a, k, depth, i, rows);
+                if (p.rounds) rounded.prepare<HEIGHT>(a, depth, rows);
                 for (int64_t at = 0; at < columns; at += WIDTH)
                     for (int64_t row = 0; row < rows; row += HEIGHT)
                         if (!p.lower || i + row + HEIGHT > j + at)
-                            multiply_tile(
+                            tile(
                                 p.c + (i + row) * p.stride + j + at, p.stride, a + row * depth, b + at * depth, depth, p.adds || k
                             );
             }

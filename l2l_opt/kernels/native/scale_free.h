@@ -174,6 +174,11 @@ struct ScaleFree : Momenta<ScaleFreeLayout> {
 
     int64_t rows() const { return static_cast<int64_t>(given->rows); }
 
+    // Whether products of matrices of this shorter side are of numbers rounded to bfloat16.
+    bool rounds(int64_t side) const {
+        return options->least_rounded != 0 && static_cast<float>(side) >= options->least_rounded;
+    }
+
     // What directions are multiplied by, as vectors of the shorter side of a matrix; longer: of its other one.
     View finish(Whitening& whitening, const Heads& heads, int64_t longer) const {
         const float scale = options->whitened_rms * std::sqrt(static_cast<float>(longer));

@@ -38,11 +38,13 @@ INLINE vec load(const bfloat16* from) {
     std::memcpy(&halves, from, sizeof halves);
     return of_bits(__builtin_convertvector(halves, ivec) << 16);
 }
-INLINE void store(bfloat16* to, vec value) {
+INLINE ivec rounded_to_bfloat16(vec value) {
     ivec bits = bits_of(value);
     ivec rounded = bits + 0x7fff + ((bits >> 16) & 1);
-    rounded = value == value ? rounded : (bits | 0x400000);
-    hvec halves = __builtin_convertvector((rounded >> 16) & 0xffff, hvec);
+    return value == value ? rounded : (bits | 0x400000);
+}
+INLINE void store(bfloat16* to, vec value) {
+    hvec halves = __builtin_convertvector((rounded_to_bfloat16(value) >> 16) & 0xffff, hvec);
     std::memcpy(to, &halves, sizeof halves);
 }
 

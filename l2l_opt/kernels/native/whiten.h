@@ -9,9 +9,10 @@ namespace l2l_opt::ISA {
 // where it is wide, its rows where it is tall.
 class Whitening {
 public:
-    // Before the vectors of a matrix of which so many numbers make one. threads: of its products.
-    void begin(int64_t side, int threads) {
+    // Before the vectors of a matrix of which so many numbers make one. threads: of its products; rounds: what they multiply.
+    void begin(int64_t side, int threads, bool rounds) {
         side_ = side;
+        rounds_ = rounds;
         width_ = in_multiples(side, WIDTH);
         packs_.resize(std::max<size_t>(packs_.size(), threads));
         packs_.resize(threads);
@@ -25,7 +26,7 @@ public:
 
     // Takes in `count` of the vectors, (k, i) the i-th number of the k-th.
     TARGET void add(const View& vectors, int64_t count) {
-        multiply({gram_, width_, vectors, vectors, side_, side_, count, begun_, true}, packs_);
+        multiply({gram_, width_, vectors, vectors, side_, side_, count, begun_, true, rounds_}, packs_);
         begun_ = true;
     }
 
@@ -64,7 +65,7 @@ private:
     // Polynomials of one symmetric matrix commute, so that their products are symmetric: half of one is enough. Rounding takes
     // that away in proportion to what is multiplied, so a diagonal, which is far larger than the rest, is added instead.
     TARGET void become_product(float* c, const float* a, const float* b) {
-        multiply({c, width_, {a, width_, false}, {b, width_, false}, side_, side_, side_, false, true}, packs_);
+        multiply({c, width_, {a, width_, false}, {b, width_, false}, side_, side_, side_, false, true, rounds_}, packs_);
         mirror(c);
     }
 
@@ -93,7 +94,7 @@ private:
     }
 
     int64_t side_ = 0, width_ = 0;
-    bool begun_ = false;
+    bool begun_ = false, rounds_ = false;
     float *gram_ = nullptr, *total_ = nullptr, *rest_ = nullptr, *product_ = nullptr;
     Uncleared memory_;
     std::vector<Uncleared> packs_;

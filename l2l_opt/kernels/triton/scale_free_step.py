@@ -26,7 +26,7 @@ from l2l_opt.kernels.triton.tables import (
     Update,
     sent,
 )
-from l2l_opt.kernels.triton.whitening import mixed_whitening
+from l2l_opt.kernels.triton.whitening import mixed_whitening, write_products
 
 BLOCK = 128
 """Coordinates of which a program keeps all in registers."""
@@ -42,6 +42,7 @@ class Shape(NamedTuple):
         directions: ``[matrices, rows, columns]``, where kernels leave them: all of wide ones, of others this device's.
         own_rows: of wide ones those of this device.
         is_wide: fewer rows than columns.
+        dtype: in which they are multiplied.
     """
 
     tensors: slice
@@ -49,6 +50,7 @@ class Shape(NamedTuple):
     directions: Tensor
     own_rows: slice
     is_wide: bool
+    dtype: torch.dtype
 
     def write_grams(self, gram: Tensor, spread: Spread | None) -> None:
         """Write the products of the shorter side's vectors, or this device's terms of them, ``[matrices, m, m]``."""
@@ -56,11 +58,16 @@ class Shape(NamedTuple):
         if self.is_wide and spread is not None:
             bounds = [found.shape[2] * place // spread.devices for place in (spread.place, spread.place + 1)]
             found = found[:, :, slice(*bounds)]
-        torch.bmm(found, found.mT, out=gram)
+        found = found.to(self.dtype)
+        write_products(gram, found, found.mT)
 
     def changes(self, mix: Tensor) -> Tensor:
         """Return the changes of this device's rows, ``[matrices, own rows, columns]``."""
-        return torch.bmm(mix[:, self.own_rows], self.directions) if self.is_wide else torch.bmm(self.directions, mix)
+        directions = self.directions.to(self.dtype)
+        a, b = (mix[:, self.own_rows], directions) if self.is_wide else (directions, mix)
+        found = self.directions.new_empty(a.shape[0], a.shape[1], b.shape[2])
+        write_products(found, a, b)
+        return found
 
 
 class ScaleFreeStep(DeviceStep):
@@ -117,7 +124,8 @@ class ScaleFreeStep(DeviceStep):
         self.body = Body(
             torch.cat([weight_input.flatten(), weight_hidden.flatten()]), self.phi.biases, readout.contiguous()
         )
-        options = self.rule.options
+        options = dict(self.rule.options)
+        self.least_rounded = options.pop("least_rounded") or math.inf
         self.law = Law(
             **options,
             betas=tuple(betas),
@@ -179,6 +187,7 @@ class ScaleFreeStep(DeviceStep):
                 directions.reshape(len(indices), counts[first] // columns, columns),
                 here,
                 rows < columns,
+                torch.bfloat16 if min(rows, columns) >= self.least_rounded else torch.float32,
             )
             self.batches.setdefault(min(rows, columns), []).append(shape)
 
@@ -230,7 +239,7 @@ class ScaleFreeStep(DeviceStep):
         for gram, shapes in zip(self._grams(), self.batches.values(), strict=True):
             # Shapes of one shorter side lie one after the other.
             own = slice(shapes[0].tensors.start, shapes[-1].tensors.stop)
-            mixes = mixed_whitening(gram, even[own], plain[own], self.newton_schulz)
+            mixes = mixed_whitening(gram, even[own], plain[own], self.newton_schulz, shapes[0].dtype)
             counts = [shape.directions.shape[0] for shape in shapes]
             for shape, mix in zip(shapes, mixes.split(counts), strict=True):
                 self.apply(shape, shape.changes(mix), update, guarded=guarded).run()

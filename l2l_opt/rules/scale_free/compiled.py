@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from l2l_opt.rules.products import LEAST_ROUNDED, rounds_products
 from l2l_opt.rules.scale_free.features import (
     AGREEMENT_BETAS,
     AGREEMENT_MARGIN,
@@ -59,6 +60,7 @@ def options_of(law: StepLaw, units: int) -> dict[str, float]:
         "whitened_rms": WHITENED_RMS,
         "whitening_steps": len(NEWTON_SCHULZ),
         "brake_from": BRAKE_FROM,
+        "least_rounded": LEAST_ROUNDED if rounds_products() else 0,
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from l2l_opt.rules.products import LEAST_ROUNDED, product, rounds_products
 from l2l_opt.rules.sharded_sums import is_sharded, shard_sum
 
 WHITENED_RMS = 0.3
@@ -31,6 +32,7 @@ def whitened(matrix: Tensor) -> Tensor:
     It runs on the Gram matrix of the shorter side, of which the result is a polynomial times the matrix: the same as
     iterating the matrix itself, for fewer operations. Of a sharded matrix some rows lie here: sums over rows can be
     had, products of rows cannot. So there it runs on the Gram matrix of the columns, ``[n, n]``, whatever m is.
+    What is multiplied is of the precision of ``products.products_of`` from a shorter side of 64 on.
 
     Args:
         matrix: of a sharded one, this device's rows, perhaps none.
@@ -42,17 +44,20 @@ def whitened(matrix: Tensor) -> Tensor:
     """
     tall = is_sharded() or matrix.shape[-2] > matrix.shape[-1]
     wide = matrix.mT if tall else matrix
-    gram = shard_sum(wide @ wide.mT)
+    rounds = rounds_products() and wide.shape[-2] >= LEAST_ROUNDED
+    gram = shard_sum(product(wide, wide.mT, rounds=rounds))
     square = gram.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=LEAST_SQUARE)[..., None, None]
     gram = gram / square
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     total = eye
     for step, (a, b, c) in enumerate(NEWTON_SCHULZ):
-        factor = a * eye + b * gram + c * (gram @ gram)
-        total = factor @ total if step else factor
+        # F = a I + R. The diagonal, far larger than the rest, is not multiplied: that would round R away.
+        rest = b * gram + c * product(gram, gram, rounds=rounds)
+        total = a * total + product(rest, total, rounds=rounds) if step else a * eye + rest
         if step + 1 < len(NEWTON_SCHULZ):
-            gram = factor @ gram @ factor
-    result = (total / square.sqrt()) @ wide
+            gram = a * gram + product(rest, gram, rounds=rounds)
+            gram = a * gram + product(gram, rest, rounds=rounds)
+    result = product(total / square.sqrt(), wide, rounds=rounds)
     return result.mT if tall else result
 
 

@@ -65,8 +65,10 @@ def optimizers(params: list[Tensor]) -> dict[str, Callable[[], list[torch.optim.
     others = [param for param in params if param.dim() != 2]
     fused = params[0].is_cuda
     rules = {
-        name: lambda name=name: [LearnedOptimizer(params, launches.rule_of(name), num_steps=1000)]
-        for name in launches.RULES
+        name: lambda rule=rule, options=options: [
+            LearnedOptimizer(params, launches.rule_of(rule), num_steps=1000, **options)
+        ]
+        for name, (rule, options) in launches.OPTIMIZERS.items()
     }
     return rules | {
         "AdamW": lambda: [torch.optim.AdamW(params, fused=fused)],
@@ -194,12 +196,17 @@ def main(out: Path | None) -> None:
         "kernels": {"cpu": native.describe(), "cuda": triton.describe()},
         "device": torch.cuda.get_device_name() if has_cuda else None,
         "a steady step, counted": {
-            name: {rule: launches.count(rule, shapes()) for rule in launches.RULES}
-            for name, shapes in launches.MODELS.items()
+            model: {
+                name: launches.count(rule, shapes(), **options) for name, (rule, options) in launches.OPTIMIZERS.items()
+            }
+            for model, shapes in launches.MODELS.items()
         },
         f"a steady step, rows divided among {DEVICES} devices, counted": {
-            name: {rule: launches.count(rule, shapes(), devices=DEVICES) for rule in launches.RULES}
-            for name, shapes in launches.MODELS.items()
+            model: {
+                name: launches.count(rule, shapes(), devices=DEVICES, **options)
+                for name, (rule, options) in launches.OPTIMIZERS.items()
+            }
+            for model, shapes in launches.MODELS.items()
         },
         "measured": measured("cuda") if has_cuda else "left out: times need a CUDA device, and torch sees none here",
     }

@@ -44,7 +44,13 @@ def resnet18_shapes() -> list[Shape]:
 
 
 MODELS = {"GPT-2 small": gpt2_shapes, "ResNet-18": resnet18_shapes}
-RULES = (DEFAULT, "rnnprop", "lstm")
+OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
+    DEFAULT: (DEFAULT, {}),
+    f"{DEFAULT}, whitening_dtype=bfloat16": (DEFAULT, {"whitening_dtype": torch.bfloat16}),
+    "rnnprop": ("rnnprop", {}),
+    "lstm": ("lstm", {}),
+}
+"""Rules, and options of the optimizer, by what tables call them."""
 
 
 class Count(TorchDispatchMode):
@@ -115,7 +121,9 @@ def persistent_bytes(optimizer: LearnedOptimizer) -> int:
     return sum(found.values())
 
 
-def count(rule: str, shapes: list[Shape], *, num_steps: int | None = 1000, devices: int = 1) -> dict[str, int]:
+def count(
+    rule: str, shapes: list[Shape], *, num_steps: int | None = 1000, devices: int = 1, **options: Any
+) -> dict[str, int]:
     """Count what a steady step launches: with state in place, and gradients where they lay before.
 
     Args:
@@ -123,12 +131,13 @@ def count(rule: str, shapes: list[Shape], *, num_steps: int | None = 1000, devic
         shapes: of the parameters.
         num_steps: planned steps; None where unknown.
         devices: among which rows are divided (FSDP2); counted is the first one's step, with its reductions.
+        options: others of ``LearnedOptimizer``.
     """
     own = shapes if devices == 1 else [(-(-shape[0] // devices), *shape[1:]) for shape in shapes]
     params = [torch.nn.Parameter(torch.empty(shape, device="meta")) for shape in own]
     reduced: list[int] = []
     spread = Spread(shapes, [0] * len(shapes), 0, devices, lambda value: reduced.append(value.nbytes))
-    optimizer = LearnedOptimizer(params, rule_of(rule), num_steps=num_steps)
+    optimizer = LearnedOptimizer(params, rule_of(rule), num_steps=num_steps, **options)
     for param in params:
         param.grad = torch.empty_like(param)
     divided = mock.patch.object(stepping, "spread_of", return_value=None if devices == 1 else spread)

@@ -211,23 +211,24 @@ def memory(parameters: int, only: str | None) -> None:
 KINDS = ("float32", "bfloat16", "float32, first weights moved by 1e-6")
 
 
-@group.command("state-dtype")
+@group.command()
+@click.argument("option", type=click.Choice(["state-dtype", "whitening-dtype"]))
 @click.option("--rule", default=DEFAULT)
 @click.option("--suite", default="validation")
 @click.option("--only", multiple=True, help="Measure tasks that begin so alone and keep the others' rows.")
 @click.option("--steps", default=500)
 @click.option("--seeds", default=3)
-def state_dtype(rule: str, suite: str, only: tuple[str, ...], steps: int, seeds: int) -> None:
-    """Final losses with state in bfloat16 beside float32, on the same students and batches.
+def halved(option: str, rule: str, suite: str, only: tuple[str, ...], steps: int, seeds: int) -> None:
+    """Final losses with an option in bfloat16 beside float32, on the same students and batches.
 
     The third kind is a control: how far final losses come apart where nothing but rounding differs.
     """
-    path = FOLDER / "state-dtype.json"
+    path = FOLDER / f"{option}.json"
     rows = json.loads(path.read_text())["rows"] if only else []
     for task in load_suite(suite).tasks:
         if only and not task.startswith(only):
             continue
-        found = {kind: [final_loss(rule, task, kind, steps, seed) for seed in range(seeds)] for kind in KINDS}
+        found = {kind: [final_loss(rule, task, option, kind, steps, seed) for seed in range(seeds)] for kind in KINDS}
         rows = [row for row in rows if row["task"] != task] + [{"task": task, "final_losses": found}]
         click.echo(f"{task}: {ratios(found)}")
     rows = [{"task": row["task"], **ratios(row["final_losses"]), "final_losses": row["final_losses"]} for row in rows]
@@ -236,15 +237,15 @@ def state_dtype(rule: str, suite: str, only: tuple[str, ...], steps: int, seeds:
     records.write(path, {"kernels": native.describe(), **content})
 
 
-def final_loss(rule: str, task: str, kind: str, steps: int, seed: int) -> float:
-    """Of one student, trained with one kind of state."""
+def final_loss(rule: str, task: str, option: str, kind: str, steps: int, seed: int) -> float:
+    """Of one student, trained with one kind of an option."""
     params, loss_of = student(task, seed)
     if kind == KINDS[2]:
         generator = torch.Generator().manual_seed(seed)
         for p in params.values():
             p.data *= 1 + 1e-6 * torch.randn(p.shape, generator=generator)
-    dtype = torch.bfloat16 if kind == KINDS[1] else None
-    optimizer = LearnedOptimizer(params.items(), rule_of(rule), num_steps=steps, state_dtype=dtype)
+    chosen: dict[str, Any] = {option.replace("-", "_"): torch.bfloat16} if kind == KINDS[1] else {}
+    optimizer = LearnedOptimizer(params.items(), rule_of(rule), num_steps=steps, **chosen)
     return final(train(optimizer, params, loss_of, steps)[0])
 
 

@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+from l2l_opt.kernels.triton.whitening import mixed_whitening, write_products
+from l2l_opt.rules.products import products_of
 from l2l_opt.rules.scale_free.whitening import NEWTON_SCHULZ, is_matrix, updates_of, whitened
 from l2l_opt.rules.sharded_sums import summed_by
 
@@ -34,6 +36,35 @@ def test_singular_values_become_what_the_polynomials_make_of_them(rows, columns,
     product = (result.mT if rows >= columns else result) @ (matrix if rows >= columns else matrix.mT)
     torch.testing.assert_close(product, product.mT, rtol=0, atol=10 * tolerance)
     assert torch.linalg.eigvalsh(product.double()).min() > -10 * tolerance
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(64, 64), (70, 200), (200, 70)])
+def test_rounded_to_bfloat16_singular_values_are_near_one_all_the_same(rows, columns):
+    """From .05 of the norm on; what is smaller is lost in products that are rounded, and stays bounded."""
+    before = torch.logspace(0, -1, 20)
+    matrix = with_singular_values(before, rows, columns, torch.float32)
+    with products_of(torch.bfloat16):
+        result = whitened(matrix)
+    assert (result - whitened(matrix)).norm() > 1e-4
+    found = torch.linalg.svdvals(result)
+    assert found[0] < 1.5
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    along = (left.mT @ result @ right.mT).diagonal()[: int((before > 0.05 * before.norm()).sum())]
+    assert 0.65 < along.min() < along.max() < 1.4
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_batches_on_a_gpu_are_whitened_alike(dtype, tolerance):
+    """There what comes of products in bfloat16 is rounded too."""
+    wide = torch.randn(3, 70, 90)
+    gram, found = torch.empty(3, 70, 70), torch.empty_like(wide)
+    write_products(gram, wide.to(dtype), wide.to(dtype).mT)
+    mix = mixed_whitening(gram, torch.full((3,), 2.0), torch.zeros(3), NEWTON_SCHULZ, dtype)
+    assert mix.dtype == dtype
+    write_products(found, mix, wide.to(dtype))
+    expected = 2 * whitened(wide)
+    difference = (found - expected).norm() / expected.norm()
+    assert tolerance / 100 < difference < tolerance
 
 
 def test_the_scale_of_a_matrix_does_not_count():

@@ -1,0 +1,42 @@
+"""The precision in which a rule multiplies matrices."""
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+
+PRODUCT_DTYPES = (torch.float32, torch.bfloat16)
+"""What matrices may be rounded to before they are multiplied."""
+LEAST_ROUNDED = 64
+"""Shorter side from which on matrices are: below it that saves no time, and there are few numbers for errors to average
+out over."""
+
+_rounds: ContextVar[bool] = ContextVar("rounds", default=False)
+
+
+@contextlib.contextmanager
+def products_of(dtype: torch.dtype) -> Iterator[None]:
+    """While it lasts, rules multiply matrices of this precision: how an optimizer has its ``whitening_dtype``.
+
+    Args:
+        dtype: ``torch.float32`` for numbers as they are, ``torch.bfloat16`` for rounded ones.
+    """
+    token = _rounds.set(dtype == torch.bfloat16)
+    try:
+        yield
+    finally:
+        _rounds.reset(token)
+
+
+def rounds_products() -> bool:
+    """Whether large matrices are rounded to bfloat16 before they are multiplied."""
+    return _rounds.get()
+
+
+def product(a: Tensor, b: Tensor, *, rounds: bool) -> Tensor:
+    """Return ``a @ b``, where it rounds of numbers rounded to bfloat16; sums keep their precision."""
+    if rounds:
+        a, b = (value.to(torch.bfloat16).to(value.dtype) for value in (a, b))
+    return a @ b
