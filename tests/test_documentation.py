@@ -55,6 +55,7 @@ SHORTER = {
         "tensorboard --logdir": "tensorboard --inspect --logdir",  # reads the same files, and ends
     },
     "docs/start/ten-examples.md": {"--label is_fraud": "--label is_fraud --members 2 --steps 5"},
+    "docs/gpu.md": {'device="cuda"': 'device="cpu"'},
     "docs/questions.md": {"--baselines adamw,muon": f"{QUICK_EVALUATION},muon"},
     "CONTRIBUTING.md": {"industry.fraud": "industry.fraud --merchants 11 --outer-steps 1"},
     "docs/density.md": {

@@ -77,7 +77,16 @@ class PreparedStep:
         else:
             self.call = NativeStep(rule, PackedRule(rule), params, states, grads, num_steps)
 
-    def __call__(self, grads: Sequence[Tensor], *, lr: float, decay: float, sign: float, guarded: bool) -> list[int]:
+    def __call__(
+        self,
+        grads: Sequence[Tensor],
+        *,
+        lr: float,
+        decay: float,
+        sign: float,
+        guarded: bool,
+        rate: Tensor | None = None,
+    ) -> list[int]:
         """Take a step; clocks that the rule does not keep are the caller's.
 
         Args:
@@ -88,11 +97,14 @@ class PreparedStep:
             guarded: leave a tensor as it was where its gradient (its square, for rules that average squares) or a
                 weight is not finite, and a block of coordinates where its update is not (all coordinates, for a kind
                 that leaves directions). The last cannot happen where the state is finite and lr is not absurd.
+            rate: 0-dim, multiplies lr and decay; None for 1.
 
         Returns:
             Of each tensor 0 where all of it moved, 1 where nothing did, 2 where some blocks did not.
         """
         addresses = [gradient.data_ptr() for gradient in grads]
+        if rate is not None:
+            lr, decay = lr * float(rate), decay * float(rate)
         flags = self.call.run(addresses, lr=lr, decay=decay, sign=sign, guarded=guarded)
         # As any operation in place: a graph that saved these parameters must not be differentiated with the new ones.
         torch.autograd.graph.increment_version(self.params)

@@ -27,16 +27,15 @@ from l2l_opt.optimizer.local_parameters import (
     reduce_over,
 )
 from l2l_opt.optimizer.prepared import PreparedGroup
+from l2l_opt.optimizer.rates import step_options
 from l2l_opt.optimizer.state_dict import boxed, check_state_dict, digest_of, in_own_order, unboxed
-from l2l_opt.optimizer.stepping import Options, Stepper
+from l2l_opt.optimizer.stepping import Stepper
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.products import products_of
 from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.types import is_dict
 
-ADAMW_LR = 1e-3
-"""The rate at which weight decay is as strong as AdamW's."""
 UNSHOWN = ("params", "param_names", "rule", "rule_digest", "watch")
 OWN = ("rule", "guard", "state_dtype", "whitening_dtype", "_title")
 """Attributes that torch's own pickling would lose."""
@@ -219,16 +218,7 @@ class LearnedOptimizer(EagerOptimizer):
 
     def _step_group(self, group: dict[str, Any], loss: Tensor | None) -> Tensor | None:
         """One step of a group; returns sums over its coordinates, of which the fallback makes the update's size."""
-        lr = float(group["lr"])
-        self._habits.look(group, lr)
-        options = Options(
-            num_steps=group["num_steps"],
-            lr=lr,
-            decay=lr * ADAMW_LR * self._annealed_decay(group),
-            sign=-1.0 if group["maximize"] else 1.0,
-            guarded=self.guard is not None,
-            loss=loss if self.rule.reads_loss else None,
-        )
+        options = step_options(group, self.rule, self._habits, guard=self.guard, loss=loss)
         prepared = self._prepared.pop(id(group), None)
         if prepared is not None and prepared.step(group["params"], self.state, options):
             self._prepared[id(group)] = prepared
@@ -254,12 +244,6 @@ class LearnedOptimizer(EagerOptimizer):
                 if again is not None:
                     self._prepared[id(group)] = again
         return torch.stack(sizes).sum(0) if sizes else None
-
-    def _annealed_decay(self, group: dict[str, Any]) -> float:
-        decay, num_steps = float(group["weight_decay"]), group["num_steps"]
-        if not decay or num_steps is None:
-            return decay
-        return decay * self.rule.decay_schedule(min(group["steps_taken"] / float(num_steps), 1.0))
 
     def _local_parameter(self, name: str, p: Tensor, gradient: Tensor) -> LocalParameter:
         own, keys = self.state[p], self._keys.get(p)

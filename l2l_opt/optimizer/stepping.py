@@ -47,6 +47,7 @@ class Options(NamedTuple):
         sign: of the gradients: -1 to climb.
         guarded: whether what is not finite is left out.
         loss: 0-dim, for a rule that reads it; None where nobody passes one.
+        rate: 0-dim on the parameters' GPU, where it is read without waiting; multiplies lr and decay. None for 1.
     """
 
     num_steps: int | None
@@ -55,6 +56,7 @@ class Options(NamedTuple):
     sign: float
     guarded: bool
     loss: Tensor | None = None
+    rate: Tensor | None = None
 
 
 class Stepper:
@@ -193,6 +195,7 @@ def step_on_device(
             decay=options.decay,
             sign=options.sign,
             guarded=options.guarded,
+            rate=options.rate,
         )
     if others:
         step_purely(rule, others, options, reduce_over(shards))
@@ -210,6 +213,7 @@ def step_compiled(compiled: CompiledRule, params: Sequence[LocalParameter], opti
         decay=options.decay,
         sign=options.sign,
         guarded=options.guarded,
+        rate=options.rate,
     )
     if not compiled.keeps_clock:
         moved = [param.state["step"] for param, flag in zip(params, flags, strict=True) if flag != 1]
@@ -278,10 +282,12 @@ def step_purely(rule: UpdateRule, params: Sequence[LocalParameter], options: Opt
 
 
 def _changed(value: Tensor, update: Tensor, dtype: torch.dtype, options: Options) -> Tensor:
-    """``value + (lr * update - decay * value)``, rounded to the parameter's dtype."""
+    """``value + rate * (lr * update - decay * value)``, rounded to the parameter's dtype."""
     change = update * options.lr
     if options.decay:
         change = change - value * options.decay
+    if options.rate is not None:
+        change = change * options.rate
     return (value + change).to(dtype)
 
 

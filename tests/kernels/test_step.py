@@ -161,6 +161,20 @@ def test_small_matrices_are_whitened_in_float32(instructions):
     assert torch.equal(*found)
 
 
+@pytest.mark.parametrize("name", ["scale-free", "celo2"])
+def test_a_rate_that_is_a_tensor_multiplies_the_numbers(name):
+    found = []
+    for rate, share in ((None, 1.0), (torch.tensor(0.25), 4.0)):
+        rule = make_rule(name, purely=False)
+        param, gradient = gradients(99, [(7, 5)])[0], gradients(0, [(7, 5)])[0]
+        step = PreparedStep(
+            rule.compiled_step(), [param], [rule.init_state({"p": param})["p"]], [gradient], num_steps=10
+        )
+        step([gradient], lr=0.5 * share, decay=0.01 * share, sign=1.0, guarded=True, rate=rate)
+        found.append(param)
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("name", RULES)
 def test_a_gradient_that_is_not_finite_moves_nothing_and_is_counted(instructions, name, value):

@@ -63,7 +63,7 @@ def usage(compiled):
 
 spec, number, dtype, state_dtype = sys.argv[1], int(sys.argv[2]), *(getattr(torch, name) for name in sys.argv[3:])
 driver.set_active(Generation(number))
-rule, update = make_rule(spec), Update(1.0, 0.0, 1.0)
+rule, update = make_rule(spec), Update(1.0, 0.0, 1.0, torch.ones(()))
 params = {"matrix": torch.zeros(7, 5), "vector": torch.zeros(30)}
 states = [
     {key: value.to(rule.dtype_between_steps(key, state_dtype) or value.dtype) for key, value in state.items()}
@@ -179,3 +179,32 @@ def test_cuda_takes_the_cpus_steps_and_goes_on_with_its_state(name):
     for other in (there, crossed):
         for p, q in zip(here[0], other[0], strict=True):
             assert torch.allclose(p, q.cpu(), rtol=1e-4, atol=1e-6)
+
+
+@needs_cuda
+@pytest.mark.parametrize("name", ["lstm", "rnnprop", "scale-free"])
+def test_a_step_in_a_cuda_graph_reads_the_rate_anew(name):
+    def made(lr):
+        params = [torch.nn.Parameter(value.cuda()) for value in gradients(99)]
+        for param, gradient in zip(params, gradients(0), strict=True):
+            param.grad = gradient.cuda()
+        return params, LearnedOptimizer(params, strong_rule(name, purely=False), lr=lr)
+
+    rate = torch.ones((), device="cuda")
+    (params, captured), (others, plain) = made(rate), made(1.0)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        captured.step()
+    torch.cuda.current_stream().wait_stream(side)
+    plain.step()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured.step()
+    for lr in (1.0, 0.5, 0.1):
+        rate.fill_(lr)
+        graph.replay()
+        plain.param_groups[0]["lr"] = lr
+        plain.step()
+    for p, q in zip(params, others, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)

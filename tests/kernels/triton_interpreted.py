@@ -14,7 +14,7 @@ import torch
 
 from l2l_opt import LearnedOptimizer
 from l2l_opt.kernels import triton
-from l2l_opt.kernels.triton import device_step
+from l2l_opt.kernels.triton import device_step, tables
 from l2l_opt.rules.base import make_rule
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run by tests/kernels/test_triton.py"
@@ -107,6 +107,55 @@ def test_steps_are_the_rules_own(spec, calls):
 def test_without_a_plan_climbing_and_at_another_rate(spec):
     options = {"maximize": True, "lr": 0.5, "shapes": [(6, 4), (9,)], "steps": 2}
     assert_alike(run(spec, purely=False, **options), run(spec, purely=True, **options))
+
+
+@pytest.mark.parametrize("spec", RULES)
+def test_a_rate_that_lies_beside_the_parameters_is_read_there(spec, monkeypatch):
+    """It may change between steps in its place, and nothing is sent or waited for; weight decay goes with it."""
+
+    def changed(rate):
+        def edit(index, params):
+            if isinstance(rate, torch.Tensor):
+                rate.fill_(0.5 / (1 + index))
+            else:
+                optimizers[-1].param_groups[0]["lr"] = 0.5 / (1 + index)
+
+        return edit
+
+    optimizers = []
+
+    class Kept(LearnedOptimizer):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            optimizers.append(self)
+
+    monkeypatch.setattr(sys.modules[__name__], "LearnedOptimizer", Kept)
+    options = {"purely": False, "shapes": [(6, 4), (9,)], "weight_decay": 20.0}
+    rate = torch.tensor(0.5)
+    ours = run(spec, lr=rate, edit=changed(rate), **options)
+    theirs = run(spec, lr=0.5, edit=changed(0.5), **options)
+    assert_alike(ours, theirs, within=1e-6)
+    assert_alike(run(spec, lr=rate, edit=changed(rate), **options | {"purely": True}), theirs)
+    assert ours[2].param_groups[0]["lr"] is rate
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "__float__", lambda self: pytest.fail("a tensor was read"))
+        ours[2].step()
+
+
+def test_a_captured_step_is_one_that_was_taken_before(monkeypatch):
+    """A CUDA graph replays what is sent, and what the host has computed, as it was."""
+    _, params, optimizer = run("scale-free", purely=False, shapes=[(6, 4)], steps=1, weight_decay=0.1)
+    monkeypatch.setattr(triton, "is_captured", lambda device: True)
+    monkeypatch.setattr(tables, "is_captured", lambda device: True)
+    before = params[0].detach().clone()
+    optimizer.step()
+    assert not torch.equal(params[0], before)
+    params[0].grad = params[0].grad.clone()
+    with pytest.raises(RuntimeError, match="a captured step must be one that was taken before"):
+        optimizer.step()
+    optimizer.param_groups[0]["num_steps"] = 10
+    with pytest.raises(RuntimeError, match=r"must not anneal weight_decay, .*; got weight_decay=0.1 and num_steps=10"):
+        optimizer.step()
 
 
 def test_whitening_in_bfloat16():

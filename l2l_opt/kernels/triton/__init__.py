@@ -49,6 +49,11 @@ def computes(compiled: object, device: torch.device) -> bool:
     return has_triton()
 
 
+def is_captured(device: torch.device) -> bool:
+    """Whether what is launched on a device now becomes part of a CUDA graph, to be replayed as it is."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
 def serves(rule: CompiledStep, param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bool:
     """Whether kernels here can take this parameter: plain and contiguous, its state in float32 or bfloat16."""
     names = (RECURRENT, rule.moments or ())
@@ -101,10 +106,19 @@ class MixedStep:
             step = _step_of(rule, lying, kept, num_steps, None if spread is None else spread.of(own))
             self.parts.append((own, step))
 
-    def __call__(self, grads: Sequence[Tensor], *, lr: float, decay: float, sign: float, guarded: bool) -> list[int]:
+    def __call__(
+        self,
+        grads: Sequence[Tensor],
+        *,
+        lr: float,
+        decay: float,
+        sign: float,
+        guarded: bool,
+        rate: Tensor | None = None,
+    ) -> list[int]:
         """Take a step, as ``PreparedStep``; what is left out is counted on the device, so nothing is returned of it."""
         for places, step in self.parts:
-            step([grads[index] for index in places], lr=lr, decay=decay, sign=sign, guarded=guarded)
+            step([grads[index] for index in places], lr=lr, decay=decay, sign=sign, guarded=guarded, rate=rate)
         return []
 
 

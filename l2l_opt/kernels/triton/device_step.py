@@ -65,13 +65,23 @@ class DeviceStep(abc.ABC):
         }
         table = sent([number for column in columns.values() for number in column], self.device)
         self.tensors = Tensors(**dict(zip(columns, table.reshape(len(columns), -1), strict=True)))
+        self.one = torch.ones((), device=self.device)
         self._gradients: list[int] = []
 
     @abc.abstractmethod
     def launches(self, update: Update, *, guarded: bool) -> list[Launch | Reduction]:
         """Return what is launched for a step, in order."""
 
-    def __call__(self, grads: Sequence[Tensor], *, lr: float, decay: float, sign: float, guarded: bool) -> list[int]:
+    def __call__(
+        self,
+        grads: Sequence[Tensor],
+        *,
+        lr: float,
+        decay: float,
+        sign: float,
+        guarded: bool,
+        rate: Tensor | None = None,
+    ) -> list[int]:
         """Take a step.
 
         Args:
@@ -81,6 +91,7 @@ class DeviceStep(abc.ABC):
             sign: of the gradients: -1 to climb.
             guarded: leave a tensor as it was where its gradient (its square, for rules that average squares) or a
                 weight is not finite, and a block of coordinates where what would follow is not; count it.
+            rate: 0-dim on the device, multiplies lr and decay, and is read there when kernels run; None for 1.
 
         Returns:
             Nothing that the caller would have to count.
@@ -89,7 +100,7 @@ class DeviceStep(abc.ABC):
         with torch.cuda.device_of(self.params[0]):
             if addresses != self._gradients:
                 self._gradients, self.tensors = addresses, self.tensors._replace(gradient=sent(addresses, self.device))
-            self.run(Update(lr, decay, sign), guarded=guarded)
+            self.run(Update(lr, decay, sign, self.one if rate is None else rate), guarded=guarded)
         torch.autograd.graph.increment_version(self.params)
         return []
 

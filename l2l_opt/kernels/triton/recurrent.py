@@ -188,7 +188,8 @@ def block_step(t, index, tensors, buffers, body, law, update, kind, sizes, guard
     if kind == "ratios":
         out = -tanh(out)
     p = tl.load(param, mask=ok, other=0.0).to(tl.float32)
-    p = (p + update.lr * law.output_scale * out - update.decay * p).to(param_type)
+    rate = tl.load(update.rate)
+    p = (p + rate * (update.lr * law.output_scale * out - update.decay * p)).to(param_type)
     nothing += tl.where(ok, (p.to(tl.float32) + average + square) * 0.0, 0.0)
     moves = True
     if guarded:

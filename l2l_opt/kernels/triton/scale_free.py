@@ -252,6 +252,8 @@ def coordinates_kernel(chunks, tensors, own, buffers, body, law, update, sizes: 
     step = tl.load(at(tensors.step, t, tl.float32))
     hidden_at, cell_at = at(tensors.hidden, t, state_type), at(tensors.cell, t, state_type)
     direction_at, is_matrix = at(own.direction, t, tl.float32), tl.load(own.is_matrix + t) > 0
+    rate = tl.load(update.rate)
+    lr, decay = rate * update.lr, rate * update.decay
     for offset in range(0, tl.minimum(count - start, CHUNK).to(tl.int32), sizes[2]):
         index = start + offset + tl.arange(0, sizes[2])
         ok = index < count
@@ -268,7 +270,7 @@ def coordinates_kernel(chunks, tensors, own, buffers, body, law, update, sizes: 
             hidden, cell = rows_of(hidden_at, count, index, units), rows_of(cell_at, count, index, units)
         outputs, hidden, cell = coordinate_network(head + BIASES, body, x, hidden, cell, units, remembers)
         direction = direction_of(outputs, momenta, log_root, power)
-        p = (p - update.decay * p - update.lr * size * direction).to(param_type)
+        p = (p - decay * p - lr * size * direction).to(param_type)
         nothing = v * 0.0 + times_zero(moments, 3) + times_zero(hidden, units) + times_zero(cell, units)
         nothing += tl.where(is_matrix, direction, p.to(tl.float32)) * 0.0
         moves = True
@@ -299,12 +301,13 @@ def apply_kernel(
     count = tl.load(tensors.length + t)
     if tl.load(buffers.heads + t * width + GOOD) == 0:
         return
+    decay = tl.load(update.rate) * update.decay
     param, change = at(tensors.param, t, dtype), changes + (t - tl.load(chunks.tensor)) * count
     for offset in range(0, tl.minimum(count - start, CHUNK).to(tl.int32), BLOCK):
         index = start + offset + tl.arange(0, BLOCK)
         ok = index < count
         p = tl.load(param + index, mask=ok, other=0.0).to(tl.float32)
-        p = (p - update.decay * p + tl.load(change + index, mask=ok, other=0.0)).to(dtype)
+        p = (p - decay * p + tl.load(change + index, mask=ok, other=0.0)).to(dtype)
         moves = True
         if guarded:
             moves = tl.sum(p.to(tl.float32) * 0.0) == 0.0

@@ -191,9 +191,8 @@ class ScaleFreeStep(DeviceStep):
             )
             self.batches.setdefault(min(rows, columns), []).append(shape)
 
-    def __call__(self, grads: Sequence[Tensor], *, lr: float, decay: float, sign: float, guarded: bool) -> list[int]:
-        ordered = [grads[index] for index in self.order]
-        return super().__call__(ordered, lr=lr, decay=decay, sign=sign, guarded=guarded)
+    def __call__(self, grads: Sequence[Tensor], **options: Any) -> list[int]:
+        return super().__call__([grads[index] for index in self.order], **options)
 
     def launches(self, update: Update, *, guarded: bool) -> list[Launch | Reduction]:
         """Return what is launched before matrices are whitened, in order."""

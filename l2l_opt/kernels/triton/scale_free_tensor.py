@@ -204,8 +204,9 @@ def tensor_kernel(chunks, tensors, scalars, own, buffers, phi, law, update, size
     tl.store(head + POWER, power)
     tl.store(head + OVER_RMS, 1.0 / tl.maximum(rms, law.tiny))
     tl.store(head + OVER_ROOT_RMS, 1.0 / tl.maximum(root_rms, law.tiny))
-    tl.store(head + EVEN, -update.lr * size * share * tl.load(own.even_scale + t))
-    tl.store(head + PLAIN, -update.lr * size * (1.0 - share))
+    lr = tl.load(update.rate) * update.lr
+    tl.store(head + EVEN, -lr * size * share * tl.load(own.even_scale + t))
+    tl.store(head + PLAIN, -lr * size * (1.0 - share))
     places = tl.arange(0, length)
     tl.store(head + BIASES + places, out, mask=places < num_biases)
     if good:

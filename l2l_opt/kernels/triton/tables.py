@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from l2l_opt.kernels.triton import is_captured
 from l2l_opt.kernels.triton.language import CHUNK
 
 
@@ -54,11 +55,12 @@ class Tensors(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What a group sets for its step, as ``PreparedStep`` takes it."""
+    """What a group sets for its step, as ``PreparedStep`` takes it; ``rate``, 0-dim, is read when kernels run."""
 
     lr: float
     decay: float
     sign: float
+    rate: Tensor
 
 
 class Body(NamedTuple):
@@ -254,6 +256,15 @@ class Launch(NamedTuple):
 
 
 def sent(numbers: Sequence[int], device: torch.device) -> Tensor:
-    """Whole numbers as a tensor on a device, by one copy for which nothing waits."""
+    """Whole numbers as a tensor on a device, by one copy for which nothing waits.
+
+    Raises:
+        RuntimeError: it would be captured in a CUDA graph.
+    """
+    if is_captured(device):
+        raise RuntimeError(
+            "a captured step must be one that was taken before, with gradients where they lay; got other parameters or "
+            "gradients, take steps first and zero_grad(set_to_none=False)"
+        )
     here = torch.tensor(numbers, dtype=torch.int64, pin_memory=device.type == "cuda")
     return here.to(device, non_blocking=True)

@@ -1,6 +1,6 @@
 """What LearnedOptimizer promises, measured; each writes results/optimizer/NAME.json.
 
-python -m scripts.experiments.optimizer.measure_optimizer sharding | divergence | memory | state-dtype
+python -m scripts.experiments.optimizer.measure_optimizer sharding | divergence | memory | halved
 """
 
 import gc
