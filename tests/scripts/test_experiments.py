@@ -14,7 +14,7 @@ from l2l_opt import load_rule, save_rule
 from l2l_opt.rules import make_rule
 from l2l_opt.storage.named_rule import read_rule
 from scripts.experiments.benchmarks import scale
-from scripts.experiments.default import merge_families, search_constants, ship_rule
+from scripts.experiments.default import ablate_default, merge_families, search_constants, ship_rule
 from scripts.experiments.few_shot import page as few_shot
 from scripts.experiments.paper import figures, recipes, reproduce_paper
 
@@ -168,14 +168,20 @@ def test_a_rule_is_evaluated_again_beside_baselines_that_ran_before(small_defaul
 
 
 def test_parts_of_the_default_rule_are_taken_out(small_default, tmp_path):
-    rule = small_default / "second" / "rule.safetensors"
-    suite = small_default / "suite.txt"
-    options = ["--rule", rule, "--suite", suite, "--seeds", 1, "--horizon", 20, "--out", tmp_path]
-    run_script("default.ablate_default", *options)
-    rows = {row["rule"]: row for row in json.loads((tmp_path / "ablation.json").read_text())["rows"]}
-    assert rows["all of it"]["ratio"] == 1
-    assert rows["without whitening"]["losses"] != rows["all of it"]["losses"]
-    assert rows["nothing learned"]["losses"] != rows["nothing learned, no whitening"]["losses"]
+    suite = tmp_path / "suite.txt"
+    suite.write_text("quadratics:dim=6\ndigits-linear:batch_size=4\n")
+    options = ["--rule", small_default / "second" / "rule.safetensors", "--suite", suite, "--students", 2]
+    run_script("default.ablate_default", *options, "--horizon", 20, "--out", tmp_path)
+    run_script("default.ablate_default", *options, "--horizon", 10, "--only", "no whitening", "--out", tmp_path)
+    rows = json.loads((tmp_path / "ablation.json").read_text())["rows"]
+    assert [row["part"] for row in rows[:3]] == ["all of it", "no whitening", "all of it"]
+    assert [row["part"] for row in rows[2:]] == list(ablate_default.PARTS)
+    whole = rows[2]
+    assert whole["train"]["mean"] == whole["test"]["mean"] == 0
+    same = [row["part"] for row in rows[3:] if row["train"]["losses"] == whole["train"]["losses"]]
+    assert set(same) <= {"no natural size for small weights", "no brake on memorised data"}
+    words = (tmp_path / "ablation.md").read_text()
+    assert f"| no whitening | 20, 2 | {rows[-8]['train']['mean']:+.3f} (" in words
 
 
 def test_what_was_learned_is_measured_against_nothing_learned(small_default, tmp_path):

@@ -36,13 +36,13 @@ SEED = 20
 
 @dataclass(frozen=True)
 class Ratios:
-    """Log ratios of losses, theirs over ours, capped: ``[tasks, students]``."""
+    """Log ratios of losses, theirs over ours, each within a cap: ``[tasks, students]``."""
 
     values: np.ndarray
 
     @classmethod
-    def of(cls, theirs: np.ndarray, ours: np.ndarray) -> "Ratios":
-        return cls(np.clip(np.log(theirs) - np.log(ours), -CAP, CAP))
+    def of(cls, theirs: np.ndarray, ours: np.ndarray, *, cap: float = CAP) -> "Ratios":
+        return cls(np.clip(np.log(theirs) - np.log(ours), -cap, cap))
 
     def record(self) -> dict[str, Any]:
         """Mean over tasks with its 95 % interval over students, and each task's."""
@@ -61,9 +61,11 @@ class Ratios:
         }
 
 
-def losses_of(rule: UpdateRule, task: str, *, horizon: int, students: int) -> tuple[np.ndarray, np.ndarray]:
+def losses_of(
+    rule: UpdateRule, task: str, *, horizon: int, students: int, planned_steps: str | None = "horizon"
+) -> tuple[np.ndarray, np.ndarray]:
     """Final and test losses of the students, ``[students]``, at least a thousandth of the first one."""
-    run = run_rule(rule, make_tasks(task), horizon=horizon, num_seeds=students, seed=SEED)
+    run = run_rule(rule, make_tasks(task), horizon=horizon, num_seeds=students, seed=SEED, planned_steps=planned_steps)
     first = run.curves[0].double().numpy()
     return (
         bounded(run.final_losses.double().numpy(), first, floor=EVEN_FLOOR),
@@ -122,8 +124,8 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
             cells = [
                 f"`{rule}`",
                 f"{row['suite']}, {row['horizon']}, {row['students']}",
-                _words(row["train"]),
-                _words(row["test"]),
+                words(row["train"]),
+                words(row["test"]),
                 f"{shift[1]:+.3f} ({shift[0]})",
                 f"{better}, {worse} of {len(intervals)}",
             ]
@@ -133,13 +135,13 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
             lines += ["", f"## `{rule}`, {row['suite']}, {row['horizon']} steps", ""]
             lines += ["| task | training loss | test loss |", "|---|---|---|"]
             lines += [
-                f"| `{task}` | {_words(train)} | {_words(test)} |"
+                f"| `{task}` | {words(train)} | {words(test)} |"
                 for task, train, test in zip(row["tasks"], row["train"]["tasks"], row["test"]["tasks"], strict=True)
             ]
     return "\n".join(lines) + "\n"
 
 
-def _words(found: dict[str, Any]) -> str:
+def words(found: dict[str, Any]) -> str:
     low, high = found["interval"]
     return f"{found['mean']:+.3f} ({low:+.3f} to {high:+.3f})"
 
@@ -175,7 +177,7 @@ def main(
             results[name or source] = [*kept, found]
             records.write(path, {"results": results})
             (out / "learning.md").write_text(table(results))
-            click.echo(f"{suite}, {horizon} steps: {_words(found['train'])}, test {_words(found['test'])}")
+            click.echo(f"{suite}, {horizon} steps: {words(found['train'])}, test {words(found['test'])}")
 
 
 if __name__ == "__main__":
