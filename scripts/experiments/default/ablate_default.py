@@ -165,7 +165,7 @@ def table(content: dict[str, Any]) -> str:
     lines = [
         f"# What each part of `{content['rule']}` buys",
         "",
-        f"Written by `python -m scripts.experiments.default.ablate_default`, on {len(content['tasks'])} tasks of the list",
+        f"Written by `python -m scripts.experiments.default.ablate_default`, on {len(content['tasks'])} tasks of",
         f"`{content['suite']}`. Log ratios of losses, without the part over all of it, each student within",
         f"{CAP_OF_LOG_RATIO:g}: above 0 the part helps, .01 is one per cent. With 95 % intervals over students.",
         "",
