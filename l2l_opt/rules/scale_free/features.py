@@ -126,6 +126,7 @@ class Context(NamedTuple):
         length_scale: ``[tensors]``, sqrt(usual_run / T), at most ``largest_scale``; 1 where T is unknown.
         fallen_gradient: ``[tensors]``, log of the usual rms(g) over the first one.
         is_planned: 0-dim, whether the run's length is known.
+        matrix: ``[tensors]``, 1 for matrices, 0 for vectors.
         tensor_scalars: of each of TENSOR_SCALARS the next, ``[tensors]``; of ``walk``, which waits for the step's size,
             the last.
     """
@@ -138,6 +139,7 @@ class Context(NamedTuple):
     length_scale: Tensor
     fallen_gradient: Tensor
     is_planned: Tensor
+    matrix: Tensor
     tensor_scalars: dict[str, Tensor]
 
     @property
@@ -149,7 +151,7 @@ class Context(NamedTuple):
 def context_of(
     per_tensor: Mapping[str, CoordinateFeatures],
     state: RuleState,
-    vectors: Sequence[bool],
+    matrices: Sequence[bool],
     num_steps: Tensor | None,
     law: "StepLaw",
 ) -> Context:
@@ -158,7 +160,7 @@ def context_of(
     Args:
         per_tensor: parameter name -> features of its coordinates.
         state: of the rule.
-        vectors: of each tensor whether it is one, and is not whitened.
+        matrices: of each tensor whether it is one, and is whitened.
         num_steps: 0-dim, planned steps; None where unknown.
         law: the rule's options: ``usual_run``, ``largest_scale``, ``step_scale_fall`` and ``fall_margin`` of it.
     """
@@ -180,7 +182,8 @@ def context_of(
     zero, (fraction, known, run, length_scale) = (first_rms == 0).to(dtype), _length(step, num_steps, law)
     fallen_gradient = gradient - (first / unit).log()
     growth = torch.where(zero > 0, 0.0, (rms_p / torch.where(zero > 0, 1.0, first_rms)).clamp(min=1e-2).log())
-    vector = torch.stack([torch.full_like(first_rms[0], float(flag)) for flag in vectors])
+    # Not torch.tensor, for whose copy to a GPU everything would wait.
+    matrix = torch.stack([torch.full_like(first_rms[0], float(flag)) for flag in matrices])
     features = torch.stack(
         [
             fraction,
@@ -191,7 +194,7 @@ def context_of(
             known,
             growth.clamp(-2, 2),
             zero,
-            vector,
+            1 - matrix,
             (count.log() / 5 - 1).clamp(-1, 2),
             2 * rms_slow - 1,
             2 * rms_middle - 1,
@@ -205,7 +208,7 @@ def context_of(
     log_step_scale = _next_log_step_scale(of("trust"), agreement, length_scale, law)
     values = (fast, slow, first, gradient, log_step_scale, _next_touched(of("seen"), sums, step), of("walk"))
     scalars = dict(zip(TENSOR_SCALARS, values, strict=True))
-    return Context(features, rms_p, first_rms, fraction, run, length_scale, fallen_gradient, known[0] > 0, scalars)
+    return Context(features, rms_p, first_rms, fraction, run, length_scale, fallen_gradient, known[0] > 0, matrix, scalars)
 
 
 def _agreement(sums: Tensor) -> Tensor:

@@ -79,18 +79,17 @@ def sizes_of(context: Context, shapes: Sequence[Sequence[int]], law: StepLaw) ->
     return law.output_scale * schedule / context.touched_fraction * _reach(context, shapes, law) * scale
 
 
-def random_walk_variance(context: Context, sizes: Tensor, matrix: Tensor) -> Tensor:
+def random_walk_variance(context: Context, sizes: Tensor) -> Tensor:
     """Return the mean square that a random walk of the steps so far would have given each tensor.
 
     Args:
         context: of the tensors.
         sizes: ``[tensors]``, of the step that is about to be taken.
-        matrix: ``[tensors]``, 1 for matrices, 0 for vectors.
 
     Returns:
         ``[tensors]``, in the square of the parameters' unit.
     """
-    share = RANDOM_WALK_VECTOR + (RANDOM_WALK_MATRIX - RANDOM_WALK_VECTOR) * matrix
+    share = RANDOM_WALK_VECTOR + (RANDOM_WALK_MATRIX - RANDOM_WALK_VECTOR) * context.matrix
     return context.tensor_scalars["walk"] + share * sizes * sizes * context.touched_fraction
 
 
@@ -110,5 +109,5 @@ def _reach(context: Context, shapes: Sequence[Sequence[int]], law: StepLaw) -> T
         smaller = (torch.maximum(gone, start) / base).clamp(min=TINY, max=1) ** law.small_power
         below = base * smaller * (below / start.clamp(min=TINY)).clamp(max=1)
     reach = torch.where(gone > base, grown, below)
-    stays = torch.stack([torch.full_like(first[0], is_matrix(shape) or law.zero_start == 0) for shape in shapes])
+    stays = torch.ones_like(first) if law.zero_start == 0 else context.matrix
     return torch.where((first == 0) & (stays > 0), natural, reach)

@@ -292,18 +292,16 @@ class ScaleFreeRule(UpdateRule):
             name: coordinate_features(gradient, state[name], params[name], self.betas)
             for name, gradient in grads.items()
         }
-        context = context_of(
-            per_tensor, state, [not is_matrix(shape) for shape in shapes.values()], num_steps, self.law
-        )
+        context = context_of(per_tensor, state, [is_matrix(shape) for shape in shapes.values()], num_steps, self.law)
         features = context.features.to(self.readout.weight.dtype)
         units = torch.tanh(self.tensor_layer(features))
         heads = (self.choices(units) * self.head_scales).to(dtype)
         shared = torch.cat([self.gates(units).to(dtype), heads[:, :NUM_OUTPUTS]], 1)
         biases = torch.cat([self.layer.bias, self.readout.bias]).to(dtype) + shared
         size, blend, power = heads[:, NUM_OUTPUTS:].unbind(1)
-        matrix = torch.stack([size.new_tensor(float(is_matrix(shapes[name]))) for name in per_tensor])
+        matrix = context.matrix
         sizes = sizes_of(context, list(shapes.values()), self.law) * torch.exp(3 * torch.tanh(size / 3))
-        tensor_scalars = context.tensor_scalars | {"walk": random_walk_variance(context, sizes, matrix)}
+        tensor_scalars = context.tensor_scalars | {"walk": random_walk_variance(context, sizes)}
         blends = matrix * torch.sigmoid(blend + 3.6)
         powers = torch.sigmoid(power + 4 * matrix - 2)
         remembered = self._remembered(per_tensor, state)
