@@ -97,7 +97,10 @@ from l2l_opt.tasks.mixture import make_tasks
 @option_group(
     "Machine",
     count("--nproc", 1, "Processes that share the students."),
-    switch("--compile/--no-compile", "Compile students' losses and gradients: for runs on few architectures."),
+    switch(
+        "--compile/--no-compile",
+        "Compile students' losses and gradients, and the rule's step: for runs on few architectures.",
+    ),
 )
 @device_options
 @click.pass_context

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import vmap
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from l2l_opt.inner_loop.compiled_losses import CompiledLosses
+from l2l_opt.inner_loop.compiled import CompiledSteps
 from l2l_opt.tasks.base import TaskFamily
 from l2l_opt.types import Batch, Params, TaskData
 
@@ -55,14 +55,15 @@ def losses_and_gradients(
     batch: Batch,
     *,
     second_derivatives: bool,
-    compiled: CompiledLosses | None = None,
+    compiled: CompiledSteps | None = None,
 ) -> tuple[Tensor, Params]:
     """Losses ``[S]``, differentiable in params, and the gradients that the rule will read.
 
     The gradients depend on params only with ``second_derivatives``, which are never compiled.
     """
     if compiled is not None and not second_derivatives:
-        losses, grads = compiled(family, params, data, batch)
+        detached = tree_map(torch.detach, (params, data, batch))
+        losses, grads = compiled.losses_and_gradients(family, *detached)
         return _known(losses, params, grads), grads
     with torch.enable_grad():
         if second_derivatives:

@@ -19,6 +19,7 @@ from l2l_opt.inner_loop.unroll import InnerState
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.tasks.base import Split, TaskFamily
+from l2l_opt.tasks.drawing import left_on_host, moved
 from l2l_opt.tasks.mixture import TaskMixture, Tasks, draw_family
 from l2l_opt.types import Batch, Params, TaskData
 
@@ -166,9 +167,10 @@ class Students:
         generator = make_generator(self.seed, self.stream, number, inner_run, *([attempt] if attempt else []))
         data = family.sample(generator)
         params = family.init_params(data, generator)
-        pending: dict[Split, Batch] = {"train": family.sample_batch(data, generator)}
-        if self.loss_on == "test":
-            pending["test"] = family.sample_batch(data, generator, "test")
+        with left_on_host():
+            pending: dict[Split, Batch] = {"train": family.sample_batch(data, generator)}
+            if self.loss_on == "test":
+                pending["test"] = family.sample_batch(data, generator, "test")
         state = self.rule.init_state(params)
         like = next(iter(params.values()))
         num_steps = torch.tensor(float(horizon), dtype=torch.float32, device=like.device)
@@ -219,21 +221,17 @@ class Students:
 
     def _window(self, indices: list[int], length: int) -> Window:
         members = [self.members[index] for index in indices]
+        device = members[0].initial_losses.device
         drawn: dict[Split, list[list[Batch]]] = {}
         for student in members:
-            # Split by split within a step, so that windows of any length draw the same.
-            batches: dict[Split, list[Batch]] = {split: [first] for split, first in student.pending.items()}
-            for _ in range(length):
-                for split, so_far in batches.items():
-                    so_far.append(student.family.sample_batch(student.data, student.generator, split))
-            for split, so_far in batches.items():
-                student.pending[split] = so_far[-1]
-                drawn.setdefault(split, []).append(so_far)
+            for split, own in _next_batches(student, length).items():
+                drawn.setdefault(split, []).append(own)
         stacked = {
-            split: [self._repeat(_stack(list(step))) for step in zip(*of_students, strict=True)]
+            split: moved([self._repeat(_stack(list(step))) for step in zip(*of_students, strict=True)], device)
             for split, of_students in drawn.items()
         }
         places = [(student.inner.params, student.inner.state, student.inner.num_steps) for student in members]
+        best_losses = torch.cat([student.best_losses for student in members])
         return Window(
             family=members[0].family,
             indices=indices,
@@ -242,8 +240,8 @@ class Students:
             batches=stacked["train"],
             loss_batches=None if self.loss_on == "train" else stacked[self.loss_on],
             initial_losses=torch.cat([student.initial_losses for student in members]),
-            best_losses=torch.cat([student.best_losses for student in members]),
-            inner_steps=torch.cat([torch.full_like(student.best_losses, student.inner_step) for student in members]),
+            best_losses=best_losses,
+            inner_steps=self._repeat(torch.tensor([float(student.inner_step) for student in members])).to(best_losses),
         )
 
     def _repeat(self, tree: Any) -> Any:
@@ -332,6 +330,21 @@ class Students:
             generator.set_state(generator_state)
             inner = InnerState(own.pop("params"), own.pop("state"), own.pop("num_steps"))
             self.members[index] = Student(family=family, generator=generator, inner=inner, **own)
+
+
+def _next_batches(student: Student, length: int) -> dict[Split, list[Batch]]:
+    """Draw so many batches of each split; before them lies the one that was drawn last."""
+    batches: dict[Split, list[Batch]] = {split: [first] for split, first in student.pending.items()}
+    with left_on_host():
+        # Split by split within a step, so that windows of any length draw the same.
+        for _ in range(length):
+            for split, so_far in batches.items():
+                so_far.append(student.family.sample_batch(student.data, student.generator, split))
+    for split, so_far in batches.items():
+        student.pending[split] = so_far[-1]
+        # A batch that was loaded lies on the run's device, wherever others are drawn.
+        so_far[0] = tree_map(lambda first, other: first.to(other.device), so_far[0], so_far[-1])
+    return batches
 
 
 def _stack(trees: list[Any]) -> Any:

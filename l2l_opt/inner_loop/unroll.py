@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from l2l_opt.inner_loop.compiled_losses import CompiledLosses
+from l2l_opt.inner_loop.compiled import CompiledSteps
 from l2l_opt.inner_loop.losses import losses_and_gradients, losses_of
 from l2l_opt.inner_loop.replay import can_replay, run_and_replay
 from l2l_opt.inner_loop.side_by_side import CoordinateSample
@@ -52,7 +52,12 @@ def _detach(value: Any) -> Any:
 
 
 def apply_rule(
-    rule: UpdateRule, phi: Mapping[str, Tensor], grads: Params, inner: InnerState, loss: Tensor | None = None
+    rule: UpdateRule,
+    phi: Mapping[str, Tensor],
+    grads: Params,
+    inner: InnerState,
+    loss: Tensor | None = None,
+    compiled: CompiledSteps | None = None,
 ) -> tuple[Params, RuleState]:
     """Return updates and next state of S students: the rule, written for one student, under vmap.
 
@@ -62,19 +67,24 @@ def apply_rule(
         grads: ``[S, *param.shape]`` each.
         inner: where the students stand.
         loss: ``[S]``, for a rule that reads it.
+        compiled: what compiles the rule's step; None for torch's operators one by one.
     """
     shapes = {name: weight.shape for name, weight in rule.named_parameters()}
     phi_dims = {name: 0 if weight.shape != shapes[name] else None for name, weight in phi.items()}
-    num_steps_dim = None if inner.num_steps is None else 0
+    # Where a number of steps or a loss is not known, there is none in these.
+    num_steps, losses = (
+        [] if known is None else [known] for known in (inner.num_steps, loss if rule.reads_loss else None)
+    )
 
     def one_student(
-        phi: Params, grads: Params, state: RuleState, params: Params, num_steps: Tensor | None, loss: Tensor | None
+        phi: Params, grads: Params, state: RuleState, params: Params, num_steps: list[Tensor], losses: list[Tensor]
     ) -> tuple[Params, RuleState]:
-        given = {"num_steps": num_steps} | loss_for(rule, loss)
+        given = {"num_steps": num_steps[0] if num_steps else None} | loss_for(rule, losses[0] if losses else None)
         return functional_call(rule, phi, (grads, state, params), given)
 
-    students = vmap(one_student, in_dims=(phi_dims, 0, 0, 0, num_steps_dim, None if loss is None else 0))
-    return students(dict(phi), grads, inner.state, inner.params, inner.num_steps, loss)
+    students = vmap(one_student, in_dims=(phi_dims, 0, 0, 0, 0, 0))
+    arguments = (dict(phi), grads, inner.state, inner.params, num_steps, losses)
+    return students(*arguments) if compiled is None else compiled.call(rule, "a rule's step", students, *arguments)
 
 
 def unroll(
@@ -89,7 +99,7 @@ def unroll(
     loss_batches: Sequence[Batch] | None = None,
     gradient_checkpointing: bool = False,
     sample: CoordinateSample | None = None,
-    compiled: CompiledLosses | None = None,
+    compiled: CompiledSteps | None = None,
 ) -> tuple[InnerState, Tensor]:
     """Run K inner steps of S students; pure, and differentiable in phi wherever gradients are enabled.
 
@@ -153,7 +163,7 @@ class _Steps:
     family: TaskFamily
     data: TaskData
     second_derivatives: bool
-    compiled: CompiledLosses | None
+    compiled: CompiledSteps | None
 
     def run(
         self, phi: Params, inner: InnerState, batches: Sequence[Batch], loss_batches: Sequence[Batch] | None
@@ -164,7 +174,7 @@ class _Steps:
             loss, grads = self.losses_and_gradients(inner.params, batch)
             losses.append(loss if loss_batches is None else self.loss(inner, loss_batches[index]))
             seen = loss if self.second_derivatives else loss.detach()
-            updates, state = apply_rule(self.rule, phi, grads, inner, seen)
+            updates, state = apply_rule(self.rule, phi, grads, inner, seen, self._rule_compiled())
             params = {name: param + updates[name] for name, param in inner.params.items()}
             inner = InnerState(params, state, inner.num_steps)
         return inner, torch.stack(losses)
@@ -219,6 +229,9 @@ class _Steps:
             particles_step_(step, params, grads, state, num_steps=inner.num_steps)
         losses.append(self.loss(inner, batches[-1] if loss_batches is None else loss_batches[-1]))
         return inner, torch.stack(losses)
+
+    def _rule_compiled(self) -> CompiledSteps | None:
+        return None if self.second_derivatives else self.compiled
 
     def losses_and_gradients(self, params: Params, batch: Batch) -> tuple[Tensor, Params]:
         return losses_and_gradients(

@@ -22,7 +22,8 @@ class TaskFamily(Protocol):
     """Draw tasks from a distribution; implement it for a kind of task of one's own.
 
     It is static code for one architecture, written for one student; what varies between students is data. All
-    randomness comes from the (CPU) generator that is passed in; tensors are returned on the family's own device.
+    randomness comes from the (CPU) generator that is passed in; tensors are returned on the family's own device, those
+    of batches by ``drawing.placed`` if many are to go to a GPU in one copy.
 
     Three more methods are optional. ``update_data(params, data, batch) -> data`` is called after a step on a training
     batch, with the params before it: what a student keeps beside its weights, as batch norm's running statistics, which

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from l2l_opt.checks import check_positive_integers
 from l2l_opt.tasks.base import Split
+from l2l_opt.tasks.drawing import placed
 from l2l_opt.tasks.examples import Examples, read_dataset
 from l2l_opt.tasks.faults import faults_named
 from l2l_opt.tasks.probe import check_second_derivatives, check_student
@@ -111,9 +112,9 @@ class ModuleTask:
     def sample_batch(self, data: TaskData, generator: torch.Generator, split: Split = "train") -> Batch:
         """``index [batch_size]``, the examples of the split that are drawn, and the ``seed`` of a pass of training."""
         index = torch.randint(*self.examples.ranges[split], (self.batch_size,), generator=generator)
-        batch = {"index": index.to(self.device)}
+        batch = {"index": placed(index, self.device)}
         if split == "train" and self.student.differs_in_training:
-            batch["seed"] = torch.randint(2**62, (), generator=generator).to(self.device)
+            batch["seed"] = placed(torch.randint(2**62, (), generator=generator), self.device)
         return batch
 
     def loss(self, params: Params, data: TaskData, batch: Batch) -> Tensor:

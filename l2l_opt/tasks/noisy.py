@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from l2l_opt.tasks.base import Split
+from l2l_opt.tasks.drawing import placed
 from l2l_opt.tasks.module_task import ModuleTask
 from l2l_opt.types import Batch, TaskData
 
@@ -29,7 +30,7 @@ class NoisyTask(ModuleTask):
         """``index [batch_size]`` of examples and ``noise [batch_size, *noise_shape]``."""
         batch = super().sample_batch(data, generator, split)
         noise = torch.randn(self.batch_size, *self.noise_shape, generator=generator, dtype=self.dtype)
-        return {**batch, "noise": noise.to(self.device)}
+        return {**batch, "noise": placed(noise, self.device)}
 
     def select(self, data: TaskData, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor]:
         inputs, targets = super().select(data, batch)

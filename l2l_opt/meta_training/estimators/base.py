@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from l2l_opt.inner_loop.compiled_losses import CompiledLosses
+from l2l_opt.inner_loop.compiled import CompiledSteps
 from l2l_opt.inner_loop.horizon import Horizon
 from l2l_opt.inner_loop.students import Students
 from l2l_opt.meta_training.estimators.meta_loss import MetaLoss
@@ -44,7 +44,8 @@ class MetaGradientEstimator(abc.ABC):
         meta_loss: the objective; the plain sum of losses by default.
         staggered: cut first inner runs at random, so that not all students end together ever after.
         group_size: students that share an architecture; 1 for a single family and all for a mixture where None.
-        compile: compile students' losses and gradients, for each architecture anew (``CompiledLosses``).
+        compile: compile students' losses and gradients, and the rule's step where no kernel computes it, for each
+            architecture anew (``CompiledSteps``).
         horizons: ``horizon`` as it was read.
         num_particles: copies of each student that are trained under a phi of their own.
 
@@ -61,11 +62,11 @@ class MetaGradientEstimator(abc.ABC):
     group_size: int | None = None
     compile: bool = False
     horizons: Horizon = field(init=False)
-    compiled: CompiledLosses | None = field(init=False)
+    compiled: CompiledSteps | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.meta_loss = self.meta_loss or MetaLoss()
-        self.compiled = CompiledLosses() if self.compile else None
+        self.compiled = CompiledSteps() if self.compile else None
         self.horizons = Horizon.parse(str(self.horizon), truncation_length=self.truncation_length)
 
     def init(

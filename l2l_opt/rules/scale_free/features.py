@@ -208,7 +208,9 @@ def context_of(
     log_step_scale = _next_log_step_scale(of("trust"), agreement, length_scale, law)
     values = (fast, slow, first, gradient, log_step_scale, _next_touched(of("seen"), sums, step), of("walk"))
     scalars = dict(zip(TENSOR_SCALARS, values, strict=True))
-    return Context(features, rms_p, first_rms, fraction, run, length_scale, fallen_gradient, known[0] > 0, matrix, scalars)
+    return Context(
+        features, rms_p, first_rms, fraction, run, length_scale, fallen_gradient, known[0] > 0, matrix, scalars
+    )
 
 
 def _agreement(sums: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from l2l_opt.checks import check_numbers, check_positive_integers
 from l2l_opt.tasks.base import Split
+from l2l_opt.tasks.drawing import placed
 from l2l_opt.tasks.policies.policy import Policy
 from l2l_opt.tasks.policies.policy_gradient import advantages_over_others, returns_to_go, surrogate
 from l2l_opt.tasks.student_module import fresh_parameters, reset_parameters
@@ -111,9 +112,9 @@ class ControlTask(abc.ABC):
 
     def sample_batch(self, data: TaskData, generator: torch.Generator, split: Split = "train") -> Batch:
         """``start [E, num_states]`` and ``noise [H, E, ...]``, which makes actions of the policy's outputs."""
-        start = self.start(generator).to(device=self.device, dtype=self.dtype)
+        start = self.start(generator).to(dtype=self.dtype)
         noise = self.policy.draw_noise((self.steps, self.episodes), generator=generator, dtype=self.dtype)
-        return {"start": start, "noise": noise.to(self.device)}
+        return {"start": placed(start, self.device), "noise": placed(noise, self.device)}
 
     def outputs(self, params: Params, observations: Tensor) -> tuple[Tensor, ...]:
         """The policy's outputs, with these weights, for observations ``[..., num_observations]``."""

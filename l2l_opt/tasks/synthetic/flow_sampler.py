@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from l2l_opt.checks import check_choices, check_positive_integers
 from l2l_opt.tasks.base import Split, register_module_task
+from l2l_opt.tasks.drawing import placed
 from l2l_opt.tasks.layers.basic import perceptron
 from l2l_opt.tasks.student_module import fresh_parameters, reset_parameters
 from l2l_opt.types import Batch, Params, TaskData
@@ -253,7 +254,7 @@ class FlowSampler:
             return self.log_weights(params, data, self._noise(generator, number))
 
     def _noise(self, generator: torch.Generator, number: int) -> Tensor:
-        return torch.randn(number, self.target.dim, generator=generator, dtype=self.dtype).to(self.device)
+        return placed(torch.randn(number, self.target.dim, generator=generator, dtype=self.dtype), self.device)
 
 
 @register_module_task("flow-sampler", batch_size=128)

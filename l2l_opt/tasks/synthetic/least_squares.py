@@ -5,6 +5,7 @@ from torch import Tensor
 
 from l2l_opt.checks import check_numbers, check_positive_integers
 from l2l_opt.tasks.base import Split, register_task
+from l2l_opt.tasks.drawing import placed
 from l2l_opt.types import Batch, Params, TaskData
 
 
@@ -76,7 +77,7 @@ class LeastSquares:
         first, end = self.ranges[split]
         if self.batch_size is None:
             return {"index": torch.arange(first, end, device=self.device)}
-        return {"index": torch.randint(first, end, (self.batch_size,), generator=generator).to(self.device)}
+        return {"index": placed(torch.randint(first, end, (self.batch_size,), generator=generator), self.device)}
 
     def loss(self, params: Params, data: TaskData, batch: Batch) -> Tensor:
         index = batch["index"]

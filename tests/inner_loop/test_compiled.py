@@ -3,16 +3,34 @@
 import pytest
 import torch
 
-from l2l_opt.inner_loop.compiled_losses import CompiledLosses
+from l2l_opt.inner_loop.compiled import CompiledSteps
 from l2l_opt.inner_loop.losses import losses_and_gradients
 from l2l_opt.meta_training.estimators import ESTIMATORS
-from l2l_opt.rules import make_rule
+from l2l_opt.rules import UpdateRule, make_rule
+from l2l_opt.rules.base import initial_step
 from tests.conftest import small_family
 
 
-def gradients_of(name, *, students, compile, **options):
+class ReadsLoss(UpdateRule):
+    """Momentum times what is left of the run and the loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_rate = torch.nn.Parameter(torch.tensor(-2.0))
+
+    def init_state(self, params):
+        return {name: {"step": initial_step(p), "average": p.new_zeros(1, *p.shape)} for name, p in params.items()}
+
+    def forward(self, grads, state, params, *, num_steps=None, loss=None):
+        left = 1 - next(iter(state.values()))["step"] / num_steps
+        averages = {name: 0.9 * state[name]["average"] + gradient for name, gradient in grads.items()}
+        updates = {name: -self.log_rate.exp() * left * loss * average[0] for name, average in averages.items()}
+        return updates, {name: {"step": state[name]["step"] + 1, "average": own} for name, own in averages.items()}
+
+
+def gradients_of(name, *, students, compile, rule=None, **options):
     family = small_family()
-    rule = make_rule("rnnprop", hidden_size=3).double()
+    rule = (ReadsLoss() if rule == "reads loss" else make_rule("rnnprop", hidden_size=3)).double()
     estimator = ESTIMATORS.make(name, horizon=6, truncation_length=3, compile=compile, **options)
     drawn_students = estimator.init(rule, family, num_students=students, seed=0)
     found = []
@@ -22,9 +40,18 @@ def gradients_of(name, *, students, compile, **options):
     return found
 
 
-@pytest.mark.parametrize(("name", "options"), [("tbptt", {"students": 6}), ("nres", {"sigma": 0.1, "students": 3})])
-def test_meta_gradients_are_those_of_losses_that_are_not_compiled(name, options):
-    """Of as many particles alike, so that torch finds what it has compiled before."""
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("tbptt", {"students": 6}),
+        ("nres", {"sigma": 0.1, "students": 3}),
+        ("tbptt", {"students": 6, "rule": "reads loss"}),
+        ("nres", {"sigma": 0.1, "students": 3, "rule": "reads loss"}),
+    ],
+)
+def test_meta_gradients_are_those_of_steps_that_are_not_compiled(name, options):
+    """Of rules too; those of six particles alike, so that torch finds what it has compiled before."""
     torch.manual_seed(4)
     plain = gradients_of(name, compile=False, **options)
     torch.manual_seed(4)
@@ -44,7 +71,7 @@ def drawn(family, students):
 
 
 def test_other_numbers_of_students_and_families_have_functions_of_their_own():
-    compiled = CompiledLosses()
+    compiled = CompiledSteps()
     smooth, cornered = small_family(), small_family(activation=torch.nn.ReLU)
     for family, students in ((smooth, 6), (smooth, 1), (cornered, 6), (smooth, 6)):
         params, batch = drawn(family, students)
@@ -60,7 +87,7 @@ def test_a_loss_that_torch_cannot_compile_is_refused_in_a_sentence():
             return params["p"].sum() * float(params["p"][0])
 
     with pytest.raises(ValueError, match="a task's loss must be of operators that torch.compile takes; got"):
-        CompiledLosses()(Odd(), {"p": torch.ones(3, 2)}, {}, {})
+        CompiledSteps().losses_and_gradients(Odd(), {"p": torch.ones(3, 2)}, {}, {})
 
 
 def test_without_a_compiler_there_is_one_sentence(monkeypatch):

@@ -1,0 +1,44 @@
+"""Where batches lie that were drawn: on their family's device, or on the host, until many are moved there at once."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from l2l_opt.types import Batch
+
+_left: ContextVar[bool] = ContextVar("left", default=False)
+
+
+@contextlib.contextmanager
+def left_on_host() -> Iterator[None]:
+    """While it lasts, families may leave what they draw where it was drawn; whoever draws moves it (``moved``).
+
+    A copy to a GPU waits for it, so copies of every student's batch of every step would take longer than the steps.
+    """
+    token = _left.set(True)
+    try:
+        yield
+    finally:
+        _left.reset(token)
+
+
+def placed(value: Tensor, device: torch.device) -> Tensor:
+    """Return a part of a batch as a family hands it out: on its device, or within ``left_on_host`` where it is."""
+    return value if _left.get() else value.to(device)
+
+
+def moved(batches: Sequence[Batch], device: torch.device) -> list[Batch]:
+    """Move batches of one kind to a device by one copy of each of their tensors, for which nothing waits."""
+    if device.type == "cpu" or not batches:
+        return list(batches)
+    joined = tree_map(lambda *leaves: _sent(torch.stack(leaves), device), *batches)
+    return [tree_map(lambda leaf, step=step: leaf[step], joined) for step in range(len(batches))]
+
+
+def _sent(value: Tensor, device: torch.device) -> Tensor:
+    on_its_way = value.pin_memory() if device.type == "cuda" and value.device.type == "cpu" else value
+    return on_its_way.to(device, non_blocking=True)
