@@ -193,7 +193,22 @@ def test_what_was_learned_is_measured_against_nothing_learned(small_default, tmp
     assert row["train"]["interval"][0] < row["train"]["mean"] < row["train"]["interval"][1]
     assert row["train"]["mean"] == pytest.approx(np.mean([task["mean"] for task in row["train"]["tasks"]]))
     assert row["size_shifts"]["2"] not in (0, row["train"]["mean"])
-    assert f"| `small` | {suite}, 20, 3 | {row['train']['mean']:+.3f} (" in (tmp_path / "learning.md").read_text()
+    assert f"| `small` | suite, 20, 3 | {row['train']['mean']:+.3f} (" in (tmp_path / "learning.md").read_text()
+    assert len(row["digest"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("rule", "suite", "message"),
+    [
+        ("default-9", "validation", "a rule must be a shipped or registered name or the path of an artefact"),
+        ("default-1", "nothing", "got 'nothing'"),
+    ],
+)
+def test_what_there_is_not_to_measure_is_said_in_a_sentence(rule, suite, message, tmp_path):
+    done = start("default.measure_learning", rule, "--suite", suite, "--out", tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_half_of_what_families_have_learned_is_added_up(tmp_path):

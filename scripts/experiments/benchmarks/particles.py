@@ -1,13 +1,15 @@
-"""Particle-steps a second of evolution, with students' losses and gradients compiled and not.
+"""Student-steps a second of meta-training, compiled and not.
 
-    python -m scripts.experiments.benchmarks.particles                  # writes results/default/particles.json and .md
+    python -m scripts.experiments.benchmarks.particles              # writes results/default/particles.json and .md
+    python -m scripts.experiments.benchmarks.particles --only "digits, 8"     # keeps the other rows
 
-A particle-step is one inner step of one student under one disturbed phi: its loss and gradient, and the rule's update.
-Noise-reuse evolution of `scale-free` with 4 and 64 pairs on each family of default-4, and with 64 on all five as a
-mixture, 8 pairs an architecture; windows of ten steps, both kinds by turns, medians of seven, seconds of the processor
-on one thread.
+A student-step is one inner step of one student, in evolution under one disturbed phi: its loss and gradient, and the
+rule's update; in truncated backprop their derivatives too. Noise-reuse evolution of `scale-free` with 4 and 64 pairs on
+each family of default-4, and with 64 on all five as a mixture, 8 pairs an architecture; truncated backprop with 8
+students. Windows of ten steps, both kinds by turns, medians of seven, seconds of the processor on one thread.
 """
 
+import json
 import statistics
 import time
 from pathlib import Path
@@ -24,52 +26,75 @@ from scripts.experiments.default.meta_train_default import FAMILIES
 STEPS, REPEATS = 10, 7
 
 
-def seconds(task: str, pairs: int) -> dict[str, float]:
-    """Processor's seconds a particle-step, plain and compiled, and of compiling, by the clock."""
+BACKPROP = {"digits, 8": "digits-mlp:hidden=20"}
+"""Of 8 students."""
+
+
+def cases() -> dict[str, tuple[str, str, int]]:
+    """What is measured, by its name in the table: an estimator, a task, and pairs or students."""
+    found = {f"{name}, {pairs}": ("nres", task, pairs) for pairs in (4, 64) for name, task in FAMILIES.items()}
+    found["all five, 64"] = ("nres", " + ".join(FAMILIES.values()), 64)
+    return found | {name: ("tbptt", task, 8) for name, task in BACKPROP.items()}
+
+
+def seconds(name: str, task: str, students: int) -> dict[str, float]:
+    """Processor's seconds a student-step, plain and compiled, and of compiling, by the clock."""
+    own = {"sigma": 0.1} if name == "nres" else {}
+    each = 2 * students if name == "nres" else students
     rule, runs = make_rule("scale-free"), {}
     for kind in ("plain", "compiled"):
         estimator = ESTIMATORS.make(
-            "nres", sigma=0.1, horizon=1000, truncation_length=STEPS, compile=kind == "compiled", group_size=8
+            name, horizon=1000, truncation_length=STEPS, compile=kind == "compiled", group_size=8, **own
         )
-        students = estimator.init(rule, make_tasks(task), num_students=pairs, seed=0)
+        drawn = estimator.init(rule, make_tasks(task), num_students=students, seed=0)
         start = time.perf_counter()
-        estimator.estimate(rule, students)
-        runs[kind] = (estimator, students, time.perf_counter() - start)
+        estimator.estimate(rule, drawn)
+        runs[kind] = (estimator, drawn, time.perf_counter() - start)
     taken: dict[str, list[float]] = {kind: [] for kind in runs}
     for _ in range(REPEATS):
-        for kind, (estimator, students, _) in runs.items():
+        for kind, (estimator, drawn, _) in runs.items():
             start = time.process_time()
-            estimator.estimate(rule, students)
-            taken[kind].append((time.process_time() - start) / (2 * pairs * STEPS))
+            estimator.estimate(rule, drawn)
+            taken[kind].append((time.process_time() - start) / (each * STEPS))
     medians = {kind: statistics.median(own) for kind, own in taken.items()}
     return medians | {"first_call": runs["compiled"][2]}
 
 
-@click.command()
-@click.option("--out", type=click.Path(path_type=Path), default=records.RESULTS / "default", show_default=True)
-def main(out: Path) -> None:
-    """Measure particle-steps a second."""
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
+def table(results: dict[str, dict[str, float]]) -> str:
+    """Markdown of all that was measured."""
     lines = [
-        "# Particle-steps a second",
+        "# Student-steps a second",
         "",
-        "Written by `python -m scripts.experiments.benchmarks.particles`: noise-reuse evolution, one core.",
-        "*First call* compiles, by the clock.",
+        "Written by `python -m scripts.experiments.benchmarks.particles`: meta-training of `scale-free` on one core,",
+        "by noise-reuse evolution, or by truncated backprop (`tbptt`). *First call* compiles, by the clock.",
         "",
-        "| students, pairs | plain | compiled | ratio | first call, s |",
+        "| estimator: tasks, pairs or students | plain | compiled | ratio | first call, s |",
         "|---|---|---|---|---|",
     ]
-    results = {}
-    every = {f"{name}, {pairs}": (task, pairs) for pairs in (4, 64) for name, task in FAMILIES.items()}
-    for name, (task, pairs) in {**every, "all five, 64": (" + ".join(FAMILIES.values()), 64)}.items():
-        found = results[name] = seconds(task, pairs)
-        ratio = found["plain"] / found["compiled"]
-        row = f"| {name} | {1 / found['plain']:,.0f} | {1 / found['compiled']:,.0f} | {ratio:.2f} "
-        lines.append(f"{row}| {found['first_call']:.0f} |")
-        click.echo(lines[-1])
-    records.write(out / "particles.json", {"results": results})
-    (out / "particles.md").write_text("\n".join(lines) + "\n")
+    for name, (estimator, _, _) in cases().items():
+        if name in results:
+            found = results[name]
+            rates = (
+                f"{1 / found['plain']:,.0f} | {1 / found['compiled']:,.0f} | {found['plain'] / found['compiled']:.2f}"
+            )
+            lines.append(f"| `{estimator}`: {name} | {rates} | {found['first_call']:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+@click.command()
+@click.option("--only", multiple=True, type=click.Choice(list(cases())))
+@click.option("--out", type=click.Path(path_type=Path), default=records.RESULTS / "default", show_default=True)
+def main(only: tuple[str, ...], out: Path) -> None:
+    """Measure student-steps a second."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    path = out / "particles.json"
+    results = json.loads(path.read_text())["results"] if only and path.exists() else {}
+    for name in only or cases():
+        results[name] = seconds(*cases()[name])
+        click.echo(f"{name}: {results[name]}")
+    records.write(path, {"results": results})
+    (out / "particles.md").write_text(table(results))
 
 
 if __name__ == "__main__":

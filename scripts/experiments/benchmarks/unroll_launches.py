@@ -3,8 +3,8 @@
     python -m scripts.experiments.benchmarks.unroll_launches
 
 Of 64 students of a perceptron, in windows of 20 steps. As operators one by one they are counted on the meta device.
-Compiled (``--compile``), they are the kernels that Inductor makes for a CPU without our own, and products that it leaves
-to libraries: for a GPU it may make some more or fewer. Writes results/benchmarks/unroll-launches.json.
+Compiled (``--compile``), they are the kernels that Inductor makes for a CPU without our own, and products that it
+leaves to libraries; for a GPU it may make some more or fewer. Writes results/benchmarks/unroll-launches.json.
 """
 
 import copy
