@@ -269,7 +269,7 @@ def test_a_shipped_rules_card_tells_all_its_stages(small_default, monkeypatch, t
     assert str(small_default) not in json.dumps(stages)
     monkeypatch.setattr(ship_rule, "FOLDER", tmp_path)
     monkeypatch.setattr(ship_rule.records, "RESULTS", tmp_path)
-    ship_rule.main.callback(small_default / "second", (), "small-1", None, None, "one option", ())
+    ship_rule.main.callback(small_default / "second", (), "small-1", None, None, None, "one option", ())
     card = load_rule(tmp_path / "small-1.safetensors").card
     assert card["provenance"]["stages"] == stages
     assert card["since_meta_training"] == "one option"
@@ -281,14 +281,20 @@ def test_a_shipped_rules_card_tells_all_its_stages(small_default, monkeypatch, t
     summary |= {key: {"interquartile_mean": 2.0} for key in ("speed_up_steps", "speed_up_seconds")}
     evaluation.write_text(json.dumps({"summary": [summary]}))
     monkeypatch.setattr(ship_rule, "load_rule", lambda name: load_rule(tmp_path / f"{name}.safetensors"))
-    ship_rule.main.callback(None, (), "small-1", None, evaluation, "another", ("growth=3",))
+    learning, gain = tmp_path / "learning.json", {"mean": 0.0754, "interval": [0.05, 0.1]}
+    rows = [{"suite": suite, "horizon": 500, "train": gain, "test": gain} for suite in ("validation", "held-out")]
+    learning.write_text(json.dumps({"results": {"small-1": rows}}))
+    ship_rule.main.callback(None, (), "small-1", None, evaluation, learning, "another", ("growth=3",))
     later = load_rule(tmp_path / "small-1.safetensors").card
     assert (later["digest"], later["provenance"]) == (card["digest"], card["provenance"])
     assert later["rule"]["config"] == card["rule"]["config"] | {"growth": 3.0}
     assert later["since_meta_training"] == "another"
     assert later["figures"]["held_out"]["500 steps"]["at or below tuned AdamW"] == "1 of 2 tasks"
 
-    ship_rule.main.callback(None, (), "small-2", "small-1", None, "a third", ("braking=0",))
+    gains = later["figures"]["held_out"]["500 steps, beside nothing learned"]
+    assert (gains["gain, test loss"], gains["its interval, training"]) == (0.075, [0.05, 0.1])
+
+    ship_rule.main.callback(None, (), "small-2", "small-1", None, None, "a third", ("braking=0",))
     other = load_rule(tmp_path / "small-2.safetensors").card
     assert other["digest"] == card["digest"]
     assert other["rule"]["config"]["braking"] == 0

@@ -102,12 +102,12 @@ def gains(task: str, candidates: np.ndarray, *, start: str, horizon: int, seed: 
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder; one that is there goes on.")
 @click.option("--start", default="scale-free", show_default=True, help="The rule whose constants are searched.")
-@click.option("--generations", default=72, show_default=True)
-@click.option("--horizon", default=300, show_default=True)
-@click.option("--seed", default=0, show_default=True)
-@click.option("--nproc", default=1, show_default=True)
+@click.option("--generations", default=72, show_default=True, help="Of candidates.")
+@click.option("--horizon", default=300, show_default=True, help="Inner steps of a student.")
+@click.option("--seed", default=0, show_default=True, help="Of candidates and students.")
+@click.option("--nproc", default=1, show_default=True, help="Processes that share a generation's candidates.")
 def main(out: Path, start: str, generations: int, horizon: int, seed: int, nproc: int) -> None:
     """Search, and save the mean of the last generation as OUT/rule.safetensors."""
     out.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def card_of(done: dict[str, Any], *, horizon: int, seed: int) -> dict[str, Any]:
         "estimator": "cma-es",
         "truncation_length": horizon,
         "licence": "Apache-2.0",
-        "figures": {"validation": float(total(done["gains"][-1]).mean())},
+        "figures": {"gain_on_meta_training_tasks": round(float(total(done["gains"][-1]).mean()), 4)},
         "provenance": {
             "command": records.command(),
             "seed": seed,

@@ -41,7 +41,8 @@ def stages_of(run: Path, root: Path) -> list[dict[str, Any]]:
     provenance = card["provenance"]
     keys = ("command", "seed", "outer_steps", "minutes", "date")
     name = run.resolve().relative_to(root.resolve()).as_posix()
-    stage = {"stage": name} | {key: provenance[key] for key in keys} | {"validation": card["figures"]["validation"]}
+    metrics = {key: value for key, value in card["figures"].items() if isinstance(value, float)}
+    stage = {"stage": name} | {key: provenance[key] for key in keys} | metrics
     # Where the folder lay is nobody's business.
     stage["command"] = stage["command"].replace(str(root.resolve()), "runs/default")
     return [*earlier, stage]
@@ -60,6 +61,18 @@ def held_out_metrics(path: Path) -> dict[str, Any]:
             "speed-up in seconds": round(own["speed_up_seconds"]["interquartile_mean"], 2),
         }
     return metrics
+
+
+def gains_on_held_out(path: Path, name: str) -> dict[str, Any]:
+    """Of what ``measure_learning`` wrote of a rule: log ratios of losses, nothing learned over it."""
+    found: dict[str, Any] = {}
+    for row in json.loads(path.read_text())["results"][name]:
+        if row["suite"] == "held-out":
+            own = found[f"{row['horizon']} steps, beside nothing learned"] = {}
+            for key, kind in (("train", "training"), ("test", "test")):
+                own[f"gain, {kind} loss"] = round(row[key]["mean"], 3)
+                own[f"its interval, {kind}"] = [round(bound, 3) for bound in row[key]["interval"]]
+    return found
 
 
 def provenance_of(name: str, runs: Sequence[Path], versions: dict[str, str]) -> dict[str, Any]:
@@ -81,6 +94,7 @@ def provenance_of(name: str, runs: Sequence[Path], versions: dict[str, str]) -> 
 @click.option("--name", required=True, help="With a version: default-2.")
 @click.option("--weights-of", default=None, help="Another shipped rule, to begin with.")
 @click.option("--evaluation", type=click.Path(exists=True, path_type=Path), default=None)
+@click.option("--learning", type=click.Path(exists=True, path_type=Path), default=None, help="Of measure_learning.")
 @click.option("--since", default=None, help="What of the rule has changed since its weights were learned.")
 @click.option("--set", "changes", multiple=True, metavar="OPTION=VALUE", help="Of the rule, otherwise than trained.")
 def main(
@@ -89,6 +103,7 @@ def main(
     name: str,
     weights_of: str | None,
     evaluation: Path | None,
+    learning: Path | None,
     since: str | None,
     changes: tuple[str, ...],
 ) -> None:
@@ -106,9 +121,11 @@ def main(
         card["provenance"] = provenance_of(name, [*others, run], card["provenance"]["versions"])
     if since is not None:
         card["since_meta_training"] = since
-    if evaluation is not None:
+    found = {} if evaluation is None else held_out_metrics(evaluation)
+    found |= {} if learning is None else gains_on_held_out(learning, name)
+    if found:
         metrics = dict(card["figures"])
-        card["figures"] = metrics | {"held_out": metrics.get("held_out", {}) | held_out_metrics(evaluation)}
+        card["figures"] = metrics | {"held_out": metrics.get("held_out", {}) | found}
     digest = save_rule(rule, FOLDER / f"{name}.safetensors", card=card)
     records.write(records.RESULTS / "default" / f"{name}.json", {"digest": digest, "card": card})
     click.echo(f"{name}: {digest}")
