@@ -19,7 +19,7 @@ from l2l_opt.inner_loop.unroll import InnerState
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.tasks.base import Split, TaskFamily
-from l2l_opt.tasks.drawing import left_on_host, moved
+from l2l_opt.tasks.drawing import left_on_host, moved, sent
 from l2l_opt.tasks.mixture import TaskMixture, Tasks, draw_family
 from l2l_opt.types import Batch, Params, TaskData
 
@@ -227,11 +227,12 @@ class Students:
             for split, own in _next_batches(student, length).items():
                 drawn.setdefault(split, []).append(own)
         stacked = {
-            split: moved([self._repeat(_stack(list(step))) for step in zip(*of_students, strict=True)], device)
+            split: self._repeat(moved([_stack(list(step)) for step in zip(*of_students, strict=True)], device))
             for split, of_students in drawn.items()
         }
         places = [(student.inner.params, student.inner.state, student.inner.num_steps) for student in members]
         best_losses = torch.cat([student.best_losses for student in members])
+        inner_steps = torch.tensor([student.inner_step for student in members], dtype=best_losses.dtype)
         return Window(
             family=members[0].family,
             indices=indices,
@@ -241,7 +242,7 @@ class Students:
             loss_batches=None if self.loss_on == "train" else stacked[self.loss_on],
             initial_losses=torch.cat([student.initial_losses for student in members]),
             best_losses=best_losses,
-            inner_steps=self._repeat(torch.tensor([float(student.inner_step) for student in members])).to(best_losses),
+            inner_steps=self._repeat(sent(inner_steps, device)),
         )
 
     def _repeat(self, tree: Any) -> Any:

@@ -67,14 +67,20 @@ def _implementation(operands: Operands) -> Any:
 @torch.library.impl(_library, "coordinatewise_lstm", "CompositeExplicitAutograd")
 def _forward(*parts: list[Tensor]) -> list[Tensor]:
     operands = Operands(*parts)
-    return _implementation(operands).forward(operands)
+    return _as_announced(_implementation(operands).forward(operands))
 
 
 @torch.library.impl(_library, "coordinatewise_lstm_backward", "CompositeExplicitAutograd")
 def _backward(*arguments: Any) -> list[Tensor]:
     *parts, next_hidden, d_results, needs_d_inputs = arguments
     operands = Operands(*parts)
-    return _implementation(operands).backward(operands, next_hidden, d_results, needs_d_inputs=needs_d_inputs)
+    found = _implementation(operands).backward(operands, next_hidden, d_results, needs_d_inputs=needs_d_inputs)
+    return _as_announced(found)
+
+
+def _as_announced(results: list[Tensor]) -> list[Tensor]:
+    """Contiguous, as the functions that stand for these where a graph is made promise."""
+    return [result.contiguous() for result in results]
 
 
 @torch.library.register_fake(FORWARD)

@@ -15,6 +15,7 @@ from l2l_opt.optimizer.local_parameters import LocalParameter
 from l2l_opt.optimizer.sharding import local, placed_like
 from l2l_opt.optimizer.stepping import Options, StepCall
 from l2l_opt.rules.base import UpdateRule
+from l2l_opt.rules.products import rounds_products
 
 
 class _Kept(NamedTuple):
@@ -64,7 +65,7 @@ class PreparedGroup:
     """
 
     def __init__(self, rule: UpdateRule, call: StepCall, params: Sequence[LocalParameter], num_steps: int | None):
-        self.num_steps, self.call = num_steps, call
+        self.num_steps, self.call, self.rounds = num_steps, call, rounds_products()
         self.weights = tuple((weight, weight._version, weight.data_ptr()) for weight in rule.parameters())
         self.kept = [_Kept.of(param) for param in params]
 
@@ -106,7 +107,7 @@ class PreparedGroup:
         self, params: Sequence[Tensor], state: Mapping[Tensor, dict[str, Any]], num_steps: int | None
     ) -> list[Tensor] | None:
         params = [param for param in params if param.grad is not None]
-        if len(params) != len(self.kept) or num_steps != self.num_steps:
+        if len(params) != len(self.kept) or num_steps != self.num_steps or rounds_products() != self.rounds:
             return None
         for weight, version, address in self.weights:
             if weight._version != version or weight.data_ptr() != address:

@@ -1,7 +1,7 @@
 """The precision in which a rule multiplies matrices."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 
 import torch
@@ -35,8 +35,19 @@ def rounds_products() -> bool:
     return _rounds.get()
 
 
+def rounds_matrix(shape: Sequence[int]) -> bool:
+    """Whether a matrix ``[m, n]`` is rounded to bfloat16 before it is multiplied."""
+    return _rounds.get() and min(shape) >= LEAST_ROUNDED
+
+
 def product(a: Tensor, b: Tensor, *, rounds: bool) -> Tensor:
     """Return ``a @ b``, where it rounds of numbers rounded to bfloat16; sums keep their precision."""
     if rounds:
         a, b = (value.to(torch.bfloat16).to(value.dtype) for value in (a, b))
     return a @ b
+
+
+def symmetric_product(a: Tensor, b: Tensor, *, rounds: bool) -> Tensor:
+    """Return ``a @ b`` of symmetric matrices that commute: where it rounds, the half below the diagonal twice."""
+    found = product(a, b, rounds=rounds)
+    return found.tril() + found.tril(-1).mT if rounds else found

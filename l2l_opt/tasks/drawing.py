@@ -6,7 +6,7 @@ from contextvars import ContextVar
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from l2l_opt.types import Batch
 
@@ -33,12 +33,15 @@ def placed(value: Tensor, device: torch.device) -> Tensor:
 
 def moved(batches: Sequence[Batch], device: torch.device) -> list[Batch]:
     """Move batches of one kind to a device by one copy of each of their tensors, for which nothing waits."""
-    if device.type == "cpu" or not batches:
+    leaves, structure = tree_flatten(list(batches))
+    if all(leaf.device.type == device.type for leaf in leaves):
         return list(batches)
-    joined = tree_map(lambda *leaves: _sent(torch.stack(leaves), device), *batches)
-    return [tree_map(lambda leaf, step=step: leaf[step], joined) for step in range(len(batches))]
+    own = [tree_flatten(batch)[0] for batch in batches]
+    joined = [sent(torch.stack(steps), device) for steps in zip(*own, strict=True)]
+    return tree_unflatten([leaf[step] for step in range(len(batches)) for leaf in joined], structure)
 
 
-def _sent(value: Tensor, device: torch.device) -> Tensor:
+def sent(value: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device, by a copy for which nothing waits."""
     on_its_way = value.pin_memory() if device.type == "cuda" and value.device.type == "cpu" else value
     return on_its_way.to(device, non_blocking=True)

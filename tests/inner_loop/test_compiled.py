@@ -28,6 +28,45 @@ class ReadsLoss(UpdateRule):
         return updates, {name: {"step": state[name]["step"] + 1, "average": own} for name, own in averages.items()}
 
 
+class Straight(torch.autograd.Function):
+    """Signs, with the derivative of what they are of."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.sign()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+@pytest.mark.parametrize("kind", ["no_grad", "detach", "function of its own", "passed through", "unused"])
+def test_derivatives_are_those_of_autograd_whatever_a_function_does_with_them(kind):
+    def function(own):
+        w, x = own["w"], own["x"]
+        if kind == "no_grad":
+            with torch.no_grad():
+                factor = 2 * w
+            return [w * factor * x, own["count"] + 1]
+        if kind == "detach":
+            return [w * w.detach() * x, own["count"] + 1]
+        if kind == "function of its own":
+            return [Straight.apply(w) * x, own["count"] + 1]
+        return [w * x if kind == "passed through" else 3 * x, w, own["count"]]
+
+    def gradients(run):
+        own = {"w": torch.tensor([3.0, -2.0], requires_grad=True), "x": torch.tensor([1.0, 5.0], requires_grad=True)}
+        results = run(own | {"count": torch.tensor([1, 2])})
+        total = sum(result.sum() for result in results if result.requires_grad)
+        found = torch.autograd.grad(total, list(own.values()), allow_unused=True, materialize_grads=True)
+        return [result.detach() for result in results], found
+
+    compiled = CompiledSteps()
+    ours, theirs = gradients(lambda own: compiled.call(compiled, "a function", function, own)), gradients(function)
+    for a, b in zip([*ours[0], *ours[1]], [*theirs[0], *theirs[1]], strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def gradients_of(name, *, students, compile, rule=None, **options):
     family = small_family()
     rule = (ReadsLoss() if rule == "reads loss" else make_rule("rnnprop", hidden_size=3)).double()

@@ -15,6 +15,7 @@ from torch.optim import lr_scheduler
 
 from l2l_opt import CoordinatewiseLSTM, LearnedOptimizer, RNNProp, save_rule
 from l2l_opt.pretrained import DEFAULT
+from l2l_opt.rules.products import rounds_products
 from tests.conftest import small_rule
 
 
@@ -553,6 +554,25 @@ def test_whitening_in_bfloat16_outlasts_a_loaded_state_and_a_copy():
     assert again.whitening_dtype == torch.bfloat16
     assert torch.equal(param, other)
     assert not torch.equal(param, exact)
+
+
+def test_the_precision_of_whitening_may_change_between_steps_and_is_no_business_of_the_closure():
+    def made():
+        torch.manual_seed(0)
+        param = nn.Parameter(torch.randn(66, 64))
+        param.grad = torch.randn(66, 64)
+        optimizer = LearnedOptimizer([param], small_rule("scale-free"))
+        optimizer.step()
+        optimizer.step()
+        return param, optimizer
+
+    (param, optimizer), (other, usual) = made(), made()
+    optimizer.whitening_dtype = torch.bfloat16
+    seen = []
+    optimizer.step(lambda: seen.append(rounds_products()))
+    usual.step()
+    assert seen == [False]
+    assert not torch.equal(param, other)
 
 
 def test_a_pickle_from_before_it_whitens_in_float32():

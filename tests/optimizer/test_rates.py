@@ -54,3 +54,12 @@ def test_signs_and_losses():
     assert (options().sign, options(maximize=True).sign) == (1.0, -1.0)
     assert options().loss is None
     assert options("tensor-lstm:loss_features=True").loss == 2.0
+
+
+def test_a_small_rate_beside_its_parameters_is_warned_of_at_the_first_step(monkeypatch):
+    monkeypatch.setattr("l2l_opt.kernels.triton.DEVICES", {"cpu"})
+    param = nn.Parameter(torch.ones(2))
+    param.grad = torch.ones(2)
+    with pytest.warns(UserWarning, match=r"1.0 as meta-trained; got 0.001"):
+        options(params=[param], lr=torch.tensor(0.001), steps_taken=0)
+    options(params=[param], lr=torch.tensor(0.001), steps_taken=1)

@@ -31,6 +31,11 @@ def test_batches_are_moved_by_one_copy_of_each_of_their_tensors(monkeypatch):
     assert moved([], torch.device("meta")) == []
 
 
+def test_what_lies_on_the_device_already_stays_where_it_is():
+    batches = [{"inputs": torch.ones(2, 3, device="meta")} for _ in range(3)]
+    assert all(one is other for one, other in zip(moved(batches, torch.device("meta")), batches, strict=True))
+
+
 def test_on_a_cpu_they_stay_what_they_are():
     batches = [{"index": torch.ones(2)}, {"index": torch.zeros(2)}]
     assert all(one is other for one, other in zip(moved(batches, torch.device("cpu")), batches, strict=True))

@@ -31,7 +31,7 @@ public:
     }
 
     // What multiplies the vectors: share scale P(G / |G|) / root |G| + (1 - share), G the sum of their products and |G| its
-    // trace. A factor of P is kept as its diagonal a and the rest.
+    // trace. A factor of P is kept as its diagonal a and the rest. Symmetric but for rounding: in float32 to the last bit.
     TARGET View finish(const float* steps, int64_t num_steps, float scale, float share) {
         mirror(gram_);
         double square = 0;
@@ -40,10 +40,10 @@ public:
         combine(gram_, 1 / norm2, nullptr, 0, 0);
         for (int64_t step = 0; step < num_steps; ++step) {
             const float a = steps[3 * step], b = steps[3 * step + 1], c = steps[3 * step + 2];
-            become_product(rest_, gram_, gram_);
+            become_product(rest_, gram_, gram_, true);
             combine(rest_, c, gram_, b, 0);
             if (step) {
-                become_product(product_, rest_, total_);
+                become_product(product_, rest_, total_, !rounds_);
                 combine(product_, 1, total_, a, 0);
                 std::swap(product_, total_);
             } else {
@@ -51,22 +51,23 @@ public:
                 combine(total_, 1, nullptr, 0, a);
             }
             if (step + 1 < num_steps) {
-                become_product(product_, rest_, gram_);
+                become_product(product_, rest_, gram_, true);
                 combine(product_, 1, gram_, a, 0);
-                become_product(gram_, rest_, product_);
+                become_product(gram_, rest_, product_, true);
                 combine(gram_, 1, product_, a, 0);
             }
         }
         combine(total_, share * scale / std::sqrt(norm2), nullptr, 0, 1 - share);
-        return {total_, width_, false};
+        return {total_, width_, rounds_};
     }
 
 private:
     // Polynomials of one symmetric matrix commute, so that their products are symmetric: half of one is enough. Rounding takes
-    // that away in proportion to what is multiplied, so a diagonal, which is far larger than the rest, is added instead.
-    TARGET void become_product(float* c, const float* a, const float* b) {
-        multiply({c, width_, {a, width_, false}, {b, width_, false}, side_, side_, side_, false, true, rounds_}, packs_);
-        mirror(c);
+    // that away in proportion to what is multiplied, so a diagonal, which is far larger than the rest, is added instead. In
+    // bfloat16 the whole of the last ones is needed: their errors are small where what they multiply is, and halves' are not.
+    TARGET void become_product(float* c, const float* a, const float* b, bool half) {
+        multiply({c, width_, {a, width_, false}, {b, width_, false}, side_, side_, side_, false, half, rounds_}, packs_);
+        if (half) mirror(c);
     }
 
     // The half above the diagonal of what is below it.

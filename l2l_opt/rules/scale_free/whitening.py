@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from l2l_opt.rules.products import LEAST_ROUNDED, product, rounds_products
+from l2l_opt.rules.products import product, rounds_matrix, symmetric_product
 from l2l_opt.rules.sharded_sums import is_sharded, shard_sum
 
 WHITENED_RMS = 0.3
@@ -23,7 +23,7 @@ def is_matrix(shape: Sequence[int]) -> bool:
     return len(shape) > 1 and shape[0] > 1 and math.prod(shape[1:]) > 1
 
 
-def whitened(matrix: Tensor) -> Tensor:
+def whitened(matrix: Tensor, *, rounds: bool = False) -> Tensor:
     """Matrices ``[..., m, n]`` with singular values near one, by the iteration of Newton and Schulz.
 
         S_0 = X X^T / |X|^2,    F_k = a_k + b_k S_k + c_k S_k^2,    S_{k+1} = F_k S_k F_k
@@ -32,10 +32,10 @@ def whitened(matrix: Tensor) -> Tensor:
     It runs on the Gram matrix of the shorter side, of which the result is a polynomial times the matrix: the same as
     iterating the matrix itself, for fewer operations. Of a sharded matrix some rows lie here: sums over rows can be
     had, products of rows cannot. So there it runs on the Gram matrix of the columns, ``[n, n]``, whatever m is.
-    What is multiplied is of the precision of ``products.products_of`` from a shorter side of 64 on.
 
     Args:
         matrix: of a sharded one, this device's rows, perhaps none.
+        rounds: what is multiplied, to bfloat16.
 
     Returns:
         ``[..., m, n]``. Singular values from .01 |X| on come to lie between .7 and 1.35, a matrix of zeros stays zero.
@@ -44,7 +44,6 @@ def whitened(matrix: Tensor) -> Tensor:
     """
     tall = is_sharded() or matrix.shape[-2] > matrix.shape[-1]
     wide = matrix.mT if tall else matrix
-    rounds = rounds_products() and wide.shape[-2] >= LEAST_ROUNDED
     gram = shard_sum(product(wide, wide.mT, rounds=rounds))
     square = gram.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=LEAST_SQUARE)[..., None, None]
     gram = gram / square
@@ -55,14 +54,16 @@ def whitened(matrix: Tensor) -> Tensor:
         rest = b * gram + c * product(gram, gram, rounds=rounds)
         total = a * total + product(rest, total, rounds=rounds) if step else a * eye + rest
         if step + 1 < len(NEWTON_SCHULZ):
-            gram = a * gram + product(rest, gram, rounds=rounds)
-            gram = a * gram + product(gram, rest, rounds=rounds)
+            gram = a * gram + symmetric_product(rest, gram, rounds=rounds)
+            gram = a * gram + symmetric_product(rest, gram, rounds=rounds)
     result = product(total / square.sqrt(), wide, rounds=rounds)
     return result.mT if tall else result
 
 
 def updates_of(direction: Tensor, size: Tensor, share: Tensor, shape: Sequence[int]) -> Tensor:
     """``-size u``, u the direction of vectors, ``(1 - share) d + share .3 sqrt(max(m, n)) whitened(d)`` of matrices.
+
+    Matrices are multiplied in the precision of ``products.products_of``.
 
     Args:
         direction: ``[..., *shape]``, d of one tensor, or with a leading axis of particles; of a sharded one, this
@@ -74,7 +75,7 @@ def updates_of(direction: Tensor, size: Tensor, share: Tensor, shape: Sequence[i
     if not is_matrix(shape):
         return direction * -size[(..., *[None] * len(shape))]
     rows = direction.flatten(size.dim() + 1)
-    even = whitened(rows) * _scale(shape)
+    even = whitened(rows, rounds=rounds_matrix((shape[0], math.prod(shape[1:])))) * _scale(shape)
     mixed = rows + share[..., None, None] * (even - rows)
     return (mixed * -size[..., None, None]).reshape(direction.shape)
 

@@ -97,8 +97,11 @@ def window(rule: UpdateRule, family: TaskFamily, name: str, compiled: CompiledSt
 def one_by_one(spec: str, name: str) -> dict[str, float]:
     """Count operators of a window, a step."""
     draw, run = window(make_rule(spec).to("meta"), on_meta(make_task(TASK)), name, None)
+    with Launches("meta") as drawing:
+        drawn = draw()
     with Launches("meta") as found:
-        run(draw())
+        run(drawn)
+    found.copies += drawing.copies
     return {key: getattr(found, key) / STEPS for key in ("launches", "copies", "waits")}
 
 

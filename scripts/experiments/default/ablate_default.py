@@ -193,7 +193,8 @@ def main(source: str, suite: str, horizon: int, only: tuple[str, ...], students:
     torch.set_num_threads(1)
     path, tasks = out / "ablation.json", list(load_suite(suite).tasks)
     before = json.loads(path.read_text()) if path.exists() else {}
-    same = (before.get("rule"), before.get("suite")) == (source, suite)
+    # Rows of other rules, or of before there were parts, are not kept.
+    same = (before.get("rule"), before.get("suite")) == (source, suite) and all("part" in row for row in before["rows"])
     rows = measured(source, tasks, [WHOLE, *(only or list(PARTS)[1:])], horizon, students)
     new = {(row["part"], row["horizon"]) for row in rows}
     rows = [row for row in (before["rows"] if same else []) if (row["part"], row["horizon"]) not in new] + rows

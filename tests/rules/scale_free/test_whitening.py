@@ -43,14 +43,24 @@ def test_rounded_to_bfloat16_singular_values_are_near_one_all_the_same(rows, col
     """From .05 of the norm on; what is smaller is lost in products that are rounded, and stays bounded."""
     before = torch.logspace(0, -1, 20)
     matrix = with_singular_values(before, rows, columns, torch.float32)
-    with products_of(torch.bfloat16):
-        result = whitened(matrix)
+    result = whitened(matrix, rounds=True)
     assert (result - whitened(matrix)).norm() > 1e-4
     found = torch.linalg.svdvals(result)
     assert found[0] < 1.5
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
     along = (left.mT @ result @ right.mT).diagonal()[: int((before > 0.05 * before.norm()).sum())]
     assert 0.65 < along.min() < along.max() < 1.4
+
+
+@pytest.mark.parametrize(("rows", "columns", "rounds"), [(64, 64, True), (63, 64, False), (64, 63, False)])
+@pytest.mark.parametrize("sharded", [False, True])
+def test_the_shorter_side_of_the_whole_matrix_decides_what_is_rounded(rows, columns, rounds, sharded):
+    direction, one = torch.randn(rows, columns), torch.tensor(1.0)
+    with summed_by((lambda value: value) if sharded else None):
+        exact = updates_of(direction, one, one, (rows, columns))
+        with products_of(torch.bfloat16):
+            found = updates_of(direction, one, one, (rows, columns))
+    assert torch.equal(found, exact) != rounds
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
