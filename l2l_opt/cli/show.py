@@ -73,10 +73,12 @@ def _print_costs(rule: str, model: nn.Module, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"parameters": count, "costs": [cost._asdict() for cost in costs]}, indent=2))
         return
-    click.echo(f"{count:,} parameters in {len(params)} tensors, {torch.get_num_threads()} threads")
+    threads = torch.get_num_threads()
+    click.echo(f"{count:,} parameters in {len(params)} tensors, {threads} thread{'s' * (threads > 1)}")
     for cost in costs:
-        milliseconds, megabytes = 1e3 * cost.seconds, cost.state_bytes / 1e6
-        click.echo(f"{cost.optimizer:<24} {megabytes:10.3f} MB of state {milliseconds:10.3f} ms a step")
+        scale, unit = (1e6, "MB") if cost.state_bytes >= 1e5 else (1e3, "kB")
+        state = f"{cost.state_bytes / scale:10.3f} {unit} of state"
+        click.echo(f"{cost.optimizer:<24} {state} {1e3 * cost.seconds:10.3f} ms a step")
 
 
 def _print(card: dict[str, Any], *, as_json: bool) -> None:

@@ -55,6 +55,19 @@ def check_arguments(rule: Any, guard: Any, state_dtype: Any, whitening_dtype: An
         )
 
 
+def check_no_optimizers_options(group: Mapping[str, Any]) -> None:
+    """Refuse in a group what is the same for all of an optimizer's.
+
+    Raises:
+        ValueError: there is such an option.
+    """
+    for key in ("guard", "state_dtype", "whitening_dtype"):
+        if key in group:
+            raise ValueError(
+                f"{key} must be the same for all groups; got {key}={group[key]!r} in one, pass it to LearnedOptimizer"
+            )
+
+
 def check_options(group: Mapping[str, Any], *, loaded: bool = False) -> None:
     """Refuse options of a group that no step could be taken with.
 

@@ -10,14 +10,16 @@ from torch import Tensor
 
 Step = Callable[[], object]
 Make = Callable[[list[Tensor]], Step]
+Seconds = Callable[[Sequence[tuple[int, ...]], torch.dtype], float]
+"""Of a step of tensors of these shapes and this dtype."""
 MOST_MEASURED = 768
 """Shorter side of the largest matrix that is measured; from there on products grow with its cube."""
 ENOUGH = 1 << 20
 """Coordinates of a measurement, if the model has as many: so many do not stay in a cache from one step to the next."""
 ROUNDS = 5
-CACHE = 1 << 24
-"""Numbers that are written before a step is measured: what a forward and a backward pass leave in the cache is not the
-optimizer's state."""
+CACHE, TOUCHED = 1 << 24, 48
+"""Numbers that are written before a step is measured, at most, and for each parameter: what a forward and a backward
+pass leave in the cache is not the optimizer's state."""
 
 
 class StepCost(NamedTuple):
@@ -58,28 +60,37 @@ def predicted_seconds(make: Make, params: Sequence[Tensor]) -> float:
         seconds = c + sum over tensors of a(shorter side) + b(shorter side) longer side
 
     a and b are measured for every shorter side up to MOST_MEASURED, on a square matrix and one four times as long;
-    beyond it a grows with the cube of the side, and b with its square, less what a coordinate alone costs.
+    beyond it a grows with the cube of the side, and b with its square, less what a coordinate alone costs. Parameters
+    of each dtype are measured by themselves; complex ones as pairs of real ones.
 
     Args:
         make: makes an optimizer of parameters that have gradients, and returns what takes its step.
-        params: what it is to step; only their shapes and dtype are used.
+        params: what it is to step; only their shapes and dtypes are used.
     """
-    if not params:
-        return 0.0
-    dtype = params[0].dtype
-    fixed = _seconds(make, [(1,)], dtype)
+    real = [torch.view_as_real(p.detach()) if p.is_complex() else p for p in params]
+    touched = torch.empty(min(CACHE, TOUCHED * sum(p.numel() for p in real)))
+
+    def seconds(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype) -> float:
+        return _seconds(make, shapes, dtype, touched)
+
+    dtypes = {p.dtype for p in real}
+    return sum(_predicted(seconds, [p for p in real if p.dtype == dtype], dtype) for dtype in dtypes)
+
+
+def _predicted(seconds: Seconds, params: Sequence[Tensor], dtype: torch.dtype) -> float:
+    fixed = seconds([(1,)], dtype)
     kinds = _kinds(params)
     vectors = _Kind(1, len(params), sum(p.numel() for p in params))
-    coordinate = _prices(make, vectors, fixed, dtype)
+    coordinate = _prices(seconds, vectors, fixed, dtype)
     total = fixed
     for kind in kinds:
         if kind.side == 1:
             total += coordinate.of(kind)
         elif kind.side <= MOST_MEASURED:
-            total += _prices(make, kind, fixed, dtype).of(kind)
+            total += _prices(seconds, kind, fixed, dtype).of(kind)
         else:
             times = kind.side / MOST_MEASURED
-            largest = _prices(make, kind._replace(side=MOST_MEASURED), fixed, dtype)
+            largest = _prices(seconds, kind._replace(side=MOST_MEASURED), fixed, dtype)
             products = largest.unit - MOST_MEASURED * coordinate.unit
             unit = kind.side * coordinate.unit + times**2 * products
             total += _Prices(times**3 * largest.tensor, unit).of(kind)
@@ -96,7 +107,7 @@ def _kinds(params: Iterable[Tensor]) -> list[_Kind]:
     return [kind for side, kind in found.items() if side]
 
 
-def _prices(make: Make, kind: _Kind, fixed: float, dtype: torch.dtype) -> _Prices:
+def _prices(seconds: Seconds, kind: _Kind, fixed: float, dtype: torch.dtype) -> _Prices:
     """Measure tensors of a kind at two lengths, of as many coordinates as the kind has, up to ENOUGH."""
     side = kind.side
     if side == 1:
@@ -107,23 +118,21 @@ def _prices(make: Make, kind: _Kind, fixed: float, dtype: torch.dtype) -> _Price
         for length in (side, 4 * side):
             times = min(kind.number, max(1, ENOUGH // (side * length)))
             sizes.append(([(side, length)] * times, length))
-    (few, short), (many, long) = (
-        ((_seconds(make, shapes, dtype) - fixed) / len(shapes), length) for shapes, length in sizes
-    )
+    (few, short), (many, long) = (((seconds(shapes, dtype) - fixed) / len(shapes), length) for shapes, length in sizes)
     unit = max(many - few, 0.0) / max(long - short, 1)
     return _Prices(max(few - short * unit, 0.0), unit)
 
 
-def _seconds(make: Make, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype) -> float:
+def _seconds(make: Make, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, touched: Tensor) -> float:
     """Least seconds of a step of random tensors: what else runs here can only add to them."""
-    generator, others = torch.Generator().manual_seed(0), torch.empty(CACHE)
+    generator = torch.Generator().manual_seed(0)
     params = [(0.05 * torch.randn(shape, generator=generator)).to(dtype).requires_grad_() for shape in shapes]
     for p in params:
         p.grad = 0.01 * torch.randn(p.shape, generator=generator).to(dtype)
     step, clock = make(params), time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     found: list[float] = []
     for round_number in range(ROUNDS):
-        others.fill_(round_number)
+        touched.fill_(round_number)
         start = clock()
         step()
         found.append(clock() - start)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from l2l_opt.optimizer import sharding
-from l2l_opt.optimizer.arguments import check_arguments, check_options
+from l2l_opt.optimizer.arguments import check_arguments, check_no_optimizers_options, check_options
 from l2l_opt.optimizer.cost import StepCost, state_bytes, step_costs
 from l2l_opt.optimizer.eager import EagerOptimizer, eager
 from l2l_opt.optimizer.fallback import Fallback, adam_step, sample, settle, size_of_update, snapshot
@@ -143,9 +143,11 @@ class LearnedOptimizer(EagerOptimizer):
         """Add parameters, perhaps with their own ``lr``, ``weight_decay``, ``num_steps`` and ``maximize``.
 
         Raises:
-            ValueError: a number out of range, another rule, a parameter sharded in a way that the rule cannot take.
+            ValueError: a number out of range, another rule, an option of the optimizer, a parameter sharded in a way that
+                the rule cannot take.
         """
         self._check_rule_of(param_group)
+        check_no_optimizers_options(param_group)
         super().add_param_group(param_group)
         try:
             check_options(self.param_groups[-1])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from l2l_opt.kernels.spread import Spread
 from l2l_opt.optimizer import sharding
-from l2l_opt.rules.base import UpdateRule
+from l2l_opt.rules.base import UpdateRule, states_kept_in
 from l2l_opt.rules.composed import ComposedRule
 from l2l_opt.rules.sharded_sums import Reduce, summed_by
 
@@ -106,7 +106,7 @@ def fresh_state(rule: UpdateRule, name: str, param: Tensor, *, state_dtype: torc
         state_dtype: of what the rule may keep in another; None for the precision in which the rule computes.
     """
     value = widened(plain(param))
-    with summed_by(reduce_over(sharding.shards_of(param))):
+    with summed_by(reduce_over(sharding.shards_of(param))), states_kept_in(state_dtype):
         state = rule.init_state({name: value})[name]
     shared = _shared_axes(rule, name, param)
     own: dict[str, Tensor] = {}

@@ -1,8 +1,10 @@
 """The contract of an update rule, and the registry of rules."""
 
 import abc
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -12,6 +14,18 @@ from torch import Tensor, nn
 from l2l_opt.kernels import CompiledPerceptron, CompiledStep
 from l2l_opt.registry import Registry, parse_spec
 from l2l_opt.types import Params, RuleState
+
+_kept_in: ContextVar[torch.dtype | None] = ContextVar("kept_in", default=None)
+
+
+@contextlib.contextmanager
+def states_kept_in(dtype: torch.dtype | None) -> Generator[None]:
+    """While it lasts, fresh states are made for an optimizer that keeps them in this dtype; None for their own."""
+    token = _kept_in.set(dtype)
+    try:
+        yield
+    finally:
+        _kept_in.reset(token)
 
 
 class UpdateRule(nn.Module, abc.ABC):
@@ -60,6 +74,14 @@ class UpdateRule(nn.Module, abc.ABC):
         # Squares of usual gradients are zero in float16.
         wide = state_dtype is not None and torch.finfo(state_dtype).max >= torch.finfo(torch.bfloat16).max
         return state_dtype if wide and key in self.moving_averages else None
+
+    def zeros(self, key: str, param: Tensor, size: int) -> Tensor:
+        """Return a state ``[size, *param.shape]`` of zeros: in the parameter's dtype, or in that it will be kept in.
+
+        A rule whose states begin so makes them by this, and an optimizer that keeps them in bfloat16 has no copy in
+        float32 at its first step.
+        """
+        return param.new_zeros(size, *param.shape, dtype=self.dtype_between_steps(key, _kept_in.get()) or param.dtype)
 
     @abc.abstractmethod
     def init_state(self, params: Params) -> RuleState:

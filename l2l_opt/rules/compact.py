@@ -96,7 +96,7 @@ class CompactRule(UpdateRule):
         sizes = {"averages": len(BETAS), "square_average": 1, "hidden": self.hidden_size, "cell": self.hidden_size}
         return {
             name: {"step": initial_step(param), "first_rms": tensor_rms(param.detach())}
-            | {key: param.new_zeros(size, *param.shape) for key, size in sizes.items()}
+            | {key: self.zeros(key, param, size) for key, size in sizes.items()}
             for name, param in params.items()
         }
 

@@ -46,7 +46,7 @@ class CoordinatewiseLSTM(GradientRule):
         self.body = RecurrentBody(num_inputs=2, hidden_size=hidden_size, num_layers=num_layers)
 
     def init_state(self, params: Params) -> RuleState:
-        return {name: {"step": initial_step(param)} | self.body.init_state(param) for name, param in params.items()}
+        return {name: {"step": initial_step(param)} | self.recurrent_zeros(param) for name, param in params.items()}
 
     def features(self, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         return log_sign(gradient, p=self.p), {"step": state["step"] + 1}

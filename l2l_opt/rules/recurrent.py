@@ -40,8 +40,13 @@ class RecurrentBody(nn.Module):
 
     def init_state(self, param: Tensor) -> dict[str, Tensor]:
         """Zeros: ``hidden`` and ``cell``, each ``[num_layers * hidden_size, *param.shape]``."""
-        zeros = param.new_zeros(self.num_layers * self.hidden_size, *param.shape)
+        zeros = param.new_zeros(self.state_size, *param.shape)
         return {"hidden": zeros, "cell": zeros.clone()}
+
+    @property
+    def state_size(self) -> int:
+        """Numbers of the hidden state of a coordinate, and as many of the cell's."""
+        return self.num_layers * self.hidden_size
 
     def forward(
         self, inputs: Params, state: dict[str, dict[str, Tensor]]
@@ -93,6 +98,10 @@ class GradientRule(UpdateRule):
 
     body: RecurrentBody
     reads_whole_tensors = False
+
+    def recurrent_zeros(self, param: Tensor) -> dict[str, Tensor]:
+        """Return the body's state before the first update."""
+        return {key: self.zeros(key, param, self.body.state_size) for key in ("hidden", "cell")}
 
     @abc.abstractmethod
     def features(self, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

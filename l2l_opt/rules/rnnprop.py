@@ -61,9 +61,8 @@ class RNNProp(GradientRule):
     def init_state(self, params: Params) -> RuleState:
         state: RuleState = {}
         for name, param in params.items():
-            moment = torch.zeros_like(param).unsqueeze(0)
-            moments = {"average": moment, "square_average": moment.clone()}
-            state[name] = {"step": initial_step(param)} | moments | self.body.init_state(param)
+            moments = {key: self.zeros(key, param, 1) for key in ("average", "square_average")}
+            state[name] = {"step": initial_step(param)} | moments | self.recurrent_zeros(param)
         return state
 
     def features(self, gradient: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -41,3 +41,14 @@ def test_a_rule_of_another_kind_is_named():
 def test_arguments_of_other_optimizers_are_named(arguments, options, message):
     with pytest.raises(TypeError, match=message):
         LearnedOptimizer([nn.Parameter(torch.ones(1))], *arguments, **options)
+
+
+@pytest.mark.parametrize("key", ["guard", "state_dtype", "whitening_dtype"])
+def test_what_is_the_same_for_all_groups_is_refused_in_one(key):
+    params = [nn.Parameter(torch.ones(1)) for _ in range(2)]
+    with pytest.raises(ValueError, match=f"{key} must be the same for all groups; got {key}=None in one, pass it"):
+        LearnedOptimizer([{"params": params[:1], key: None}], RNNProp(hidden_size=2))
+    optimizer = LearnedOptimizer(params[:1], RNNProp(hidden_size=2))
+    with pytest.raises(ValueError, match="pass it to LearnedOptimizer"):
+        optimizer.add_param_group({"params": params[1:], key: None})
+    assert len(optimizer.param_groups) == 1

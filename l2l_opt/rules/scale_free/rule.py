@@ -277,7 +277,7 @@ class ScaleFreeRule(UpdateRule):
         return {
             name: {"step": initial_step(param), "first_rms": tensor_rms(param.detach())}
             | {key: param.new_full((), start) for key, start in starts.items()}
-            | {key: param.new_zeros(size, *param.shape) for key, size in sizes.items()}
+            | {key: self.zeros(key, param, size) for key, size in sizes.items()}
             for name, param in params.items()
         }
 

@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,6 @@ def mlp_shapes(*widths: int) -> list[Shape]:
     return [shape for a, b in pairwise(widths) for shape in ((b, a), (b,))]
 
 
-TRAINING = """ With forward and backward pass of a GPT of 10 million parameters, 8 x 256 tokens a batch,
-a training step takes {:.2f} times as long as with fused AdamW, {:.2f} times with `whitening_dtype=torch.bfloat16`."""
 MODELS: dict[str, list[Shape]] = {
     "perceptron, 0.2 M": mlp_shapes(784, 256, 128, 10),
     "perceptron, 6 M": mlp_shapes(1024, 2048, 1024, 1024, 512),
@@ -141,48 +140,77 @@ class Block(nn.Module):
         return x + self.down(nn.functional.gelu(self.up(self.second(x))))
 
 
-def training_row() -> dict[str, Any]:
-    """Forward, backward and step of a GPT of 10 million parameters, 8 x 256 tokens, under the default and AdamW."""
+def perceptron(*sizes: int) -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
+    """A perceptron, and its loss on a batch of 64."""
+    layers = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())]
+    inputs, targets = torch.randn(64, sizes[0]), torch.randint(sizes[-1], (64,))
+    return nn.Sequential(*layers[:-1]), lambda model: nn.functional.cross_entropy(model(inputs), targets)
+
+
+def gpt() -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
+    """A GPT of 10 million parameters, and its loss on a batch of 8 x 256 tokens."""
+    model = nn.Sequential(nn.Embedding(4096, 384), *(Block(384) for _ in range(5)), nn.LayerNorm(384))
+    tokens = torch.randint(4096, (8, 257))
+
+    def loss(model: Any) -> Tensor:
+        logits = model(tokens[:, :-1]) @ model[0].weight.T
+        return nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+
+    return model, loss
+
+
+TRAININGS: dict[str, Callable[[], tuple[nn.Module, Callable[[nn.Module], Tensor]]]] = {
+    "perceptron 784-32-32-10, batches of 64": partial(perceptron, 784, 32, 32, 10),
+    "perceptron 784-128-128-10, batches of 64": partial(perceptron, 784, 128, 128, 10),
+    "perceptron 784-256-256-10, batches of 64": partial(perceptron, 784, 256, 256, 10),
+    "GPT, 10 M, batches of 8 x 256 tokens": gpt,
+}
+
+
+def training_row(name: str) -> dict[str, Any]:
+    """Forward, backward and step of a model under the default, in both precisions of whitening, and AdamW."""
     peers: dict[str, Callable[[], Any]] = {}
-    for name in ("default", "default, whitening in bfloat16", "AdamW"):
+    for kind in ("default", "default, whitening in bfloat16", "AdamW"):
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Embedding(4096, 384), *(Block(384) for _ in range(5)), nn.LayerNorm(384))
-        tokens = torch.randint(4096, (8, 257))
+        model, loss = TRAININGS[name]()
         params = list(model.parameters())
-        dtype = torch.bfloat16 if name.endswith("bfloat16") else torch.float32
+        dtype = torch.bfloat16 if kind.endswith("bfloat16") else torch.float32
         made = (
             torch.optim.AdamW(params, fused=True)
-            if name == "AdamW"
+            if kind == "AdamW"
             else LearnedOptimizer(params, num_steps=1000, whitening_dtype=dtype)
         )
 
-        def run(model: nn.Sequential = model, optimizer: torch.optim.Optimizer = made, tokens: Tensor = tokens) -> None:
-            optimizer.zero_grad()
-            logits = model(tokens[:, :-1]) @ model[0].weight.T
-            nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
-            optimizer.step()
+        def run(
+            model: nn.Module = model,
+            loss: Callable[[nn.Module], Tensor] = loss,
+            optimizer: torch.optim.Optimizer = made,
+        ) -> None:
+            for _ in range(1 if name.startswith("GPT") else 20):
+                optimizer.zero_grad()
+                loss(model).backward()
+                optimizer.step()
 
-        peers[name] = run
+        peers[kind] = run
     seconds = processor_times(peers)
-    over = {f"{name} over AdamW": ratio(seconds, name, "AdamW") for name in seconds if name != "AdamW"}
-    return over | {"seconds": seconds}
+    over = {f"{kind} over AdamW": ratio(seconds, kind, "AdamW") for kind in seconds if kind != "AdamW"}
+    count = sum(p.numel() for p in TRAININGS[name]()[0].parameters())
+    return {"training step": name, "parameters": count, **over, "seconds": seconds}
 
 
 def measure(only: list[str]) -> None:
-    """Write results/benchmarks/models.json; with names of models, or ``training``, these rows anew."""
+    """Write results/benchmarks/models.json; with names of models or training steps, these rows anew."""
     torch.set_num_threads(1)
     path = records.RESULTS / "benchmarks" / "models.json"
-    rows = {row["model"]: row for row in (json.loads(path.read_text())["rows"] if path.exists() else [])}
-    training = json.loads(path.read_text())["training"] if path.exists() else None
-    for name in only or MODELS:
-        if name in MODELS:
-            rows[name] = model_row(name, MODELS[name])
-            print({key: value for key, value in rows[name].items() if key != "seconds"}, flush=True)
-    if not only or "training" in only:
-        training = training_row()
-        print(training, flush=True)
+    before = json.loads(path.read_text()) if path.exists() else {"rows": [], "training": []}
+    rows = {row["model"]: row for row in before["rows"]}
+    trainings = {row["training step"]: row for row in before["training"]}
+    for name in only or [*MODELS, *TRAININGS]:
+        found = model_row(name, MODELS[name]) if name in MODELS else training_row(name)
+        (rows if name in MODELS else trainings)[name] = found
+        print({key: value for key, value in found.items() if key != "seconds"}, flush=True)
     content = {"rule": DEFAULT, "kernels": native.describe(), "rows": [rows[name] for name in MODELS if name in rows]}
-    records.write(path, content | {"training": training})
+    records.write(path, content | {"training": [trainings[name] for name in TRAININGS if name in trainings]})
 
 
 def page() -> str:
@@ -218,10 +246,9 @@ def page() -> str:
         ),
         models_rule=models["rule"],
         models_processor=models["machine"]["processor"],
-        training=""
-        if models["training"] is None
-        else TRAINING.format(
-            *(models["training"][f"{name} over AdamW"] for name in ("default", "default, whitening in bfloat16"))
+        trainings=table(
+            ["training step", "parameters", "over AdamW", "with bfloat16 whitening"],
+            [trainings_row(row) for row in models["training"]],
         ),
         processor=sizes["machine"]["processor"],
         kernels=sizes["kernels"],
@@ -282,6 +309,12 @@ def models_row(row: dict[str, Any]) -> list[Any]:
         *(f"{row[key]:.3g}" for key in ratios),
         *(f"{value:.2f}" for value in row["predicted over measured"]),
     ]
+
+
+def trainings_row(row: dict[str, Any]) -> list[Any]:
+    kinds = ("default", "default, whitening in bfloat16")
+    ratios = (f"{row[f'{kind} over AdamW']:.2f}" for kind in kinds)
+    return [row["training step"], f"{row['parameters']:,}", *ratios]
 
 
 def students_row(count: float, costs: dict[str, dict[str, Any]]) -> list[Any]:

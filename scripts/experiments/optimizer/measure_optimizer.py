@@ -181,6 +181,8 @@ def memory(parameters: int, only: str | None) -> None:
         ("scale-free", {"state_dtype": torch.bfloat16}, torch.float32, "one tensor"),
         ("scale-free", {}, torch.bfloat16, "layers"),
         ("scale-free", {}, torch.float32, "one embedding"),
+        ("scale-free", {"state_dtype": torch.bfloat16}, torch.float32, "one embedding"),
+        ("scale-free", {"state_dtype": torch.bfloat16}, torch.bfloat16, "one embedding"),
     ]:
         if only not in (None, rule):
             continue
@@ -188,8 +190,7 @@ def memory(parameters: int, only: str | None) -> None:
         optimizer = LearnedOptimizer(params, make_rule(rule), **options)
         for p in params:
             p.grad = 0.1 * torch.randn_like(p)
-        optimizer.step()
-        peak = peak_beyond(optimizer.step)
+        first, peak = peak_beyond(optimizer.step), peak_beyond(optimizer.step)
         kept = sum(value.nbytes for p in params for value in optimizer.state[p].values())
         row = {
             "rule": rule,
@@ -199,6 +200,7 @@ def memory(parameters: int, only: str | None) -> None:
             "state_dtype": str(options.get("state_dtype")).removeprefix("torch."),
             "state_MiB": round(kept / 2**20, 1),
             "temporary_MiB": round(peak / 2**20, 1),
+            "temporary_first_step_MiB": round((first - kept) / 2**20, 1),
         }
         rows.append(row)
         click.echo(json.dumps(row))
