@@ -143,8 +143,8 @@ class LearnedOptimizer(EagerOptimizer):
         """Add parameters, perhaps with their own ``lr``, ``weight_decay``, ``num_steps`` and ``maximize``.
 
         Raises:
-            ValueError: a number out of range, another rule, an option of the optimizer, a parameter sharded in a way that
-                the rule cannot take.
+            ValueError: a number out of range, another rule, an option that is the same for all groups, a parameter
+                sharded in a way that the rule cannot take.
         """
         self._check_rule_of(param_group)
         check_no_optimizers_options(param_group)
