@@ -99,7 +99,7 @@ from l2l_opt.tasks.mixture import make_tasks
     count("--nproc", 1, "Processes that share the students."),
     switch(
         "--compile/--no-compile",
-        "Compile students' losses and gradients, and the rule's step: for runs on few architectures.",
+        "Compile students' losses and the rule's step: for runs on few architectures.",
     ),
 )
 @device_options

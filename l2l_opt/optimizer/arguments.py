@@ -55,16 +55,21 @@ def check_arguments(rule: Any, guard: Any, state_dtype: Any, whitening_dtype: An
         )
 
 
-def check_no_optimizers_options(group: Mapping[str, Any]) -> None:
-    """Refuse in a group what is the same for all of an optimizer's.
+def check_options_of_all(group: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse in a group another value of what is the same for all of an optimizer's; wrappers put its own there.
+
+    Args:
+        group: that is added.
+        own: the optimizer's values.
 
     Raises:
-        ValueError: there is such an option.
+        ValueError: there is another.
     """
-    for key in ("guard", "state_dtype", "whitening_dtype"):
-        if key in group:
+    for key, value in own.items():
+        if group.get(key, value) != value:
             raise ValueError(
-                f"{key} must be the same for all groups; got {key}={group[key]!r} in one, pass it to LearnedOptimizer"
+                f"{key} must be the same for all groups; got {group[key]!r} in one beside {value!r}, pass it to "
+                "LearnedOptimizer"
             )
 
 

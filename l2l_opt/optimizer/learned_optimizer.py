@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from l2l_opt.optimizer import sharding
-from l2l_opt.optimizer.arguments import check_arguments, check_no_optimizers_options, check_options
+from l2l_opt.optimizer.arguments import check_arguments, check_options, check_options_of_all
 from l2l_opt.optimizer.cost import StepCost, state_bytes, step_costs
 from l2l_opt.optimizer.eager import EagerOptimizer, eager
 from l2l_opt.optimizer.fallback import Fallback, adam_step, sample, settle, size_of_update, snapshot
@@ -37,7 +37,8 @@ from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.types import is_dict
 
 UNSHOWN = ("params", "param_names", "rule", "rule_digest", "watch")
-OWN = ("rule", "guard", "state_dtype", "whitening_dtype", "_title")
+OF_ALL_GROUPS = ("guard", "state_dtype", "whitening_dtype")
+OWN = ("rule", *OF_ALL_GROUPS, "_title")
 """Attributes that torch's own pickling would lose."""
 
 
@@ -147,7 +148,7 @@ class LearnedOptimizer(EagerOptimizer):
                 sharded in a way that the rule cannot take.
         """
         self._check_rule_of(param_group)
-        check_no_optimizers_options(param_group)
+        check_options_of_all(param_group, {key: getattr(self, key) for key in OF_ALL_GROUPS})
         super().add_param_group(param_group)
         try:
             check_options(self.param_groups[-1])

@@ -108,8 +108,9 @@ def test_the_death_of_a_rank_ends_the_job_with_a_good_checkpoint(rank, tmp_path)
     assert "Traceback" not in err
     assert f"got SIGKILL in rank {rank}, go on with --resume" in err
     done = record(tmp_path / "run")["outer_step"]
-    result = run(*arguments, tmp_path / "run", "--resume", "--minutes", 1e-6)
-    assert f"going on from outer step {done}" in result.stderr
+    if rank == 0:  # either death leaves the same files
+        result = run(*arguments, tmp_path / "run", "--resume", "--minutes", 1e-6)
+        assert f"going on from outer step {done}" in result.stderr
 
 
 def test_bad_options_are_said_once_and_end_all_ranks(tmp_path):

@@ -43,12 +43,20 @@ def test_arguments_of_other_optimizers_are_named(arguments, options, message):
         LearnedOptimizer([nn.Parameter(torch.ones(1))], *arguments, **options)
 
 
-@pytest.mark.parametrize("key", ["guard", "state_dtype", "whitening_dtype"])
-def test_what_is_the_same_for_all_groups_is_refused_in_one(key):
+@pytest.mark.parametrize(
+    ("key", "own", "other"),
+    [
+        ("guard", "skip", None),
+        ("state_dtype", None, torch.bfloat16),
+        ("whitening_dtype", torch.float32, torch.bfloat16),
+    ],
+)
+def test_what_is_the_same_for_all_groups_is_refused_in_one(key, own, other):
+    """ZeroRedundancyOptimizer names them in each group."""
     params = [nn.Parameter(torch.ones(1)) for _ in range(2)]
-    with pytest.raises(ValueError, match=f"{key} must be the same for all groups; got {key}=None in one, pass it"):
-        LearnedOptimizer([{"params": params[:1], key: None}], RNNProp(hidden_size=2))
-    optimizer = LearnedOptimizer(params[:1], RNNProp(hidden_size=2))
+    with pytest.raises(ValueError, match=f"{key} must be the same for all groups; got {other!r} in one beside {own!r}"):
+        LearnedOptimizer([{"params": params[:1], key: other}], RNNProp(hidden_size=2))
+    optimizer = LearnedOptimizer([{"params": params[:1], key: own}], RNNProp(hidden_size=2))
     with pytest.raises(ValueError, match="pass it to LearnedOptimizer"):
-        optimizer.add_param_group({"params": params[1:], key: None})
+        optimizer.add_param_group({"params": params[1:], key: other})
     assert len(optimizer.param_groups) == 1
