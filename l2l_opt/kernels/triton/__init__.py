@@ -5,7 +5,7 @@ Triton is imported with the first step there: elsewhere, and where it is not ins
 
 import importlib.util
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -106,19 +106,10 @@ class MixedStep:
             step = _step_of(rule, lying, kept, num_steps, None if spread is None else spread.of(own))
             self.parts.append((own, step))
 
-    def __call__(
-        self,
-        grads: Sequence[Tensor],
-        *,
-        lr: float,
-        decay: float,
-        sign: float,
-        guarded: bool,
-        rate: Tensor | None = None,
-    ) -> list[int]:
+    def __call__(self, grads: Sequence[Tensor], **options: Any) -> list[int]:
         """Take a step, as ``PreparedStep``; what is left out is counted on the device, so nothing is returned of it."""
         for places, step in self.parts:
-            step([grads[index] for index in places], lr=lr, decay=decay, sign=sign, guarded=guarded, rate=rate)
+            step([grads[index] for index in places], **options)
         return []
 
 
