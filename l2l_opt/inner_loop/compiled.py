@@ -5,9 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._inductor import compile as inductor_compile
 from torch.func import grad_and_value, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from l2l_opt.rules.products import rounds_products
@@ -112,6 +110,10 @@ class _Compiled:
         return self._derivatives(*tensors)
 
     def _compile(self, flat: Callable[..., list[Tensor]], leaves: Sequence[Tensor]) -> Any:
+        # Here, since importing the compiler takes longer than all else, and most runs do not compile.
+        from torch._inductor import compile as inductor_compile
+        from torch.fx.experimental.proxy_tensor import make_fx
+
         try:
             with torch.no_grad():
                 examples: list[Any] = [leaf.detach() for leaf in leaves]

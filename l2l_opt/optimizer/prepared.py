@@ -89,14 +89,7 @@ class PreparedGroup:
         gradients = self._gradients(params, state, options.num_steps)
         if gradients is None:
             return False
-        flags = self.call(
-            gradients,
-            lr=options.lr,
-            decay=options.decay,
-            sign=options.sign,
-            guarded=options.guarded,
-            rate=options.rate,
-        )
+        flags = self.call(gradients, **options.of_kernels())
         # Kernels on a GPU count there, and return nothing.
         for kept, flag in zip(self.kept, flags, strict=False):
             if flag:

@@ -6,7 +6,7 @@ Rules compute in the parameters' precision, float32 at least, and write back int
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,6 +57,10 @@ class Options(NamedTuple):
     guarded: bool
     loss: Tensor | None = None
     rate: Tensor | None = None
+
+    def of_kernels(self) -> dict[str, Any]:
+        """Return what a prepared step is given beside gradients."""
+        return {key: getattr(self, key) for key in ("lr", "decay", "sign", "guarded", "rate")}
 
 
 class Stepper:
@@ -189,14 +193,7 @@ def step_on_device(
         states = [param.state | {"skipped": param.own["skipped"]} for param in served]
         values, spread = [param.value for param in served], spread_of(served, shards)
         call = triton.MixedStep(compiled, values, states, num_steps=options.num_steps, spread=spread)
-        call(
-            [param.grad for param in served],
-            lr=options.lr,
-            decay=options.decay,
-            sign=options.sign,
-            guarded=options.guarded,
-            rate=options.rate,
-        )
+        call([param.grad for param in served], **options.of_kernels())
     if others:
         step_purely(rule, others, options, reduce_over(shards))
     return None if others else call
@@ -207,14 +204,7 @@ def step_compiled(compiled: CompiledRule, params: Sequence[LocalParameter], opti
     values, states = [param.value for param in params], [param.state for param in params]
     grads = [param.grad for param in params]
     call = PreparedStep(compiled, values, states, grads, num_steps=options.num_steps)
-    flags = call(
-        grads,
-        lr=options.lr,
-        decay=options.decay,
-        sign=options.sign,
-        guarded=options.guarded,
-        rate=options.rate,
-    )
+    flags = call(grads, **options.of_kernels())
     if not compiled.keeps_clock:
         moved = [param.state["step"] for param, flag in zip(params, flags, strict=True) if flag != 1]
         if moved:
