@@ -1,18 +1,9 @@
-"""The fallback of ``LearnedOptimizer(guard="fallback")``: notices divergence, goes back, goes on with Adam."""
+"""What decides for ``LearnedOptimizer(guard="fallback")`` when training diverges, and at which rate Adam goes on."""
 
 import math
 import statistics
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
-
-import torch
-from torch import Tensor
-
-from l2l_opt.optimizer import sharding
-from l2l_opt.optimizer.local_parameters import LocalParameter, finite_over_shards, is_finite, plain, widened
-from l2l_opt.optimizer.stepping import Options
-from l2l_opt.rules.sharded_sums import Reduce
 
 SMOOTHING = 0.95
 """Decay of the moving average that is the smoothed loss."""
@@ -25,9 +16,6 @@ MOST_FAR = 0.3
 NUM_SIZES = 51
 RATE_WITHOUT_GOOD_STEPS = 1e-3
 """Adam's rate where the rule had no good step to match: Adam's own default."""
-BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
-SAMPLE = 1024
-"""Coordinates of a tensor whose change measures an update."""
 
 
 @dataclass
@@ -69,11 +57,12 @@ class Fallback:
     rate: float | None = None
     num_adam_steps: int = 0
 
-    def observe(self, loss: float) -> Literal["diverged", "best"] | None:
-        """Take in a loss of the parameters as they are before the next update.
+    def observe(self, loss: float, *, may_keep: bool = True) -> Literal["diverged", "best"] | None:
+        """Take in a loss.
 
         Args:
             loss: to be made small.
+            may_keep: whether it is of the parameters as they are, before the next update.
 
         Returns:
             ``"diverged"``; ``"best"`` where the parameters are worth keeping; None otherwise.
@@ -100,7 +89,7 @@ class Fallback:
         if self.num_high >= PATIENCE or self.far > MOST_FAR:
             return "diverged"
         due = self.num_losses == 1 or self.num_losses - self.snapshot_at >= PATIENCE
-        if due and loss <= self.smoothed <= self.lowest:
+        if may_keep and due and loss <= self.smoothed <= self.lowest:
             self.snapshot_at = self.num_losses
             return "best"
         return None
@@ -121,86 +110,3 @@ class Fallback:
     def plain(self) -> dict[str, Any]:
         """Everything, for a parameter group."""
         return asdict(self)
-
-
-def snapshot(param: Tensor) -> Tensor:
-    """Return a parameter as it is, to go back to, and room for Adam's two moments; ``[3, *param.shape]``."""
-    value = widened(plain(param))
-    kept = value.new_zeros(3, *value.shape)
-    kept[0].copy_(value)
-    return sharding.state_like(param, kept)
-
-
-States = Sequence[tuple[Tensor, dict[str, Any]]]
-"""Parameters, each with ``optimizer.state[param]``."""
-
-
-def settle(fallback: Fallback, loss: float, states: States, *, lr: float) -> bool:
-    """Take in a loss; keep the parameters where it is the best so far, go back to those kept where training diverges.
-
-    Args:
-        fallback: changed.
-        loss: of the parameters as they are, to be made small.
-        states: all parameters that have been stepped.
-        lr: of the group whose multiple Adam's rate will be.
-
-    Returns:
-        Whether it has gone back, so that the gradients belong to other parameters than these.
-    """
-    verdict = fallback.observe(loss)
-    for param, own in states if verdict else ():
-        kept = sharding.local(own["fallback"])
-        if verdict == "best":
-            kept[0].copy_(plain(param))
-        else:
-            plain(param).copy_(kept[0])
-            kept[1:].zero_()
-    if verdict == "diverged":
-        fallback.fall_back(lr)
-    return verdict == "diverged"
-
-
-def sample(param: LocalParameter) -> Tensor:
-    """Return a copy of some of a parameter's coordinates, evenly spaced."""
-    flat = param.value.reshape(-1)
-    return widened(flat[:: max(1, flat.numel() // SAMPLE)]).clone()
-
-
-def size_of_update(params: Sequence[LocalParameter], before: Sequence[Tensor], reduce: Reduce | None) -> Tensor:
-    """Sum of squares of what a step has changed, and the number of coordinates, from samples: ``[2]``, float64.
-
-    Args:
-        params: after the step.
-        before: their samples before it.
-        reduce: sums over the parameters' shards; None where they are whole.
-    """
-    total = torch.zeros(2, dtype=torch.float64, device=params[0].value.device)
-    for param, old in zip(params, before, strict=True):
-        if old.numel():
-            total[0] += (sample(param) - old).double().square().mean() * param.value.numel()
-            total[1] += param.value.numel()
-    return total if reduce is None else reduce(total)
-
-
-def adam_step(params: Sequence[LocalParameter], options: Options, fallback: Fallback, *, reduce: Reduce | None) -> None:
-    """One step of Adam, in place; a tensor whose gradient or new value is not finite is left as it is.
-
-    Source: arXiv 1412.6980, algorithm 1.
-    """
-    assert fallback.rate is not None
-    steps = fallback.num_adam_steps + 1
-    for param in params:
-        gradient = widened(param.grad) * options.sign
-        kept = sharding.local(param.own["fallback"])
-        moments = torch.stack(
-            [torch.lerp(kept[1], gradient, 1 - BETA1), torch.lerp(kept[2], gradient * gradient, 1 - BETA2)]
-        )
-        root = (moments[1] / (1 - BETA2**steps)).sqrt() + EPS
-        value = widened(param.value)
-        change = options.lr * fallback.rate * moments[0] / (1 - BETA1**steps) / root + options.decay * value
-        new = (value - change).to(param.value.dtype)
-        (finite,) = finite_over_shards([is_finite([new, moments])], reduce)
-        param.value.copy_(torch.where(finite, new, param.value))
-        kept[1:].copy_(torch.where(finite, moments, kept[1:]))
-        param.state["step"] += finite
-        param.own["skipped"] += ~finite

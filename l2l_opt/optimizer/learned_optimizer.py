@@ -1,6 +1,5 @@
 """LearnedOptimizer: an update rule as a torch.optim.Optimizer."""
 
-import math
 import os
 import threading
 from collections.abc import Callable
@@ -11,32 +10,23 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from l2l_opt.optimizer import sharding
+from l2l_opt.optimizer.adam import adam_step
 from l2l_opt.optimizer.arguments import check_arguments, check_options, check_options_of_all
 from l2l_opt.optimizer.cost import StepCost, state_bytes, step_costs
 from l2l_opt.optimizer.eager import EagerOptimizer, eager
-from l2l_opt.optimizer.fallback import Fallback, adam_step, sample, settle, size_of_update, snapshot
-from l2l_opt.optimizer.habits import Habits, warn
-from l2l_opt.optimizer.local_parameters import (
-    BOOKKEEPING,
-    LocalParameter,
-    buckets_of,
-    check_placement,
-    fresh_meta_state,
-    fresh_state,
-    local_parameter,
-    reduce_over,
-)
-from l2l_opt.optimizer.prepared import PreparedGroup
+from l2l_opt.optimizer.groups import GroupStepper, named
+from l2l_opt.optimizer.habits import Habits
+from l2l_opt.optimizer.local_parameters import buckets_of, check_placement, fresh_meta_state, reduce_over
 from l2l_opt.optimizer.rates import step_options
 from l2l_opt.optimizer.state_dict import boxed, check_state_dict, digest_of, in_own_order, unboxed
-from l2l_opt.optimizer.stepping import Stepper
+from l2l_opt.optimizer.watch import Watch, sample, size_of_update, snapshot
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.products import products_of
 from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.types import is_dict
 
-UNSHOWN = ("params", "param_names", "rule", "rule_digest", "watch")
+UNSHOWN = ("params", "param_names", "rule", "rule_digest", "watch", "unread")
 OF_ALL_GROUPS = ("guard", "state_dtype", "whitening_dtype")
 OWN = ("rule", *OF_ALL_GROUPS, "_title")
 """Attributes that torch's own pickling would lose."""
@@ -66,7 +56,8 @@ class LearnedOptimizer(EagerOptimizer):
             state stay as they are, and ``state[p]["skipped"]`` goes up; no device synchronisation. ``"fallback"``:
             that, and where the losses given to ``step`` diverge (``fallback.Fallback``), parameters go back to their
             last good snapshot and training goes on with Adam, at the rate that matches the rule's updates; 12 bytes
-            more a parameter. Ranks of DDP must be given the same loss. None: updates are applied as they come.
+            more a parameter. Losses on a GPU are looked at ten at a time, one wait. Ranks of DDP must be given the
+            same loss. None: updates are applied as they come.
         state_dtype: of the rule's state between steps, but for a few numbers a tensor, e.g. ``torch.bfloat16`` for half
             the memory; None for the precision of the computation. Averages are rounded at random to bfloat16, by bits
             that are always the same (``rounding.rounded_at_random``); other than hidden states they are not kept in
@@ -115,9 +106,7 @@ class LearnedOptimizer(EagerOptimizer):
         self.guard: Literal["skip", "fallback"] | None = guard
         self._habits = Habits()
         self._lock = threading.RLock()
-        self._keys: dict[Tensor, frozenset[str]] = {}
-        self._fallback, self._stepper = Fallback(), Stepper(rule)
-        self._prepared: dict[int, PreparedGroup] = {}
+        self._watch, self._stepper = Watch(), self._new_stepper()
         defaults: dict[str, Any] = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -129,7 +118,7 @@ class LearnedOptimizer(EagerOptimizer):
             "steps_taken": 0,
         }
         if guard == "fallback":
-            defaults["watch"] = self._fallback.plain()
+            defaults |= self._watch.entries()
         check_options(defaults)
         super().__init__(params, defaults)
 
@@ -152,7 +141,7 @@ class LearnedOptimizer(EagerOptimizer):
         super().add_param_group(param_group)
         try:
             check_options(self.param_groups[-1])
-            for name, p in self._named(self.param_groups[-1]):
+            for name, p in named(self.param_groups[-1]):
                 check_placement(self.rule, name, p)
         except ValueError:
             self.param_groups.pop()
@@ -170,6 +159,9 @@ class LearnedOptimizer(EagerOptimizer):
                 "optimizer of its own for it"
             )
         group |= {key: self.defaults[key] for key in ("rule", "rule_digest")}
+
+    def _new_stepper(self) -> GroupStepper:
+        return GroupStepper(self.rule, keeps_snapshots=self.guard == "fallback")
 
     def _kind(self) -> str:
         return self.rule.registry_name or type(self.rule).__name__
@@ -205,90 +197,49 @@ class LearnedOptimizer(EagerOptimizer):
         seen = None
         if loss is not None and (self.guard == "fallback" or self.rule.reads_loss):
             seen = sharding.mean_loss(loss, (p for group in self.param_groups for p in group["params"]))
-        if self.guard == "fallback" and seen is not None and self._fell_back(float(seen)):
+        if self.guard == "fallback" and seen is not None and self._fell_back(seen):
             return returned
         with products_of(self.whitening_dtype):
-            found = [self._step_group(group, seen) for group in self.param_groups]
-        sums = [of_group for of_group in found if of_group is not None]
+            sizes = [size for group in self.param_groups for size in self._step_group(group, seen)]
         if self.guard == "fallback":
-            if sums:
-                total, count = map(float, torch.stack(sums).sum(0))
-                self._fallback.pending = math.sqrt(total / count) if count else None
-            self._fallback.num_adam_steps += self._fallback.rate is not None
-            self._remember()
+            self._watch.after_step(sizes)
+            if self._watch.is_read:
+                self._remember()
         for group in self.param_groups:
             group["steps_taken"] += 1
         self._habits.look_beyond_plan(self.param_groups, self.rule, self.defaults["rule"])
         return returned
 
-    def _step_group(self, group: dict[str, Any], loss: Tensor | None) -> Tensor | None:
-        """One step of a group; returns sums over its coordinates, of which the fallback makes the update's size."""
+    def _step_group(self, group: dict[str, Any], loss: Tensor | None) -> list[Tensor]:
+        """One step of a group; returns the sizes of its updates where they are measured."""
         options = step_options(group, self.rule, self._habits, guard=self.guard, loss=loss)
-        prepared = self._prepared.pop(id(group), None)
-        if prepared is not None and prepared.step(group["params"], self.state, options):
-            self._prepared[id(group)] = prepared
-            return None
-        found = [
-            self._local_parameter(name, p, gradient)
-            for name, p in self._named(group)
-            if (gradient := p.grad) is not None
-        ]
-        sizes: list[Tensor] = []
-        for shards, params in buckets_of(found):
-            reduce = reduce_over(shards)
-            if self._fallback.rate is not None:
-                adam_step(params, options, self._fallback, reduce=reduce)
-            elif self.guard == "fallback":
-                before = [sample(param) for param in params]
-                self._stepper.step(params, options, shards)
-                sizes.append(size_of_update(params, before, reduce).cpu())
-            else:
-                call = self._stepper.step(params, options, shards)
-                whole = len(params) == len(found)
-                again = PreparedGroup.of(self.rule, call, params, options.num_steps) if whole else None
-                if again is not None:
-                    self._prepared[id(group)] = again
-        return torch.stack(sizes).sum(0) if sizes else None
+        fallback = self._watch.fallback
+        if fallback.rate is None and not self._watch.measures:
+            self._stepper.step(group, self.state, options, state_dtype=self.state_dtype)
+            return []
+        found = self._stepper.local_parameters(group, self.state, state_dtype=self.state_dtype)
+        buckets = [(reduce_over(shards), params) for shards, params in buckets_of(found)]
+        if fallback.rate is not None:
+            for reduce, params in buckets:
+                adam_step(params, options, rate=fallback.rate, num_steps=fallback.num_adam_steps, reduce=reduce)
+            return []
+        before = [sample(params) for _, params in buckets]
+        self._stepper.step(group, self.state, options, state_dtype=self.state_dtype)
+        return [size_of_update(params, old, reduce) for (reduce, params), old in zip(buckets, before, strict=True)]
 
-    def _local_parameter(self, name: str, p: Tensor, gradient: Tensor) -> LocalParameter:
-        own, keys = self.state[p], self._keys.get(p)
-        # Every state that is ours has this, and wrappers may have written theirs before.
-        if "skipped" not in own:
-            check_placement(self.rule, name, p)
-            own.update(fresh := self._fresh_state(name, p))
-            keys = self._keys[p] = frozenset(fresh) - set(BOOKKEEPING)
-        if keys is None:
-            keys = self._keys[p] = frozenset(fresh_meta_state(self.rule, name, p))
-        return local_parameter(name, p, gradient, own, keys)
-
-    def _fresh_state(self, name: str, p: Tensor) -> dict[str, Tensor]:
-        state = fresh_state(self._stepper.rule_on(p.device), name, p, state_dtype=self.state_dtype)
-        return state | {"fallback": snapshot(p)} if self.guard == "fallback" else state
-
-    def _fell_back(self, loss: float) -> bool:
+    def _fell_back(self, loss: Tensor) -> bool:
         """Take in a loss; whether parameters have gone back to the last good snapshot."""
         first = self.param_groups[0]
-        number = -loss if first["maximize"] else loss
         states = [(p, own) for p, own in self.state.items() if "fallback" in own]
-        was_adam, rate = self._fallback.rate is not None, float(first["lr"])
-        gone_back = settle(self._fallback, number, states, lr=rate)
-        self._remember()
-        if gone_back and not was_adam:
-            warn(
-                f"training with the rule {first['rule']!r} diverged at its step {self._fallback.num_losses} (loss "
-                f"{number:g}): parameters are those of step {self._fallback.snapshot_at} again, and Adam goes on at a "
-                f"rate of {rate * (self._fallback.rate or 0):.2g}"
-            )
+        lower_is_better = -loss if first["maximize"] else loss
+        gone_back = self._watch.take(lower_is_better, states, lr=first["lr"], rule=first["rule"])
+        if self._watch.is_read:
+            self._remember()
         return gone_back
 
     def _remember(self) -> None:
         for group in self.param_groups:
-            group["watch"] = self._fallback.plain()
-
-    def _named(self, group: dict[str, Any]) -> list[tuple[str, Tensor]]:
-        """Names and parameters, each parameter once."""
-        names = group.get("param_names") or [str(index) for index in range(len(group["params"]))]
-        return list({id(p): (name, p) for name, p in zip(names, group["params"], strict=True)}.values())
+            group |= self._watch.entries()
 
     def cost(self) -> list[StepCost]:
         """Predict what a step on these parameters costs on this machine, beside fused AdamW and torch's Muon.
@@ -302,15 +253,15 @@ class LearnedOptimizer(EagerOptimizer):
         Raises:
             ValueError: a parameter that is not on the CPU.
         """
-        named = [pair for group in self.param_groups for pair in self._named(group)]
-        params = [p for _, p in named]
+        pairs = [pair for group in self.param_groups for pair in named(group)]
+        params = [p for _, p in pairs]
 
         def make(own: list[Tensor]) -> Callable[[], Any]:
             options = {key: getattr(self, key) for key in OWN if key.endswith("dtype")}
             return LearnedOptimizer(own, self.rule, num_steps=1000, guard=self.guard, **options).step
 
-        states = (fresh_meta_state(self.rule, name, p, state_dtype=self.state_dtype) for name, p in named)
-        kept = state_bytes(states) + 8 * len(named)
+        states = (fresh_meta_state(self.rule, name, p, state_dtype=self.state_dtype) for name, p in pairs)
+        kept = state_bytes(states) + 8 * len(pairs)
         kept += sum(12 * p.numel() for p in params) if self.guard == "fallback" else 0
         return step_costs(self._title, make, params, kept=kept)
 
@@ -336,14 +287,23 @@ class LearnedOptimizer(EagerOptimizer):
         check_state_dict(state_dict, self.param_groups, rule=self.rule, defaults=self.defaults, must_be_finite=finite)
         return boxed(state_dict)
 
+    @eager
+    def state_dict(self) -> dict[str, Any]:
+        """Return states and groups, in which ``guard="fallback"`` keeps what it has seen so far."""
+        if self.guard == "fallback":
+            self._remember()
+        return super().state_dict()
+
     def __getstate__(self) -> dict[str, Any]:
+        if self.guard == "fallback":
+            self._remember()
         # torch's keeps three entries only, so that copies would lose the rule.
         return super().__getstate__() | {key: getattr(self, key) for key in OWN}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__dict__.setdefault("whitening_dtype", torch.float32)  # pickles of 0.4 hold none
-        self._stepper, self._prepared, self._keys = Stepper(self.rule), {}, {}
+        self._stepper = self._new_stepper()
         self._lock = self.__dict__.get("_lock") or threading.RLock()
         self._habits = self.__dict__.get("_habits") or Habits()
         self._habits.restart(self.param_groups)
@@ -354,7 +314,7 @@ class LearnedOptimizer(EagerOptimizer):
         self.state.clear()
         self.state.update(own)
         is_used = self.guard == "fallback"
-        self._fallback = Fallback(**self.param_groups[0]["watch"]) if is_used else Fallback()
+        self._watch = Watch(self.param_groups[0]) if is_used else Watch()
         for p, own in self.state.items() if is_used else ():
             if own and "fallback" not in own:
                 own["fallback"] = snapshot(p)

@@ -31,7 +31,7 @@ def step_options(
     """
     lr: float | Tensor = group["lr"]
     rate: Tensor | None = None
-    if guard != "fallback" and _lies_beside(lr, group):
+    if _lies_beside(lr, group):
         if not group["steps_taken"]:
             habits.look(group, float(lr))  # before there is a graph, and once: later it would wait at every step
         lr, rate = 1.0, lr.detach().reshape(()).float()

@@ -113,13 +113,6 @@ def numbers_before(counts: Sequence[int], shards: Shards, device: torch.device) 
     return [int(number) for number in add_up(table, shards)[: shards.place].sum(0).cpu()]
 
 
-def mesh_mean(value: float, shards: Shards) -> float:
-    """Return the mean of what each device of a mesh has."""
-    mesh = shards.mesh
-    own = torch.tensor(value, dtype=torch.float64, device=mesh.device_type)
-    return float(_all_sum(own, mesh, range(mesh.ndim))) / mesh.size()
-
-
 def mean_loss(loss: Any, params: Iterable[Tensor]) -> Tensor:
     """Return the mean of a loss over the mesh that parameters are sharded on, or the loss where they are whole; 0-dim.
 
@@ -130,7 +123,11 @@ def mean_loss(loss: Any, params: Iterable[Tensor]) -> Tensor:
     if value.numel() != 1:
         raise ValueError(f"loss must be one number; got shape {tuple(value.shape)}, use e.g. loss.mean()")
     shards = next((found for found in map(shards_of, params) if found is not None), None)
-    return value.reshape(()) if shards is None else torch.tensor(mesh_mean(float(value), shards))
+    if shards is None:
+        return value.reshape(())
+    mesh = shards.mesh
+    total = value.reshape(()).to(mesh.device_type, torch.promote_types(value.dtype, torch.float32), copy=True)
+    return _all_sum(total, mesh, range(mesh.ndim)) / mesh.size()
 
 
 def _all_sum(total: Tensor, mesh: "DeviceMesh", axes: Iterable[int]) -> Tensor:

@@ -112,7 +112,12 @@ def test_compiled_without_spills(spec, generation, dtypes, kernels, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "most"),
-    [({}, (41, 113)), ({"num_steps": None}, (41, 113)), ({"whitening_dtype": torch.bfloat16}, (60, 150))],
+    [
+        ({}, (41, 113)),
+        ({"num_steps": None}, (41, 113)),
+        ({"whitening_dtype": torch.bfloat16}, (60, 150)),
+        ({"guard": "fallback"}, (42, 114)),
+    ],
 )
 def test_launches_of_the_default_are_few(options, most):
     gpt2 = launches.count(DEFAULT, launches.gpt2_shapes(), **options)
@@ -122,6 +127,14 @@ def test_launches_of_the_default_are_few(options, most):
     for found in (gpt2, resnet):
         assert found["host_syncs"] == found["host_to_device_copies"] == 0
     assert gpt2["temporary_bytes"] + gpt2["persistent_bytes"] <= 1e9
+
+
+def test_measuring_an_update_for_the_fallback_takes_launches_that_do_not_grow(monkeypatch):
+    monkeypatch.setattr("l2l_opt.optimizer.watch.READ_EVERY", 3)
+    for shapes in ([(8,)], launches.gpt2_shapes()):
+        without, measured = (launches.count(DEFAULT, shapes, guard=guard) for guard in ("skip", "fallback"))
+        assert 0 < measured["launches"] - without["launches"] <= 16
+        assert measured["host_syncs"] == measured["host_to_device_copies"] == 0
 
 
 @pytest.mark.parametrize("shapes", [launches.gpt2_shapes(), launches.resnet18_shapes(), [(8,)]])

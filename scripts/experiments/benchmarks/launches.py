@@ -110,7 +110,7 @@ def rule_of(name: str) -> UpdateRule:
 def persistent_bytes(optimizer: LearnedOptimizer) -> int:
     """Return what a step's tables and buffers take beside parameters, gradients and state, between steps."""
     found: dict[int, int] = {}
-    for prepared in optimizer._prepared.values():
+    for prepared in optimizer._stepper.prepared.values():
         for _, step in prepared.call.parts:
             owned = {key: value for key, value in vars(step).items() if key not in ("params", "kept", "rule")}
             for value in tree_leaves(owned):
@@ -141,12 +141,13 @@ def count(
     for param in params:
         param.grad = torch.empty_like(param)
     divided = mock.patch.object(stepping, "spread_of", return_value=None if devices == 1 else spread)
+    loss = torch.empty((), device="meta")
     with divided, on_meta() as launched:
-        optimizer.step()
+        optimizer.step(loss=loss)
         launched.clear()
         reduced.clear()
         with Count() as counted:
-            optimizer.step()
+            optimizer.step(loss=loss)
     operations = sum(counted.operations.values())
     return {
         "launches": len(launched) + operations,

@@ -1,0 +1,98 @@
+"""One step of a group by the optimizer's rule: states of new parameters begin, and what stays in its place is kept."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from l2l_opt.optimizer.local_parameters import (
+    BOOKKEEPING,
+    LocalParameter,
+    buckets_of,
+    check_placement,
+    fresh_meta_state,
+    fresh_state,
+    local_parameter,
+)
+from l2l_opt.optimizer.prepared import PreparedGroup
+from l2l_opt.optimizer.stepping import Options, Stepper
+from l2l_opt.optimizer.watch import snapshot
+from l2l_opt.rules.base import UpdateRule
+
+States = Mapping[Tensor, dict[str, Any]]
+"""An optimizer's ``state``, which makes an empty one of a parameter that it does not know."""
+
+
+def named(group: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
+    """Names and parameters of a group, each parameter once."""
+    names = group.get("param_names") or [str(index) for index in range(len(group["params"]))]
+    return list({id(p): (name, p) for name, p in zip(names, group["params"], strict=True)}.values())
+
+
+class GroupStepper:
+    """Steps the groups of an optimizer.
+
+    Args:
+        rule: moved to the device of what it steps.
+        keeps_snapshots: whether a state holds its parameter as it was, to go back to (``guard="fallback"``).
+
+    Attributes:
+        prepared: the id of a group -> its step, to be taken again for as long as everything stays where it is.
+    """
+
+    def __init__(self, rule: UpdateRule, *, keeps_snapshots: bool):
+        self.rule, self.keeps_snapshots = rule, keeps_snapshots
+        self.prepared: dict[int, PreparedGroup] = {}
+        self._stepper = Stepper(rule)
+        self._keys: dict[Tensor, frozenset[str]] = {}
+
+    def step(self, group: dict[str, Any], states: States, options: Options, *, state_dtype: torch.dtype | None) -> None:
+        """Take one step of all parameters of a group that have a gradient.
+
+        Args:
+            group: of the optimizer.
+            states: the optimizer's.
+            options: of the group.
+            state_dtype: of states that begin.
+        """
+        prepared = self.prepared.pop(id(group), None)
+        if prepared is not None and prepared.step(group["params"], states, options):
+            self.prepared[id(group)] = prepared
+            return
+        found = self.local_parameters(group, states, state_dtype=state_dtype)
+        for shards, params in buckets_of(found):
+            call = self._stepper.step(params, options, shards)
+            whole = len(params) == len(found)
+            again = PreparedGroup.of(self.rule, call, params, options.num_steps) if whole else None
+            if again is not None:
+                self.prepared[id(group)] = again
+
+    def local_parameters(
+        self, group: dict[str, Any], states: States, *, state_dtype: torch.dtype | None
+    ) -> list[LocalParameter]:
+        """Parameters of a group that have a gradient, as they lie on this device; those without a state are given one.
+
+        Raises:
+            ValueError: a parameter sharded in a way that the rule cannot take.
+        """
+        return [
+            self._local_parameter(name, p, gradient, states[p], state_dtype)
+            for name, p in named(group)
+            if (gradient := p.grad) is not None
+        ]
+
+    def _local_parameter(
+        self, name: str, p: Tensor, gradient: Tensor, own: dict[str, Any], state_dtype: torch.dtype | None
+    ) -> LocalParameter:
+        keys = self._keys.get(p)
+        # Every state that is ours has this, and wrappers may have written theirs before.
+        if "skipped" not in own:
+            check_placement(self.rule, name, p)
+            own.update(fresh := fresh_state(self._stepper.rule_on(p.device), name, p, state_dtype=state_dtype))
+            keys = self._keys[p] = frozenset(fresh) - set(BOOKKEEPING)
+            if self.keeps_snapshots:
+                own["fallback"] = snapshot(p)
+        if keys is None:
+            keys = self._keys[p] = frozenset(fresh_meta_state(self.rule, name, p))
+        return local_parameter(name, p, gradient, own, keys)
