@@ -12,6 +12,7 @@ import torch
 
 from l2l_opt import LearnedOptimizer
 from l2l_opt.kernels import triton as triton_steps
+from l2l_opt.optimizer.watch import READ_EVERY
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import make_rule
 from scripts.experiments.benchmarks import launches
@@ -221,3 +222,19 @@ def test_a_step_in_a_cuda_graph_reads_the_rate_anew(name):
         plain.step()
     for p, q in zip(params, others, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)
+
+
+@needs_cuda
+def test_steps_that_are_watched_wait_for_a_gpu_once_in_ten():
+    param = torch.nn.Parameter(torch.ones(8, 8, device="cuda"))
+    optimizer = LearnedOptimizer([param], strong_rule("scale-free", purely=False), guard="fallback")
+    loss = torch.ones((), device="cuda")
+    for step in range(3 * READ_EVERY):
+        param.grad = torch.ones_like(param)
+        mode = "default" if step < READ_EVERY or (step + 1) % READ_EVERY == 0 else "error"
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            optimizer.step(loss=loss)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert optimizer.state_dict()["param_groups"][0]["watch"]["num_losses"] == 3 * READ_EVERY
