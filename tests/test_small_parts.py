@@ -1,11 +1,13 @@
 """Registry, notation, schedules, seeds, meta-loss."""
 
 import math
+from contextvars import ContextVar
 from typing import Annotated, Any
 
 import pytest
 import torch
 
+from l2l_opt.contexts import holding
 from l2l_opt.inner_loop.horizon import Horizon
 from l2l_opt.meta_training.estimators import MetaLoss
 from l2l_opt.meta_training.options import meta_learning_rate
@@ -247,3 +249,13 @@ def test_options_of_a_wrong_type_are_refused_before_anybodys_factory_sees_them(k
     assert registry.make("made", needed=1, rate=2, plain=5, flag=True) == (1, 3, 2, 5, True)
     with pytest.raises(ValueError, match=message):
         registry.make("made", **{"needed": 1.0, key: value})
+
+
+def test_a_value_that_is_held_is_given_back_also_after_an_error():
+    variable: ContextVar[int] = ContextVar("variable", default=1)
+    with pytest.raises(KeyError), holding(variable, 2):
+        with holding(variable, 3):
+            assert variable.get() == 3
+        assert variable.get() == 2
+        raise KeyError
+    assert variable.get() == 1

@@ -1,9 +1,9 @@
 """The contract of an update rule, and the registry of rules."""
 
 import abc
-import contextlib
 import inspect
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from l2l_opt.contexts import holding
 from l2l_opt.kernels import CompiledPerceptron, CompiledStep
 from l2l_opt.registry import Registry, parse_spec
 from l2l_opt.types import Params, RuleState
@@ -18,14 +19,9 @@ from l2l_opt.types import Params, RuleState
 _kept_in: ContextVar[torch.dtype | None] = ContextVar("kept_in", default=None)
 
 
-@contextlib.contextmanager
-def states_kept_in(dtype: torch.dtype | None) -> Generator[None]:
+def states_kept_in(dtype: torch.dtype | None) -> AbstractContextManager[None]:
     """While it lasts, fresh states are made for an optimizer that keeps them in this dtype; None for their own."""
-    token = _kept_in.set(dtype)
-    try:
-        yield
-    finally:
-        _kept_in.reset(token)
+    return holding(_kept_in, dtype)
 
 
 class UpdateRule(nn.Module, abc.ABC):

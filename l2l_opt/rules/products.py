@@ -1,11 +1,13 @@
 """The precision in which a rule multiplies matrices."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 
 import torch
 from torch import Tensor
+
+from l2l_opt.contexts import holding
 
 PRODUCT_DTYPES = (torch.float32, torch.bfloat16)
 """What matrices may be rounded to before they are multiplied."""
@@ -16,18 +18,13 @@ out over."""
 _rounds: ContextVar[bool] = ContextVar("rounds", default=False)
 
 
-@contextlib.contextmanager
-def products_of(dtype: torch.dtype) -> Iterator[None]:
+def products_of(dtype: torch.dtype) -> AbstractContextManager[None]:
     """While it lasts, rules multiply matrices of this precision: how an optimizer has its ``whitening_dtype``.
 
     Args:
         dtype: ``torch.float32`` for numbers as they are, ``torch.bfloat16`` for rounded ones.
     """
-    token = _rounds.set(dtype == torch.bfloat16)
-    try:
-        yield
-    finally:
-        _rounds.reset(token)
+    return holding(_rounds, dtype == torch.bfloat16)
 
 
 def rounds_products() -> bool:

@@ -1,12 +1,13 @@
 """Sums over a tensor, its shards included: the only way in which a rule reads beyond a coordinate."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
+from l2l_opt.contexts import holding
 from l2l_opt.rules.features import safe_sqrt
 
 Reduce = Callable[[Tensor], Tensor]
@@ -15,18 +16,13 @@ Reduce = Callable[[Tensor], Tensor]
 _reduce: ContextVar[Reduce | None] = ContextVar("reduce", default=None)
 
 
-@contextlib.contextmanager
-def summed_by(reduce: Reduce | None) -> Iterator[None]:
+def summed_by(reduce: Reduce | None) -> AbstractContextManager[None]:
     """While it lasts, sums over a tensor are sums over its shards too: how an optimizer runs a rule on sharded tensors.
 
     Args:
         reduce: the sum over shards; None for tensors that are whole.
     """
-    token = _reduce.set(reduce)
-    try:
-        yield
-    finally:
-        _reduce.reset(token)
+    return holding(_reduce, reduce)
 
 
 def shard_sum(value: Tensor, reduce: Reduce | None = None) -> Tensor:

@@ -1,29 +1,25 @@
 """Where batches lie that were drawn: on their family's device, or on the host, until many are moved there at once."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from l2l_opt.contexts import holding
 from l2l_opt.types import Batch
 
 _left: ContextVar[bool] = ContextVar("left", default=False)
 
 
-@contextlib.contextmanager
-def left_on_host() -> Iterator[None]:
+def left_on_host() -> AbstractContextManager[None]:
     """While it lasts, families may leave what they draw where it was drawn; whoever draws moves it (``moved``).
 
     A copy to a GPU waits for it, so copies of every student's batch of every step would take longer than the steps.
     """
-    token = _left.set(True)
-    try:
-        yield
-    finally:
-        _left.reset(token)
+    return holding(_left, True)
 
 
 def placed(value: Tensor, device: torch.device) -> Tensor:
