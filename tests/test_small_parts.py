@@ -253,9 +253,14 @@ def test_options_of_a_wrong_type_are_refused_before_anybodys_factory_sees_them(k
 
 def test_a_value_that_is_held_is_given_back_also_after_an_error():
     variable: ContextVar[int] = ContextVar("variable", default=1)
-    with pytest.raises(KeyError), holding(variable, 2):
-        with holding(variable, 3):
-            assert variable.get() == 3
-        assert variable.get() == 2
-        raise KeyError
+
+    def fail() -> None:
+        with holding(variable, 2):
+            with holding(variable, 3):
+                assert variable.get() == 3
+            assert variable.get() == 2
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert variable.get() == 1

@@ -6,8 +6,7 @@ same batches) under several phi.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,99 +14,14 @@ from torch.utils._pytree import tree_map
 
 from l2l_opt.checks import check_positive_integers
 from l2l_opt.inner_loop.horizon import Horizon
+from l2l_opt.inner_loop.student import Student, Window
 from l2l_opt.inner_loop.unroll import InnerState
 from l2l_opt.randomness import Stream, make_generator
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.tasks.base import Split, TaskFamily
 from l2l_opt.tasks.drawing import left_on_host, moved, sent
 from l2l_opt.tasks.mixture import TaskMixture, Tasks, draw_family
-from l2l_opt.types import Batch, Params, TaskData
-
-
-@dataclass
-class Student:
-    """Where one student stands in its inner run (fresh params to horizon).
-
-    Attributes:
-        number: of the student; with the seed and the stream it determines all its inner runs.
-        inner_run: how many it has finished before this one.
-        attempt: how often it was reset within this inner run, having become infinite.
-        inner_step: inner steps of the inner run so far.
-        horizon: inner steps that the rule is given.
-        run_length: inner steps after which the inner run ends: the horizon, or less in a staggered first inner run.
-        family: its architecture.
-        generator: of its batches.
-        data: what is particular to it.
-        inner: params and rule state, leading axis particles.
-        pending: the batches drawn last, by split: the first of the next window.
-        initial_losses: ``[particles]``, the first losses of the inner run; NaN before they are known.
-        best_losses: ``[particles]``, the least so far in the inner run; infinite at its beginning.
-        estimator_state: what an estimator keeps over the inner run.
-    """
-
-    number: int
-    inner_run: int
-    attempt: int
-    inner_step: int
-    horizon: int
-    run_length: int
-    family: TaskFamily
-    generator: torch.Generator
-    data: TaskData
-    inner: InnerState
-    pending: dict[Split, Batch]
-    initial_losses: Tensor
-    best_losses: Tensor
-    estimator_state: Params = field(default_factory=dict)
-
-    PLAIN = ("number", "inner_run", "attempt", "inner_step", "horizon", "run_length")
-    TENSORS = ("data", "pending", "initial_losses", "best_losses", "estimator_state")
-    # The names that checkpoints have had since 0.1.
-    STORED: ClassVar = {
-        "inner_run": "episode",
-        "inner_step": "age",
-        "run_length": "lifetime",
-        "estimator_state": "memory",
-    }
-
-
-@dataclass(frozen=True)
-class Window:
-    """One batch of the unroll: the next window of students that share an architecture.
-
-    Attributes:
-        family: the architecture.
-        indices: places of these students among all, ``[G]``.
-        data: leading axis S = G * particles, the particles of one student beside each other.
-        inner: likewise.
-        batches: K + 1 training batches, likewise.
-        loss_batches: K + 1 batches of the split of the meta-loss; None where that is the training split.
-        initial_losses: ``[S]``, NaN at the beginning of an inner run.
-        best_losses: ``[S]``.
-        inner_steps: ``[S]``, those before this window.
-    """
-
-    family: TaskFamily
-    indices: list[int]
-    data: TaskData
-    inner: InnerState
-    batches: list[Batch]
-    loss_batches: list[Batch] | None
-    initial_losses: Tensor
-    best_losses: Tensor
-    inner_steps: Tensor
-
-    @property
-    def progress(self) -> Tensor:
-        """The fraction of the horizon that is over after each step of this window, ``[K, S]``."""
-        assert self.inner.num_steps is not None
-        steps = torch.arange(1, len(self.batches), device=self.inner_steps.device).unsqueeze(1)
-        return (self.inner_steps + steps) / self.inner.num_steps
-
-    def known_initial_losses(self, losses: Tensor) -> Tensor:
-        """``initial_losses`` with those filled in that this window's first losses reveal: ``[S]``."""
-        revealed = losses[0].detach().to(self.initial_losses.dtype)
-        return torch.where(self.initial_losses.isnan(), revealed, self.initial_losses)
+from l2l_opt.types import Batch
 
 
 class Students:
@@ -224,7 +138,7 @@ class Students:
         device = members[0].initial_losses.device
         drawn: dict[Split, list[list[Batch]]] = {}
         for student in members:
-            for split, own in _next_batches(student, length).items():
+            for split, own in student.next_batches(length).items():
                 drawn.setdefault(split, []).append(own)
         stacked = {
             split: self._repeat(moved([_stack(list(step)) for step in zip(*of_students, strict=True)], device))
@@ -296,17 +210,7 @@ class Students:
 
     def state_dict(self) -> list[dict[str, Any]]:
         """All that is needed to go on bit for bit, student by student; shares no storage that later steps change."""
-        return [
-            {Student.STORED.get(key, key): getattr(student, key) for key in Student.PLAIN}
-            | {Student.STORED.get(key, key): tree_map(torch.clone, getattr(student, key)) for key in Student.TENSORS}
-            | {
-                "generator": student.generator.get_state(),
-                "params": student.inner.params,
-                "state": student.inner.state,
-                "num_steps": student.inner.num_steps,
-            }
-            for student in self.members
-        ]
+        return [student.state_dict() for student in self.members]
 
     def load_state_dict(self, state: Sequence[Mapping[str, Any]]) -> None:
         """Take each student's state from those of a run, by number; there may be more than are here.
@@ -321,31 +225,9 @@ class Students:
                     f"a checkpoint must hold every student; got none of number {student.number}, "
                     "use as many students as the run was started with"
                 )
-            device = student.initial_losses.device
-            own = dict(known[student.number])
-            generator_state = own.pop("generator").cpu()
-            own = tree_map(lambda leaf, device=device: leaf.to(device) if isinstance(leaf, Tensor) else leaf, own)
-            own |= {name: own.pop(stored) for name, stored in Student.STORED.items()}
-            family, _, _ = self._draw_group(student.number // self.group_size, own["inner_run"])
-            generator = torch.Generator()
-            generator.set_state(generator_state)
-            inner = InnerState(own.pop("params"), own.pop("state"), own.pop("num_steps"))
-            self.members[index] = Student(family=family, generator=generator, inner=inner, **own)
-
-
-def _next_batches(student: Student, length: int) -> dict[Split, list[Batch]]:
-    """Draw so many batches of each split; before them lies the one that was drawn last."""
-    batches: dict[Split, list[Batch]] = {split: [first] for split, first in student.pending.items()}
-    with left_on_host():
-        # Split by split within a step, so that windows of any length draw the same.
-        for _ in range(length):
-            for split, so_far in batches.items():
-                so_far.append(student.family.sample_batch(student.data, student.generator, split))
-    for split, so_far in batches.items():
-        student.pending[split] = so_far[-1]
-        # A batch that was loaded lies on the run's device, wherever others are drawn.
-        so_far[0] = tree_map(lambda first, other: first.to(other.device), so_far[0], so_far[-1])
-    return batches
+            own = known[student.number]
+            family, _, _ = self._draw_group(student.number // self.group_size, own[Student.STORED["inner_run"]])
+            self.members[index] = Student.of_state(own, family, device=student.initial_losses.device)
 
 
 def _stack(trees: list[Any]) -> Any:

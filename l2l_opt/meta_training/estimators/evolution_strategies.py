@@ -22,7 +22,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from l2l_opt.inner_loop.students import Student, Students, Window
+from l2l_opt.inner_loop.student import Student, Window
+from l2l_opt.inner_loop.students import Students
 from l2l_opt.inner_loop.unroll import InnerState, unroll
 from l2l_opt.meta_training.estimators.base import ESTIMATORS, MetaGradient, MetaGradientEstimator
 from l2l_opt.meta_training.estimators.pairs import BALANCES, Pairs

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from l2l_opt.inner_loop.students import Student
+from l2l_opt.inner_loop.student import Student
 from l2l_opt.types import Params
 
 BALANCES = ("none", "ranks", "sign")

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from l2l_opt.checks import check_positive_integers, check_positive_numbers
 from l2l_opt.inner_loop.side_by_side import CoordinateSample
-from l2l_opt.inner_loop.students import Student, Students
+from l2l_opt.inner_loop.student import Student
+from l2l_opt.inner_loop.students import Students
 from l2l_opt.inner_loop.unroll import segment_length, unroll
 from l2l_opt.meta_training.estimators.base import ESTIMATORS, MetaGradient, MetaGradientEstimator
 from l2l_opt.randomness import Stream, make_generator

@@ -22,7 +22,8 @@ from torch.utils._pytree import tree_leaves
 
 from l2l_opt.inner_loop.compiled import CompiledSteps
 from l2l_opt.inner_loop.horizon import Horizon
-from l2l_opt.inner_loop.students import Students, Window
+from l2l_opt.inner_loop.student import Window
+from l2l_opt.inner_loop.students import Students
 from l2l_opt.inner_loop.unroll import unroll
 from l2l_opt.kernels import native
 from l2l_opt.randomness import Stream

@@ -20,7 +20,7 @@ from l2l_opt import load_rule
 from l2l_opt.evaluation.baselines.tuning import BASELINES, tune
 from l2l_opt.evaluation.runs import reporting_students, scores_on_test_batches
 from l2l_opt.evaluation.statistics import mean_and_interval
-from l2l_opt.inner_loop.students import Student
+from l2l_opt.inner_loop.student import Student
 from l2l_opt.inner_loop.training import final_losses, train, training_losses
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.randomness import Stream, make_generator
