@@ -50,20 +50,24 @@ from l2l_opt.rules.base import make_rule
 TOOL = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
 class Generation:
-    def __init__(self, number):
-        self.target = GPUTarget("cuda", number, 32)
+    def __init__(self, name):
+        self.target = GPUTarget("cuda", int(name), 32) if name.isdigit() else GPUTarget("hip", name, 64)
     get_current_target = lambda self: self.target
     get_current_device = get_current_stream = lambda self, *_: 0
 
 def usage(compiled):
+    if "amdgcn" in compiled.asm:
+        counts = dict(re.findall(r"\\.(\\w+): +(\\d+)", compiled.asm["amdgcn"].partition("amdhsa.kernels")[2]))
+        return [counts[key] for key in ("vgpr_count", "vgpr_spill_count", "private_segment_fixed_size")]
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
         found = subprocess.run([TOOL, "--dump-resource-usage", file.name], capture_output=True, text=True).stdout
     return re.findall(r"REG:(\\d+) STACK:(\\d+) SHARED:\\d+ LOCAL:(\\d+)", found)[0]
 
-spec, number, dtype, state_dtype = sys.argv[1], int(sys.argv[2]), *(getattr(torch, name) for name in sys.argv[3:])
-driver.set_active(Generation(number))
+spec, generation, dtype, state_dtype = *sys.argv[1:3], *(getattr(torch, name) for name in sys.argv[3:])
+torch.version.hip = None if generation.isdigit() else "7"
+driver.set_active(Generation(generation))
 rule, update = make_rule(spec), Update(1.0, 0.0, 1.0, torch.ones(()))
 params = {"matrix": torch.zeros(7, 5), "vector": torch.zeros(30)}
 states = [
@@ -88,16 +92,18 @@ for launch in launches:
 @pytest.mark.parametrize(
     ("spec", "generation", "dtypes", "kernels"),
     [
-        ("scale-free", 80, ("float32", "float32"), 6),
-        ("scale-free:recurrent=True", 90, ("bfloat16", "bfloat16"), 6),
-        ("rnnprop", 80, ("float32", "float32"), 3),
-        ("lstm", 90, ("float16", "bfloat16"), 3),
+        ("scale-free", "80", ("float32", "float32"), 6),
+        ("scale-free:recurrent=True", "90", ("bfloat16", "bfloat16"), 6),
+        ("scale-free", "gfx942", ("float32", "bfloat16"), 6),
+        ("rnnprop", "80", ("float32", "float32"), 3),
+        ("lstm", "90", ("float16", "bfloat16"), 3),
+        ("lstm", "gfx942", ("float32", "float32"), 3),
     ],
 )
 def test_compiled_without_spills(spec, generation, dtypes, kernels, tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     run = subprocess.run(
-        [sys.executable, "-c", COMPILE, spec, str(generation), *dtypes],
+        [sys.executable, "-c", COMPILE, spec, generation, *dtypes],
         cwd=ROOT,
         env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
         capture_output=True,

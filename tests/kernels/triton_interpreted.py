@@ -5,12 +5,16 @@
 
 import copy
 import json
+import math
 import os
 import subprocess
 import sys
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from triton.runtime.interpreter import InterpreterBuilder
 
 from l2l_opt import LearnedOptimizer
 from l2l_opt.kernels import triton
@@ -390,3 +394,49 @@ def test_rows_on_two_devices_step_as_one(trainings, rule):
         for key, value in own.items():
             assert torch.allclose(ours["state"][name][key], value, rtol=1e-3, atol=1e-5), (name, key)
         assert int(own["skipped"]) == (name == "body.0.weight")
+
+
+@pytest.mark.parametrize(
+    ("shape", "most"),
+    [
+        # Gradient twice, parameter three times read and once written, an average again, a direction written, read
+        # twice for products, and their result written and read.
+        ((32, 128), 56),
+        ((4096,), 32),
+    ],
+)
+def test_bytes_that_a_steady_step_of_the_default_moves_for_a_parameter_beside_twice_its_state(shape, most, monkeypatch):
+    """By kernels, and by products of whole matrices; Newton-Schulz's own, of Gram matrices, are not counted."""
+    count, moved = math.prod(shape), []
+
+    def counted(method):
+        def call(self, ptrs, *rest):
+            mask = rest[{"create_masked_load": 0, "create_masked_store": 1}[method.__name__]]
+            if mask.data.size > 1:
+                moved.append(int(mask.data.sum()) * ptrs.get_element_ty().primitive_bitwidth // 8)
+            return method(self, ptrs, *rest)
+
+        return call
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            if not func.is_view and func._schema.name not in ("aten::new_empty", "aten::set_"):
+                leaves = [value for value in tree_leaves((args, kwargs, result)) if isinstance(value, torch.Tensor)]
+                whole = {value.data_ptr() for value in leaves if value.numel() == count}
+                moved.extend(4 * count for _ in whole)
+            return result
+
+    def edit(index, params):
+        if index == 2:
+            for method in (InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store):
+                monkeypatch.setattr(InterpreterBuilder, method.__name__, counted(method))
+            products.__enter__()
+
+    products = Products()
+    try:
+        run("scale-free", purely=False, shapes=[shape], edit=edit)
+    finally:
+        products.__exit__(None, None, None)
+    most += 2 * 16
+    assert 0.95 * most <= sum(moved) / count <= 1.02 * most

@@ -1,8 +1,8 @@
 """The step of the ``scale-free`` rule: kernels over chunks of many tensors, and over tensors.
 
-    squares      sums of g^2 of each chunk
+    squares      sums of g^2 of each chunk, where a tensor's usual gradient is not known yet
     begin        a tensor's clock, and r's least, which is relative to its usual gradient
-    sums         all other sums of each chunk
+    sums         all sums of each chunk
     tensor       what a tensor shows, its network, its scalars, the size of its step
     coordinates  averages, network, directions; vectors are stepped here
     apply        adds updates of matrices, which are made of directions between the last two
@@ -30,11 +30,11 @@ from l2l_opt.kernels.triton.language import (
     total,
 )
 
-GOOD, SIZE, POWER, LEAST_ROOT, RMS_G, OVER_RMS, OVER_ROOT_RMS = (tl.constexpr(place) for place in range(7))
-EVEN, PLAIN, OVER_CORRECTIONS, BIASES = tl.constexpr(7), tl.constexpr(8), tl.constexpr(9), tl.constexpr(13)
+GOOD, SIZE, POWER, LEAST_ROOT, OVER_RMS, OVER_ROOT_RMS = (tl.constexpr(place) for place in range(6))
+EVEN, PLAIN, OVER_CORRECTIONS, BIASES = tl.constexpr(6), tl.constexpr(7), tl.constexpr(8), tl.constexpr(12)
 """What is left of each tensor between kernels, a row each: EVEN and PLAIN, factors of a whitened direction and of it
 itself in what is added to the parameter; four OVER_CORRECTIONS; biases of its coordinates' network."""
-NUM_SUMS = tl.constexpr(9)
+NUM_SUMS = tl.constexpr(10)
 
 
 @triton.jit
@@ -45,10 +45,19 @@ def power_of_two_above(x):
 
 
 @triton.jit
-def squares_kernel(chunks, tensors, buffers, dtype: tl.constexpr):
-    """Sum g^2 over each chunk."""
+def begins(tensors, scalars, law, t):
+    """Whether a tensor has seen no gradient yet but zeros."""
+    step, first = tl.load(at(tensors.step, t, tl.float32)), tl.load(at(scalars.first_gradient, t, tl.float32))
+    return (step == 0) | (first <= 1.001 * law.tiny)
+
+
+@triton.jit
+def squares_kernel(chunks, tensors, scalars, buffers, law, dtype: tl.constexpr):
+    """Sum g^2 over each chunk of a tensor that begins; later gradients are not read for it."""
     chunk = tl.program_id(0)
     t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
+    if not begins(tensors, scalars, law, t):
+        return
     count, gradient = tl.load(tensors.length + t), at(tensors.gradient, t, dtype)
     squares = tl.zeros([BLOCK], tl.float32)
     for offset in range(0, tl.minimum(count - start, CHUNK).to(tl.int32), BLOCK):
@@ -64,12 +73,10 @@ def begin_kernel(chunks, tensors, scalars, buffers, law, width: tl.constexpr):
     t = tl.program_id(0)
     head, count = buffers.heads + t * width, tl.maximum(tl.load(tensors.whole + t), 1).to(tl.float32)
     step, first = tl.load(at(tensors.step, t, tl.float32)), tl.load(at(scalars.first_gradient, t, tl.float32))
-    rms_g = root(total(buffers.squares, chunks, t) / count)
-    rms_g = tl.where(rms_g < law.tiny, law.tiny, rms_g)
-    begins = (step == 0) | (first <= 1.001 * law.tiny)
-    average = tl.load(at(scalars.gradient, t, tl.float32))
-    usual = tl.where(begins, rms_g, power_of_two_above(first) * tl.exp(average))
-    tl.store(head + RMS_G, rms_g)
+    usual = power_of_two_above(first) * tl.exp(tl.load(at(scalars.gradient, t, tl.float32)))
+    if begins(tensors, scalars, law, t):
+        rms_g = root(total(buffers.squares, chunks, t) / count)
+        usual = tl.where(rms_g < law.tiny, law.tiny, rms_g)
     tl.store(head + LEAST_ROOT, law.relative_eps * usual)
     for k in tl.static_range(4):
         tl.store(head + OVER_CORRECTIONS + k, 1.0 / bias_correction(step + 1, law.log_betas[k]))
@@ -90,7 +97,7 @@ def sums_kernel(
     """Sum over each chunk all that a tensor is to show.
 
     p^2, r^2, (m_.9 / r)^2, (m_.99 / r)^2, (g / r)^2, (m_.9 before / r)^2, the product of the last two, one where g is
-    not 0, one where v is not 0.
+    not 0, one where v is not 0, g^2.
     """
     chunk = tl.program_id(0)
     t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
@@ -101,7 +108,7 @@ def sums_kernel(
     param, gradient = at(tensors.param, t, param_type), at(tensors.gradient, t, param_type)
     averages, squares = at(tensors.averages, t, averages_type), at(tensors.squares, t, averages_type)
     zero = tl.zeros([BLOCK], tl.float32)
-    s0, s1, s2, s3, s4, s5, s6, s7, s8 = zero, zero, zero, zero, zero, zero, zero, zero, zero
+    s0, s1, s2, s3, s4, s5, s6, s7, s8, s9 = zero, zero, zero, zero, zero, zero, zero, zero, zero, zero
     for offset in range(0, tl.minimum(count - start, CHUNK).to(tl.int32), BLOCK):
         index = start + offset + tl.arange(0, BLOCK)
         ok = index < count
@@ -125,6 +132,7 @@ def sums_kernel(
         s6 += ratio * past
         s7 += tl.where(g != 0, 1.0, 0.0)
         s8 += tl.where(v > 0, 1.0, 0.0)
+        s9 += g * g
     out, number = buffers.sums + chunk, tl.load(chunks.number)
     tl.store(out, tl.sum(s0))
     tl.store(out + number, tl.sum(s1))
@@ -135,6 +143,7 @@ def sums_kernel(
     tl.store(out + 6 * number, tl.sum(s6))
     tl.store(out + 7 * number, tl.sum(s7))
     tl.store(out + 8 * number, tl.sum(s8))
+    tl.store(out + 9 * number, tl.sum(s9))
 
 
 @triton.jit

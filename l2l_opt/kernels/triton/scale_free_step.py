@@ -206,7 +206,7 @@ class ScaleFreeStep(DeviceStep):
         tensor = totals | scalars | own | law | change | {"phi": self.phi}
         coordinates = tables | own | law | change | {"body": self.body}
         return [
-            Launch(scale_free.squares_kernel, many, tables, {"dtype": dtype}),
+            Launch(scale_free.squares_kernel, many, tables | scalars | law, {"dtype": dtype}),
             *self.fold(self.buffers.squares, self.folded.squares),
             Launch(scale_free.begin_kernel, few, totals | scalars | law, width),
             Launch(

@@ -14,7 +14,6 @@ from l2l_opt.kernels.triton.scale_free import (
     OVER_ROOT_RMS,
     PLAIN,
     POWER,
-    RMS_G,
     SIZE,
     power_of_two_above,
 )
@@ -173,7 +172,9 @@ def tensor_kernel(chunks, tensors, scalars, own, buffers, phi, law, update, size
     noises = (root(total(sums + 3 * number, chunks, t) / count), root(total(sums + 2 * number, chunks, t) / count))
     progress, agreement = progress_of(step, law), agreement_of(sums, chunks, t)
     before = (load_scalar(scalars.first_gradient, t), load_scalar(scalars.gradient, t))
-    gradient = gradient_scale_of(tl.load(head + RMS_G), before[0], before[1], step, law)
+    squares = total(sums + 9 * number, chunks, t)
+    rms_g = root(squares / count)
+    gradient = gradient_scale_of(tl.where(rms_g < law.tiny, law.tiny, rms_g), before[0], before[1], step, law)
     fast, slow = load_scalar(scalars.agreement_fast, t), load_scalar(scalars.agreement_slow, t)
     fast += (1.0 - law.fast_beta) * (agreement - fast)
     slow += (1.0 - law.slow_beta) * (agreement - slow)
@@ -197,7 +198,7 @@ def tensor_kernel(chunks, tensors, scalars, own, buffers, phi, law, update, size
     variance += tl.where(matrix, law.random_walk_matrix, law.random_walk_vector) * size * size * touched
     good = True
     if guarded:
-        everything = total(buffers.squares, chunks, t) + rms + root_rms + noises[0] + noises[1] + agreement + size
+        everything = squares + rms + root_rms + noises[0] + noises[1] + agreement + size
         good = (everything + power + share + tl.sum(out) + variance + gradient[3]) * 0.0 == 0.0
     tl.store(head + GOOD, tl.where(good, 1.0, 0.0))
     tl.store(head + SIZE, size)

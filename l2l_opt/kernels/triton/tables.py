@@ -232,7 +232,7 @@ class Launch(NamedTuple):
         programs: how many run.
         arguments: of the kernel by name: tensors, floats, tables of them.
         constants: that it is compiled for.
-        num_warps: of 32 threads, that a program has.
+        num_warps: of 32 threads (of 64 on AMD), that a program has.
         most_registers: of a thread; None for as many as the compiler likes.
     """
 
@@ -250,9 +250,10 @@ class Launch(NamedTuple):
 
     @property
     def options(self) -> dict[str, int]:
-        """How it is compiled."""
-        limit = {} if self.most_registers is None else {"maxnreg": self.most_registers}
-        return {"num_warps": self.num_warps} | limit
+        """How it is compiled; AMD's compiler knows no limit of registers."""
+        if self.most_registers is None or torch.version.hip is not None:
+            return {"num_warps": self.num_warps}
+        return {"num_warps": self.num_warps, "maxnreg": self.most_registers}
 
 
 def sent(numbers: Sequence[int], device: torch.device) -> Tensor:

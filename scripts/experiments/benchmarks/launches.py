@@ -61,12 +61,13 @@ class Count(TorchDispatchMode):
         syncs: values that were read back.
         copies: of tensors from the host.
         peak: bytes held at a time by what was made meanwhile.
+        moved: bytes that operations read and write.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.operations: Counter[str] = Counter()
-        self.syncs = self.copies = self.peak = 0
+        self.syncs = self.copies = self.peak = self.moved = 0
         self._held: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -81,6 +82,13 @@ class Count(TorchDispatchMode):
             self.copies += 1
         elif "meta" in kinds and not func.is_view and not name.startswith(("empty", "new_empty", "detach")):
             self.operations[name] += 1
+            # What is written in place is an argument too.
+            parts = {
+                (value.untyped_storage()._cdata, value.storage_offset()): value.nbytes
+                for value in tree_leaves((args, kwargs, result))
+                if isinstance(value, Tensor) and value.is_meta
+            }
+            self.moved += sum(parts.values())
         known = {value.untyped_storage()._cdata for value in before} | self._held.keys()
         for value in after:
             storage = value.untyped_storage()
@@ -155,6 +163,7 @@ def count(
         "operations": operations,
         "host_syncs": counted.syncs,
         "host_to_device_copies": counted.copies,
+        "bytes_moved_by_operations": counted.moved,
         "temporary_bytes": counted.peak,
         "persistent_bytes": persistent_bytes(optimizer),
         **({} if devices == 1 else {"reductions": len(reduced), "reduced_bytes": sum(reduced)}),

@@ -31,6 +31,23 @@ TITLES = {
     "breast-cancer-residual": "residual net, table of 569",
     "diabetes-mlp": "regression, table of 442",
     "wine-mlp": "table of 178 rows",
+    "adverbs-gpt": "GPT, text",
+    "textures-vit": "vision transformer, textures",
+    "strokes-autoencoder": "autoencoder, strokes of a pen",
+    "clicks-recommender": "recommender",
+    "shapes-resnet": "ResNet, pictures",
+    "cells-unet": "U-Net, cells",
+    "language-recurrent": "recurrent, text",
+    "language-lora": "LoRA fine-tuning",
+    "pendulum": "policy of a pendulum",
+    "loans-mlp": "table of 100 rows",
+    "patients-mlp": "table of 1,000 rows",
+    "visitors-bins": "table of 10,000 rows",
+    "terrain-field": "field of a terrain",
+    "graphs-isomorphism": "graph network, isomorphism",
+    "skewed-quantiles": "quantile regression",
+    "pieces-experts": "mixture of experts",
+    "series-recurrence": "linear recurrence, series",
 }
 MOST = 3.0
 
