@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from l2l_opt.optimizer import sharding
-from l2l_opt.optimizer.local_parameters import LocalParameter, finite_over_shards, is_finite, widened
+from l2l_opt.optimizer.local_parameters import LocalParameter, finite_over_shards, in_order, is_finite, widened
 from l2l_opt.optimizer.stepping import Options
 from l2l_opt.rules.sharded_sums import Reduce
 
@@ -21,15 +21,15 @@ def adam_step(
         params: their moments lie in the last two of ``own["fallback"]``, ``[3, *shape]``.
         options: of their group.
         rate: Adam's, as a multiple of the group's lr.
-        num_steps: that Adam took before.
+        num_steps: that Adam took before; of a parameter that began later it counts its own.
         reduce: sums over the parameters' shards; None where they are whole.
 
     Source: arXiv 1412.6980, algorithm 1.
     """
-    steps = num_steps + 1
     for param in params:
+        steps = param.state["step"].clamp(max=num_steps) + 1
         gradient = widened(param.grad) * options.sign
-        kept = sharding.local(param.own["fallback"])
+        kept = in_order(sharding.local(param.own["fallback"]), param.order)
         moments = torch.stack(
             [torch.lerp(kept[1], gradient, 1 - BETA1), torch.lerp(kept[2], gradient * gradient, 1 - BETA2)]
         )

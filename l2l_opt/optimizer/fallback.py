@@ -15,7 +15,7 @@ MOST_FAR = 0.3
 """Share of the last losses that may lie far out."""
 NUM_SIZES = 51
 RATE_WITHOUT_GOOD_STEPS = 1e-3
-"""Adam's rate where the rule had no good step to match: Adam's own default."""
+"""Adam's rate, while lr is at its usual value, where the rule had no good step to match: Adam's own default."""
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Fallback:
         num_high: losses in a row at which the smoothed loss was too high.
         far: the moving average of whether a loss was far out.
         snapshot_at: the number of the loss at which parameters were last kept.
-        pending: size of the last update, which the next loss will call good or not; the parameters' unit.
+        pending: size of the last update over its lr, which the next loss will call good or not; the parameters' unit.
         sizes: of the rule's last good updates.
         rate: Adam's, as a multiple of the group's lr; None as long as the rule goes on.
         num_adam_steps: steps of Adam since it was last begun.
@@ -94,15 +94,15 @@ class Fallback:
             return "best"
         return None
 
-    def fall_back(self, lr: float) -> None:
+    def fall_back(self, usual_lr: float) -> None:
         """Go on with Adam, at the rate that matches the rule's updates; where it is Adam that diverged, at a tenth.
 
         Args:
-            lr: of the group, of which the rate is a multiple.
+            usual_lr: of the group, where a schedule has it highest.
         """
         if self.rate is None:
-            size = statistics.median(self.sizes) if self.sizes else RATE_WITHOUT_GOOD_STEPS
-            self.rate = size / lr if lr > 0 else RATE_WITHOUT_GOOD_STEPS
+            size = statistics.median(self.sizes) if self.sizes else 0.0
+            self.rate = size if size > 0 else RATE_WITHOUT_GOOD_STEPS / (usual_lr if usual_lr > 0 else 1.0)
         else:
             self.rate /= 10
         self.smoothed, self.num_high, self.far, self.pending, self.num_adam_steps = None, 0, 0.0, None, 0

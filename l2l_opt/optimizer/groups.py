@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from l2l_opt.kernels import triton
 from l2l_opt.optimizer.local_parameters import (
     BOOKKEEPING,
     LocalParameter,
@@ -14,6 +15,7 @@ from l2l_opt.optimizer.local_parameters import (
     fresh_meta_state,
     fresh_state,
     local_parameter,
+    order_for,
 )
 from l2l_opt.optimizer.prepared import PreparedGroup
 from l2l_opt.optimizer.stepping import Options, Stepper
@@ -38,14 +40,16 @@ class GroupStepper:
         keeps_snapshots: whether a state holds its parameter as it was, to go back to (``guard="fallback"``).
 
     Attributes:
-        prepared: the id of a group -> its step, to be taken again for as long as everything stays where it is.
+        prepared: the id of a group -> its steps, one a device and kind of sharding, to be taken again for as long as
+            everything stays where it is.
     """
 
     def __init__(self, rule: UpdateRule, *, keeps_snapshots: bool):
         self.rule, self.keeps_snapshots = rule, keeps_snapshots
-        self.prepared: dict[int, PreparedGroup] = {}
+        self.prepared: dict[int, list[PreparedGroup]] = {}
         self._stepper = Stepper(rule)
         self._keys: dict[Tensor, frozenset[str]] = {}
+        self._captured: list[Any] = []
 
     def step(self, group: dict[str, Any], states: States, options: Options, *, state_dtype: torch.dtype | None) -> None:
         """Take one step of all parameters of a group that have a gradient.
@@ -56,17 +60,34 @@ class GroupStepper:
             options: of the group.
             state_dtype: of states that begin.
         """
-        prepared = self.prepared.pop(id(group), None)
-        if prepared is not None and prepared.step(group["params"], states, options):
+        prepared = self.prepared.pop(id(group), [])
+        if self._step_again(prepared, group, states, options):
             self.prepared[id(group)] = prepared
             return
         found = self.local_parameters(group, states, state_dtype=state_dtype)
+        kept: list[PreparedGroup | None] = []
         for shards, params in buckets_of(found):
             call = self._stepper.step(params, options, shards)
-            whole = len(params) == len(found)
-            again = PreparedGroup.of(self.rule, call, params, options.num_steps) if whole else None
-            if again is not None:
-                self.prepared[id(group)] = again
+            rule = self._stepper.rule_on(params[0].value.device)
+            kept.append(PreparedGroup.of(rule, call, params, options.num_steps))
+        if kept and all(again is not None for again in kept):
+            self.prepared[id(group)] = [again for again in kept if again is not None]
+
+    def _step_again(
+        self, prepared: list[PreparedGroup], group: dict[str, Any], states: States, options: Options
+    ) -> bool:
+        """Take the step that is prepared, if all of the group is as it was; whether it was."""
+        if not prepared or sum(p.grad is not None for p in group["params"]) != sum(len(part.kept) for part in prepared):
+            return False
+        gradients = [part.gradients(states, options.num_steps) for part in prepared]
+        if any(found is None for found in gradients):
+            return False
+        for part, found in zip(prepared, gradients, strict=True):
+            part.step(found or [], options)
+            if triton.is_captured(part.kept[0].param.device):
+                # A graph goes on reading the tables that it was captured with.
+                self._captured.append(part.tables())
+        return True
 
     def local_parameters(
         self, group: dict[str, Any], states: States, *, state_dtype: torch.dtype | None
@@ -95,4 +116,4 @@ class GroupStepper:
                 own["fallback"] = snapshot(p)
         if keys is None:
             keys = self._keys[p] = frozenset(fresh_meta_state(self.rule, name, p))
-        return local_parameter(name, p, gradient, own, keys)
+        return local_parameter(name, p, gradient, own, keys, order_for(self.rule, p))

@@ -2,13 +2,14 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from l2l_opt.kernels import triton
 from l2l_opt.optimizer import sharding
 from l2l_opt.optimizer.adam import adam_step
 from l2l_opt.optimizer.arguments import check_arguments, check_options, check_options_of_all
@@ -194,9 +195,14 @@ class LearnedOptimizer(EagerOptimizer):
             with torch.enable_grad():
                 returned = closure()
         loss = returned if loss is None else loss
+        if self.guard == "fallback" and any(map(triton.is_captured, {p.device for p in self._parameters()})):
+            raise RuntimeError(
+                "a step that is captured in a CUDA graph must not be watched, which its replays would not be; got "
+                "guard='fallback', use guard='skip'"
+            )
         seen = None
         if loss is not None and (self.guard == "fallback" or self.rule.reads_loss):
-            seen = sharding.mean_loss(loss, (p for group in self.param_groups for p in group["params"]))
+            seen = sharding.mean_loss(loss, self._parameters())
         if self.guard == "fallback" and seen is not None and self._fell_back(seen):
             return returned
         with products_of(self.whitening_dtype):
@@ -209,6 +215,9 @@ class LearnedOptimizer(EagerOptimizer):
             group["steps_taken"] += 1
         self._habits.look_beyond_plan(self.param_groups, self.rule, self.defaults["rule"])
         return returned
+
+    def _parameters(self) -> Iterator[Tensor]:
+        return (p for group in self.param_groups for p in group["params"])
 
     def _step_group(self, group: dict[str, Any], loss: Tensor | None) -> list[Tensor]:
         """One step of a group; returns the sizes of its updates where they are measured."""
@@ -225,14 +234,18 @@ class LearnedOptimizer(EagerOptimizer):
             return []
         before = [sample(params) for _, params in buckets]
         self._stepper.step(group, self.state, options, state_dtype=self.state_dtype)
-        return [size_of_update(params, old, reduce) for (reduce, params), old in zip(buckets, before, strict=True)]
+        lr = options.lr if options.rate is None else options.lr * options.rate
+        return [
+            size_of_update(params, old, lr=lr, reduce=reduce)
+            for (reduce, params), old in zip(buckets, before, strict=True)
+        ]
 
     def _fell_back(self, loss: Tensor) -> bool:
         """Take in a loss; whether parameters have gone back to the last good snapshot."""
         first = self.param_groups[0]
         states = [(p, own) for p, own in self.state.items() if "fallback" in own]
         lower_is_better = -loss if first["maximize"] else loss
-        gone_back = self._watch.take(lower_is_better, states, lr=first["lr"], rule=first["rule"])
+        gone_back = self._watch.take(lower_is_better, states, first)
         if self._watch.is_read:
             self._remember()
         return gone_back

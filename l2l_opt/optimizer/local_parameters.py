@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from l2l_opt.kernels import CompiledStep, triton
 from l2l_opt.kernels.spread import Spread
 from l2l_opt.optimizer import sharding
 from l2l_opt.rules.base import UpdateRule, states_kept_in
@@ -28,6 +29,8 @@ class LocalParameter(NamedTuple):
         state: the rule's state of them, sharing memory with ``own``.
         own: ``optimizer.state[whole]``.
         within: the shape of all of this device's coordinates, and the first index of those here along each of its axes.
+        order: axes of the parameter as they lie in memory, which is how value, grad and state have them; None where
+            they lie as they are counted.
     """
 
     name: str
@@ -37,6 +40,7 @@ class LocalParameter(NamedTuple):
     state: dict[str, Tensor]
     own: dict[str, Any]
     within: tuple[tuple[int, ...], tuple[int, ...]]
+    order: tuple[int, ...] | None = None
 
     def narrow(self, axis: int, start: int, length: int) -> "LocalParameter":
         """Return some of the coordinates."""
@@ -50,7 +54,12 @@ class LocalParameter(NamedTuple):
 
 
 def local_parameter(
-    name: str, param: Tensor, gradient: Tensor, own: dict[str, Any], keys: Collection[str]
+    name: str,
+    param: Tensor,
+    gradient: Tensor,
+    own: dict[str, Any],
+    keys: Collection[str],
+    order: tuple[int, ...] | None = None,
 ) -> LocalParameter:
     """Return what lies on this device of a parameter.
 
@@ -60,12 +69,49 @@ def local_parameter(
         gradient: of it, which is made dense.
         own: ``optimizer.state[param]``, in which wrappers may keep things of theirs.
         keys: of the rule's own state there.
+        order: of ``order_for``.
     """
     gradient = gradient if gradient.layout == torch.strided else gradient.to_dense()
     state = {key: sharding.local(value) for key, value in own.items() if key in keys}
-    value = plain(param)
+    value, gradient = plain(param), plain(sharding.placed_like(param, gradient))
+    if order is not None:
+        value, gradient = value.permute(order), gradient.permute(order)
+        state = {key: in_order(kept, order) for key, kept in state.items()}
     within = (tuple(value.shape), (0,) * value.dim())
-    return LocalParameter(name, param, value, plain(sharding.placed_like(param, gradient)), state, own, within)
+    return LocalParameter(name, param, value, gradient, state, own, within, order)
+
+
+def order_for(rule: UpdateRule, param: Tensor) -> tuple[int, ...] | None:
+    """Return a parameter's axes as they lie in memory, where a rule's kernels on a GPU take them so.
+
+    They go through memory from one end to the other, and none of their rules is about more than rows: weights of
+    convolutions in ``torch.channels_last`` are to them contiguous ones with other axes, and so must their state be.
+
+    Returns:
+        The axes, the first of which is the first; None where they lie as they are counted, or in no such order.
+    """
+    if param.device.type not in triton.DEVICES or sharding.shards_of(param) is not None:
+        return None
+    value = plain(param)
+    if value.is_contiguous() or not isinstance(rule.compiled_step(), CompiledStep):
+        return None
+    axes = tuple(sorted(range(value.dim()), key=lambda axis: -value.stride(axis)))
+    return axes if axes[0] == 0 and value.permute(axes).is_contiguous() else None
+
+
+def in_order(value: Tensor, order: tuple[int, ...] | None) -> Tensor:
+    """Return a tensor ``[rows, *shape]`` with the axes of the shape in this order, or one of another form as it is."""
+    if order is None or value.dim() != 1 + len(order):
+        return value
+    return value.permute(0, *(1 + axis for axis in order))
+
+
+def lying_in(value: Tensor, order: tuple[int, ...] | None) -> Tensor:
+    """Return a tensor ``[rows, *shape]`` that lies so in memory that ``in_order`` is contiguous."""
+    if order is None or value.dim() != 1 + len(order):
+        return value
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return in_order(in_order(value, order).contiguous(), tuple(back))
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -108,7 +154,7 @@ def fresh_state(rule: UpdateRule, name: str, param: Tensor, *, state_dtype: torc
     value = widened(plain(param))
     with summed_by(reduce_over(sharding.shards_of(param))), states_kept_in(state_dtype):
         state = rule.init_state({name: value})[name]
-    shared = _shared_axes(rule, name, param)
+    shared, order = _shared_axes(rule, name, param), order_for(rule, param)
     own: dict[str, Tensor] = {}
     seen = {value.untyped_storage().data_ptr()}
     for key, tensor in state.items():
@@ -118,6 +164,7 @@ def fresh_state(rule: UpdateRule, name: str, param: Tensor, *, state_dtype: torc
         if not tensor.is_contiguous() or address in seen:
             tensor = tensor.clone(memory_format=torch.contiguous_format)
         seen.add(address)
+        tensor = lying_in(tensor, order)
         own[key] = sharding.state_like(param, tensor, shared.get(key, ()))
     return own | {"skipped": torch.zeros((), dtype=torch.int64, device=value.device)}
 

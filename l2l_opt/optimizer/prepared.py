@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from l2l_opt.kernels import triton
 from l2l_opt.optimizer.local_parameters import LocalParameter
 from l2l_opt.optimizer.sharding import local, placed_like
 from l2l_opt.optimizer.stepping import Options, StepCall
@@ -30,6 +31,7 @@ class _Kept(NamedTuple):
         identities: of the tensors in ``own``.
         tensors: those among them that the rule keeps.
         versions: of these; the kernels leave them as they are, so others mean that somebody else has written there.
+        order: ``LocalParameter.order``.
     """
 
     param: Tensor
@@ -40,6 +42,7 @@ class _Kept(NamedTuple):
     identities: list[int]
     tensors: list[Tensor]
     versions: list[int]
+    order: tuple[int, ...] | None
 
     @classmethod
     def of(cls, param: LocalParameter) -> "_Kept":
@@ -48,7 +51,8 @@ class _Kept(NamedTuple):
         layouts = (param.whole.stride(), param.grad.dtype, param.grad.stride())
         versions = [t._version for t in tensors]
         is_spread = local(param.whole) is not param.whole
-        return cls(param.whole, is_spread, param.value.data_ptr(), layouts, param.own, identities, tensors, versions)
+        address = param.value.data_ptr()
+        return cls(param.whole, is_spread, address, layouts, param.own, identities, tensors, versions, param.order)
 
     def is_unchanged(self) -> bool:
         return [*map(id, self.own.values())] == self.identities and [t._version for t in self.tensors] == self.versions
@@ -84,38 +88,38 @@ class PreparedGroup:
         )
         return cls(rule, call, params, num_steps) if plain else None
 
-    def step(self, params: Sequence[Tensor], state: Mapping[Tensor, dict[str, Any]], options: Options) -> bool:
-        """Take one step, where all is as it was prepared; whether it was."""
-        gradients = self._gradients(params, state, options.num_steps)
-        if gradients is None:
-            return False
+    def step(self, gradients: Sequence[Tensor], options: Options) -> None:
+        """Take one step on what ``gradients`` gave."""
         flags = self.call(gradients, **options.of_kernels())
         # Kernels on a GPU count there, and return nothing.
         for kept, flag in zip(self.kept, flags, strict=False):
             if flag:
                 kept.own["skipped"] += 1
-        return True
 
-    def _gradients(
-        self, params: Sequence[Tensor], state: Mapping[Tensor, dict[str, Any]], num_steps: int | None
-    ) -> list[Tensor] | None:
-        params = [param for param in params if param.grad is not None]
-        if len(params) != len(self.kept) or num_steps != self.num_steps or rounds_products() != self.rounds:
+    def tables(self) -> Any:
+        """Return what kernels on a GPU are pointed to, of the step that was taken last."""
+        return self.call, self.call.tables() if isinstance(self.call, triton.MixedStep) else ()
+
+    def gradients(self, state: Mapping[Tensor, dict[str, Any]], num_steps: int | None) -> list[Tensor] | None:
+        """Return gradients as the call takes them, if all is as it was prepared; otherwise None."""
+        if num_steps != self.num_steps or rounds_products() != self.rounds:
             return None
         for weight, version, address in self.weights:
             if weight._version != version or weight.data_ptr() != address:
                 return None
         found: list[Tensor] = []
-        for param, kept in zip(params, self.kept, strict=True):
+        for kept in self.kept:
+            param = kept.param
             here, gradient = param, param.grad
+            if kept.order is not None and gradient is not None:
+                gradient = gradient.permute(kept.order)
             if kept.is_spread and gradient is not None:
                 placed = gradient
                 here, gradient = local(param), local(placed)
                 if gradient is placed or placed_like(param, placed) is not placed:
                     return None
             if (
-                param is not kept.param
-                or state[param] is not kept.own
+                state[param] is not kept.own
                 or type(gradient) is not Tensor
                 or here.data_ptr() != kept.address
                 or gradient.layout is not torch.strided

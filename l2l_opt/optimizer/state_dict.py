@@ -17,7 +17,15 @@ from torch import Tensor
 
 from l2l_opt.optimizer import sharding
 from l2l_opt.optimizer.arguments import GROUP_OPTIONS, check_options, number_of, refusal, require
-from l2l_opt.optimizer.local_parameters import BOOKKEEPING, fresh_meta_state, largest, plain, shape_for_rules
+from l2l_opt.optimizer.local_parameters import (
+    BOOKKEEPING,
+    fresh_meta_state,
+    largest,
+    lying_in,
+    order_for,
+    plain,
+    shape_for_rules,
+)
 from l2l_opt.pretrained import list_pretrained
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.storage.rule_file import load_rule
@@ -205,9 +213,10 @@ def _is_like(value: Any, default: Any) -> bool:
     """Whether a plain value is of the kind of another: None stands for a number that is not known yet."""
     if is_dict(default):
         return (
+            # What earlier releases did not have yet is as at first.
             is_dict(value)
-            and value.keys() == default.keys()
-            and all(_is_like(value[key], default[key]) for key in default)
+            and value.keys() <= default.keys()
+            and all(_is_like(value[key], default[key]) for key in value)
         )
     if is_list(default):
         return is_list(value) and all(map(_is_plain_number, value))
@@ -245,10 +254,11 @@ def unboxed(boxes: Mapping[Any, Any], rule: UpdateRule, state_dtype: torch.dtype
         states[param] = box
         if isinstance(box, Boxed):
             own: dict[str, Tensor] = {}
+            order = order_for(rule, param)
             for key, value in box.state.items():
                 dtype = rule.dtype_between_steps(key, state_dtype)
                 tensor = torch.as_tensor(value, dtype=dtype if isinstance(value, Tensor) else torch.float32)
-                own[key] = tensor.detach().to(param.device, copy=True)
+                own[key] = lying_in(tensor.detach().to(param.device, copy=True), order)
             if own:
                 own.setdefault("skipped", torch.zeros((), dtype=torch.int64, device=param.device))
             states[param] = own

@@ -3,6 +3,7 @@
 Rules compute in the parameters' precision, float32 at least, and write back into parameters and their state.
 """
 
+import copy
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
@@ -67,19 +68,30 @@ class Stepper:
     """Steps parameters by one rule.
 
     Args:
-        rule: moved to the device of what it steps.
+        rule: moved to the device of what it steps first.
     """
 
     def __init__(self, rule: UpdateRule):
         self.rule = rule
+        self._copies: dict[torch.device, tuple[list[int], UpdateRule]] = {}
+        self._home: torch.device | None = None
         self._seen: dict[Tensor, tuple[tuple[int, int], ...]] = {}
 
     def rule_on(self, device: torch.device) -> UpdateRule:
-        """Return the rule, on a device."""
+        """Return the rule, on a device: itself on the first that it steps on, a copy on others.
+
+        So that where its weights lie does not change from step to step.
+        """
         own = next(itertools.chain(self.rule.parameters(), self.rule.buffers()), None)
-        if own is not None and own.device != device:
-            self.rule.to(device)
-        return self.rule
+        self._home = self._home or device
+        if own is None or own.device == device:
+            return self.rule
+        if device == self._home:
+            return self.rule.to(device)
+        versions = [weight._version for weight in self.rule.parameters()]
+        if device not in self._copies or self._copies[device][0] != versions:
+            self._copies[device] = versions, copy.deepcopy(self.rule).to(device)
+        return self._copies[device][1]
 
     def step(self, params: Sequence[LocalParameter], options: Options, shards: Shards | None) -> StepCall | None:
         """One step, in place.
@@ -229,7 +241,8 @@ def step_purely(rule: UpdateRule, params: Sequence[LocalParameter], options: Opt
         reduce: sums over the parameters' shards; None where they are whole.
     """
     device = params[0].value.device
-    planned = None if options.num_steps is None else torch.tensor(float(options.num_steps), device=device)
+    # Filled there: to send it would be a wait.
+    planned = None if options.num_steps is None else torch.full((), float(options.num_steps), device=device)
     loss = None if options.loss is None else options.loss.to(device) * options.sign
     finite: dict[str, Tensor] = {}
     if options.guarded:

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from l2l_opt.kernels import triton
 from l2l_opt.optimizer import sharding
 from l2l_opt.optimizer.fallback import Fallback
 from l2l_opt.optimizer.habits import warn
@@ -61,29 +60,20 @@ class Watch:
         unread = [loss if math.isfinite(loss) else math.inf for loss in map(float, self._unread)]
         return {"watch": self.fallback.plain(), "unread": unread}
 
-    def take(self, loss: Tensor, states: States, *, lr: float | Tensor, rule: str) -> bool:
+    def take(self, loss: Tensor, states: States, group: Mapping[str, Any]) -> bool:
         """Take in a loss; keep the parameters where it is the best so far, go back to those kept if training diverges.
 
         Args:
             loss: of the parameters as they are, 0-dim, to be made small.
             states: all parameters that have been stepped.
-            lr: of the group, of which Adam's rate will be a multiple.
-            rule: what a warning calls it.
+            group: the optimizer's first, with its lr.
 
         Returns:
             Whether it has gone back, so that the gradients belong to other parameters than these.
-
-        Raises:
-            RuntimeError: the step is captured in a CUDA graph, whose replays nobody would watch.
         """
-        if triton.is_captured(loss.device):
-            raise RuntimeError(
-                "a step that is captured in a graph must not be given a loss to watch, which replays would not do; got "
-                "guard='fallback', use guard='skip'"
-            )
         every = 1 if loss.device.type in HOSTS else READ_EVERY
         self._unread.append(loss.clone())
-        verdict = self._look(loss, lr, rule) if len(self._unread) >= every else None
+        verdict = self._look(loss, group) if len(self._unread) >= every else None
         self.measures = len(self._unread) + 1 >= every
         for param, own in states if verdict else ():
             kept = sharding.local(own["fallback"])
@@ -101,7 +91,7 @@ class Watch:
         self.measures = False
         self.fallback.num_adam_steps += self.fallback.rate is not None
 
-    def _look(self, loss: Tensor, lr: float | Tensor, rule: str) -> Literal["diverged", "best"] | None:
+    def _look(self, loss: Tensor, group: Mapping[str, Any]) -> Literal["diverged", "best"] | None:
         """Look at all losses up to this one: one wait for a GPU, and one more where an update was measured."""
         losses = torch.stack([torch.as_tensor(one, dtype=loss.dtype, device=loss.device) for one in self._unread])
         self._settle_size()
@@ -116,12 +106,13 @@ class Watch:
                 return verdict
             bad = last
         was_adam = self.fallback.rate is not None
-        self.fallback.fall_back(float(lr))
+        lr = float(group["lr"])
+        self.fallback.fall_back(max(lr, *(float(group.get(key, 0.0)) for key in ("initial_lr", "max_lr"))))
         if not was_adam:
             warn(
-                f"training with the rule {rule!r} diverged at its step {self.fallback.num_losses} (loss {bad:g}): "
-                f"parameters are those of step {self.fallback.snapshot_at} again, and Adam goes on at a rate of "
-                f"{float(lr) * (self.fallback.rate or 0):.2g}"
+                f"training with the rule {group['rule']!r} diverged at its step {self.fallback.num_losses} "
+                f"(loss {bad:g}): parameters are those of step {self.fallback.snapshot_at} again, and Adam goes on at "
+                f"a rate of {lr * (self.fallback.rate or 0):.2g}"
             )
         return "diverged"
 
@@ -133,15 +124,18 @@ class Watch:
 
 def sample(params: Sequence[LocalParameter]) -> Tensor:
     """Return some coordinates of each parameter, evenly spaced, one after another; by one launch on a GPU."""
-    return torch.cat(_some_of_each(params))
+    return widened(torch.cat(_some_of_each(params)))
 
 
-def size_of_update(params: Sequence[LocalParameter], before: Tensor, reduce: Reduce | None) -> Tensor:
-    """Sum of squares of what a step has changed, and the number of coordinates, from samples: ``[2]``, float64.
+def size_of_update(
+    params: Sequence[LocalParameter], before: Tensor, *, lr: float | Tensor, reduce: Reduce | None
+) -> Tensor:
+    """Sum of squares of what a step has changed over lr, and the number of coordinates, from samples: ``[2]``, float64.
 
     Args:
         params: after the step.
         before: their sample before it.
+        lr: of their group; with zero nothing is measured.
         reduce: sums over the parameters' shards; None where they are whole.
     """
     counts = [(param.value.numel(), some.numel()) for param, some in zip(params, _some_of_each(params), strict=True)]
@@ -150,9 +144,15 @@ def size_of_update(params: Sequence[LocalParameter], before: Tensor, reduce: Red
     torch._foreach_mul_(norms, [math.sqrt(own / max(seen, 1)) for own, seen in counts])  # pyright: ignore
     total = torch.stack(norms).double().square().sum()
     result = torch.stack([total, torch.full_like(total, sum(own for own, _ in counts))])
+    if isinstance(lr, Tensor):
+        result = torch.where(lr > 0, result, 0.0)
+        result[0] /= torch.where(lr > 0, lr, 1.0).double().square()
+    else:
+        result *= lr > 0
+        result[0] /= lr**2 or 1.0
     return result if reduce is None else reduce(result)
 
 
 def _some_of_each(params: Sequence[LocalParameter]) -> list[Tensor]:
     flat = [param.value.reshape(-1) for param in params]
-    return [widened(value[:: max(1, value.numel() // SAMPLE)]) for value in flat]
+    return [value[:: max(1, value.numel() // SAMPLE)] for value in flat]

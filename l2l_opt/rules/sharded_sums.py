@@ -45,7 +45,7 @@ def whole_shape(value: Tensor) -> tuple[int, ...]:
     """Return the shape of a tensor of which rows lie on other devices; its own where it is whole."""
     if not is_sharded() or not value.dim():
         return tuple(value.shape)
-    rows = shard_sum(torch.tensor(float(value.shape[0]), device=value.device))
+    rows = shard_sum(torch.full((), float(value.shape[0]), device=value.device))
     return int(rows), *value.shape[1:]
 
 

@@ -17,12 +17,12 @@ from l2l_opt.storage.rule_file import load_rule
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "model-cards"
 EVALUATIONS = {
-    "default-4": "default/seen",
-    "default-3": "pretrained/default-3",
-    "default-2": "default/held-out",
-    "default-1": "pretrained/default-1",
-    "lstm-2": "pretrained/lstm-2",
-    "lstm-digits-1": "pretrained/lstm-digits-1",
+    "default-4": ("held_out/default-4", "default/seen"),
+    "default-3": ("pretrained/default-3",),
+    "default-2": ("default/held-out",),
+    "default-1": ("pretrained/default-1",),
+    "lstm-2": ("pretrained/lstm-2",),
+    "lstm-digits-1": ("pretrained/lstm-digits-1",),
 }
 """Folders of results; of a rule that is not among them nothing is measured yet."""
 OPTIMIZERS = {"learned": "the rule", "adamw": "AdamW", "muon": "Muon"}
@@ -81,7 +81,10 @@ def scores(name: str) -> str:
     """Training and test losses of the rule and of tuned baselines, a table a horizon."""
     if name not in EVALUATIONS:
         return "Nothing is measured yet."
-    folder = ROOT / "results" / EVALUATIONS[name]
+    return "\n\n".join(_scores_of(ROOT / "results" / folder) for folder in EVALUATIONS[name])
+
+
+def _scores_of(folder: Path) -> str:
     results = json.loads((folder / "evaluation.json").read_text())["results"]
     header = ["task", *(f"{split} loss, {title}" for split in ("training", "test") for title in OPTIMIZERS.values())]
     parts = []

@@ -4,11 +4,13 @@
 """
 
 import copy
+import gc
 import json
 import math
 import os
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -394,6 +396,70 @@ def test_rows_on_two_devices_step_as_one(trainings, rule):
         for key, value in own.items():
             assert torch.allclose(ours["state"][name][key], value, rtol=1e-3, atol=1e-5), (name, key)
         assert int(own["skipped"]) == (name == "body.0.weight")
+
+
+def channels_last(index, params):
+    for param in params:
+        if param.dim() == 4:
+            param.data = param.data.to(memory_format=torch.channels_last)
+            param.grad = param.grad.to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("spec", RULES)
+def test_convolutions_in_channels_last_are_stepped_as_they_lie(spec, calls):
+    shapes = [(6, 2, 3, 3), (3, 8, 2, 2), (5,), (4, 3, 1, 1)]
+    options = {"shapes": shapes, "edit": channels_last, "num_steps": 40, "weight_decay": 0.1}
+    ours, theirs = run(spec, purely=False, **options), run(spec, purely=True, **options)
+    assert_alike(ours, theirs)
+    # One table of all of them, made once.
+    assert calls == [len(shapes)]
+    _, params, optimizer = ours
+    state = [value for value in optimizer.state[params[0]].values() if value.dim()]
+    assert all(value.permute(0, 1, 3, 4, 2).is_contiguous() for value in state)
+
+
+@pytest.mark.parametrize("spec", ["scale-free", "lstm:hidden_size=2"])
+def test_a_state_goes_on_whatever_order_weights_lie_in(spec, calls):
+    shapes = [(6, 2, 3, 3), (5,)]
+    _, params, optimizer = run(spec, purely=False, shapes=shapes, num_steps=40)
+    saved = copy.deepcopy(optimizer.state_dict())
+    results = []
+    for edit in (lambda index, params: None, channels_last):
+        others = [torch.nn.Parameter(param.detach().clone()) for param in params]
+        for param, gradient in zip(others, values(5, shapes), strict=True):
+            param.grad = gradient
+        edit(0, others)
+        again = LearnedOptimizer(others, strong_rule(spec), num_steps=40)
+        again.load_state_dict(saved)
+        made = len(calls)
+        again.step()
+        again.step()
+        assert len(calls) == made + 1
+        results.append((others, again.state_dict()))
+    (ones, one), (twos, two) = results
+    for p, q in zip(ones, twos, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+    for index, own in one["state"].items():
+        for key, value in own.items():
+            torch.testing.assert_close(value, two["state"][index][key], rtol=1e-4, atol=1e-6)
+
+
+def test_what_a_graph_was_captured_with_stays(monkeypatch):
+    _, params, optimizer = run("scale-free", purely=False, shapes=[(6, 4)], steps=2)
+    ((prepared,),) = optimizer._stepper.prepared.values()
+    table = weakref.ref(prepared.call.parts[0][1].tensors.gradient)
+    monkeypatch.setattr("l2l_opt.kernels.triton.is_captured", lambda device: True)
+    optimizer.step()
+    monkeypatch.undo()
+    monkeypatch.setattr(triton, "DEVICES", CPU)
+    kept = params[0].grad
+    params[0].grad = kept.clone()
+    optimizer.step()
+    optimizer.param_groups[0]["num_steps"] = 7
+    optimizer.step()
+    del prepared
+    gc.collect()
+    assert table() is not None
 
 
 @pytest.mark.parametrize(

@@ -60,13 +60,18 @@ def test_the_rate_is_the_median_size_of_good_updates():
         fallback.observe(50.0)
         fallback.pending = 9.0
     assert max(fallback.sizes) == 0.5
-    fallback.fall_back(lr=4.0)
-    assert fallback.rate == pytest.approx(0.01 / 4)
-    fallback.fall_back(lr=4.0)
-    assert fallback.rate == pytest.approx(0.001 / 4)
-    never_good = Fallback()
-    never_good.fall_back(lr=4.0)
-    assert never_good.rate == pytest.approx(RATE_WITHOUT_GOOD_STEPS / 4)
+    fallback.fall_back(4.0)
+    assert fallback.rate == pytest.approx(0.01)
+    fallback.fall_back(4.0)
+    assert fallback.rate == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize("sizes", [[], [0.0, 0.0, 1.0]])
+def test_without_a_size_the_rate_is_adams_own_at_the_usual_lr(sizes):
+    for usual_lr, rate in ((4.0, RATE_WITHOUT_GOOD_STEPS / 4), (0.0, RATE_WITHOUT_GOOD_STEPS)):
+        never_good = Fallback(sizes=[*sizes])
+        never_good.fall_back(usual_lr)
+        assert never_good.rate == pytest.approx(rate)
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1.0, -30.0), (30.0, 0.01), (1e-3, -5e-4)])

@@ -262,8 +262,66 @@ def test_a_state_of_before_losses_were_kept_loads():
     assert again.param_groups[0]["unread"] == []
 
 
+def test_what_an_earlier_release_did_not_keep_is_as_at_first():
+    param = nn.Parameter(torch.zeros(5))
+    optimizer = make([param], guard="fallback")
+    quadratic(optimizer, param, 5)
+    saved = copy.deepcopy(optimizer.state_dict())
+    for group in saved["param_groups"]:
+        del group["watch"]["far"]
+    again = make([nn.Parameter(param.detach().clone())], guard="fallback")
+    again.load_state_dict(saved)
+    watched = again.state_dict()["param_groups"][0]["watch"]
+    assert (watched["far"], watched["num_losses"]) == (0, 5)
+
+
 def test_a_captured_step_is_not_watched(monkeypatch):
     monkeypatch.setattr("l2l_opt.kernels.triton.is_captured", lambda device: True)
     param = nn.Parameter(torch.zeros(2))
     with pytest.raises(RuntimeError, match="use guard='skip'"):
-        make([param], guard="fallback").step(loss=torch.tensor(1.0))
+        make([param], guard="fallback").step(loss=1.0)
+
+
+@pytest.mark.filterwarnings("ignore:training with the rule", "ignore:lr multiplies")
+@pytest.mark.parametrize("device", [False, True])
+@pytest.mark.parametrize(("at", "good"), [(0, False), (30, True)])
+def test_adams_rate_follows_a_schedule(device, at, good, monkeypatch):
+    """Warm-up from a thousandth: what Adam takes at its end is what suits it there, and not a thousand times that."""
+    if device:
+        monkeypatch.setattr(watch, "HOSTS", set())
+    param = nn.Parameter(torch.zeros(4))
+    optimizer = make([param], lr=0.5, guard="fallback")
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((1 + step) / 1000, 1.0))
+    for step in range(1000):
+        param.grad = torch.ones(4)
+        optimizer.step(loss=torch.tensor(math.nan if step == at else 2.0 - step / 1000))
+        schedule.step()
+    rate = optimizer.state_dict()["param_groups"][0]["watch"]["rate"]
+    # The rule, SGD at .1, moves by .1 of lr.
+    assert rate == pytest.approx(0.1 if good else 1e-3 / 0.5, rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:training with the rule")
+def test_groups_of_other_lrs_are_measured_alike():
+    a, b = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(4))
+    optimizer = make([{"params": [a], "lr": 2.0}, {"params": [b], "lr": 0.0}], guard="fallback")
+    for loss in (1.0, 0.9, 0.8, math.nan):
+        a.grad = b.grad = torch.ones(4)
+        optimizer.step(loss=loss)
+    assert optimizer.param_groups[0]["watch"]["rate"] == pytest.approx(0.1)
+
+
+@pytest.mark.filterwarnings("ignore:training with the rule")
+def test_parameters_that_begin_after_adam_did_take_its_first_steps():
+    early, late = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
+    optimizer = make([early, late], guard="fallback")
+    early.grad = torch.ones(3)
+    optimizer.step(loss=1.0)
+    optimizer.step(loss=math.nan)
+    for _ in range(50):
+        optimizer.step(loss=1.0)
+    rate = optimizer.param_groups[0]["watch"]["rate"]
+    late.grad = torch.full((3,), -0.1)
+    for step in range(1, 5):
+        optimizer.step(loss=1.0)
+        torch.testing.assert_close(late.detach(), torch.full((3,), step * rate), rtol=1e-3, atol=0)

@@ -106,6 +106,10 @@ class MixedStep:
             step = _step_of(rule, lying, kept, num_steps, None if spread is None else spread.of(own))
             self.parts.append((own, step))
 
+    def tables(self) -> list[Any]:
+        """Return where the gradients' addresses lie, which are others once gradients are."""
+        return [step.tensors for _, step in self.parts]
+
     def __call__(self, grads: Sequence[Tensor], **options: Any) -> list[int]:
         """Take a step, as ``PreparedStep``; what is left out is counted on the device, so nothing is returned of it."""
         for places, step in self.parts:

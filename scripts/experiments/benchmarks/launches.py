@@ -1,6 +1,7 @@
 """What a steady step of the drop-in would launch on a GPU, counted on tensors without memory: no GPU is needed."""
 
 import contextlib
+import itertools
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -82,6 +83,10 @@ class Count(TorchDispatchMode):
             self.copies += 1
         elif "meta" in kinds and not func.is_view and not name.startswith(("empty", "new_empty", "detach")):
             self.operations[name] += 1
+            if name == "baddbmm" and kwargs and "out" in kwargs and kwargs.get("beta", 1):
+                # It is copied into ``out`` first.
+                self.operations["copy_"] += 1
+                self.moved += 2 * kwargs["out"].nbytes
             # What is written in place is an argument too.
             parts = {
                 (value.untyped_storage()._cdata, value.storage_offset()): value.nbytes
@@ -118,7 +123,7 @@ def rule_of(name: str) -> UpdateRule:
 def persistent_bytes(optimizer: LearnedOptimizer) -> int:
     """Return what a step's tables and buffers take beside parameters, gradients and state, between steps."""
     found: dict[int, int] = {}
-    for prepared in optimizer._stepper.prepared.values():
+    for prepared in itertools.chain(*optimizer._stepper.prepared.values()):
         for _, step in prepared.call.parts:
             owned = {key: value for key, value in vars(step).items() if key not in ("params", "kept", "rule")}
             for value in tree_leaves(owned):
@@ -148,13 +153,20 @@ def count(
     optimizer = LearnedOptimizer(params, rule_of(rule), num_steps=num_steps, **options)
     for param in params:
         param.grad = torch.empty_like(param)
+    make = torch.tensor
+
+    def made(*arguments: Any, **named: Any) -> Tensor:
+        # Sent from the host, which a dispatch mode does not see.
+        counted.copies += torch.device(named.get("device") or "cpu").type == "meta"
+        return make(*arguments, **named)
+
     divided = mock.patch.object(stepping, "spread_of", return_value=None if devices == 1 else spread)
     loss = torch.empty((), device="meta")
     with divided, on_meta() as launched:
         optimizer.step(loss=loss)
         launched.clear()
         reduced.clear()
-        with Count() as counted:
+        with Count() as counted, mock.patch.object(torch, "tensor", made):
             optimizer.step(loss=loss)
     operations = sum(counted.operations.values())
     return {
