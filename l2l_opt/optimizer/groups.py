@@ -77,16 +77,16 @@ class GroupStepper:
         self, prepared: list[PreparedGroup], group: dict[str, Any], states: States, options: Options
     ) -> bool:
         """Take the step that is prepared, if all of the group is as it was; whether it was."""
-        if not prepared or sum(p.grad is not None for p in group["params"]) != sum(len(part.kept) for part in prepared):
+        if not prepared or sum(p.grad is not None for p in group["params"]) != sum(len(own.kept) for own in prepared):
             return False
-        gradients = [part.gradients(states, options.num_steps) for part in prepared]
+        gradients = [own.gradients(states, options.num_steps) for own in prepared]
         if any(found is None for found in gradients):
             return False
-        for part, found in zip(prepared, gradients, strict=True):
-            part.step(found or [], options)
-            if triton.is_captured(part.kept[0].param.device):
+        for own, found in zip(prepared, gradients, strict=True):
+            own.step(found or [], options)
+            if triton.is_captured(own.kept[0].param.device):
                 # A graph goes on reading the tables that it was captured with.
-                self._captured.append(part.tables())
+                self._captured.append(own.tables())
         return True
 
     def local_parameters(

@@ -85,7 +85,7 @@ class Watch:
         return verdict == "diverged"
 
     def after_step(self, sizes: Sequence[Tensor]) -> None:
-        """Take in what was measured of an update, by ``size_of_update`` of each of its parts; none if it was not."""
+        """Take in what was measured of an update, each by ``size_of_update``; none where it was not."""
         if sizes:
             self._size = torch.stack([size.to(sizes[0].device) for size in sizes]).sum(0)
         self.measures = False

@@ -89,7 +89,7 @@ ALLOWED = (
     ),
     Use(r"held_out_figures", r"storage/card|tests/cli", "a key of show --json"),
     Use(r"\"figure\"", r"meta_training/outer_loop", "a key of checkpoints"),
-    Use(r"\"(episode|age|lifetime)\"", r"inner_loop/students", "keys of checkpoints"),
+    Use(r"\"(episode|age|lifetime)\"", r"inner_loop/student", "keys of checkpoints"),
     Use(r"\"recipe\"", r"few_shot/saved_learner", "a key of learners' files"),
     Use(r"validation/figure|students/age_\S*", r"inspection|experiments/default|tests/", "tags of TensorBoard events"),
     Use(

@@ -46,7 +46,7 @@ def power_of_two_above(x):
 
 @triton.jit
 def begins(tensors, scalars, law, t):
-    """Whether a tensor has seen no gradient yet but zeros."""
+    """Whether a tensor has had no gradient yet but zeros."""
     step, first = tl.load(at(tensors.step, t, tl.float32)), tl.load(at(scalars.first_gradient, t, tl.float32))
     return (step == 0) | (first <= 1.001 * law.tiny)
 

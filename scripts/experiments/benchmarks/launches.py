@@ -135,7 +135,14 @@ def persistent_bytes(optimizer: LearnedOptimizer) -> int:
 
 
 def count(
-    rule: str, shapes: list[Shape], *, num_steps: int | None = 1000, devices: int = 1, **options: Any
+    rule: str,
+    shapes: list[Shape],
+    *,
+    num_steps: int | None = 1000,
+    devices: int = 1,
+    dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format | None = None,
+    **options: Any,
 ) -> dict[str, int]:
     """Count what a steady step launches: with state in place, and gradients where they lay before.
 
@@ -143,11 +150,17 @@ def count(
         rule: a shipped name, or ``rnnprop`` or ``lstm``.
         shapes: of the parameters.
         num_steps: planned steps; None where unknown.
+        dtype: of the parameters.
+        memory_format: of those with four axes; None for the usual one.
         devices: among which rows are divided (FSDP2); counted is the first one's step, with its reductions.
         options: others of ``LearnedOptimizer``.
     """
     own = shapes if devices == 1 else [(-(-shape[0] // devices), *shape[1:]) for shape in shapes]
-    params = [torch.nn.Parameter(torch.empty(shape, device="meta")) for shape in own]
+    formats = [memory_format if memory_format and len(shape) == 4 else torch.contiguous_format for shape in own]
+    params = [
+        torch.nn.Parameter(torch.empty(shape, device="meta", dtype=dtype, memory_format=form))
+        for shape, form in zip(own, formats, strict=True)
+    ]
     reduced: list[int] = []
     spread = Spread(shapes, [0] * len(shapes), 0, devices, lambda value: reduced.append(value.nbytes))
     optimizer = LearnedOptimizer(params, rule_of(rule), num_steps=num_steps, **options)
