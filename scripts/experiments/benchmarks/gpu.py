@@ -7,16 +7,16 @@ Without a CUDA device it counts what a step would launch there, and states of al
 Needs the extra [dev]; the training step of ResNet-18 needs timm, of the extra [frameworks].
 """
 
+import contextlib
 import importlib.util
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from scripts.experiments import records
 from scripts.experiments.benchmarks import launches
 
 SECONDS = 220.0
-"""After which nothing more is begun."""
+"""After which nothing more is begun, and runs of meta-training are ended."""
 ROUNDS, WARM_UP = 20, 3
 OUTER_STEPS = 20
 DEVICES = 8
@@ -124,20 +124,27 @@ def resnet18(device: torch.device) -> dict[str, Any]:
     return training_steps(model, lambda: torch.nn.functional.cross_entropy(model(images), labels), device)
 
 
-def meta_train(folder: Path, *options: str) -> subprocess.Popen[bytes]:
-    """Start a small meta-training run."""
+@contextlib.contextmanager
+def meta_train(folder: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a small meta-training run, which ends with the block at the latest."""
     command = [sys.executable, "-m", "l2l_opt.cli", "meta-train", *META_TRAIN, "--out", str(folder), *options]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=records.ROOT)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **quiet, cwd=records.ROOT) as run:
+        try:
+            yield run
+        finally:
+            run.kill()
 
 
-def meta_training(device: str) -> dict[str, Any]:
-    """Seconds of some outer steps of two estimators, on a device."""
+def meta_training(device: str, seconds: float) -> dict[str, Any]:
+    """Seconds of some outer steps of two estimators, on a device, for at most so long each."""
     found = {}
     for estimator in ("tbptt", "nres"):
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             options = ("--estimator", estimator, "--device", device, "--outer-steps", str(OUTER_STEPS))
-            status = meta_train(Path(folder) / "run", *options).wait(timeout=SECONDS)
+            with meta_train(Path(folder) / "run", *options) as run:
+                status = run.wait(timeout=seconds)
             found[estimator] = {"seconds": time.perf_counter() - start, "exit_status": status}
     return found
 
@@ -148,19 +155,19 @@ def _outer_step(folder: Path) -> int:
     return json.loads(path.read_text())["outer_step"] if path.exists() else 0
 
 
-def killed_and_resumed(device: str) -> dict[str, Any]:
+def killed_and_resumed(device: str, seconds: float) -> dict[str, Any]:
     """Whether a run that is killed after a checkpoint ends with the weights of one that was not."""
     options = ("--device", device, "--outer-steps", "12", "--checkpoint-every", "4")
     with tempfile.TemporaryDirectory() as parent:
         whole, broken = Path(parent) / "whole", Path(parent) / "broken"
-        meta_train(whole, *options).wait(timeout=SECONDS)
-        run = meta_train(broken, *options)
-        while run.poll() is None and not _outer_step(broken) < 4:
-            time.sleep(0.05)
-        was_running = run.poll() is None
-        run.send_signal(signal.SIGKILL)
-        run.wait()
-        meta_train(broken, *options, "--resume").wait(timeout=SECONDS)
+        with meta_train(whole, *options) as run:
+            run.wait(timeout=seconds)
+        with meta_train(broken, *options) as run:
+            while run.poll() is None and _outer_step(broken) < 4:
+                time.sleep(0.05)
+            was_running = run.poll() is None
+        with meta_train(broken, *options, "--resume") as run:
+            run.wait(timeout=seconds)
         weights = [
             digest(dict(load_rule(folder / "last.safetensors").named_parameters())) for folder in (whole, broken)
         ]
@@ -168,22 +175,29 @@ def killed_and_resumed(device: str) -> dict[str, Any]:
 
 
 def measured(device: str) -> dict[str, Any]:
-    """Measure everything there is time for, on a device."""
+    """Measure everything there is time for, on a device; what fails is recorded, and all else goes on."""
     target, begun = torch.device(device), time.perf_counter()
-    parts: dict[str, Callable[[], Any]] = {
-        f"step of {name}": lambda shapes=shapes: steps(shapes(), target) for name, shapes in launches.MODELS.items()
+    parts: dict[str, Callable[[float], Any]] = {
+        f"step of {name}": lambda _, shapes=shapes: steps(shapes(), target) for name, shapes in launches.MODELS.items()
     }
     parts |= {
-        "training step of GPT-2 small": lambda: gpt2(target),
-        "training step of ResNet-18": lambda: resnet18(target),
-        f"meta-training on {device}": lambda: meta_training(device),
-        "meta-training on cpu": lambda: meta_training("cpu"),
-        "killed and resumed": lambda: killed_and_resumed(device),
+        "training step of GPT-2 small": lambda _: gpt2(target),
+        "training step of ResNet-18": lambda _: resnet18(target),
+        f"meta-training on {device}": lambda seconds: meta_training(device, seconds / 2),
+        "meta-training on cpu": lambda seconds: meta_training("cpu", seconds / 2),
+        "killed and resumed": lambda seconds: killed_and_resumed(device, seconds / 2),
     }
-    found = {}
+    found: dict[str, Any] = {}
     for name, run in parts.items():
-        spent = time.perf_counter() - begun
-        found[name] = run() if spent < SECONDS else {"left_out": f"{SECONDS:.0f} seconds were over"}
+        left = SECONDS - (time.perf_counter() - begun)
+        if left <= 0:
+            found[name] = {"left_out": f"{SECONDS:.0f} seconds were over"}
+            continue
+        try:
+            found[name] = run(left)
+        except Exception as error:  # noqa: BLE001  # a short loan of a device must not end with nothing
+            found[name] = {"failed": f"{type(error).__name__}: {error}"}
+        click.echo(f"{name}: {json.dumps(found[name])}", err=True)
     return found
 
 
