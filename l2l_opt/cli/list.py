@@ -67,7 +67,7 @@ def _pretrained() -> list[dict[str, Any]]:
     for name in list_pretrained():
         card = load_rule(name).card or {}
         families = card["task"].split(" + ")
-        tasks = families[0] if len(families) == 1 else f"{len(families)} families of tasks"
+        tasks = families[0] if len(families) == 1 else f"{len(families)} tasks"
         summary = f"{card['rule']['name']}, meta-trained on {tasks} to horizon {card['horizon']}"
         entries.append({"name": name, "summary": summary, "options": {}})
     return entries

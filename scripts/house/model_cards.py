@@ -17,14 +17,18 @@ from l2l_opt.storage.rule_file import load_rule
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "model-cards"
 EVALUATIONS = {
-    "default-4": ("held_out/default-4", "default/seen"),
-    "default-3": ("pretrained/default-3",),
-    "default-2": ("default/held-out",),
-    "default-1": ("pretrained/default-1",),
-    "lstm-2": ("pretrained/lstm-2",),
-    "lstm-digits-1": ("pretrained/lstm-digits-1",),
+    "default-4": {
+        "held_out/default-4": "Tasks that nothing was learned or chosen by (`held-out`), after",
+        "default/seen": "Tasks that nine rules have been evaluated on (`seen`), after",
+    },
+    "default-3": {"pretrained/default-3": "After"},
+    "default-2": {"default/held-out": "After"},
+    "default-1": {"pretrained/default-1": "After"},
+    "lstm-2": {"pretrained/lstm-2": "After"},
+    "lstm-digits-1": {"pretrained/lstm-digits-1": "After"},
 }
-"""Folders of results; of a rule that is not among them nothing is measured yet."""
+"""Folders of results, and how the title of each begins."""
+UNMEASURED = "Nothing is measured yet, but for what the text above names."
 OPTIMIZERS = {"learned": "the rule", "adamw": "AdamW", "muon": "Muon"}
 
 
@@ -80,11 +84,11 @@ def tasks(card: dict[str, Any]) -> str:
 def scores(name: str) -> str:
     """Training and test losses of the rule and of tuned baselines, a table a horizon."""
     if name not in EVALUATIONS:
-        return "Nothing is measured yet."
-    return "\n\n".join(_scores_of(ROOT / "results" / folder) for folder in EVALUATIONS[name])
+        return UNMEASURED
+    return "\n\n".join(_scores_of(ROOT / "results" / folder, title) for folder, title in EVALUATIONS[name].items())
 
 
-def _scores_of(folder: Path) -> str:
+def _scores_of(folder: Path, title: str) -> str:
     results = json.loads((folder / "evaluation.json").read_text())["results"]
     header = ["task", *(f"{split} loss, {title}" for split in ("training", "test") for title in OPTIMIZERS.values())]
     parts = []
@@ -97,7 +101,7 @@ def _scores_of(folder: Path) -> str:
             ]
             for task in dict.fromkeys(task for task, _ in of)
         ]
-        parts.append(f"After {horizon} steps:\n\n{_table(header, rows)}")
+        parts.append(f"{title} {horizon} steps:\n\n{_table(header, rows)}")
     link = f"[evaluation.json](../../{folder.relative_to(ROOT)}/evaluation.json)"
     return "\n\n".join([*parts, f"From {link}, which has every seed and 95 % intervals."])
 

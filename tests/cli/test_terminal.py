@@ -98,7 +98,7 @@ def test_lists_fit_80_columns(run, monkeypatch, what):  # noqa: F811
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
     if what == "pretrained":
-        assert "default-3: scale-free, meta-trained on 13 families of tasks" in out
+        assert "default-3: scale-free, meta-trained on 13 tasks" in out
         assert "l2l-opt show NAME" in out
 
 

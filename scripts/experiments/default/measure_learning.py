@@ -41,10 +41,14 @@ class Ratios:
     """Log ratios of losses, theirs over ours, each within a cap: ``[tasks, students]``."""
 
     values: np.ndarray
+    cap: float = CAP
+
+    def _within(self, low: float, high: float) -> list[float]:
+        return [max(float(low), -self.cap), min(float(high), self.cap)]
 
     @classmethod
     def of(cls, theirs: np.ndarray, ours: np.ndarray, *, cap: float = CAP) -> "Ratios":
-        return cls(np.clip(np.log(theirs) - np.log(ours), -cap, cap))
+        return cls(np.clip(np.log(theirs) - np.log(ours), -cap, cap), cap)
 
     def record(self) -> dict[str, Any]:
         """Mean over tasks with its 95 % interval over students, and each task's."""
@@ -57,7 +61,7 @@ class Ratios:
             "mean": mean,
             "interval": [mean - 1.96 * error, mean + 1.96 * error],
             "tasks": [
-                {"mean": float(own), "interval": [float(own - quantile * one), float(own + quantile * one)]}
+                {"mean": float(own), "interval": self._within(own - quantile * one, own + quantile * one)}
                 for own, one in zip(self.values.mean(axis=1), errors, strict=True)
             ],
         }

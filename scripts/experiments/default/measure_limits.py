@@ -5,10 +5,10 @@
 Writes results/default/limits.json. Networks here are plain PyTorch ones in a plain loop, but for the short runs, which
 are of the tasks of `validation`.
 
-first-sizes   final training losses after 400 steps; AdamW with a cosine at the best of four rates; losses below a
+first-sizes   final training losses after 400 steps; AdamW with a cosine at the best of five rates; losses below a
               thousandth of the first count as that
 tables        test losses and accuracies after 500 steps of batches of 32; AdamW at 1e-3 and 1e-2
-short-runs    final over first losses after 20, 50 and 100 steps; AdamW at the best of 1e-3, 3e-3 and 1e-2
+short-runs    final over first losses after 20, 50 and 100 steps; AdamW at the best of these rates, constant
 """
 
 import itertools
@@ -38,8 +38,7 @@ from l2l_opt.tasks.mixture import make_tasks
 from scripts.experiments import records
 
 PATH = records.RESULTS / "default" / "limits.json"
-RATES = (1e-3, 3e-3, 1e-2, 3e-2)
-SHORT_RATES, LENGTHS = (1e-3, 3e-3, 1e-2), (20, 50, 100)
+RATES, LENGTHS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1), (20, 50, 100)
 SIZES = [64, 64, 64, 10]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -226,7 +225,7 @@ def short_runs(rules: tuple[str, ...]) -> dict[str, Any]:
     for length in LENGTHS:
         rows = {}
         for spec in load_suite("validation").tasks:
-            of_adamw = min(fallen(make_rule("adamw", lr=lr), spec, length) for lr in SHORT_RATES)
+            of_adamw = min(fallen(make_rule("adamw", lr=lr), spec, length) for lr in RATES)
             rows[spec] = {"adamw": of_adamw} | {rule: fallen(load_rule(rule), spec, length) for rule in rules}
         ahead = {rule: sum(row[rule] <= row["adamw"] for row in rows.values()) for rule in rules}
         apart = {rule: float(np.mean([math.log(row["adamw"] / row[rule]) for row in rows.values()])) for rule in rules}
