@@ -1,6 +1,6 @@
 """One step of a group by the optimizer's rule: states of new parameters begin, and what stays in its place is kept."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from l2l_opt.optimizer.local_parameters import (
     local_parameter,
     order_for,
 )
-from l2l_opt.optimizer.prepared import PreparedGroup
+from l2l_opt.optimizer.prepared import PreparedCall
 from l2l_opt.optimizer.stepping import Options, Stepper
 from l2l_opt.optimizer.watch import snapshot
 from l2l_opt.rules.base import UpdateRule
@@ -40,13 +40,13 @@ class GroupStepper:
         keeps_snapshots: whether a state holds its parameter as it was, to go back to (``guard="fallback"``).
 
     Attributes:
-        prepared: the id of a group -> its steps, one a device and kind of sharding, to be taken again for as long as
-            everything stays where it is.
+        prepared: the id of a group -> calls that step it, to be taken again for as long as everything stays where it
+            is, and the parameters that none of them steps.
     """
 
     def __init__(self, rule: UpdateRule, *, keeps_snapshots: bool):
         self.rule, self.keeps_snapshots = rule, keeps_snapshots
-        self.prepared: dict[int, list[PreparedGroup]] = {}
+        self.prepared: dict[int, tuple[list[PreparedCall], list[Tensor]]] = {}
         self._stepper = Stepper(rule)
         self._keys: dict[Tensor, frozenset[str]] = {}
         self._captured: list[Any] = []
@@ -60,47 +60,74 @@ class GroupStepper:
             options: of the group.
             state_dtype: of states that begin.
         """
-        prepared = self.prepared.pop(id(group), [])
-        if self._step_again(prepared, group, states, options):
-            self.prepared[id(group)] = prepared
+        calls, others = self.prepared.pop(id(group), ([], []))
+        if self._step_again(calls, others, group, states, options):
+            self.prepared[id(group)] = calls, others
+            found = self.local_parameters(group, states, state_dtype=state_dtype, among=others) if others else []
+            self._step_anew(found, options)
             return
         found = self.local_parameters(group, states, state_dtype=state_dtype)
-        kept: list[PreparedGroup | None] = []
-        for shards, params in buckets_of(found):
-            call = self._stepper.step(params, options, shards)
-            rule = self._stepper.rule_on(params[0].value.device)
-            kept.append(PreparedGroup.of(rule, call, params, options.num_steps))
-        if kept and all(again is not None for again in kept):
-            self.prepared[id(group)] = [again for again in kept if again is not None]
+        calls = self._step_anew(found, options)
+        if calls:
+            taken = {id(kept.param) for call in calls for kept in call.kept}
+            self.prepared[id(group)] = calls, [param.whole for param in found if id(param.whole) not in taken]
+
+    def _step_anew(self, found: Sequence[LocalParameter], options: Options) -> list[PreparedCall]:
+        """Step parameters as they are found; return calls that may be taken again."""
+        again: list[PreparedCall] = []
+        for regular in (True, False):
+            for shards, params in buckets_of([param for param in found if PreparedCall.takes(param) == regular]):
+                taken = self._stepper.step(params, options, shards)
+                rule = self._stepper.rule_on(params[0].value.device)
+                again += [PreparedCall(rule, call, own, options.num_steps) for call, own in taken if regular]
+        return again
 
     def _step_again(
-        self, prepared: list[PreparedGroup], group: dict[str, Any], states: States, options: Options
+        self,
+        calls: Sequence[PreparedCall],
+        others: Sequence[Tensor],
+        group: dict[str, Any],
+        states: States,
+        options: Options,
     ) -> bool:
-        """Take the step that is prepared, if all of the group is as it was; whether it was."""
-        if not prepared or sum(p.grad is not None for p in group["params"]) != sum(len(own.kept) for own in prepared):
+        """Take the calls that are prepared, if all of the group is as it was; whether it was."""
+        stepped = len(others) + sum(len(call.kept) for call in calls)
+        if not calls or sum(p.grad is not None for p in group["params"]) != stepped:
             return False
-        gradients = [own.gradients(states, options.num_steps) for own in prepared]
-        if any(found is None for found in gradients):
+        gradients = [call.gradients(states, options.num_steps) for call in calls]
+        if any(found is None for found in gradients) or any(p.grad is None for p in others):
             return False
-        for own, found in zip(prepared, gradients, strict=True):
-            own.step(found or [], options)
-            if triton.is_captured(own.kept[0].param.device):
+        for call, found in zip(calls, gradients, strict=True):
+            call.step(found or [], options)
+            if triton.is_captured(call.kept[0].param.device):
                 # A graph goes on reading the tables that it was captured with.
-                self._captured.append(own.tables())
+                self._captured.append(call.tables())
         return True
 
     def local_parameters(
-        self, group: dict[str, Any], states: States, *, state_dtype: torch.dtype | None
+        self,
+        group: dict[str, Any],
+        states: States,
+        *,
+        state_dtype: torch.dtype | None,
+        among: Sequence[Tensor] | None = None,
     ) -> list[LocalParameter]:
         """Parameters of a group that have a gradient, as they lie on this device; those without a state are given one.
+
+        Args:
+            group: of the optimizer.
+            states: the optimizer's.
+            state_dtype: of states that begin.
+            among: of these parameters alone; None for all.
 
         Raises:
             ValueError: a parameter sharded in a way that the rule cannot take.
         """
+        wanted = None if among is None else set(map(id, among))
         return [
             self._local_parameter(name, p, gradient, states[p], state_dtype)
             for name, p in named(group)
-            if (gradient := p.grad) is not None
+            if (gradient := p.grad) is not None and (wanted is None or id(p) in wanted)
         ]
 
     def _local_parameter(

@@ -1,8 +1,7 @@
-"""The step of a group that does the same again: everything that stays in its place is looked up once.
+"""A call that steps parameters of a group again: everything that stays in its place is looked up once.
 
-Of small models the kernels take microseconds, and finding out what to give them takes a millisecond. So where all of a
-group that has gradients was stepped by one call of a kernel that keeps the clock, the call is kept, and taken again for
-as long as params and state are the very tensors they were.
+Of small models the kernels take microseconds, and finding out what to give them takes a millisecond. So a call of a
+kernel that keeps the clock is kept, and taken again for as long as params and state are the very tensors they were.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,13 +57,13 @@ class _Kept(NamedTuple):
         return [*map(id, self.own.values())] == self.identities and [t._version for t in self.tensors] == self.versions
 
 
-class PreparedGroup:
-    """A group that one call steps.
+class PreparedCall:
+    """A call, and what it steps.
 
     Args:
         rule: of the optimizer.
-        call: that steps it.
-        params: all of the group that have gradients, on one device and spread alike.
+        call: that steps them.
+        params: of one group, on one device and spread alike.
         num_steps: of the group.
     """
 
@@ -73,20 +72,17 @@ class PreparedGroup:
         self.weights = tuple((weight, weight._version, weight.data_ptr()) for weight in rule.parameters())
         self.kept = [_Kept.of(param) for param in params]
 
-    @classmethod
-    def of(
-        cls, rule: UpdateRule, call: StepCall | None, params: Sequence[LocalParameter], num_steps: int | None
-    ) -> "PreparedGroup | None":
-        """Return the group if there is a call and parameters are what it sees; otherwise None."""
-        if call is None:
-            return None
-        plain = all(
+    @staticmethod
+    def takes(param: LocalParameter) -> bool:
+        """Whether a parameter, its state and its gradient are the very tensors that kernels see, step after step."""
+        gradient = param.whole.grad
+        return (
             param.value.data_ptr() == local(param.whole).data_ptr()
             and not param.whole.is_complex()
+            and gradient is not None
+            and gradient.layout == torch.strided
             and not any(isinstance(value, Tensor) and value.is_inference() for value in param.own.values())
-            for param in params
         )
-        return cls(rule, call, params, num_steps) if plain else None
 
     def step(self, gradients: Sequence[Tensor], options: Options) -> None:
         """Take one step on what ``gradients`` gave."""

@@ -36,6 +36,7 @@ BLOCK_BYTES = 8 << 20
 BLOCK_BYTES_ELSEWHERE = 256 << 20
 StepCall = PreparedStep | triton.MixedStep
 """A step that may be taken again for as long as parameters and state stay where they are."""
+Taken = tuple[StepCall, Sequence[LocalParameter]]
 
 
 class Options(NamedTuple):
@@ -93,7 +94,7 @@ class Stepper:
             self._copies[device] = versions, copy.deepcopy(self.rule).to(device)
         return self._copies[device][1]
 
-    def step(self, params: Sequence[LocalParameter], options: Options, shards: Shards | None) -> StepCall | None:
+    def step(self, params: Sequence[LocalParameter], options: Options, shards: Shards | None) -> list[Taken]:
         """One step, in place.
 
         Args:
@@ -102,7 +103,7 @@ class Stepper:
             shards: how they are divided over devices; None where they are whole.
 
         Returns:
-            The call that was all of this step, where it can be taken again; otherwise None.
+            Calls that can be taken again, each with what it stepped.
         """
         device = params[0].value.device
         rule = self.rule_on(device)
@@ -126,18 +127,16 @@ class Stepper:
                 served.setdefault(dtypes, []).append(param)
             else:
                 others.append(param)
-        again: StepCall | None = None
-        good_of_all = reduce is None
+        again: list[Taken] = []
         for same in served.values():
             assert compiled is not None
             good = self._good(same, compiled, options, reduce)
-            good_of_all &= len(good) == len(same)
-            if good:
-                again = step_compiled(compiled, good, options)
+            call = step_compiled(compiled, good, options) if good else None
+            if call is not None and reduce is None and len(good) == len(same) and compiled.keeps_clock:
+                again.append((call, same))
         if others:
             step_purely(rule, others, options, reduce)
-        keeps_clock = compiled is not None and compiled.keeps_clock
-        return again if len(served) == 1 and not others and good_of_all and keeps_clock else None
+        return again
 
     def _good(
         self, params: Sequence[LocalParameter], compiled: CompiledRule, options: Options, reduce: Reduce | None
@@ -191,24 +190,25 @@ def step_on_device(
     params: Sequence[LocalParameter],
     options: Options,
     shards: Shards | None,
-) -> StepCall | None:
+) -> list[Taken]:
     """One step on a GPU: by kernels there of what they can take, by the rule's forward pass of all else.
 
     Returns:
-        The kernels' call, where that was all of the step; otherwise None.
+        The kernels' call, if there was one, with what it stepped.
     """
     served = [param for param in params if triton.serves(compiled, param.value, param.grad, param.state)]
     taken = set(map(id, served))
     others = [param for param in params if id(param) not in taken]
-    call: StepCall | None = None
+    again: list[Taken] = []
     if served:
         states = [param.state | {"skipped": param.own["skipped"]} for param in served]
         values, spread = [param.value for param in served], spread_of(served, shards)
         call = triton.MixedStep(compiled, values, states, num_steps=options.num_steps, spread=spread)
         call([param.grad for param in served], **options.of_kernels())
+        again.append((call, served))
     if others:
         step_purely(rule, others, options, reduce_over(shards))
-    return None if others else call
+    return again
 
 
 def step_compiled(compiled: CompiledRule, params: Sequence[LocalParameter], options: Options) -> PreparedStep:

@@ -1,5 +1,6 @@
 """Steps of groups: what is kept from one to the next, and where."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -44,7 +45,9 @@ def test_a_step_is_prepared_for_as_long_as_the_same_parameters_have_gradients():
 
     def prepared():
         optimizer.step()
-        return next(iter(optimizer._stepper.prepared.values()))[0]
+        ((call,), others) = next(iter(optimizer._stepper.prepared.values()))
+        assert not others
+        return call
 
     a.grad, b.grad = torch.ones(3), torch.ones(2)
     first = prepared()
@@ -56,3 +59,45 @@ def test_a_step_is_prepared_for_as_long_as_the_same_parameters_have_gradients():
     assert prepared() is alone
     b.grad = torch.ones(2)
     assert len(prepared().kept) == 2
+
+
+@pytest.mark.parametrize("odd", ["float64", "complex", "sparse", "transposed"])
+def test_what_kernels_cannot_take_again_keeps_nothing_else_from_it(odd):
+    def parameters():
+        torch.manual_seed(0)
+        values = {
+            "float64": torch.randn(3, 2, dtype=torch.float64),
+            "complex": torch.randn(3, 2, dtype=torch.complex64),
+            "sparse": torch.randn(3, 2),
+            "transposed": torch.randn(2, 3).t(),
+        }
+        return nn.Parameter(torch.randn(4, 3)), nn.Parameter(values[odd])
+
+    def gradients(plain, other, step):
+        generator = torch.Generator().manual_seed(step)
+        plain.grad = torch.randn(4, 3, generator=generator)
+        other.grad = torch.randn(3, 2, generator=generator).to(other.dtype)
+        other.grad = other.grad.to_sparse() if odd == "sparse" else other.grad
+
+    together, apart = parameters(), parameters()
+    one = LearnedOptimizer(together, num_steps=10)
+    two = [LearnedOptimizer([param], num_steps=10) for param in apart]
+    calls = []
+    for step in range(4):
+        gradients(*together, step)
+        gradients(*apart, step)
+        one.step()
+        for optimizer in two:
+            optimizer.step()
+        ((call,), others) = next(iter(one._stepper.prepared.values()))
+        calls.append(call)
+        assert together[0] in [kept.param for kept in call.kept]
+        assert [param is together[1] for param in others] == ([] if odd == "transposed" else [True])
+    assert all(call is calls[0] for call in calls)
+    for p, q in zip(together, apart, strict=True):
+        assert torch.equal(p, q)
+    # One of them has no gradient any more.
+    together[1].grad = None
+    one.step()
+    ((call,), others) = next(iter(one._stepper.prepared.values()))
+    assert others == []

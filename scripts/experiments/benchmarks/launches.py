@@ -123,7 +123,7 @@ def rule_of(name: str) -> UpdateRule:
 def persistent_bytes(optimizer: LearnedOptimizer) -> int:
     """Return what a step's tables and buffers take beside parameters, gradients and state, between steps."""
     found: dict[int, int] = {}
-    for prepared in itertools.chain(*optimizer._stepper.prepared.values()):
+    for prepared in itertools.chain.from_iterable(calls for calls, _ in optimizer._stepper.prepared.values()):
         for _, step in prepared.call.parts:
             owned = {key: value for key, value in vars(step).items() if key not in ("params", "kept", "rule")}
             for value in tree_leaves(owned):
