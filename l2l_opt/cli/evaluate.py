@@ -10,7 +10,17 @@ import click
 from l2l_opt.cli.common import print_table, wrong_usage
 from l2l_opt.cli.evaluating import CACHE, begin, config_of, task_option, tuning_seeds
 from l2l_opt.cli.messages import say
-from l2l_opt.cli.options import JSON, SEED, GroupedCommand, count, device_options, option, option_group, path_option
+from l2l_opt.cli.options import (
+    JSON,
+    SEED,
+    GroupedCommand,
+    count,
+    device_options,
+    names_option,
+    option,
+    option_group,
+    path_option,
+)
 from l2l_opt.cli.plugins import plugin_files, register_plugins
 from l2l_opt.evaluation.baselines.entries import CLASSICAL, ENTRIES
 from l2l_opt.evaluation.plots import curves_png, profile_png
@@ -46,10 +56,10 @@ OF_A_SUITE = {"horizons": (500, 2000), "seeds": 5, "tuning_seeds": 3, "baselines
     ),
     count("--seeds", None, "Students reported on.", show_default="10, of a suite 5"),
     tuning_seeds(None, show_default="10, of a suite 3"),
-    option(
+    names_option(
         "--baselines",
         None,
-        "Baselines of both lists; adamw is always in a suite's.",
+        "Baselines of both lists, adamw always in a suite's",
         show_default=f"{', '.join(CLASSICAL)}; of a suite {', '.join(ENTRIES)}",
     ),
     SEED,

@@ -15,7 +15,15 @@ from l2l_opt.cli.evaluating import (
     tuning_seeds,
 )
 from l2l_opt.cli.messages import say
-from l2l_opt.cli.options import SEED, GroupedCommand, count, device_options, option, option_group, path_option
+from l2l_opt.cli.options import (
+    SEED,
+    GroupedCommand,
+    count,
+    device_options,
+    names_option,
+    option_group,
+    path_option,
+)
 from l2l_opt.evaluation.baselines.tuning import BASELINES
 from l2l_opt.evaluation.statistics import refuse_without_finite_results
 from l2l_opt.evaluation.task import TaskEvaluator
@@ -31,7 +39,7 @@ NAMES = tuple(baseline.name for baseline in BASELINES)
     "Evaluation",
     task_option("--task", "digits-mlp"),
     count("--horizon", 100, "Inner steps."),
-    option("--baselines", ",".join(NAMES), "Baselines drawn beside it, each tuned; none for none."),
+    names_option("--baselines", ",".join(NAMES), "Baselines drawn beside it, each tuned, or none"),
     tuning_seeds(3),
     SEED,
     CACHE,

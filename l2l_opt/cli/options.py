@@ -58,6 +58,16 @@ def count(names: str, default: int | None, text: str, *, least: int = 1, **attri
     return option(names, default, text, type=click.IntRange(min=least), metavar="N", **attributes)
 
 
+def names_option(names: str, default: str | None, text: str, **attributes: Any) -> Declared:
+    """Declare an option of names with commas between them, which may also be given several times."""
+
+    def together(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> str | None:
+        return ",".join(given) if given else default
+
+    several = None if default is None else (default,)
+    return option(names, several, f"{text}; repeatable.", multiple=True, callback=together, **attributes)
+
+
 def path_option(names: str, default: str | None, text: str, **attributes: Any) -> Declared:
     """Declare an option that is a path to write to."""
     return option(names, default, text, type=click.Path(path_type=Path), **attributes)

@@ -9,7 +9,16 @@ import click
 from l2l_opt.cli.common import wrong_usage
 from l2l_opt.cli.evaluating import CACHE, begin, config_of, task_option, tuning_seeds
 from l2l_opt.cli.messages import command_line, say
-from l2l_opt.cli.options import SEED, GroupedCommand, count, device_options, option, option_group, path_option
+from l2l_opt.cli.options import (
+    SEED,
+    GroupedCommand,
+    count,
+    device_options,
+    names_option,
+    option,
+    option_group,
+    path_option,
+)
 from l2l_opt.evaluation.statistics import refuse_without_finite_results
 from l2l_opt.evaluation.task import TaskEvaluator
 from l2l_opt.inspection.pictures.watched_run import watch
@@ -34,7 +43,7 @@ from l2l_opt.storage.files import write_atomically
     count("--horizon", 200, "Inner steps."),
     count("--seeds", 5, "Students in curves."),
     tuning_seeds(3),
-    option("--baselines", "adamw,sgd,adam", "Baselines of evaluate --suite; adamw is always among them."),
+    names_option("--baselines", "adamw,sgd,adam", "Baselines of evaluate --suite, adamw always among them"),
     SEED,
     CACHE,
 )

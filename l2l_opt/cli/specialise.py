@@ -18,6 +18,7 @@ from l2l_opt.cli.options import (
     GroupedCommand,
     count,
     device_options,
+    names_option,
     option,
     option_group,
     path_option,
@@ -51,7 +52,7 @@ from l2l_opt.specialising.run import Specialisation, StoppedBySignalError
 )
 @option_group(
     "Comparison",
-    option("--baselines", "adamw,muon", "Tuned baselines to compare with; '' for none."),
+    names_option("--baselines", "adamw,muon", "Tuned baselines to compare with, or ''"),
     count("--seeds", 10, "Students reported on."),
     tuning_seeds(5),
     option(
