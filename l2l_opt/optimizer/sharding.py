@@ -119,7 +119,8 @@ def mean_loss(loss: Any, params: Iterable[Tensor]) -> Tensor:
     Raises:
         ValueError: a loss that is not one number.
     """
-    value = torch.as_tensor(loss).detach()
+    # A whole number may be one that no tensor of whole numbers holds.
+    value = torch.as_tensor(float(loss) if isinstance(loss, int) else loss).detach()
     if value.numel() != 1:
         raise ValueError(f"loss must be one number; got shape {tuple(value.shape)}, use e.g. loss.mean()")
     shards = next((found for found in map(shards_of, params) if found is not None), None)

@@ -325,3 +325,12 @@ def test_parameters_that_begin_after_adam_did_take_its_first_steps():
     for step in range(1, 5):
         optimizer.step(loss=1.0)
         torch.testing.assert_close(late.detach(), torch.full((3,), step * rate), rtol=1e-3, atol=0)
+
+
+def test_a_loss_may_be_any_number():
+    param = nn.Parameter(torch.zeros(2))
+    optimizer = make([param], guard="fallback")
+    for loss in (3, 2.5, 10**30, True, torch.tensor(1), torch.tensor([0.5], dtype=torch.float64)):
+        param.grad = torch.zeros(2)
+        optimizer.step(loss=loss)
+    assert optimizer.param_groups[0]["watch"]["num_losses"] == 6
