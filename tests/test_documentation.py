@@ -4,6 +4,7 @@ Long ones are made short by SHORTER alone, text for text; what cannot run here i
 """
 
 import csv
+import itertools
 import re
 import shlex
 import shutil
@@ -329,3 +330,11 @@ def test_links_and_pictures_lead_to_files():
         for target in re.findall(r"\]\(([^)#\s]+)", (ROOT / page).read_text()):
             if "://" not in target:
                 assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_column_of_a_table_has_a_heading(page):
+    """Whoever hears a page rather than sees it knows a cell by its column's heading."""
+    lines = (ROOT / page).read_text().splitlines()
+    headings = [above for above, below in itertools.pairwise(lines) if re.fullmatch(r"\|(?:\s*:?-+:?\s*\|)+", below)]
+    assert not [line for line in headings if not all(map(str.strip, line.strip("|").split("|")))]
