@@ -62,7 +62,7 @@ def names_option(names: str, default: str | None, text: str, **attributes: Any) 
     """Declare an option of names with commas between them, which may also be given several times."""
 
     def together(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> str | None:
-        return ",".join(given) if given else default
+        return ",".join(given) if given else None
 
     several = None if default is None else (default,)
     return option(names, several, f"{text}; repeatable.", multiple=True, callback=together, **attributes)

@@ -75,11 +75,14 @@ class GroupStepper:
     def _step_anew(self, found: Sequence[LocalParameter], options: Options) -> list[PreparedCall]:
         """Step parameters as they are found; return calls that may be taken again."""
         again: list[PreparedCall] = []
-        for regular in (True, False):
-            for shards, params in buckets_of([param for param in found if PreparedCall.takes(param) == regular]):
+        kinds: dict[bool, list[LocalParameter]] = {True: [], False: []}
+        for param in found:
+            kinds[PreparedCall.takes(param)].append(param)
+        for regular, own in kinds.items():
+            for shards, params in buckets_of(own):
                 taken = self._stepper.step(params, options, shards)
                 rule = self._stepper.rule_on(params[0].value.device)
-                again += [PreparedCall(rule, call, own, options.num_steps) for call, own in taken if regular]
+                again += [PreparedCall(rule, call, same, options.num_steps) for call, same in taken if regular]
         return again
 
     def _step_again(

@@ -246,12 +246,12 @@ class LearnedOptimizer(EagerOptimizer):
         states = [(p, own) for p, own in self.state.items() if "fallback" in own]
         lower_is_better = -loss if first["maximize"] else loss
         gone_back = self._watch.take(lower_is_better, states, first)
-        if self._watch.is_read:
+        if gone_back:
             self._remember()
         return gone_back
 
     def _remember(self) -> None:
-        for group in self.param_groups:
+        for group in self.param_groups if self.guard == "fallback" else ():
             group |= self._watch.entries()
 
     def cost(self) -> list[StepCost]:
@@ -303,13 +303,11 @@ class LearnedOptimizer(EagerOptimizer):
     @eager
     def state_dict(self) -> dict[str, Any]:
         """Return states and groups, in which ``guard="fallback"`` keeps what it has seen so far."""
-        if self.guard == "fallback":
-            self._remember()
+        self._remember()
         return super().state_dict()
 
     def __getstate__(self) -> dict[str, Any]:
-        if self.guard == "fallback":
-            self._remember()
+        self._remember()
         # torch's keeps three entries only, so that copies would lose the rule.
         return super().__getstate__() | {key: getattr(self, key) for key in OWN}
 

@@ -20,9 +20,6 @@ READ_EVERY = 10
 SAMPLE = 1024
 """Coordinates of a tensor whose change measures an update."""
 
-States = Sequence[tuple[Tensor, dict[str, Any]]]
-"""Parameters, each with ``optimizer.state[param]``."""
-
 
 def snapshot(param: Tensor) -> Tensor:
     """Return a parameter as it is, to go back to, and room for Adam's two moments; ``[3, *param.shape]``."""
@@ -60,12 +57,12 @@ class Watch:
         unread = [loss if math.isfinite(loss) else math.inf for loss in map(float, self._unread)]
         return {"watch": self.fallback.plain(), "unread": unread}
 
-    def take(self, loss: Tensor, states: States, group: Mapping[str, Any]) -> bool:
+    def take(self, loss: Tensor, states: Sequence[tuple[Tensor, dict[str, Any]]], group: Mapping[str, Any]) -> bool:
         """Take in a loss; keep the parameters where it is the best so far, go back to those kept if training diverges.
 
         Args:
             loss: of the parameters as they are, 0-dim, to be made small.
-            states: all parameters that have been stepped.
+            states: all parameters that have been stepped, each with ``optimizer.state[param]``.
             group: the optimizer's first, with its lr.
 
         Returns:

@@ -85,10 +85,10 @@ def scores(name: str) -> str:
     """Training and test losses of the rule and of tuned baselines, a table a horizon."""
     if name not in EVALUATIONS:
         return UNMEASURED
-    return "\n\n".join(_scores_of(ROOT / "results" / folder, title) for folder, title in EVALUATIONS[name].items())
+    return "\n\n".join(_scores_of(ROOT / "results" / folder, lead) for folder, lead in EVALUATIONS[name].items())
 
 
-def _scores_of(folder: Path, title: str) -> str:
+def _scores_of(folder: Path, lead: str) -> str:
     results = json.loads((folder / "evaluation.json").read_text())["results"]
     header = ["task", *(f"{split} loss, {title}" for split in ("training", "test") for title in OPTIMIZERS.values())]
     parts = []
@@ -101,7 +101,7 @@ def _scores_of(folder: Path, title: str) -> str:
             ]
             for task in dict.fromkeys(task for task, _ in of)
         ]
-        parts.append(f"{title} {horizon} steps:\n\n{_table(header, rows)}")
+        parts.append(f"{lead} {horizon} steps:\n\n{_table(header, rows)}")
     link = f"[evaluation.json](../../{folder.relative_to(ROOT)}/evaluation.json)"
     return "\n\n".join([*parts, f"From {link}, which has every seed and 95 % intervals."])
 

@@ -45,9 +45,8 @@ def power_of_two_above(x):
 
 
 @triton.jit
-def begins(tensors, scalars, law, t):
-    """Whether a tensor has had no gradient yet but zeros."""
-    step, first = tl.load(at(tensors.step, t, tl.float32)), tl.load(at(scalars.first_gradient, t, tl.float32))
+def begins(step, first, law):
+    """Whether a tensor, of whose gradients this is the size at first, has had none yet but zeros."""
     return (step == 0) | (first <= 1.001 * law.tiny)
 
 
@@ -56,7 +55,8 @@ def squares_kernel(chunks, tensors, scalars, buffers, law, dtype: tl.constexpr):
     """Sum g^2 over each chunk of a tensor that begins; later gradients are not read for it."""
     chunk = tl.program_id(0)
     t, start = tl.load(chunks.tensor + chunk), tl.load(chunks.start + chunk)
-    if not begins(tensors, scalars, law, t):
+    step, first = tl.load(at(tensors.step, t, tl.float32)), tl.load(at(scalars.first_gradient, t, tl.float32))
+    if not begins(step, first, law):
         return
     count, gradient = tl.load(tensors.length + t), at(tensors.gradient, t, dtype)
     squares = tl.zeros([BLOCK], tl.float32)
@@ -74,7 +74,7 @@ def begin_kernel(chunks, tensors, scalars, buffers, law, width: tl.constexpr):
     head, count = buffers.heads + t * width, tl.maximum(tl.load(tensors.whole + t), 1).to(tl.float32)
     step, first = tl.load(at(tensors.step, t, tl.float32)), tl.load(at(scalars.first_gradient, t, tl.float32))
     usual = power_of_two_above(first) * tl.exp(tl.load(at(scalars.gradient, t, tl.float32)))
-    if begins(tensors, scalars, law, t):
+    if begins(step, first, law):
         rms_g = root(total(buffers.squares, chunks, t) / count)
         usual = tl.where(rms_g < law.tiny, law.tiny, rms_g)
     tl.store(head + LEAST_ROOT, law.relative_eps * usual)

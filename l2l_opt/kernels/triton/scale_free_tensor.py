@@ -15,6 +15,7 @@ from l2l_opt.kernels.triton.scale_free import (
     PLAIN,
     POWER,
     SIZE,
+    begins,
     power_of_two_above,
 )
 
@@ -91,11 +92,11 @@ def progress_of(step, law):
 @triton.jit
 def gradient_scale_of(rms_g, first, average, step, law):
     """Return the gradient's size at first, its logarithm then and now over a power of two, and the average of these."""
-    begins = (step == 0) | (first <= 1.001 * law.tiny)
-    first = tl.where(begins, rms_g, first)
+    begin = begins(step, first, law)
+    first = tl.where(begin, rms_g, first)
     unit = power_of_two_above(first)
     log_g = tl.log(rms_g / unit)
-    average = tl.where(begins, log_g, average + (1.0 - law.gradient_beta) * (log_g - average))
+    average = tl.where(begin, log_g, average + (1.0 - law.gradient_beta) * (log_g - average))
     return first, tl.log(first / unit), log_g, average
 
 
