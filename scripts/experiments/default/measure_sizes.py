@@ -1,0 +1,143 @@
+"""A rule on one network of three sizes, beside tuned AdamW and Muon: does its lead fall as networks grow?
+
+    python -m scripts.experiments.default.measure_sizes default-4
+    python -m scripts.experiments.default.measure_sizes default-4 --family resnet --parameters 30000
+
+A GPT of the Psalms, from GPT-2's first weights, and a residual network of Fashion-MNIST, of some 30,000, 300,000 and a
+million parameters, 1,000 steps each; neither is on a list of tasks. AdamW has a warm-up and a cosine, Muon a cosine,
+the schedules that do best for them on such networks; each has the best of four learning rates, of more where the best
+is at an end, on a student of its own. Writes results/default/sizes.json, after each network, and sizes.md.
+"""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from torch import nn
+
+from l2l_opt.evaluation.baselines.entries import COSINE, WARMUP_COSINE, Entry, entries_for
+from l2l_opt.evaluation.baselines.tuning import Baseline, tune
+from l2l_opt.evaluation.runs import run_rule
+from l2l_opt.rules import UpdateRule
+from l2l_opt.storage.named_rule import read_rule
+from l2l_opt.storage.safetensors_file import digest
+from l2l_opt.tasks.images.drawn_networks import ResidualConvolutions, he_kernels
+from l2l_opt.tasks.images.examples import SHIPPED, image_examples
+from l2l_opt.tasks.layers.transformer import CharacterTransformer, gpt2_weights
+from l2l_opt.tasks.module_task import ModuleTask
+from l2l_opt.tasks.text.corpus import ALPHABET, VERSE, next_character_loss, shipped_text, text_examples
+from scripts.experiments import records
+
+HORIZON = 1000
+SEED = 40
+"""Of all students."""
+ENTRIES = (
+    Entry("adamw", (Baseline("adamw-warmup-cosine", "adamw", range(-6, -2), WARMUP_COSINE),)),
+    Entry("muon", (Baseline("muon-cosine", "muon", range(-6, -2), COSINE),)),
+)
+SHOWN = {"adamw": "AdamW", "muon": "Muon"}
+
+
+def gpt(width: int) -> ModuleTask:
+    """Three blocks with four heads, 32 characters, 8 at a time."""
+    module = CharacterTransformer(len(ALPHABET), 32, width=width, blocks=3, heads=4)
+    examples = text_examples(shipped_text(VERSE), 32)
+    return ModuleTask(module, next_character_loss, examples, batch_size=8, init_fn=gpt2_weights)
+
+
+def resnet(channels: int) -> ModuleTask:
+    """Three stages of a block with batch norm, 14 x 14 pixels, 16 pictures at a time."""
+    widths = [channels, 2 * channels, 4 * channels]
+    blocks = [ResidualConvolutions(before, own) for before, own in zip([channels, *widths], widths, strict=False)]
+    start = [nn.Unflatten(1, (1, 14)), nn.Conv2d(1, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)]
+    examples, classes = image_examples(SHIPPED["fashion"], None, 14)
+    end = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes)]
+    module = nn.Sequential(*start, nn.ReLU(), *blocks, *end)
+    return ModuleTask(module, nn.functional.cross_entropy, examples, batch_size=16, init_fn=he_kernels)
+
+
+FAMILIES: dict[str, tuple[Callable[[int], ModuleTask], dict[int, int]]] = {
+    "gpt": (gpt, {30_000: 28, 300_000: 92, 1_000_000: 168}),
+    "resnet": (resnet, {30_000: 10, 300_000: 32, 1_000_000: 58}),
+}
+"""Of each family, how to make it from its width, and the width of each size."""
+
+
+def measure(rule: UpdateRule, make: Callable[[int], ModuleTask], width: int, *, students: int) -> dict[str, Any]:
+    """Train the reporting students with the rule and with each optimizer at its best rate."""
+    task = make(width)
+    run = partial(run_rule, tasks=task, horizon=HORIZON, num_seeds=students, seed=SEED)
+    found: dict[str, Any] = {"width": width, "parameters": sum(p.numel() for p in task.module.parameters())}
+    subjects: dict[str, tuple[UpdateRule, dict[str, Any]]] = {"rule": (rule, {})}
+    for entry in entries_for(task, "", ENTRIES)[0]:
+        (own,) = entry.variants
+        tuning = tune(own, task, horizon=HORIZON, num_seeds=1, seed=SEED)
+        tried = {f"{rate:.3g}": loss for rate, loss in tuning.losses.items()}
+        subjects[entry.name] = own.make(tuning.lr), {"lr": tuning.lr, "tried": tried}
+    for name, (subject, about) in subjects.items():
+        done = run(subject)
+        found[name] = {"losses": done.final_losses.tolist(), "test_losses": done.test_losses.tolist(), **about}
+    return found
+
+
+def ratios(found: dict[str, Any], other: str, which: str) -> np.ndarray:
+    """Losses of the rule over another optimizer's, student by student."""
+    return np.array(found["rule"][which]) / np.array(found[other][which])
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """Markdown of all that was measured."""
+    lines = [
+        "# The default as networks grow",
+        "",
+        f"Written by `python -m scripts.experiments.default.measure_sizes`: {HORIZON:,} steps, losses of the rule over",
+        "those of AdamW (warm-up and cosine) and Muon (cosine), each at its best learning rate; below 1 the rule is",
+        "ahead. Means, and every student in brackets.",
+        "",
+        "| network, parameters | rule | training, over AdamW | over Muon | test, over AdamW | over Muon |",
+        "|---|---|---|---|---|---|",
+    ]
+    for key, sizes in results.items():
+        for found in sorted(sizes.values(), key=lambda one: one["parameters"]):
+            cells = []
+            for which in ("losses", "test_losses"):
+                for other in SHOWN:
+                    each = ratios(found, other, which)
+                    shown = ", ".join(f"{ratio:.3f}" for ratio in each)
+                    cells.append(f"{np.exp(np.log(each).mean()):.3f} ({shown})")
+            family, rule = key.split(" ")
+            lines.append(f"| {family}, {found['parameters']:,} | `{rule}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+@click.command()
+@click.argument("source")
+@click.option("--family", "families", multiple=True, type=click.Choice(list(FAMILIES)), default=tuple(FAMILIES))
+@click.option("--parameters", "sizes", multiple=True, type=int, default=(30_000, 300_000, 1_000_000), show_default=True)
+@click.option("--students", default=2, show_default=True, type=click.IntRange(1), help="Reported on.")
+@click.option("--out", type=click.Path(path_type=Path), default=records.RESULTS / "default", show_default=True)
+def main(source: str, families: tuple[str, ...], sizes: tuple[int, ...], students: int, out: Path) -> None:
+    """Measure the rule SOURCE, a shipped name or a path, as networks grow."""
+    rule = read_rule(source, seed=0)
+    path = out / "sizes.json"
+    for size in sizes:
+        for family in families:
+            make, widths = FAMILIES[family]
+            found = measure(rule, make, widths[size], students=students) | {
+                "digest": digest(dict(rule.named_parameters()))
+            }
+            before = json.loads(path.read_text())["results"] if path.exists() else {}
+            own = before.setdefault(f"{family} {source}", {})
+            own[str(size)] = found
+            records.write(path, {"results": before})
+            (out / "sizes.md").write_text(table(before))
+            shown = {other: [round(float(each), 3) for each in ratios(found, other, "losses")] for other in SHOWN}
+            click.echo(f"{family}, {found['parameters']:,}: {shown}", err=True)
+
+
+if __name__ == "__main__":
+    main()
