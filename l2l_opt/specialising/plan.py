@@ -1,7 +1,7 @@
 """How a specialisation spends its minutes: decided once, from a measurement of this machine, before the first step."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from l2l_opt.meta_training.trainer import MetaTrainer
 from l2l_opt.randomness import Stream
 from l2l_opt.registry import parse_spec
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.specialising.stages import stages_of
+from l2l_opt.specialising.stages import Stage, stages_of
 from l2l_opt.tasks.base import Split
 from l2l_opt.tasks.mixture import Tasks
 
@@ -154,6 +154,7 @@ def make_plan(
     objective: Objective,
     *,
     minutes: float,
+    stages: Sequence[Stage] | None = None,
     say: Callable[[str], Any] = lambda message: None,
 ) -> list[PlannedStage]:
     """Measure the machine on this task, and decide students, windows and outer steps.
@@ -163,6 +164,7 @@ def make_plan(
         tasks: where students come from.
         objective: what counts.
         minutes: for all stages.
+        stages: what is meta-trained; that of its kind of rule where None.
         say: given what was found.
 
     Raises:
@@ -171,7 +173,7 @@ def make_plan(
     if not 0 < minutes < math.inf:
         raise ValueError(f"minutes must be a positive number; got {minutes}, use e.g. 10")
     found, speeds = [], dict[tuple[str, int], Speed]()
-    for stage in stages_of(rule.registry_name):
+    for stage in stages or stages_of(rule.registry_name):
         length = longest_window(objective.horizon, stage.truncation_length)
         planned = PlannedStage(stage.estimator, stage.share, stage.meta_lr, stage.average_phi, stage.students, length)
         # Which weights are learned does not change what a window costs.

@@ -10,17 +10,15 @@ is at an end, on a student of its own. Writes results/default/sizes.json, after 
 """
 
 import json
+import statistics
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from torch import nn
 
-from l2l_opt.evaluation.baselines.entries import COSINE, WARMUP_COSINE, Entry, entries_for
-from l2l_opt.evaluation.baselines.tuning import Baseline, tune
 from l2l_opt.evaluation.runs import run_rule
 from l2l_opt.rules import UpdateRule
 from l2l_opt.storage.named_rule import read_rule
@@ -31,15 +29,11 @@ from l2l_opt.tasks.layers.transformer import CharacterTransformer, gpt2_weights
 from l2l_opt.tasks.module_task import ModuleTask
 from l2l_opt.tasks.text.corpus import ALPHABET, VERSE, next_character_loss, shipped_text, text_examples
 from scripts.experiments import records
+from scripts.experiments.tuned import SHOWN, at_their_best
 
 HORIZON = 1000
 SEED = 40
 """Of all students."""
-ENTRIES = (
-    Entry("adamw", (Baseline("adamw-warmup-cosine", "adamw", range(-6, -2), WARMUP_COSINE),)),
-    Entry("muon", (Baseline("muon-cosine", "muon", range(-6, -2), COSINE),)),
-)
-SHOWN = {"adamw": "AdamW", "muon": "Muon"}
 
 
 def gpt(width: int) -> ModuleTask:
@@ -72,21 +66,18 @@ def measure(rule: UpdateRule, make: Callable[[int], ModuleTask], width: int, *, 
     task = make(width)
     run = partial(run_rule, tasks=task, horizon=HORIZON, num_seeds=students, seed=SEED)
     found: dict[str, Any] = {"width": width, "parameters": sum(p.numel() for p in task.module.parameters())}
-    subjects: dict[str, tuple[UpdateRule, dict[str, Any]]] = {"rule": (rule, {})}
-    for entry in entries_for(task, "", ENTRIES)[0]:
-        (own,) = entry.variants
-        tuning = tune(own, task, horizon=HORIZON, num_seeds=1, seed=SEED)
-        tried = {f"{rate:.3g}": loss for rate, loss in tuning.losses.items()}
-        subjects[entry.name] = own.make(tuning.lr), {"lr": tuning.lr, "tried": tried}
+    subjects = {"rule": (rule, dict[str, Any]())}
+    subjects |= at_their_best(task, "", horizon=HORIZON, tuning_students=1, seed=SEED)
     for name, (subject, about) in subjects.items():
         done = run(subject)
         found[name] = {"losses": done.final_losses.tolist(), "test_losses": done.test_losses.tolist(), **about}
     return found
 
 
-def ratios(found: dict[str, Any], other: str, which: str) -> np.ndarray:
-    """Losses of the rule over another optimizer's, student by student."""
-    return np.array(found["rule"][which]) / np.array(found[other][which])
+def ratios(found: dict[str, Any], other: str, which: str) -> list[float]:
+    """Losses of the rule over another optimizer's, student by student; none where that was not run."""
+    theirs = found[other][which] if other in found else []
+    return [mine / their for mine, their in zip(found["rule"][which], theirs, strict=bool(theirs))]
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -96,7 +87,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         "",
         f"Written by `python -m scripts.experiments.default.measure_sizes`: {HORIZON:,} steps, losses of the rule over",
         "those of AdamW (warm-up and cosine) and Muon (cosine), each at its best learning rate; below 1 the rule is",
-        "ahead. Means, and every student in brackets.",
+        "ahead. Geometric means, and every student in brackets; Muon is for matrices, which convolutions are not.",
         "",
         "| network, parameters | rule | training, over AdamW | over Muon | test, over AdamW | over Muon |",
         "|---|---|---|---|---|---|",
@@ -108,7 +99,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
                 for other in SHOWN:
                     each = ratios(found, other, which)
                     shown = ", ".join(f"{ratio:.3f}" for ratio in each)
-                    cells.append(f"{np.exp(np.log(each).mean()):.3f} ({shown})")
+                    cells.append(f"{statistics.geometric_mean(each):.3f} ({shown})" if each else "-")
             family, rule = key.split(" ")
             lines.append(f"| {family}, {found['parameters']:,} | `{rule}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -135,7 +126,7 @@ def main(source: str, families: tuple[str, ...], sizes: tuple[int, ...], student
             own[str(size)] = found
             records.write(path, {"results": before})
             (out / "sizes.md").write_text(table(before))
-            shown = {other: [round(float(each), 3) for each in ratios(found, other, "losses")] for other in SHOWN}
+            shown = {other: [round(each, 3) for each in ratios(found, other, "losses")] for other in SHOWN}
             click.echo(f"{family}, {found['parameters']:,}: {shown}", err=True)
 
 

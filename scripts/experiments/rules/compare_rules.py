@@ -1,0 +1,266 @@
+"""Kinds of rule side by side: each from fresh weights, by the same recipe, for the same minutes of one core.
+
+    python -m scripts.experiments.rules.compare_rules                                # all rules, 20 minutes, two seeds
+    python -m scripts.experiments.rules.compare_rules --rule celo2 --on mixture --minutes 120 --seed 0
+
+Half of the minutes is truncated back-propagation, half is noise-reuse evolution, on a mixture of seven families or on
+one family, with trainings of 250 steps; students, windows and outer steps are planned from this machine's speed. A rule
+then takes the best size of its steps on students of meta-training, one number for all tasks. It is evaluated on new
+students: what learned on the mixture on the list `validation` (500 steps), what learned on a family on that family (250
+steps), beside AdamW, Muon and the default. A run is resumed where an earlier call has left it in --runs.
+
+Writes results/rules/RULE-ON-MINUTES-SEED.json, references.json and README.md, the table of all that are there.
+"""
+
+import copy
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from l2l_opt import LearnedOptimizer
+from l2l_opt.evaluation.runs import run_rule
+from l2l_opt.evaluation.statistics import EVEN_FLOOR, bounded, even_log_ratios, stratified_interval
+from l2l_opt.evaluation.suites import load_suite
+from l2l_opt.meta_training.run import MetaTrainingRun
+from l2l_opt.pretrained import DEFAULT
+from l2l_opt.rules import UpdateRule
+from l2l_opt.specialising.plan import Objective, PlannedStage, make_plan
+from l2l_opt.specialising.selection import best_size, resized
+from l2l_opt.specialising.stages import Stage
+from l2l_opt.storage.named_rule import read_rule
+from l2l_opt.storage.safetensors_file import digest
+from l2l_opt.tasks.mixture import make_tasks
+from scripts.experiments import records
+from scripts.experiments.default.meta_train_default import FAMILIES
+from scripts.experiments.specialise import measure_specialise
+from scripts.experiments.tuned import at_their_best
+
+FOLDER = records.RESULTS / "rules"
+RULES = {
+    "lstm": "lstm",
+    "rnnprop": "rnnprop",
+    "compact": "compact",
+    "mlp": "mlp:hidden_size=32",
+    "celo2": "celo2:output_scale=0.01",
+    "tensor-lstm": "tensor-lstm",
+    "scale-free": "scale-free",
+}
+OTHERS = (
+    "fashion-mlp:side=8,hidden=32,activation=relu,batch_size=32",
+    "clusters-mlp:hidden=32,layers=2,dim=12,classes=4",
+)
+MIXTURE = "mixture"
+TASKS = {
+    MIXTURE: " + ".join([*FAMILIES.values(), *OTHERS]),
+    "gru": measure_specialise.FAMILIES["gru"],
+    "autoencoder": measure_specialise.FAMILIES["autoencoder"],
+}
+"""What rules learn on: seven families that are on no list, or one."""
+STAGES = (
+    Stage("tbptt:clip_window=10", share=0.5, students=8, truncation_length=50, meta_lr=0.001, average_phi=0.9),
+    Stage("nres:sigma=0.03,balance=ranks", share=0.5, meta_lr=0.002),
+)
+HORIZON, LISTED_HORIZON = 250, 500
+SEED = 60
+"""Of the students that are reported."""
+OWN_STUDENTS, LISTED_STUDENTS = 10, 4
+TUNING_STUDENTS = 2
+REPEATS = 9
+"""Of a timed step, of which the middle one counts."""
+
+
+def learn(name: str, on: str, *, minutes: float, seed: int, folder: Path) -> tuple[UpdateRule, dict[str, Any]]:
+    """Meta-train a rule in a folder, from where an earlier call has left it; the rule, and what it took."""
+    tasks, objective = make_tasks(TASKS[on]), Objective(HORIZON, "train", seed)
+    rule = read_rule(RULES[name], seed=seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "plan.json"
+    if not path.exists():
+        plan = make_plan(rule, tasks, objective, minutes=minutes, stages=STAGES, say=click.echo)
+        path.write_text(json.dumps({"plan": [stage.record() for stage in plan], "seconds": {}}))
+    record = json.loads(path.read_text())
+    plan = [PlannedStage(**stage) for stage in record["plan"]]
+    for number, stage in enumerate(plan, start=1):
+        trainer = objective.trainer(copy.deepcopy(rule), tasks, stage)
+        options = stage.record() | {"rule": RULES[name], "task": TASKS[on], "seed": seed}
+        run = MetaTrainingRun(
+            folder / f"stage-{number}", trainer, options=options, card={}, resume=True, say=click.echo
+        )
+        spent = record["seconds"].get(str(number), 0.0)
+        left = minutes * stage.share - spent / 60
+        if trainer.outer_steps_done < stage.outer_steps and left > 0:
+            began = time.monotonic()
+            ending = run.go(minutes=left, checkpoint_every=None, observers=[])
+            record["seconds"][str(number)] = spent + time.monotonic() - began
+            path.write_text(json.dumps(record))
+            if ending.startswith("SIG"):
+                raise SystemExit(1)
+        record["plan"][number - 1] |= {"done": trainer.outer_steps_done, "skipped": trainer.num_skipped}
+        rule = trainer.best_rule()
+    size = best_size(rule, tasks, objective) if "output_scale" in rule.config else 1.0
+    return (resized(rule, size) if size != 1 else rule), record | {"size": size}
+
+
+def evaluated_on(on: str) -> tuple[tuple[str, ...], int, int]:
+    """Tasks, steps and students of each."""
+    if on == MIXTURE:
+        return load_suite("validation").tasks, LISTED_HORIZON, LISTED_STUDENTS
+    return (TASKS[on],), HORIZON, OWN_STUDENTS
+
+
+def losses_of(rule: UpdateRule, task: str, *, horizon: int, students: int) -> dict[str, list[float]]:
+    """First, final and test losses of the students."""
+    done = run_rule(rule, make_tasks(task), horizon=horizon, num_seeds=students, seed=SEED)
+    found = {"first": done.curves[0], "train": done.final_losses, "test": done.test_losses}
+    return {which: losses.tolist() for which, losses in found.items()}
+
+
+def add_references(on: str, references: dict[str, Any]) -> None:
+    """Evaluate AdamW, Muon and the default on the tasks that are not there yet."""
+    tasks, horizon, students = evaluated_on(on)
+    for task in tasks:
+        if task not in references:
+            known = make_tasks(task)
+            others = at_their_best(known, task, horizon=horizon, tuning_students=TUNING_STUDENTS, seed=SEED)
+            rules = {DEFAULT: (read_rule(DEFAULT, seed=0), dict[str, Any]())} | others
+            references[task] = {
+                name: losses_of(rule, task, horizon=horizon, students=students) | about
+                for name, (rule, about) in rules.items()
+            }
+            click.echo(f"{task}: references done")
+
+
+def costs(rule: UpdateRule) -> dict[str, float]:
+    """Bytes of state a parameter, and nanoseconds of a step on one core, of a matrix of a million."""
+    weight = torch.nn.Parameter(torch.randn(1000, 1000))
+    weight.grad = torch.randn(1000, 1000)
+    optimizer = LearnedOptimizer([weight], rule=rule, num_steps=1000)
+    seconds = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        optimizer.step()
+        seconds.append(time.perf_counter() - began)
+    state = rule.init_state({"weight": weight.detach()})
+    held = sum(leaf.numel() * leaf.element_size() for leaf in state["weight"].values())
+    return {"bytes": held / weight.numel(), "nanoseconds": 1e9 * float(np.median(seconds)) / weight.numel()}
+
+
+def log_ratios(row: Mapping[str, Any], references: Mapping[str, Any], other: str, which: str) -> dict[str, Any] | None:
+    """Mean over tasks of log(another's loss / the rule's), capped, its interval, and tasks at or below it."""
+    names = [task for task in row["losses"] if other in references[task]]
+    if not names:
+        return None
+
+    def of(losses: Mapping[str, list[float]]) -> np.ndarray:
+        return bounded(np.array(losses[which]), np.array(losses["first"]), floor=EVEN_FLOOR)
+
+    ours = np.stack([of(row["losses"][task]) for task in names])
+    theirs = np.stack([of(references[task][other]) for task in names])
+    each = even_log_ratios(theirs, ours)
+
+    def statistic(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
+        return even_log_ratios(theirs, ours).mean(axis=-1)
+
+    low, high = stratified_interval(statistic, theirs, ours, resamples=1999)
+    return {"mean": float(each.mean()), "interval": (low, high), "ahead": int((each >= 0).sum()), "tasks": len(each)}
+
+
+def page(rows: Mapping[str, dict[str, Any]], references: Mapping[str, Any]) -> str:
+    """The table of all rows."""
+    lines = [
+        "# Kinds of rule, meta-trained alike",
+        "",
+        "Written by `python -m scripts.experiments.rules.compare_rules`: fresh weights, the minutes of one core halved",
+        "between truncated back-propagation and noise-reuse evolution, then one size of steps for all tasks. *Mixture*",
+        f"is evaluated on the list `validation` ({LISTED_HORIZON} steps, {LISTED_STUDENTS} students a task), a family",
+        f"on itself ({HORIZON} steps, {OWN_STUDENTS} students). Gains are log ratios of another optimizer's loss over",
+        "the rule's, each task within .7, with 95 % intervals: above 0 the rule is better. AdamW (warm-up, cosine) and",
+        f"Muon (cosine) have their best learning rates. `{DEFAULT}` has learned for hours, on other tasks.",
+        "",
+        "| learned on | rule | minutes, seed | over AdamW, training | at or below it | test | over Muon, training "
+        f"| over `{DEFAULT}`, training | student-steps a second, two halves |",
+        "|" + "---|" * 9,
+    ]
+    order = {name: place for place, name in enumerate(TASKS)}
+    gains = {name: log_ratios(row, references, "adamw", "train") for name, row in rows.items()}
+    for name, row in sorted(
+        rows.items(),
+        key=lambda one: (order[one[1]["on"]], one[1]["minutes"], -(gains[one[0]] or {"mean": 0.0})["mean"]),
+    ):
+        adamw, test = gains[name], log_ratios(row, references, "adamw", "test")
+        muon, default = (log_ratios(row, references, other, "train") for other in ("muon", DEFAULT))
+        ahead = "-" if adamw is None else f"{adamw['ahead']} of {adamw['tasks']}"
+        cells = [
+            row["on"],
+            f"`{row['rule']}`",
+            f"{row['minutes']:g}, {row['seed']}",
+            _words(adamw),
+            ahead,
+            _words(test),
+        ]
+        cells += [_words(muon), _words(default)]
+        cells.append(", ".join(f"{_speed(stage):,.0f}" for stage in row["plan"]))
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| rule | weights | state, bytes a parameter | step, ns a parameter, one core |", "|---|---|---|---|"]
+    for name in RULES:
+        own = [row for row in rows.values() if row["rule"] == name]
+        if own:
+            held, step = own[0]["costs"]["bytes"], np.median([row["costs"]["nanoseconds"] for row in own])
+            lines.append(f"| `{name}` | {own[0]['weights']:,} | {held:.1f} | {step:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _words(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    low, high = found["interval"]
+    return f"{found['mean']:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def _speed(stage: Mapping[str, Any]) -> float:
+    particles = 2 if stage["estimator"].startswith("nres") else 1
+    return particles * stage["students"] * stage["truncation_length"] / stage["seconds_per_outer_step"]
+
+
+def publish() -> None:
+    """Write the table of all that has been measured."""
+    rows = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*-[0-9]*.json"))}
+    references = json.loads((FOLDER / "references.json").read_text())["losses"]
+    (FOLDER / "README.md").write_text(page(rows, references))
+
+
+@click.command()
+@click.option("--rule", "rules", multiple=True, type=click.Choice(list(RULES)), default=tuple(RULES), help="Which.")
+@click.option("--on", "wheres", multiple=True, type=click.Choice(list(TASKS)), default=tuple(TASKS), help="Learned on.")
+@click.option("--minutes", default=20.0, show_default=True, help="Of one core, for each.")
+@click.option("--seed", "seeds", multiple=True, type=int, default=(0, 1), show_default=True)
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/rules"), show_default=True)
+def main(rules: tuple[str, ...], wheres: tuple[str, ...], minutes: float, seeds: tuple[int, ...], runs: Path) -> None:
+    """Meta-train kinds of rule alike, and compare them."""
+    torch.set_num_threads(1)
+    place = FOLDER / "references.json"
+    references = json.loads(place.read_text())["losses"] if place.exists() else {}
+    for on in wheres:
+        add_references(on, references)
+        records.write(place, {"seed": SEED, "losses": references})
+        tasks, horizon, students = evaluated_on(on)
+        for seed in seeds:
+            for name in rules:
+                key = f"{name}-{on}-{minutes:g}-{seed}"
+                rule, record = learn(name, on, minutes=minutes, seed=seed, folder=runs / key)
+                losses = {task: losses_of(rule, task, horizon=horizon, students=students) for task in tasks}
+                content = {"rule": name, "on": on, "minutes": minutes, "seed": seed, "losses": losses} | record
+                content |= {"weights": sum(weight.numel() for weight in rule.parameters()), "costs": costs(rule)}
+                records.write(FOLDER / f"{key}.json", content | {"digest": digest(dict(rule.named_parameters()))})
+                publish()
+                click.echo(f"{key}: done")
+
+
+if __name__ == "__main__":
+    main()

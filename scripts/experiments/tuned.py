@@ -1,0 +1,38 @@
+"""AdamW and Muon at their best learning rates, for scripts that cannot tune three schedules of each."""
+
+from typing import Any
+
+from l2l_opt.evaluation.baselines.entries import COSINE, WARMUP_COSINE, Entry, entries_for
+from l2l_opt.evaluation.baselines.tuning import Baseline, tune
+from l2l_opt.rules import UpdateRule
+from l2l_opt.tasks.mixture import Tasks
+
+ENTRIES = (
+    Entry("adamw", (Baseline("adamw-warmup-cosine", "adamw", range(-6, -2), WARMUP_COSINE),)),
+    Entry("muon", (Baseline("muon-cosine", "muon", range(-6, -2), COSINE),)),
+)
+"""The schedules that are mostly the best for them on tasks that are held out."""
+SHOWN = {"adamw": "AdamW", "muon": "Muon"}
+
+
+def at_their_best(
+    tasks: Tasks, task: str, *, horizon: int, tuning_students: int, seed: int
+) -> dict[str, tuple[UpdateRule, dict[str, Any]]]:
+    """Tune both on students of their own: name -> the rule, its rate and all losses that were tried.
+
+    Muon is not among them where a task has no hidden matrices.
+
+    Args:
+        tasks: where students come from.
+        task: its name.
+        horizon: inner steps.
+        tuning_students: for each rate.
+        seed: of all students.
+    """
+    found = dict[str, tuple[UpdateRule, dict[str, Any]]]()
+    for entry in entries_for(tasks, task, ENTRIES)[0]:
+        (own,) = entry.variants
+        tuning = tune(own, tasks, horizon=horizon, num_seeds=tuning_students, seed=seed)
+        tried = {f"{rate:.3g}": loss for rate, loss in tuning.losses.items()}
+        found[entry.name] = own.make(tuning.lr), {"lr": tuning.lr, "tried": tried}
+    return found
