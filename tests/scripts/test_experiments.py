@@ -11,12 +11,15 @@ import pytest
 import torch
 
 from l2l_opt import load_rule, save_rule
+from l2l_opt.evaluation.suites import load_suite
+from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules import make_rule
 from l2l_opt.storage.named_rule import read_rule
 from scripts.experiments.benchmarks import scale
-from scripts.experiments.default import ablate_default, merge_families, search_constants, ship_rule
+from scripts.experiments.default import ablate_default, measure_sizes, merge_families, search_constants, ship_rule
 from scripts.experiments.few_shot import page as few_shot
 from scripts.experiments.paper import figures, recipes, reproduce_paper
+from scripts.experiments.rules import compare_rules
 
 pytestmark = pytest.mark.slow
 
@@ -209,6 +212,77 @@ def test_what_there_is_not_to_measure_is_said_in_a_sentence(rule, suite, message
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_rule_is_measured_as_networks_grow(monkeypatch, tmp_path):
+    monkeypatch.setattr(measure_sizes, "HORIZON", 12)
+    families = {name: (make, {1: 4, 2: 8}) for name, (make, _) in measure_sizes.FAMILIES.items()}
+    monkeypatch.setattr(measure_sizes, "FAMILIES", families)
+    arguments = ["adam:lr=0.001", "--parameters", "2", "--parameters", "1", "--out", str(tmp_path)]
+    measure_sizes.main(arguments, standalone_mode=False)
+    results = json.loads((tmp_path / "sizes.json").read_text())["results"]
+    small, large = (results["gpt adam:lr=0.001"][size] for size in ("1", "2"))
+    assert small["parameters"] < large["parameters"]
+    best = small["adamw"]["tried"][f"{small['adamw']['lr']:.3g}"]
+    assert best == min(small["adamw"]["tried"].values())
+    assert "muon" not in results["resnet adam:lr=0.001"]["1"]
+    ratios = [mine / their for mine, their in zip(small["rule"]["losses"], small["muon"]["losses"], strict=True)]
+    words = (tmp_path / "sizes.md").read_text()
+    assert f"{np.exp(np.log(ratios).mean()):.3f} ({ratios[0]:.3f}, {ratios[1]:.3f})" in words
+    assert words.index(f"gpt, {small['parameters']:,}") < words.index(f"gpt, {large['parameters']:,}")
+    assert " | - | " in words
+
+
+@pytest.fixture
+def compared(monkeypatch, tmp_path):
+    """Two kinds of rule, which have learned on two small tasks for a second each."""
+    monkeypatch.setattr(compare_rules, "FOLDER", tmp_path / "results")
+    monkeypatch.setattr(compare_rules, "TASKS", {"mixture": "quadratics:dim=2 + least-squares:dim=3", "gru": SMALL})
+    monkeypatch.setattr(compare_rules, "HORIZON", 20)
+    monkeypatch.setattr(compare_rules, "LISTED_HORIZON", 12)
+    suite = replace(load_suite("validation"), tasks=("quadratics:dim=3", SMALL))
+    monkeypatch.setattr(compare_rules, "load_suite", lambda name: suite)
+    monkeypatch.setattr(compare_rules, "best_size", lambda *own: 2.0)
+    return lambda *more: compare_rules.main(
+        ["--rule", "celo2", "--minutes", "0.02", "--seed", "0", "--runs", str(tmp_path / "runs"), *more],
+        standalone_mode=False,
+    )
+
+
+SMALL = "digits-mlp:hidden=4,batch_size=8"
+
+
+def test_kinds_of_rule_learn_alike_and_stand_in_one_table(compared, tmp_path):
+    compared("--on", "gru")
+    compared("--on", "mixture", "--rule", "mlp")
+    one, two = (
+        json.loads((tmp_path / "results" / f"{name}.json").read_text())
+        for name in ("celo2-gru-0.02-0", "mlp-mixture-0.02-0")
+    )
+    assert list(one["losses"]) == [SMALL]
+    assert len(one["losses"][SMALL]["train"]) == compare_rules.OWN_STUDENTS
+    assert list(two["losses"]) == ["quadratics:dim=3", SMALL]
+    assert [stage["estimator"].partition(":")[0] for stage in two["plan"]] == ["tbptt", "nres"]
+    assert min(stage["done"] for stage in two["outer_steps"].values()) >= 1
+    assert two["weights"] == 2409
+    references = json.loads((tmp_path / "results" / "references.json").read_text())["losses"]
+    assert set(references["gru"][SMALL]) == {DEFAULT, "adamw", "muon"}
+    assert "muon" not in references["mixture"]["quadratics:dim=3"]
+    found = compare_rules.log_ratios(two, references, "adamw", "train")
+    each = [
+        np.log(np.mean(references["mixture"][task]["adamw"]["train"]) / np.mean(two["losses"][task]["train"]))
+        for task in two["losses"]
+    ]
+    assert found["mean"] == pytest.approx(np.mean(np.clip(each, -0.7, 0.7)))
+    assert found["ahead"] == sum(own >= 0 for own in each)
+    words = (tmp_path / "results" / "README.md").read_text()
+    assert f"| mixture | `mlp` | 0.02, 0 | {found['mean']:+.3f} (" in words
+    assert "| `celo2` | 329 | 16.0 |" in words
+
+    digests = [one["digest"]]
+    compared("--on", "gru")
+    digests.append(json.loads((tmp_path / "results" / "celo2-gru-0.02-0.json").read_text())["digest"])
+    assert digests[0] == digests[1]
 
 
 def test_half_of_what_families_have_learned_is_added_up(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from l2l_opt.rules import make_rule
 from l2l_opt.specialising import plan as module
 from l2l_opt.specialising.plan import MOST_OUTER_STEPS, Objective, longest_window, make_plan
+from l2l_opt.specialising.stages import Stage
 from l2l_opt.tasks import make_task
 from tests.conftest import small_rule
 
@@ -60,6 +61,15 @@ def test_other_rules_are_meta_trained_by_truncated_backprop(monkeypatch):
     (stage,) = make_plan(small_rule("lstm"), make_task("quadratics:dim=3"), Objective(40, "train", 0), minutes=1.0)
     assert stage.estimator.startswith("tbptt")
     assert stage.truncation_length == 20
+
+
+def test_stages_may_be_named(monkeypatch):
+    monkeypatch.setattr(module, "seconds_of_outer_step", lambda trainer: 0.1)
+    stages = [Stage("nres:sigma=0.5", share=0.25, truncation_length=7), Stage("tbptt", share=0.75)]
+    about = make_rule("scale-free"), make_task("quadratics:dim=3"), Objective(21, "train", 0)
+    first, second = make_plan(*about, minutes=1.0, stages=stages)
+    assert (first.estimator, first.truncation_length, second.estimator) == ("nres:sigma=0.5", 7, "tbptt")
+    assert first.minutes < 0.25 < second.minutes < 0.75
 
 
 def test_the_speed_is_a_line_through_two_measurements(monkeypatch):

@@ -85,7 +85,7 @@ def learn(name: str, on: str, *, minutes: float, seed: int, folder: Path) -> tup
         plan = make_plan(rule, tasks, objective, minutes=minutes, stages=STAGES, say=click.echo)
         path.write_text(json.dumps({"plan": [stage.record() for stage in plan], "seconds": {}}))
     record = json.loads(path.read_text())
-    plan = [PlannedStage(**stage) for stage in record["plan"]]
+    plan, taken = [PlannedStage(**stage) for stage in record["plan"]], dict[int, dict[str, int]]()
     for number, stage in enumerate(plan, start=1):
         trainer = objective.trainer(copy.deepcopy(rule), tasks, stage)
         options = stage.record() | {"rule": RULES[name], "task": TASKS[on], "seed": seed}
@@ -101,10 +101,10 @@ def learn(name: str, on: str, *, minutes: float, seed: int, folder: Path) -> tup
             path.write_text(json.dumps(record))
             if ending.startswith("SIG"):
                 raise SystemExit(1)
-        record["plan"][number - 1] |= {"done": trainer.outer_steps_done, "skipped": trainer.num_skipped}
+        taken[number] = {"done": trainer.outer_steps_done, "skipped": trainer.num_skipped}
         rule = trainer.best_rule()
     size = best_size(rule, tasks, objective) if "output_scale" in rule.config else 1.0
-    return (resized(rule, size) if size != 1 else rule), record | {"size": size}
+    return (resized(rule, size) if size != 1 else rule), record | {"size": size, "outer_steps": taken}
 
 
 def evaluated_on(on: str) -> tuple[tuple[str, ...], int, int]:
@@ -122,14 +122,15 @@ def losses_of(rule: UpdateRule, task: str, *, horizon: int, students: int) -> di
 
 
 def add_references(on: str, references: dict[str, Any]) -> None:
-    """Evaluate AdamW, Muon and the default on the tasks that are not there yet."""
+    """Evaluate AdamW, Muon and the default on what rules that learn there are evaluated on."""
     tasks, horizon, students = evaluated_on(on)
+    own = references.setdefault(on, {})
     for task in tasks:
-        if task not in references:
+        if task not in own:
             known = make_tasks(task)
             others = at_their_best(known, task, horizon=horizon, tuning_students=TUNING_STUDENTS, seed=SEED)
             rules = {DEFAULT: (read_rule(DEFAULT, seed=0), dict[str, Any]())} | others
-            references[task] = {
+            own[task] = {
                 name: losses_of(rule, task, horizon=horizon, students=students) | about
                 for name, (rule, about) in rules.items()
             }
@@ -153,7 +154,8 @@ def costs(rule: UpdateRule) -> dict[str, float]:
 
 def log_ratios(row: Mapping[str, Any], references: Mapping[str, Any], other: str, which: str) -> dict[str, Any] | None:
     """Mean over tasks of log(another's loss / the rule's), capped, its interval, and tasks at or below it."""
-    names = [task for task in row["losses"] if other in references[task]]
+    own = references[row["on"]]
+    names = [task for task in row["losses"] if other in own[task]]
     if not names:
         return None
 
@@ -161,7 +163,7 @@ def log_ratios(row: Mapping[str, Any], references: Mapping[str, Any], other: str
         return bounded(np.array(losses[which]), np.array(losses["first"]), floor=EVEN_FLOOR)
 
     ours = np.stack([of(row["losses"][task]) for task in names])
-    theirs = np.stack([of(references[task][other]) for task in names])
+    theirs = np.stack([of(own[task][other]) for task in names])
     each = even_log_ratios(theirs, ours)
 
     def statistic(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
