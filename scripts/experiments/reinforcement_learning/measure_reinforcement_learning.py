@@ -201,14 +201,24 @@ def adaptation(task: str, runs: int, environments: int, only: tuple[str, ...]) -
         records.write(path, content)
 
 
+FROM_NOTHING = {
+    "cartpole": "cartpole:spread=1,swapped=False,episodes=10",
+    "navigation": "navigation:episodes=10,steps=50",
+}
+
+
 @group.command()
+@click.argument("name", type=click.Choice(list(FROM_NOTHING)), default="cartpole")
 @click.option("--updates", default=150, show_default=True)
 @click.option("--seeds", default=10, show_default=True)
-def training(updates: int, seeds: int) -> None:
-    """CartPole-v1 from a fresh policy: shipped rules, with nothing set, beside Adam tuned over seven rates."""
-    task = "cartpole:spread=1,swapped=False,episodes=10"
+def training(name: str, updates: int, seeds: int) -> None:
+    """A policy from fresh weights: shipped rules, with nothing set, beside Adam tuned over seven rates.
+
+    On CartPole also in gymnasium's own environment.
+    """
+    task = FROM_NOTHING[name]
     family = make_task(task)
-    assert isinstance(family, CartPole)
+    assert isinstance(family, ControlTask)
 
     def students_of(rule: UpdateRule, numbers: list[int], stream: Stream) -> Students:
         horizon = Horizon(updates, updates)
@@ -226,17 +236,15 @@ def training(updates: int, seeds: int) -> None:
         rule = load_rule(spec) if spec in list_pretrained() else make_rule(spec)
         students = students_of(rule, list(range(seeds)), Stream.REPORTING)
         curves = family.best_return - train(students)
-        # A student's own tensors have an axis of one particle in front.
-        params = tree_map(lambda *leaves: torch.cat(leaves), *(own.inner.params for own in students.members))
-        physics = stacked([own.data for own in students.members])
-        generator = make_generator(1, Stream.REPORTING)
-        metrics = {
-            "mean over training": curves.mean(0),
-            "mean of the last tenth": curves[-updates // 10 :].mean(0),
-            "gymnasium after training": cartpole_returns(
-                family, params, physics, episodes=20, generator=generator
-            ).mean(1),
-        }
+        metrics = {"mean over training": curves.mean(0), "mean of the last tenth": curves[-updates // 10 :].mean(0)}
+        if isinstance(family, CartPole):
+            # A student's own tensors have an axis of one particle in front.
+            params = tree_map(lambda *leaves: torch.cat(leaves), *(own.inner.params for own in students.members))
+            physics = stacked([own.data for own in students.members])
+            played = cartpole_returns(
+                family, params, physics, episodes=20, generator=make_generator(1, Stream.REPORTING)
+            )
+            metrics["gymnasium after training"] = played.mean(1)
         summary = {name: mean_and_interval(value.double().tolist()) for name, value in metrics.items()}
         print(spec, {name: f"{mean:.1f} [{low:.1f}, {high:.1f}]" for name, (mean, (low, high)) in summary.items()})
         results.append(
@@ -254,7 +262,7 @@ def training(updates: int, seeds: int) -> None:
         "results": results,
         "adam_tuning": {"rates": ADAM_RATES} | {name: score.tolist() for name, score in scores.items()},
     }
-    records.write(FOLDER / "training.json", content)
+    records.write(FOLDER / f"training-{name}.json", content)
 
 
 @group.command()
@@ -275,7 +283,7 @@ def picture() -> None:
         axis.set_title(f"{task}: new environments, {content['played_in']}")
         axis.set_xlabel("policy gradients of adaptation")
         axis.set_xticks(content["steps_of_adaptation"])
-    content = json.loads((FOLDER / "training.json").read_text())
+    content = json.loads((FOLDER / "training-cartpole.json").read_text())
     for own in content["results"]:
         axes[2].plot(own["curve"], label=own["rule"])
     axes[2].set_title("CartPole-v1 from a fresh policy")
