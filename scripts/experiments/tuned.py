@@ -1,9 +1,11 @@
 """AdamW and Muon at their best learning rates, for scripts that cannot tune three schedules of each."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from l2l_opt.evaluation.baselines.entries import COSINE, WARMUP_COSINE, Entry, entries_for
 from l2l_opt.evaluation.baselines.tuning import Baseline, tune
+from l2l_opt.evaluation.runs import run_rule
 from l2l_opt.rules import UpdateRule
 from l2l_opt.tasks.mixture import Tasks
 
@@ -13,6 +15,8 @@ ENTRIES = (
 )
 """The schedules that are mostly the best for them on tasks that are held out."""
 SHOWN = {"adamw": "AdamW", "muon": "Muon"}
+Subjects = Mapping[str, tuple[UpdateRule, Mapping[str, Any]]]
+"""Name -> a rule, and what is to be kept of it."""
 
 
 def at_their_best(
@@ -35,4 +39,25 @@ def at_their_best(
         tuning = tune(own, tasks, horizon=horizon, num_seeds=tuning_students, seed=seed)
         tried = {f"{rate:.3g}": loss for rate, loss in tuning.losses.items()}
         found[entry.name] = own.make(tuning.lr), {"lr": tuning.lr, "tried": tried}
+    return found
+
+
+def losses_of(subjects: Subjects, tasks: Tasks, *, horizon: int, students: int, seed: int) -> dict[str, dict[str, Any]]:
+    """Train the reporting students with each of several rules.
+
+    Args:
+        subjects: the rules.
+        tasks: where students come from.
+        horizon: inner steps.
+        students: how many.
+        seed: of all students.
+
+    Returns:
+        Name -> first, final (``train``) and test losses of every student, and what is to be kept of the rule.
+    """
+    found = dict[str, dict[str, Any]]()
+    for name, (rule, about) in subjects.items():
+        done = run_rule(rule, tasks, horizon=horizon, num_seeds=students, seed=seed)
+        losses = {"first": done.curves[0], "train": done.final_losses, "test": done.test_losses}
+        found[name] = {which: own.tolist() for which, own in losses.items()} | dict(about)
     return found

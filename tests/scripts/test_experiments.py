@@ -226,11 +226,31 @@ def test_a_rule_is_measured_as_networks_grow(monkeypatch, tmp_path):
     best = small["adamw"]["tried"][f"{small['adamw']['lr']:.3g}"]
     assert best == min(small["adamw"]["tried"].values())
     assert "muon" not in results["resnet adam:lr=0.001"]["1"]
-    ratios = [mine / their for mine, their in zip(small["rule"]["losses"], small["muon"]["losses"], strict=True)]
+    ratios = [mine / their for mine, their in zip(small["rule"]["train"], small["muon"]["train"], strict=True)]
     words = (tmp_path / "sizes.md").read_text()
     assert f"{np.exp(np.log(ratios).mean()):.3f} ({ratios[0]:.3f}, {ratios[1]:.3f})" in words
     assert words.index(f"gpt, {small['parameters']:,}") < words.index(f"gpt, {large['parameters']:,}")
     assert " | - | " in words
+
+
+def test_long_runs_are_measured_on_the_tasks_that_are_meant_for_them_and_go_on(tmp_path):
+    (tmp_path / "suite.txt").write_text(f"quadratics:dim=3 @ 12\niris-mlp @ 20\n{SMALL} @ 12 20\n")
+    arguments = ["adam:lr=0.001", "--suite", tmp_path / "suite.txt", "--horizon", 12, "--out", tmp_path]
+    run_script("held_out.measure_long", *arguments)
+    results = json.loads((tmp_path / "long.json").read_text())["results"]
+    assert list(results) == ["quadratics:dim=3", SMALL]
+    each = [np.log(np.mean(own["adamw"]["train"]) / np.mean(own["rule"]["train"])) for own in results.values()]
+    ahead = sum(ratio >= 0 for ratio in each)
+    words = (tmp_path / "long.md").read_text()
+    assert f"| all | {np.mean(np.clip(each, -0.7, 0.7)):+.3f} (" in words
+    assert f"at or below on {ahead} of 2 |" in words
+    assert "muon" not in results["quadratics:dim=3"]
+    written = (tmp_path / "long.json").stat().st_mtime_ns
+    run_script("held_out.measure_long", *arguments)
+    assert (tmp_path / "long.json").stat().st_mtime_ns == written
+
+
+SMALL = "digits-mlp:hidden=4,batch_size=8"
 
 
 @pytest.fixture
@@ -247,9 +267,6 @@ def compared(monkeypatch, tmp_path):
         ["--rule", "celo2", "--minutes", "0.02", "--seed", "0", "--runs", str(tmp_path / "runs"), *more],
         standalone_mode=False,
     )
-
-
-SMALL = "digits-mlp:hidden=4,batch_size=8"
 
 
 def test_kinds_of_rule_learn_alike_and_stand_in_one_table(compared, tmp_path):

@@ -12,14 +12,12 @@ is at an end, on a student of its own. Writes results/default/sizes.json, after 
 import json
 import statistics
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from torch import nn
 
-from l2l_opt.evaluation.runs import run_rule
 from l2l_opt.rules import UpdateRule
 from l2l_opt.storage.named_rule import read_rule
 from l2l_opt.storage.safetensors_file import digest
@@ -29,7 +27,7 @@ from l2l_opt.tasks.layers.transformer import CharacterTransformer, gpt2_weights
 from l2l_opt.tasks.module_task import ModuleTask
 from l2l_opt.tasks.text.corpus import ALPHABET, VERSE, next_character_loss, shipped_text, text_examples
 from scripts.experiments import records
-from scripts.experiments.tuned import SHOWN, at_their_best
+from scripts.experiments.tuned import SHOWN, Subjects, at_their_best, losses_of
 
 HORIZON = 1000
 SEED = 40
@@ -64,14 +62,10 @@ FAMILIES: dict[str, tuple[Callable[[int], ModuleTask], dict[int, int]]] = {
 def measure(rule: UpdateRule, make: Callable[[int], ModuleTask], width: int, *, students: int) -> dict[str, Any]:
     """Train the reporting students with the rule and with each optimizer at its best rate."""
     task = make(width)
-    run = partial(run_rule, tasks=task, horizon=HORIZON, num_seeds=students, seed=SEED)
-    found: dict[str, Any] = {"width": width, "parameters": sum(p.numel() for p in task.module.parameters())}
-    subjects = {"rule": (rule, dict[str, Any]())}
-    subjects |= at_their_best(task, "", horizon=HORIZON, tuning_students=1, seed=SEED)
-    for name, (subject, about) in subjects.items():
-        done = run(subject)
-        found[name] = {"losses": done.final_losses.tolist(), "test_losses": done.test_losses.tolist(), **about}
-    return found
+    about = {"width": width, "parameters": sum(p.numel() for p in task.module.parameters())}
+    others = at_their_best(task, "", horizon=HORIZON, tuning_students=1, seed=SEED)
+    subjects: Subjects = {"rule": (rule, {})} | others
+    return about | losses_of(subjects, task, horizon=HORIZON, students=students, seed=SEED)
 
 
 def ratios(found: dict[str, Any], other: str, which: str) -> list[float]:
@@ -95,7 +89,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     for key, sizes in results.items():
         for found in sorted(sizes.values(), key=lambda one: one["parameters"]):
             cells = []
-            for which in ("losses", "test_losses"):
+            for which in ("train", "test"):
                 for other in SHOWN:
                     each = ratios(found, other, which)
                     shown = ", ".join(f"{ratio:.3f}" for ratio in each)
@@ -126,7 +120,7 @@ def main(source: str, families: tuple[str, ...], sizes: tuple[int, ...], student
             own[str(size)] = found
             records.write(path, {"results": before})
             (out / "sizes.md").write_text(table(before))
-            shown = {other: [round(each, 3) for each in ratios(found, other, "losses")] for other in SHOWN}
+            shown = {other: [round(each, 3) for each in ratios(found, other, "train")] for other in SHOWN}
             click.echo(f"{family}, {found['parameters']:,}: {shown}", err=True)
 
 

@@ -24,7 +24,6 @@ import numpy as np
 import torch
 
 from l2l_opt import LearnedOptimizer
-from l2l_opt.evaluation.runs import run_rule
 from l2l_opt.evaluation.statistics import EVEN_FLOOR, bounded, even_log_ratios, stratified_interval
 from l2l_opt.evaluation.suites import load_suite
 from l2l_opt.meta_training.run import MetaTrainingRun
@@ -39,7 +38,7 @@ from l2l_opt.tasks.mixture import make_tasks
 from scripts.experiments import records
 from scripts.experiments.default.meta_train_default import FAMILIES
 from scripts.experiments.specialise import measure_specialise
-from scripts.experiments.tuned import at_their_best
+from scripts.experiments.tuned import Subjects, at_their_best, losses_of
 
 FOLDER = records.RESULTS / "rules"
 RULES = {
@@ -114,13 +113,6 @@ def evaluated_on(on: str) -> tuple[tuple[str, ...], int, int]:
     return (TASKS[on],), HORIZON, OWN_STUDENTS
 
 
-def losses_of(rule: UpdateRule, task: str, *, horizon: int, students: int) -> dict[str, list[float]]:
-    """First, final and test losses of the students."""
-    done = run_rule(rule, make_tasks(task), horizon=horizon, num_seeds=students, seed=SEED)
-    found = {"first": done.curves[0], "train": done.final_losses, "test": done.test_losses}
-    return {which: losses.tolist() for which, losses in found.items()}
-
-
 def add_references(on: str, references: dict[str, Any]) -> None:
     """Evaluate AdamW, Muon and the default on what rules that learn there are evaluated on."""
     tasks, horizon, students = evaluated_on(on)
@@ -129,11 +121,8 @@ def add_references(on: str, references: dict[str, Any]) -> None:
         if task not in own:
             known = make_tasks(task)
             others = at_their_best(known, task, horizon=horizon, tuning_students=TUNING_STUDENTS, seed=SEED)
-            rules = {DEFAULT: (read_rule(DEFAULT, seed=0), dict[str, Any]())} | others
-            own[task] = {
-                name: losses_of(rule, task, horizon=horizon, students=students) | about
-                for name, (rule, about) in rules.items()
-            }
+            subjects: Subjects = {DEFAULT: (read_rule(DEFAULT, seed=0), {})} | others
+            own[task] = losses_of(subjects, known, horizon=horizon, students=students, seed=SEED)
             click.echo(f"{task}: references done")
 
 
@@ -256,7 +245,8 @@ def main(rules: tuple[str, ...], wheres: tuple[str, ...], minutes: float, seeds:
             for name in rules:
                 key = f"{name}-{on}-{minutes:g}-{seed}"
                 rule, record = learn(name, on, minutes=minutes, seed=seed, folder=runs / key)
-                losses = {task: losses_of(rule, task, horizon=horizon, students=students) for task in tasks}
+                how = {"horizon": horizon, "students": students, "seed": SEED}
+                losses = {task: losses_of({name: (rule, {})}, make_tasks(task), **how)[name] for task in tasks}
                 content = {"rule": name, "on": on, "minutes": minutes, "seed": seed, "losses": losses} | record
                 content |= {"weights": sum(weight.numel() for weight in rule.parameters()), "costs": costs(rule)}
                 records.write(FOLDER / f"{key}.json", content | {"digest": digest(dict(rule.named_parameters()))})
