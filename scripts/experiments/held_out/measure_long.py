@@ -3,7 +3,7 @@
     python -m scripts.experiments.held_out.measure_long default-4
 
 Of the held-out suite, the tasks that are meant for 10,000 steps. AdamW has a warm-up and a cosine, Muon a cosine, and
-the best of four rates, of more where the best is at an end. A look at that suite, to be noted in results/held_out/looks.md.
+the best of four rates, of more where the best is at an end. It is a look at that suite: note it in looks.md.
 Writes results/held_out/RULE/long.json after each task, and goes on where it was stopped, and long.md.
 """
 
