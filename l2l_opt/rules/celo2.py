@@ -44,6 +44,7 @@ FEATURES = (
     "factored_averages",
 )
 NUM_FEATURES = 30
+BETAS = (*AVERAGE_BETAS, SQUARE_BETA, *FACTORED_BETAS)
 
 
 @register_rule("celo2")
@@ -82,6 +83,8 @@ class Celo2(MomentRule):
     ``MLPRule`` for mean squares by row and by column.
     """
 
+    betas: Tensor
+
     def __init__(
         self, *, hidden_size: int = 8, num_layers: int = 2, output_scale: float = 0.001, warm_up: float = 0.05
     ):
@@ -92,12 +95,13 @@ class Celo2(MomentRule):
         self.network = Perceptron(
             num_inputs=NUM_FEATURES, hidden_size=hidden_size, num_layers=num_layers, num_outputs=1
         )
+        self.register_buffer("betas", torch.tensor(BETAS, dtype=torch.float64), persistent=False)
 
     def update(
         self, gradient: Tensor, param: Tensor, state: dict[str, Tensor], num_steps: Tensor | None
     ) -> tuple[Tensor, Params]:
         gradient = gradient.clamp(-MOST_GRADIENT, MOST_GRADIENT)
-        moments = next_moments(gradient, state, _decays(gradient))
+        moments = next_moments(gradient, state, Decays.of(self.betas.to(gradient.dtype)))
         found = moment_features(gradient, param, moments, eps=EPS)
         found["clipped_gradient"] = found["gradient"].clamp(-CLIPPED, CLIPPED)
         found["scaled_gradient"] = found["gradient"] * found["over_root"]
@@ -109,8 +113,7 @@ class Celo2(MomentRule):
     def compiled_step(self) -> CompiledPerceptron:
         options = {"eps": EPS, "input_eps": RMS_EPS, "output_scale": self.output_scale, "magnitude_scale": 0.0}
         options |= {"most_gradient": MOST_GRADIENT, "clipped": CLIPPED, "warm_up": self.warm_up}
-        betas = (*AVERAGE_BETAS, SQUARE_BETA, *FACTORED_BETAS)
-        return CompiledPerceptron("celo2", self.network.weights(), betas, (), options, factored_axes)
+        return CompiledPerceptron("celo2", self.network.weights(), BETAS, (), options, factored_axes)
 
     def size(self, step: Tensor, num_steps: Tensor | None, *, dtype: torch.dtype) -> Tensor:
         """Return the root mean square of updates, 0-dim.
@@ -129,7 +132,3 @@ class Celo2(MomentRule):
 
     def decay_schedule(self, progress: float) -> float:
         return (1 + math.cos(math.pi * max((progress - self.warm_up) / (1 - self.warm_up), 0))) / 2
-
-
-def _decays(like: Tensor) -> Decays:
-    return Decays(*(like.new_tensor(betas) for betas in (AVERAGE_BETAS, (SQUARE_BETA,), FACTORED_BETAS)))

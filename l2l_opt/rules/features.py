@@ -70,13 +70,13 @@ TIMESCALES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 """Steps around which the features of the clock change."""
 
 
-def time_features(step: Tensor, *, dtype: torch.dtype) -> Tensor:
-    """Return the clock as numbers from -1 to 1, ``tanh(t / s - 1)`` for each s of TIMESCALES.
+def time_features(step: Tensor, timescales: Tensor) -> Tensor:
+    """Return the clock as numbers from -1 to 1, ``tanh(t / s - 1)`` for each s of ``TIMESCALES``.
 
     Args:
         step: 0-dim, updates already applied.
-        dtype: of the result.
+        timescales: ``[11]``, these on the step's device, in the dtype of the result.
 
     Source: arXiv 2203.11860, appendix.
     """
-    return torch.tanh(step.to(dtype) / torch.tensor(TIMESCALES, dtype=dtype, device=step.device) - 1)
+    return torch.tanh(step.to(timescales.dtype) / timescales - 1)

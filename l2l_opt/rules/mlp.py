@@ -65,6 +65,9 @@ class MLPRule(MomentRule):
     too. The network's first layer is applied to features times their scales, which is the same but for rounding.
     """
 
+    usual: Tensor
+    timescales: Tensor
+
     def __init__(
         self,
         *,
@@ -83,6 +86,9 @@ class MLPRule(MomentRule):
         self.average_offsets = nn.Parameter(torch.zeros(len(AVERAGE_BETAS)))
         self.square_offsets = nn.Parameter(torch.zeros(1))
         self.factored_offsets = nn.Parameter(torch.zeros(len(FACTORED_BETAS)))
+        usual = [math.log(1 - beta) for beta in (*AVERAGE_BETAS, SQUARE_BETA, *FACTORED_BETAS)]
+        self.register_buffer("usual", torch.tensor(usual, dtype=torch.float64), persistent=False)
+        self.register_buffer("timescales", torch.tensor(TIMESCALES, dtype=torch.float64), persistent=False)
 
     def update(
         self, gradient: Tensor, param: Tensor, state: dict[str, Tensor], num_steps: Tensor | None
@@ -90,8 +96,8 @@ class MLPRule(MomentRule):
         moments = next_moments(gradient, state, self.decays(gradient.dtype))
         found = moment_features(gradient, param, moments, eps=EPS)
         features = torch.cat([coordinates(feature) for feature in found.values()])
-        scales, times = over_rms(features, eps=INPUT_EPS), time_features(state["step"], dtype=gradient.dtype)
-        direction, magnitude = self.network(features, scales=scales, shared=times)
+        times = time_features(state["step"], self.timescales.to(gradient.dtype))
+        direction, magnitude = self.network(features, scales=over_rms(features, eps=INPUT_EPS), shared=times)
         return -self.output_scale * direction * torch.exp(self.magnitude_scale * magnitude), moments
 
     def compiled_step(self) -> CompiledPerceptron:
@@ -102,11 +108,5 @@ class MLPRule(MomentRule):
 
     def decays(self, dtype: torch.dtype) -> Decays:
         """Return the decays of the moments, which phi moves from their usual ones."""
-        usual = (AVERAGE_BETAS, (SQUARE_BETA,), FACTORED_BETAS)
-        offsets = (self.average_offsets, self.square_offsets, self.factored_offsets)
-        return Decays(*(_moved(betas, offset.to(dtype)) for betas, offset in zip(usual, offsets, strict=True)))
-
-
-def _moved(betas: tuple[float, ...], offset: Tensor) -> Tensor:
-    logs = offset.new_tensor([math.log(1 - beta) for beta in betas])
-    return 1 - torch.exp(logs + 10 * offset).clamp(max=1)
+        offsets = torch.cat([self.average_offsets, self.square_offsets, self.factored_offsets]).to(dtype)
+        return Decays.of(1 - torch.exp(self.usual.to(dtype) + 10 * offsets).clamp(max=1))

@@ -32,6 +32,11 @@ class Decays(NamedTuple):
     square: Tensor
     factored: Tensor
 
+    @classmethod
+    def of(cls, betas: Tensor) -> "Decays":
+        """Take them from one tensor that has one after the other."""
+        return cls(*betas.split([len(AVERAGE_BETAS), 1, len(FACTORED_BETAS)]))
+
 
 def factored_axes(shape: Sequence[int]) -> tuple[int, int] | None:
     """Return the two longest axes, the shorter of the two first; None of a vector or a scalar.

@@ -60,6 +60,8 @@ class TensorLSTM(UpdateRule):
     steps of any rule.
     """
 
+    fractions: Tensor
+
     def __init__(
         self,
         *,
@@ -78,6 +80,7 @@ class TensorLSTM(UpdateRule):
         num_inputs = NUM_INPUTS + len(OF_LOSS) * self.loss_features
         self.body = RecurrentBody(num_inputs=num_inputs, hidden_size=hidden_size, num_layers=1)
         torch.nn.init.uniform_(self.body.readout.weight, -0.01, 0.01)
+        self.register_buffer("fractions", torch.tensor(FRACTIONS, dtype=torch.float64), persistent=False)
         self.recurrent_state = (*part.recurrent_state, "tensor_hidden", "tensor_cell")
         self.moving_averages = part.moving_averages
 
@@ -110,7 +113,7 @@ class TensorLSTM(UpdateRule):
         for name, gradient in grads.items():
             own, rms = state[name], tensor_rms(gradient).clamp(min=TINY)
             firsts[name] = torch.where(own["first_gradient"] > 0, own["first_gradient"], rms.detach())
-            found = tensor_features(gradient, params[name], own, rms / firsts[name], num_steps)
+            found = tensor_features(gradient, params[name], own, rms / firsts[name], num_steps, self.fractions)
             if self.loss_features:
                 shown, kept_losses = loss_features(loss, own, like=rms)
                 found = torch.cat([found, shown])
@@ -129,7 +132,12 @@ class TensorLSTM(UpdateRule):
 
 
 def tensor_features(
-    gradient: Tensor, param: Tensor, state: dict[str, Tensor], growth: Tensor, num_steps: Tensor | None
+    gradient: Tensor,
+    param: Tensor,
+    state: dict[str, Tensor],
+    growth: Tensor,
+    num_steps: Tensor | None,
+    centres: Tensor,
 ) -> Tensor:
     """Return what a tensor shows of itself and of the run, ``[NUM_INPUTS]``, each of order one.
 
@@ -139,6 +147,7 @@ def tensor_features(
         state: with ``step`` and ``first_rms``.
         growth: 0-dim, of the gradient's root mean square since the first.
         num_steps: 0-dim, planned steps; None where unknown.
+        centres: ``FRACTIONS``, on the device.
     """
     rms, first = tensor_rms(param), state["first_rms"].to(param.dtype)
     fraction = progress(state["step"], num_steps, dtype=param.dtype)
@@ -154,8 +163,7 @@ def tensor_features(
         tensor_sum(torch.ones_like(gradient)).clamp(min=1).log() / 5 - 1,
         torch.full_like(rms, float(gradient.dim() < 2)),
     ]
-    centres = torch.tensor(FRACTIONS, dtype=param.dtype, device=param.device)
-    return torch.cat([known * torch.tanh(10 * (fraction - centres)), torch.stack(values)])
+    return torch.cat([known * torch.tanh(10 * (fraction - centres.to(param.dtype))), torch.stack(values)])
 
 
 def loss_features(loss: Tensor | None, state: dict[str, Tensor], *, like: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from torch.func import functional_call, vmap
+from torch.overrides import TorchFunctionMode
 
 from l2l_opt.optimizer.learned_optimizer import LearnedOptimizer
 from l2l_opt.rules import RULES, UpdateRule, make_rule
@@ -272,3 +273,30 @@ def test_cuda_equals_cpu(name):
     updates, _ = rule(cuda_grads, rule.init_state(cuda_params), cuda_params)
     for key, update in updates.items():
         torch.testing.assert_close(update.cpu(), on_cpu[key], rtol=1e-10, atol=1e-10)
+
+
+class FromNumbers(TorchFunctionMode):
+    """Calls that make a tensor of numbers of Python's, which are copied to its device."""
+
+    making = (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor)
+
+    def __init__(self):
+        super().__init__()
+        self.made = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in self.making:
+            self.made.append(args)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_copies_no_numbers_to_the_device(name):
+    """On a GPU each copy would wait; another device stands for one."""
+    rule = in_dtype(name, torch.float32).to("meta")
+    params, grads = ({key: value.to("meta") for key, value in own.items()} for own in make_student(torch.float32))
+    state = rule.init_state(params)
+    planned = torch.tensor(100.0, device="meta")
+    with FromNumbers() as numbers, torch.no_grad():
+        rule(grads, state, params, num_steps=planned)
+    assert numbers.made == []

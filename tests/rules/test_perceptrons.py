@@ -73,7 +73,7 @@ def test_a_matrix_takes_16_bytes_a_weight_and_its_rows_and_columns_a_little():
 
 def test_the_clocks_features_cross_zero_at_their_timescales():
     for index, scale in enumerate(TIMESCALES):
-        features = time_features(torch.tensor(float(scale)), dtype=torch.float64)
+        features = time_features(torch.tensor(float(scale)), torch.tensor(TIMESCALES, dtype=torch.float64))
         assert features.shape == (11,)
         assert features[index].abs() < 1e-7
         assert (features[:index] > 0).all()

@@ -7,7 +7,7 @@ import torch
 
 from l2l_opt import LearnedOptimizer
 from l2l_opt.rules import make_rule
-from l2l_opt.rules.tensor_lstm import NUM_INPUTS, loss_features, tensor_features
+from l2l_opt.rules.tensor_lstm import FRACTIONS, NUM_INPUTS, loss_features, tensor_features
 
 
 def student(seed=0):
@@ -58,8 +58,9 @@ def test_memory_is_kept_once_a_tensor():
 def test_features_do_not_show_a_run_of_unknown_length_and_stay_of_order_one():
     state = {"step": torch.tensor(50.0), "first_rms": torch.tensor(0.0)}
     value = torch.zeros(3, 4)
-    unknown = tensor_features(value, value, state, torch.tensor(0.0), None)
-    half = tensor_features(value, value, state, torch.tensor(1e9), torch.tensor(100.0))
+    centres = torch.tensor(FRACTIONS)
+    unknown = tensor_features(value, value, state, torch.tensor(0.0), None, centres)
+    half = tensor_features(value, value, state, torch.tensor(1e9), torch.tensor(100.0), centres)
     assert unknown.shape == half.shape == (NUM_INPUTS,)
     assert not unknown[:10].any()
     assert half[3] > 0.7  # .4 of the run is over, and .6 is not.
