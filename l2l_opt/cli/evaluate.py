@@ -20,6 +20,7 @@ from l2l_opt.cli.options import (
     option,
     option_group,
     path_option,
+    switch,
 )
 from l2l_opt.cli.plugins import plugin_files, register_plugins
 from l2l_opt.evaluation.baselines.entries import CLASSICAL, ENTRIES
@@ -62,6 +63,7 @@ OF_A_SUITE = {"horizons": (500, 2000), "seeds": 5, "tuning_seeds": 3, "baselines
         "Baselines of both lists, adamw always in a suite's",
         show_default=f"{', '.join(CLASSICAL)}; of a suite {', '.join(ENTRIES)}",
     ),
+    switch("--no-speed-ups", "Leave out speed-ups over AdamW, runs of four times the horizon."),
     SEED,
     CACHE,
 )
@@ -95,7 +97,13 @@ def evaluate(rule: str, task: str | None, suite: str | None, nproc: int, out: Pa
         not_given = not_given | {"horizons": tasks.own_horizons or not_given["horizons"]}
         options |= {key: options[key] or value for key, value in not_given.items()}
         horizons = tuple(dict.fromkeys(options["horizons"]))
-        config = config_of(options, horizons=horizons, num_seeds=options["seeds"], classical=suite is None)
+        config = config_of(
+            options,
+            horizons=horizons,
+            num_seeds=options["seeds"],
+            classical=suite is None,
+            speed_ups=not options["no_speed_ups"],
+        )
     loaded = begin(rule, out, config, threads=options["threads"])
     settings = {"rule": rule, "name": loaded.registry_name, "digest": (loaded.card or {}).get("digest")}
     if tasks.name in FEW_LOOKS:

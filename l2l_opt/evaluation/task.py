@@ -44,6 +44,7 @@ class SuiteConfig:
         classical: ``sgd`` is without momentum, and AdamW is run only where it is named; otherwise it always is, with
             speed-ups against it.
         planned_steps: the number of steps that the rule is given: the horizon, another number, or None for unknown.
+        speed_ups: over AdamW, where it is among the baselines; they take AdamW's runs of four times the horizon.
         device: of students.
         dtype: of students.
         cache: a folder; None keeps nothing.
@@ -57,6 +58,7 @@ class SuiteConfig:
     baselines: tuple[str, ...] = tuple(ENTRIES)
     classical: bool = False
     planned_steps: PlannedSteps = "horizon"
+    speed_ups: bool = True
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     cache: Path | None = DEFAULT_FOLDER
@@ -103,7 +105,7 @@ class TaskEvaluator:
         self.of_baselines = self._code("baselines.tuning", "runs", without=provenance.NOT_OF_BASELINES)
 
     def evaluate(self, rule: UpdateRule, horizon: int, settings: Mapping[str, Any]) -> TaskEvaluation:
-        """Run the rule and every entry at one horizon; where AdamW is among them, work out the rule's speed-up."""
+        """Run the rule and every entry at one horizon; where AdamW is among them, work out speed-ups if wanted."""
         planned_steps = self.config.planned_steps
         key = {"rule": provenance.rule_identity(rule), "planned_steps": planned_steps, "code": self._code("runs")}
         run = self._run("learned", horizon, key, lambda: self._train(rule, horizon, planned_steps))
@@ -113,7 +115,7 @@ class TaskEvaluator:
         found = TaskEvaluation(self.task, horizon, results, notes=self.notes)
         if found.falls_below_zero:
             found = replace(found, notes=[*self.notes, BELOW_ZERO.format(task=self.task)])
-        adamw = found.result_of("adamw")
+        adamw = found.result_of("adamw") if self.config.speed_ups else None
         if adamw is None:
             return found
         first, final = np.asarray(found.first_losses), np.asarray(results[0].final_losses)

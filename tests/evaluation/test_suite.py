@@ -106,6 +106,15 @@ def test_adamw_evaluated_against_itself_has_no_speed_up(config):
     assert evaluator.evaluate(make_rule("sgd", lr=1e12), 20, RULE).speed_ups == [0.0] * 3
 
 
+def test_speed_ups_may_be_left_out(config, monkeypatch):
+    monkeypatch.setattr(task_evaluation, "long_curves", None)
+    without = replace(config, horizons=(12,), speed_ups=False)
+    first, second = evaluate_suite(make_rule("adam", lr=0.05), SUITE, without, settings=RULE)
+    assert first.result_of("adamw") is not None
+    assert first.speed_ups == second.speed_ups == first.steps_to_adamw == []
+    assert "speed_up_steps" not in as_json([first, second], SUITE, without, RULE)["summary"][0]
+
+
 def test_the_entry_itself_gets_to_its_loss_at_its_last_step(evaluated, config):
     for own in evaluated[0]:
         tuned = own.results[1].settings
