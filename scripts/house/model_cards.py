@@ -53,10 +53,7 @@ def facts(name: str, card: dict[str, Any]) -> str:
             ["state, bytes a parameter", state_bytes(card)],
             ["floating-point operations a parameter and step", f"{card['operations_per_parameter_and_step']:,}"],
             [f"runs of meta-training{last}", f"{str(card['horizon']).replace('..', ' to ')} steps"],
-            [
-                f"meta-gradients{last}",
-                f"`{card['estimator']}`, truncation windows of {card['truncation_length']} steps",
-            ],
+            [f"meta-gradients{last}", f"`{card['estimator']}`, {windows(card)}"],
             ["options of `meta-train`", recipe],
             ["changed since meta-training", card.get("since_meta_training") or "nothing"],
             ["made with", ", ".join(f"{key} {value}" for key, value in sorted(provenance["versions"].items()))],
@@ -64,6 +61,12 @@ def facts(name: str, card: dict[str, Any]) -> str:
             ["digest of the weights", f"`{card['digest']}`"],
         ],
     )
+
+
+def windows(card: dict[str, Any]) -> str:
+    """How much of a run a meta-gradient sees."""
+    length = card["truncation_length"]
+    return "over whole runs" if str(length) == card["horizon"] else f"truncation windows of {length} steps"
 
 
 def state_bytes(card: dict[str, Any]) -> str:
