@@ -19,6 +19,7 @@ PAGES = ROOT / "docs" / "model-cards"
 EVALUATIONS = {
     "default-4": {
         "held_out/default-4": "Tasks that nothing was learned or chosen by (`held-out`), after",
+        "held_out/default-4-2000": "Those of the same that are meant for longer runs, after",
         "default/seen": "Tasks that nine rules have been evaluated on (`seen`), after",
     },
     "default-3": {"pretrained/default-3": "After"},
