@@ -86,6 +86,7 @@ def order_for(rule: UpdateRule, param: Tensor) -> tuple[int, ...] | None:
 
     They go through memory from one end to the other, and none of their rules is about more than rows: weights of
     convolutions in ``torch.channels_last`` are to them contiguous ones with other axes, and so must their state be.
+    Perceptrons tell longer axes from shorter ones by how they are counted, and take none so.
 
     Returns:
         The axes, the first of which is the first; None where they lie as they are counted, or in no such order.

@@ -108,8 +108,8 @@ class Stepper:
         device = params[0].value.device
         rule = self.rule_on(device)
         compiled = rule.compiled_step()
-        if triton.computes(compiled, device):
-            assert isinstance(compiled, CompiledStep)
+        if triton.computes(compiled, device, is_divided=shards is not None):
+            assert compiled is not None
             return step_on_device(rule, compiled, params, options, shards)
         reduce = reduce_over(shards)
         compiled = compiled if device.type == "cpu" else None
@@ -186,7 +186,7 @@ def _versions(param: LocalParameter) -> tuple[tuple[int, int], ...]:
 
 def step_on_device(
     rule: UpdateRule,
-    compiled: CompiledStep,
+    compiled: CompiledRule,
     params: Sequence[LocalParameter],
     options: Options,
     shards: Shards | None,

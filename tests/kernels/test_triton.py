@@ -98,6 +98,12 @@ for launch in launches:
         ("rnnprop", "80", ("float32", "float32"), 3),
         ("lstm", "90", ("float16", "bfloat16"), 3),
         ("lstm", "gfx942", ("float32", "float32"), 3),
+        ("mlp", "80", ("float32", "float32"), 5),
+        ("mlp", "gfx942", ("float16", "float32"), 5),
+        ("mlp:hidden_size=32,num_layers=3", "90", ("bfloat16", "float32"), 5),
+        ("celo2", "80", ("bfloat16", "float32"), 7),
+        ("celo2", "90", ("float32", "float32"), 7),
+        ("celo2", "gfx942", ("float32", "float32"), 7),
     ],
 )
 def test_compiled_without_spills(spec, generation, dtypes, kernels, tmp_path):
@@ -165,11 +171,12 @@ def test_rows_on_eight_devices_take_few_reductions(shapes):
     assert launches.count("lstm", shapes, devices=8)["reductions"] == 1
 
 
-@pytest.mark.parametrize("rule", ["lstm", "rnnprop"])
-def test_launches_of_rules_that_read_gradients_alone_do_not_grow(rule):
-    few, many = (launches.count(rule, shapes) for shapes in ([(3, 2)], launches.gpt2_shapes()))
-    assert few["launches"] == many["launches"] == 3
-    assert many["host_syncs"] == many["host_to_device_copies"] == many["temporary_bytes"] == 0
+@pytest.mark.parametrize(("rule", "most"), [("lstm", 3), ("rnnprop", 3), ("mlp", 5), ("celo2", 7)])
+def test_launches_of_other_rules_do_not_grow(rule, most):
+    for shapes in ([(3, 2)], launches.gpt2_shapes(), launches.resnet18_shapes()):
+        found = launches.count(rule, shapes)
+        assert found["launches"] == most
+        assert found["host_syncs"] == found["host_to_device_copies"] == found["temporary_bytes"] == 0
 
 
 def test_what_steps_on_a_gpu_is_said(monkeypatch):
@@ -183,8 +190,17 @@ def test_a_cpu_is_never_stepped_so():
     assert not triton_steps.computes(None, torch.device("cuda"))
 
 
+@pytest.mark.parametrize("name", ["mlp", "celo2"])
+def test_perceptrons_of_divided_tensors_are_left_to_the_forward_pass(name, monkeypatch):
+    monkeypatch.setattr(triton_steps, "DEVICES", {"meta"})
+    compiled, device = make_rule(name).compiled_step(), torch.device("meta")
+    assert triton_steps.computes(compiled, device)
+    assert not triton_steps.computes(compiled, device, is_divided=True)
+    assert triton_steps.computes(make_rule("lstm").compiled_step(), device, is_divided=True)
+
+
 @needs_cuda
-@pytest.mark.parametrize("name", ["lstm", "rnnprop", "scale-free"])
+@pytest.mark.parametrize("name", ["lstm", "rnnprop", "scale-free", "mlp", "celo2"])
 def test_cuda_takes_the_cpus_steps_and_goes_on_with_its_state(name):
     def optimizer_on(device, state=None, values=None):
         params = [torch.nn.Parameter(value.to(device)) for value in values or gradients(99)]
@@ -211,7 +227,7 @@ def test_cuda_takes_the_cpus_steps_and_goes_on_with_its_state(name):
 
 
 @needs_cuda
-@pytest.mark.parametrize("name", ["lstm", "rnnprop", "scale-free"])
+@pytest.mark.parametrize("name", ["lstm", "rnnprop", "scale-free", "mlp", "celo2"])
 def test_a_step_in_a_cuda_graph_reads_the_rate_anew(name):
     def made(lr):
         params = [torch.nn.Parameter(value.cuda()) for value in gradients(99)]

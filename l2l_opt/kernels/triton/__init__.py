@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from l2l_opt.kernels.compiled_step import RECURRENT, CompiledStep
+from l2l_opt.kernels.native_perceptron import CompiledPerceptron
 from l2l_opt.kernels.spread import Spread
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ KINDS = {"log_sign", "ratios", "scale_free"}
 """Of rules, by ``CompiledStep.kind``."""
 MOST_UNITS = 16
 """Of scale-free's coordinates, all of which one thread keeps; with more it is stepped by its forward pass."""
+PERCEPTRONS = {"mlp", "celo2"}
+"""Of rules, by ``CompiledPerceptron.kind``."""
+MOST_PERCEPTRON_UNITS, MOST_PERCEPTRON_LAYERS = 32, 4
+"""Of a perceptron's hidden layers, and these, as for ``MOST_UNITS``."""
 PARAM_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 STATE_DTYPES = (torch.float32, torch.bfloat16)
 
@@ -36,11 +41,10 @@ def describe() -> str:
     return f"Triton {triton.__version__}"
 
 
-def computes(compiled: object, device: torch.device) -> bool:
-    """Whether there are kernels here for a rule on a device."""
-    if not isinstance(compiled, CompiledStep) or compiled.kind not in KINDS or device.type not in DEVICES:
-        return False
-    if compiled.kind == "scale_free" and compiled.weights[-1].shape[-1] > MOST_UNITS:
+def computes(compiled: object, device: torch.device, *, is_divided: bool = False) -> bool:
+    """Whether there are kernels here for a rule on a device; tensors divided over devices are beyond a perceptron's."""
+    known = _computes_recurrent(compiled) or (_computes_perceptron(compiled) and not is_divided)
+    if not known or device.type not in DEVICES:
         return False
     if device.type != "cuda":
         return True
@@ -49,14 +53,30 @@ def computes(compiled: object, device: torch.device) -> bool:
     return has_triton()
 
 
+def _computes_recurrent(compiled: object) -> bool:
+    if not isinstance(compiled, CompiledStep) or compiled.kind not in KINDS:
+        return False
+    return compiled.kind != "scale_free" or compiled.weights[-1].shape[-1] <= MOST_UNITS
+
+
+def _computes_perceptron(compiled: object) -> bool:
+    if not isinstance(compiled, CompiledPerceptron) or compiled.kind not in PERCEPTRONS:
+        return False
+    units, layers = compiled.weights[0].shape[0], len(compiled.weights) // 2 - 1
+    return units <= MOST_PERCEPTRON_UNITS and layers <= MOST_PERCEPTRON_LAYERS
+
+
 def is_captured(device: torch.device) -> bool:
     """Whether what is launched on a device now becomes part of a CUDA graph, to be replayed as it is."""
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
-def serves(rule: CompiledStep, param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bool:
-    """Whether kernels here can take this parameter: plain and contiguous, its state in float32 or bfloat16."""
-    names = (RECURRENT, rule.moments or ())
+def serves(rule: CompiledStep | CompiledPerceptron, param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> bool:
+    """Whether kernels here can take this parameter: plain and contiguous, its state in float32 or bfloat16.
+
+    A perceptron's is in float32.
+    """
+    names = (RECURRENT, rule.moments or () if isinstance(rule, CompiledStep) else ())
     recurrent, moments = ([state[key] for key in keys if key in state] for keys in names)
     others = [value for key, value in state.items() if not any(key in keys for keys in names)]
     return (
@@ -88,7 +108,7 @@ class MixedStep:
 
     def __init__(
         self,
-        rule: CompiledStep,
+        rule: CompiledStep | CompiledPerceptron,
         params: Sequence[Tensor],
         states: Sequence[dict[str, Tensor]],
         *,
@@ -118,12 +138,16 @@ class MixedStep:
 
 
 def _step_of(
-    rule: CompiledStep,
+    rule: CompiledStep | CompiledPerceptron,
     params: Sequence[Tensor],
     states: Sequence[dict[str, Tensor]],
     num_steps: int | None,
     spread: Spread | None,
 ) -> "DeviceStep":
+    if isinstance(rule, CompiledPerceptron):
+        from l2l_opt.kernels.triton.perceptron_step import PerceptronStep
+
+        return PerceptronStep(rule, params, states, num_steps)
     if rule.kind == "scale_free":
         from l2l_opt.kernels.triton.scale_free_step import ScaleFreeStep
 

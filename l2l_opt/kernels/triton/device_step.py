@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from l2l_opt.kernels.compiled_step import RECURRENT, CompiledStep
+from l2l_opt.kernels.native_perceptron import CompiledPerceptron
 from l2l_opt.kernels.spread import Spread
 from l2l_opt.kernels.triton.folding import Reduction, fold_kernel
 from l2l_opt.kernels.triton.language import CHUNK
@@ -31,12 +32,12 @@ class DeviceStep(abc.ABC):
 
     def __init__(
         self,
-        rule: CompiledStep,
+        rule: CompiledStep | CompiledPerceptron,
         params: Sequence[Tensor],
         states: Sequence[dict[str, Tensor]],
         spread: Spread | None,
     ):
-        self.rule, self.params, self.device, self.spread = rule, list(params), params[0].device, spread
+        self.params, self.device, self.spread = list(params), params[0].device, spread
         self.remembers = "hidden" in states[0]
         self.state_dtype = states[0]["hidden"].dtype if self.remembers else torch.float32
         self.averages_dtype = states[0][rule.moments[0]].dtype if rule.moments else torch.float32

@@ -33,6 +33,7 @@ class RecurrentStep(DeviceStep):
         spread: Spread | None,
     ):
         super().__init__(rule, params, states, spread)
+        self.rule = rule
         device, num_tensors = self.device, len(self.params)
         *layers, readout = [weight.detach().float() for weight in rule.weights]
         self.units, self.num_layers, self.first_inputs = readout.shape[1], len(layers) // 2, layers[0].shape[1]

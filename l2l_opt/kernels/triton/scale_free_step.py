@@ -106,6 +106,7 @@ class ScaleFreeStep(DeviceStep):
         self.order = sorted(range(len(params)), key=place)
         ordered = [params[index] for index in self.order], [states[index] for index in self.order]
         super().__init__(rule, *ordered, None if spread is None else spread.of(self.order))
+        self.rule = rule
         self._take_rule(num_steps)
         self._lay_out([(rows[index], columns[index]) for index in self.order])
         scalars = [[state.data_ptr() for state in (states[index][key] for index in self.order)] for key in SCALAR_KEYS]

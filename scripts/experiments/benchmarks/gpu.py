@@ -219,6 +219,7 @@ def main(out: Path | None) -> None:
             model: {
                 name: launches.count(rule, shapes(), devices=DEVICES, **options)
                 for name, (rule, options) in launches.OPTIMIZERS.items()
+                if rule not in launches.UNDIVIDED
             }
             for model, shapes in launches.MODELS.items()
         },

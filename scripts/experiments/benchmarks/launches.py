@@ -50,8 +50,14 @@ OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
     f"{DEFAULT}, whitening_dtype=bfloat16": (DEFAULT, {"whitening_dtype": torch.bfloat16}),
     "rnnprop": ("rnnprop", {}),
     "lstm": ("lstm", {}),
+    "mlp": ("mlp", {}),
+    "celo2": ("celo2", {}),
 }
 """Rules, and options of the optimizer, by what tables call them."""
+FRESH = ("rnnprop", "lstm", "mlp", "celo2")
+"""Registered kinds of rules; the others are shipped ones."""
+UNDIVIDED = ("mlp", "celo2")
+"""Rules whose kernels take no tensors that are divided among devices."""
 
 
 class Count(TorchDispatchMode):
@@ -117,7 +123,7 @@ def on_meta() -> Iterator[list[str]]:
 
 def rule_of(name: str) -> UpdateRule:
     """Return a shipped rule, or a fresh one of a registered kind."""
-    return make_rule(name) if name in ("rnnprop", "lstm") else load_rule(name)
+    return make_rule(name) if name in FRESH else load_rule(name)
 
 
 def persistent_bytes(optimizer: LearnedOptimizer) -> int:
@@ -147,7 +153,7 @@ def count(
     """Count what a steady step launches: with state in place, and gradients where they lay before.
 
     Args:
-        rule: a shipped name, or ``rnnprop`` or ``lstm``.
+        rule: a shipped name, or one of ``FRESH``.
         shapes: of the parameters.
         num_steps: planned steps; None where unknown.
         dtype: of the parameters.
