@@ -173,6 +173,7 @@ LEFT_OUT_BY_REASON = {
         "python -m scripts.experiments.benchmarks.benchmark all",
         "python -m scripts.experiments.default.measure_learning",
         "python -m scripts.experiments.default.measure_limits first-sizes tables short-runs",
+        "python -m scripts.experiments.default.measure_sizes default-4 --students 3",
         "python -m scripts.experiments.default.meta_train_default",
         "python -m scripts.experiments.default.meta_train_default --recipe default-4",
         "python -m scripts.experiments.default.draw_ratios results/held_out/default-4/evaluation.json",
@@ -192,6 +193,7 @@ LEFT_OUT_BY_REASON = {
         "python -m scripts.experiments.other_tasks.measure_other_tasks density",
         "python -m scripts.experiments.other_tasks.measure_other_tasks recommendation",
         "python -m scripts.experiments.reinforcement_learning.measure_reinforcement_learning adaptation TASK",
+        "python -m scripts.experiments.reinforcement_learning.measure_reinforcement_learning training cartpole",
     ],
 }
 LEFT_OUT = [command for commands in LEFT_OUT_BY_REASON.values() for command in commands]
