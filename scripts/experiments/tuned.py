@@ -1,4 +1,4 @@
-"""AdamW and Muon at their best learning rates, for scripts that cannot tune three schedules of each."""
+"""AdamW, Muon and SGD at their best learning rates, for scripts that cannot tune several schedules of each."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,15 +14,16 @@ ENTRIES = (
     Entry("muon", (Baseline("muon-cosine", "muon", range(-6, -2), COSINE),)),
 )
 """The schedules that are mostly the best for them on tasks that are held out."""
-SHOWN = {"adamw": "AdamW", "muon": "Muon"}
+SGD = Entry("sgd", (Baseline("sgd-cosine", "momentum", range(-4, 0), {"momentum": 0.9, **COSINE}),))
+SHOWN = {"adamw": "AdamW", "muon": "Muon", "sgd": "SGD"}
 Subjects = Mapping[str, tuple[UpdateRule, Mapping[str, Any]]]
 """Name -> a rule, and what is to be kept of it."""
 
 
 def at_their_best(
-    tasks: Tasks, task: str, *, horizon: int, tuning_students: int, seed: int
+    tasks: Tasks, task: str, *, horizon: int, tuning_students: int, seed: int, validated: bool = False
 ) -> dict[str, tuple[UpdateRule, dict[str, Any]]]:
-    """Tune both on students of their own: name -> the rule, its rate and all losses that were tried.
+    """Tune each on students of its own: name -> the rule, its rate and all losses that were tried.
 
     Muon is not among them where a task has no hidden matrices.
 
@@ -32,11 +33,12 @@ def at_their_best(
         horizon: inner steps.
         tuning_students: for each rate.
         seed: of all students.
+        validated: for the loss on a validation split, cut out of the training examples; then SGD is among them too.
     """
     found = dict[str, tuple[UpdateRule, dict[str, Any]]]()
-    for entry in entries_for(tasks, task, ENTRIES)[0]:
+    for entry in entries_for(tasks, task, (*ENTRIES, SGD) if validated else ENTRIES)[0]:
         (own,) = entry.variants
-        tuning = tune(own, tasks, horizon=horizon, num_seeds=tuning_students, seed=seed)
+        tuning = tune(own, tasks, horizon=horizon, num_seeds=tuning_students, seed=seed, validated=validated)
         tried = {f"{rate:.3g}": loss for rate, loss in tuning.losses.items()}
         found[entry.name] = own.make(tuning.lr), {"lr": tuning.lr, "tried": tried}
     return found

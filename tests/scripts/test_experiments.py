@@ -236,7 +236,7 @@ def test_a_rule_is_measured_as_networks_grow(monkeypatch, tmp_path):
 def test_long_runs_are_measured_on_the_tasks_that_are_meant_for_them_and_go_on(tmp_path):
     (tmp_path / "suite.txt").write_text(f"quadratics:dim=3 @ 12\niris-mlp @ 20\n{SMALL} @ 12 20\n")
     arguments = ["adam:lr=0.001", "--suite", tmp_path / "suite.txt", "--horizon", 12, "--out", tmp_path]
-    run_script("held_out.measure_long", *arguments)
+    run_script("held_out.measure_beside", *arguments)
     results = json.loads((tmp_path / "long.json").read_text())["results"]
     assert list(results) == ["quadratics:dim=3", SMALL]
     each = [np.log(np.mean(own["adamw"]["train"]) / np.mean(own["rule"]["train"])) for own in results.values()]
@@ -246,7 +246,7 @@ def test_long_runs_are_measured_on_the_tasks_that_are_meant_for_them_and_go_on(t
     assert f"at or below on {ahead} of 2 |" in words
     assert "muon" not in results["quadratics:dim=3"]
     written = (tmp_path / "long.json").stat().st_mtime_ns
-    run_script("held_out.measure_long", *arguments)
+    run_script("held_out.measure_beside", *arguments)
     assert (tmp_path / "long.json").stat().st_mtime_ns == written
 
 

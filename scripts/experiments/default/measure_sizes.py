@@ -27,9 +27,10 @@ from l2l_opt.tasks.layers.transformer import CharacterTransformer, gpt2_weights
 from l2l_opt.tasks.module_task import ModuleTask
 from l2l_opt.tasks.text.corpus import ALPHABET, VERSE, next_character_loss, shipped_text, text_examples
 from scripts.experiments import records
-from scripts.experiments.tuned import SHOWN, Subjects, at_their_best, losses_of
+from scripts.experiments.tuned import Subjects, at_their_best, losses_of
 
 HORIZON = 1000
+OTHERS = ("adamw", "muon")
 SEED = 40
 """Of all students."""
 
@@ -90,7 +91,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         for found in sorted(sizes.values(), key=lambda one: one["parameters"]):
             cells = []
             for which in ("train", "test"):
-                for other in SHOWN:
+                for other in OTHERS:
                     each = ratios(found, other, which)
                     shown = ", ".join(f"{ratio:.3f}" for ratio in each)
                     cells.append(f"{statistics.geometric_mean(each):.3f} ({shown})" if each else "-")
@@ -120,7 +121,7 @@ def main(source: str, families: tuple[str, ...], sizes: tuple[int, ...], student
             own[str(size)] = found
             records.write(path, {"results": before})
             (out / "sizes.md").write_text(table(before))
-            shown = {other: [round(each, 3) for each in ratios(found, other, "train")] for other in SHOWN}
+            shown = {other: [round(each, 3) for each in ratios(found, other, "train")] for other in OTHERS}
             click.echo(f"{family}, {found['parameters']:,}: {shown}", err=True)
 
 
