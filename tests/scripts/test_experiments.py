@@ -249,6 +249,15 @@ def test_long_runs_are_measured_on_the_tasks_that_are_meant_for_them_and_go_on(t
     run_script("held_out.measure_beside", *arguments)
     assert (tmp_path / "long.json").stat().st_mtime_ns == written
 
+    run_script("held_out.measure_beside", *arguments, "--validated")
+    validated = json.loads((tmp_path / "validated.json").read_text())["results"]
+    assert set(validated[SMALL]) == {"rule", "adamw", "muon", "sgd"}
+    assert validated[SMALL]["rule"]["test"] == results[SMALL]["rule"]["test"]
+    assert validated[SMALL]["adamw"]["tried"] != results[SMALL]["adamw"]["tried"]
+    best = [min(np.mean(own[key]["test"]) for key in own if key != "rule") for own in validated.values()]
+    level = sum(np.mean(own["rule"]["test"]) <= 1.02 * low for own, low in zip(validated.values(), best, strict=True))
+    assert f"or within 2 %, on {level} of 2 tasks" in (tmp_path / "validated.md").read_text()
+
 
 SMALL = "digits-mlp:hidden=4,batch_size=8"
 
