@@ -23,7 +23,7 @@ class CompiledPerceptron:
         kind: of rule, by its features, as perceptron.h names it.
         weights: of each layer weight ``[outputs, inputs]`` and bias.
         betas: ``[7]``, decays of the averages, of the squares, and of the squares by row and column: 3, 1 and 3.
-        timescales: of the features of the clock.
+        timescales: ``[times]``, of the features of the clock, of which there may be none.
         options: numbers of the rule, by their names in native/layouts.h, but for num_steps.
         factored_axes: of a shape the two longest axes, the shorter first, or None.
     """
@@ -31,7 +31,7 @@ class CompiledPerceptron:
     kind: str
     weights: Sequence[Tensor]
     betas: Tensor
-    timescales: Sequence[float]
+    timescales: Tensor
     options: Mapping[str, float]
     factored_axes: Callable[[Sequence[int]], tuple[int, int] | None]
 
@@ -65,7 +65,7 @@ class NativePerceptron:
         self.numbers = torch.cat([weight.detach().float().reshape(-1) for weight in rule.weights])
         starts = [sum(math.prod(shape) for shape in shapes[:index]) for index in range(len(shapes))]
         self.weights = native.integers([self.numbers.data_ptr() + 4 * start for start in starts])
-        self.betas, self.timescales = _floats(rule.betas.tolist()), _floats(rule.timescales)
+        self.betas, self.timescales = _floats(rule.betas.tolist()), _floats(rule.timescales.tolist())
         planned = {"num_steps": -1.0 if num_steps is None else float(num_steps)}
         self.options = _floats(native.in_order("perceptron.options", {**rule.options, **planned}))
         layers = {"hidden": shapes[0][0], "layers": len(shapes) // 2 - 1, "outputs": shapes[-1][0]}

@@ -113,7 +113,7 @@ class Celo2(MomentRule):
     def compiled_step(self) -> CompiledPerceptron:
         options = {"eps": EPS, "input_eps": RMS_EPS, "output_scale": self.output_scale, "magnitude_scale": 0.0}
         options |= {"most_gradient": MOST_GRADIENT, "clipped": CLIPPED, "warm_up": self.warm_up}
-        return CompiledPerceptron("celo2", self.network.weights(), self.betas, (), options, factored_axes)
+        return CompiledPerceptron("celo2", self.network.weights(), self.betas, self.betas[:0], options, factored_axes)
 
     def size(self, step: Tensor, num_steps: Tensor | None, *, dtype: torch.dtype) -> Tensor:
         """Return the root mean square of updates, 0-dim.

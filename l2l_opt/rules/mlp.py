@@ -104,7 +104,7 @@ class MLPRule(MomentRule):
         betas = torch.cat([beta.detach() for beta in self.decays(torch.float32)])
         options = {"eps": EPS, "input_eps": INPUT_EPS, "output_scale": self.output_scale}
         options |= {"magnitude_scale": self.magnitude_scale, "most_gradient": 0.0, "clipped": 0.0, "warm_up": 0.0}
-        return CompiledPerceptron("mlp", self.network.weights(), betas, TIMESCALES, options, factored_axes)
+        return CompiledPerceptron("mlp", self.network.weights(), betas, self.timescales, options, factored_axes)
 
     def decays(self, dtype: torch.dtype) -> Decays:
         """Return the decays of the moments, which phi moves from their usual ones."""

@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from l2l_opt.evaluation.baselines.entries import COSINE, WARMUP_COSINE, Entry, entries_for
 from l2l_opt.evaluation.baselines.tuning import Baseline, tune
 from l2l_opt.evaluation.runs import run_rule
+from l2l_opt.evaluation.statistics import EVEN_FLOOR, bounded
 from l2l_opt.rules import UpdateRule
 from l2l_opt.tasks.mixture import Tasks
 
@@ -63,3 +66,8 @@ def losses_of(subjects: Subjects, tasks: Tasks, *, horizon: int, students: int, 
         losses = {"first": done.curves[0], "train": done.final_losses, "test": done.test_losses}
         found[name] = {which: own.tolist() for which, own in losses.items()} | dict(about)
     return found
+
+
+def even(losses: Mapping[str, list[float]], which: str) -> np.ndarray:
+    """Return final or test losses of one of these, ``[students]``, at least a thousandth of the first ones."""
+    return bounded(np.array(losses[which]), np.array(losses["first"]), floor=EVEN_FLOOR)

@@ -10,19 +10,11 @@ import triton.language as tl
 from torch import Tensor
 
 from l2l_opt.kernels.native_perceptron import CompiledPerceptron
-from l2l_opt.kernels.triton import perceptron
+from l2l_opt.kernels.triton import perceptron, perceptron_sides
 from l2l_opt.kernels.triton.device_step import TYPES, DeviceStep, padded
 from l2l_opt.kernels.triton.folding import Reduction
-from l2l_opt.kernels.triton.tables import (
-    Launch,
-    Perceptron,
-    PerceptronBuffers,
-    PerceptronLaw,
-    Pieces,
-    Sides,
-    Update,
-    sent,
-)
+from l2l_opt.kernels.triton.perceptron_tables import Perceptron, PerceptronBuffers, PerceptronLaw, Pieces, Sides
+from l2l_opt.kernels.triton.tables import Launch, Update, sent
 
 BLOCK = 256
 """Coordinates that a program takes at a time."""
@@ -60,14 +52,14 @@ class PerceptronStep(DeviceStep):
 
     def _take_rule(self, rule: CompiledPerceptron, num_steps: int | None) -> None:
         weights = [weight.detach().float() for weight in rule.weights]
-        first, bias, betas = weights[0].contiguous(), weights[1].contiguous(), rule.betas.detach().float()
+        first, bias = weights[0].contiguous(), weights[1].contiguous()
+        betas, timescales = rule.betas.detach().float(), rule.timescales.float()
         # A row for each input, so that weights of all units lie side by side.
         upper = torch.cat([weight.t().flatten() if weight.dim() > 1 else weight for weight in weights[2:]])
-        timescales = torch.tensor(rule.timescales, dtype=torch.float32).to(self.device, non_blocking=True)
         times_zero = torch.cat([first.flatten(), bias, upper, betas]).sum() * 0
         self.network = Perceptron(first, bias, upper, betas, timescales, times_zero)
         (units, inputs), layers, outputs = first.shape, len(weights) // 2 - 1, len(weights[-1])
-        features = inputs - len(rule.timescales)
+        features = inputs - len(timescales)
         planned = -1.0 if num_steps is None else float(num_steps)
         self.law = PerceptronLaw(**rule.options, num_steps=planned, features=features, units=units)
         width = perceptron.BIASES.value + units * (1 + features)
@@ -84,7 +76,7 @@ class PerceptronStep(DeviceStep):
         columns = {key: starts.get(key) or [side[key] for side in sides] for key in Sides._fields}
         table = sent(list(itertools.chain(*columns.values())), self.device).reshape(len(columns), -1)
         self.sides = Sides(*table)
-        blocks = [-(-count // perceptron.ACROSS.value) for count in counts]
+        blocks = [-(-count // perceptron_sides.ACROSS.value) for count in counts]
         self.summed = Pieces.of(blocks, pieces, self.device)
         across = [number or block for number, block in zip(groups, blocks, strict=True)]
         self.averaged = Pieces.of(across, [1] * len(across), self.device)
@@ -119,8 +111,10 @@ class PerceptronStep(DeviceStep):
             Launch(perceptron.size_kernel, few, tables | chunks | law, {"width": self.sizes[7]}),
         ]
         return [
-            Launch(perceptron.sides_kernel, len(self.summed.side), tables | sides | summed | law | change, squares),
-            Launch(perceptron.following_kernel, len(self.averaged.side), averaged | sides | rule, {}),
+            Launch(
+                perceptron_sides.sides_kernel, len(self.summed.side), tables | sides | summed | law | change, squares
+            ),
+            Launch(perceptron_sides.following_kernel, len(self.averaged.side), averaged | sides | rule, {}),
             on_coordinates(perceptron.sums_kernel, self.num_chunks, sizes),
             Launch(perceptron.tensor_kernel, few, tables | chunks | law | rule, sizes | guard),
             *(relative if points else []),

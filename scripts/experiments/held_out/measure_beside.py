@@ -18,13 +18,13 @@ import click
 import numpy as np
 import torch
 
-from l2l_opt.evaluation.statistics import EVEN_FLOOR, bounded, even_log_ratios, mean_and_interval
+from l2l_opt.evaluation.statistics import even_log_ratios, mean_and_interval
 from l2l_opt.evaluation.suites import load_suite
 from l2l_opt.storage.named_rule import read_rule
 from l2l_opt.storage.safetensors_file import digest
 from l2l_opt.tasks.mixture import make_tasks
 from scripts.experiments import records
-from scripts.experiments.tuned import SHOWN, Subjects, at_their_best, losses_of
+from scripts.experiments.tuned import SHOWN, Subjects, at_their_best, even, losses_of
 
 WHICH = {"train": "training", "test": "test"}
 SEED = 0
@@ -36,11 +36,7 @@ LEVEL = 1.02
 
 def log_ratio(found: dict[str, Any], other: str, which: str) -> float:
     """Log of another's mean loss over the rule's, losses at least a thousandth of the first, within .7."""
-
-    def of(losses: dict[str, Any]) -> np.ndarray:
-        return bounded(np.array(losses[which]), np.array(losses["first"]), floor=EVEN_FLOOR)
-
-    return float(even_log_ratios(of(found[other])[None], of(found["rule"])[None])[0])
+    return float(even_log_ratios(even(found[other], which)[None], even(found["rule"], which)[None])[0])
 
 
 def in_words(ratios: list[float]) -> str:
@@ -106,8 +102,8 @@ def main(source: str, suite: str, horizon: int, students: int, validated: bool, 
     before = json.loads(path.read_text()) if path.exists() else {}
     results = before["results"] if before.get("digest") == mine and before["horizon"] == horizon else {}
     for task in known.tasks:
-        own = known.horizons.get(task, (horizon,))
-        if task in results or horizon not in own or (horizon == SHORT and own == (SHORT,)):
+        is_meant = bool(known.horizons_of(task, (horizon,)))
+        if task in results or not is_meant or (horizon == SHORT and known.horizons.get(task) == (SHORT,)):
             continue
         tasks = make_tasks(task)
         how: dict[str, Any] = {"horizon": horizon, "seed": SEED}

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from l2l_opt import LearnedOptimizer
-from l2l_opt.evaluation.statistics import EVEN_FLOOR, bounded, even_log_ratios, stratified_interval
+from l2l_opt.evaluation.statistics import even_log_ratios, stratified_interval
 from l2l_opt.evaluation.suites import load_suite
 from l2l_opt.meta_training.run import MetaTrainingRun
 from l2l_opt.pretrained import DEFAULT
@@ -38,7 +38,7 @@ from l2l_opt.tasks.mixture import make_tasks
 from scripts.experiments import records
 from scripts.experiments.default.meta_train_default import FAMILIES
 from scripts.experiments.specialise import measure_specialise
-from scripts.experiments.tuned import Subjects, at_their_best, losses_of
+from scripts.experiments.tuned import Subjects, at_their_best, even, losses_of
 
 FOLDER = records.RESULTS / "rules"
 RULES = {
@@ -147,12 +147,8 @@ def log_ratios(row: Mapping[str, Any], references: Mapping[str, Any], other: str
     names = [task for task in row["losses"] if other in own[task]]
     if not names:
         return None
-
-    def of(losses: Mapping[str, list[float]]) -> np.ndarray:
-        return bounded(np.array(losses[which]), np.array(losses["first"]), floor=EVEN_FLOOR)
-
-    ours = np.stack([of(row["losses"][task]) for task in names])
-    theirs = np.stack([of(own[task][other]) for task in names])
+    ours = np.stack([even(row["losses"][task], which) for task in names])
+    theirs = np.stack([even(own[task][other], which) for task in names])
     each = even_log_ratios(theirs, ours)
 
     def statistic(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
