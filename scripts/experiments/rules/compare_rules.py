@@ -9,7 +9,7 @@ then takes the best size of its steps on students of meta-training, one number f
 students: what learned on the mixture on the list `validation` (500 steps), what learned on a family on that family (250
 steps), beside AdamW, Muon and the default. A run is resumed where an earlier call has left it in --runs.
 
-Writes results/rules/RULE-ON-MINUTES-SEED.json, references.json and README.md, the table of all that are there.
+Writes results/rules/RULE-ON-MINUTES-SEED.json, references-ON.json and README.md, the table of all that are there.
 """
 
 import copy
@@ -113,17 +113,20 @@ def evaluated_on(on: str) -> tuple[tuple[str, ...], int, int]:
     return (TASKS[on],), HORIZON, OWN_STUDENTS
 
 
-def add_references(on: str, references: dict[str, Any]) -> None:
-    """Evaluate AdamW, Muon and the default on what rules that learn there are evaluated on."""
+def references(on: str) -> dict[str, Any]:
+    """Losses of AdamW, Muon and the default on what rules that learn there are evaluated on, measured once."""
+    place = FOLDER / f"references-{on}.json"
+    own: dict[str, Any] = json.loads(place.read_text())["losses"] if place.exists() else {}
     tasks, horizon, students = evaluated_on(on)
-    own = references.setdefault(on, {})
     for task in tasks:
         if task not in own:
             known = make_tasks(task)
             others = at_their_best(known, task, horizon=horizon, tuning_students=TUNING_STUDENTS, seed=SEED)
             subjects: Subjects = {DEFAULT: (read_rule(DEFAULT, seed=0), {})} | others
             own[task] = losses_of(subjects, known, horizon=horizon, students=students, seed=SEED)
+            records.write(place, {"seed": SEED, "losses": own})
             click.echo(f"{task}: references done")
+    return own
 
 
 def costs(rule: UpdateRule) -> dict[str, float]:
@@ -218,8 +221,8 @@ def _speed(stage: Mapping[str, Any]) -> float:
 def publish() -> None:
     """Write the table of all that has been measured."""
     rows = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*-[0-9]*.json"))}
-    references = json.loads((FOLDER / "references.json").read_text())["losses"]
-    (FOLDER / "README.md").write_text(page(rows, references))
+    known = {on: references(on) for on in {row["on"] for row in rows.values()}}
+    (FOLDER / "README.md").write_text(page(rows, known))
 
 
 @click.command()
@@ -231,11 +234,7 @@ def publish() -> None:
 def main(rules: tuple[str, ...], wheres: tuple[str, ...], minutes: float, seeds: tuple[int, ...], runs: Path) -> None:
     """Meta-train kinds of rule alike, and compare them."""
     torch.set_num_threads(1)
-    place = FOLDER / "references.json"
-    references = json.loads(place.read_text())["losses"] if place.exists() else {}
     for on in wheres:
-        add_references(on, references)
-        records.write(place, {"seed": SEED, "losses": references})
         tasks, horizon, students = evaluated_on(on)
         for seed in seeds:
             for name in rules:
