@@ -18,8 +18,8 @@ from l2l_opt.specialising.stages import Stage, stages_of
 from l2l_opt.tasks.base import Split
 from l2l_opt.tasks.mixture import Tasks
 
-FEWEST_OUTER_STEPS, MOST_OUTER_STEPS = 100, 600
-"""Fewer learn little, so that students are halved first; more would be spent better on twice the students."""
+FEWEST_OUTER_STEPS = 100
+"""Fewer learn little, so that students are halved first."""
 FEWEST_STUDENTS, MOST_STUDENTS = 4, 128
 MOST_VALIDATIONS, FEWEST_VALIDATIONS = 8, 2
 """Of each stage, beside the one before its first step."""
@@ -180,7 +180,9 @@ def make_plan(
         key = (parse_spec(stage.estimator)[0], length)
         if key not in speeds:
             speeds[key] = Speed.measured(rule, tasks, objective, planned)
-        planned = _fitted(planned, objective, speeds[key], 60 * minutes * stage.share * (1 - KEPT_BACK))
+        planned = _fitted(
+            planned, objective, speeds[key], 60 * minutes * stage.share * (1 - KEPT_BACK), stage.most_outer_steps
+        )
         say(
             f"planned: {planned.outer_steps} outer steps of {planned.students} students by {planned.estimator}, "
             f"windows of {planned.truncation_length} of {objective.horizon} steps, {planned.minutes:.1f} minutes"
@@ -225,8 +227,8 @@ class Speed:
         return self.fixed + self.each * students
 
 
-def _fitted(planned: PlannedStage, objective: Objective, speed: Speed, seconds: float) -> PlannedStage:
-    """Choose students, outer steps and validations of a stage for so many seconds."""
+def _fitted(planned: PlannedStage, objective: Objective, speed: Speed, seconds: float, most: int) -> PlannedStage:
+    """Choose students, at most so many outer steps and validations of a stage for so many seconds."""
     particles = objective.estimator(planned).num_particles
     windows = objective.horizon / planned.truncation_length
     of_validation = windows * max(speed.of(VALIDATION_STUDENTS) / particles, 1e-6)
@@ -243,9 +245,9 @@ def _fitted(planned: PlannedStage, objective: Objective, speed: Speed, seconds: 
     students = planned.students
     while count(students) < FEWEST_OUTER_STEPS and students // 2 >= FEWEST_STUDENTS:
         students //= 2
-    while count(2 * students) > MOST_OUTER_STEPS and 2 * students <= MOST_STUDENTS:
+    while count(2 * students) > most and 2 * students <= MOST_STUDENTS:
         students *= 2
-    steps, per_step = min(max(count(students), 1), MOST_OUTER_STEPS), speed.of(students)
+    steps, per_step = min(max(count(students), 1), most), speed.of(students)
     return replace(
         planned,
         students=students,

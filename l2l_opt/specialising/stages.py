@@ -14,6 +14,7 @@ class Stage:
         truncation_length: inner steps of a window at most; the horizon is a multiple of it.
         meta_lr: AdamW's learning rate on the rule's weights, with a cosine.
         average_phi: decay of the average of the rule's weights that is kept.
+        most_outer_steps: time for more of them is spent on twice the students.
     """
 
     estimator: str
@@ -22,6 +23,7 @@ class Stage:
     truncation_length: int = 50
     meta_lr: float = 0.005
     average_phi: float = 0.95
+    most_outer_steps: int = 600
 
 
 STAGES: dict[str, tuple[Stage, ...]] = {

@@ -4,7 +4,7 @@ import pytest
 
 from l2l_opt.rules import make_rule
 from l2l_opt.specialising import plan as module
-from l2l_opt.specialising.plan import MOST_OUTER_STEPS, Objective, longest_window, make_plan
+from l2l_opt.specialising.plan import Objective, longest_window, make_plan
 from l2l_opt.specialising.stages import Stage
 from l2l_opt.tasks import make_task
 from tests.conftest import small_rule
@@ -27,7 +27,7 @@ def test_a_plan_takes_the_minutes_there_are_and_no_more(monkeypatch, seconds_of_
     stages = planned(monkeypatch, seconds_of_a_student, minutes)
     assert sum(stage.minutes for stage in stages) <= minutes
     for stage in stages:
-        assert 1 <= stage.outer_steps <= MOST_OUTER_STEPS
+        assert 1 <= stage.outer_steps <= Stage(stage.estimator).most_outer_steps
 
 
 def test_a_slow_task_has_fewer_students_before_fewer_steps(monkeypatch):
@@ -70,6 +70,17 @@ def test_stages_may_be_named(monkeypatch):
     first, second = make_plan(*about, minutes=1.0, stages=stages)
     assert (first.estimator, first.truncation_length, second.estimator) == ("nres:sigma=0.5", 7, "tbptt")
     assert first.minutes < 0.25 < second.minutes < 0.75
+
+
+def test_a_stage_that_may_take_more_outer_steps_keeps_its_students(monkeypatch):
+    monkeypatch.setattr(module, "seconds_of_outer_step", lambda trainer: 0.001 * trainer.options.num_students)
+    about = make_rule("scale-free"), make_task("quadratics:dim=3"), Objective(20, "train", 0)
+    few, many = (
+        make_plan(*about, minutes=1.0, stages=[Stage("tbptt", students=8, most_outer_steps=most)])[0]
+        for most in (600, 9000)
+    )
+    assert (few.students, many.students) == (64, 8)
+    assert few.outer_steps <= 600 < many.outer_steps
 
 
 def test_the_speed_is_a_line_through_two_measurements(monkeypatch):

@@ -62,8 +62,8 @@ TASKS = {
 }
 """What rules learn on: seven families that are on no list, or one."""
 STAGES = (
-    Stage("tbptt:clip_window=10", share=0.5, students=8, truncation_length=50, meta_lr=0.001, average_phi=0.9),
-    Stage("nres:sigma=0.03,balance=ranks", share=0.5, meta_lr=0.002),
+    Stage("tbptt:clip_window=10", 0.5, students=8, meta_lr=0.001, average_phi=0.9, most_outer_steps=6000),
+    Stage("nres:sigma=0.03,balance=ranks", 0.5, meta_lr=0.002, most_outer_steps=6000),
 )
 HORIZON, LISTED_HORIZON = 250, 500
 SEED = 60
