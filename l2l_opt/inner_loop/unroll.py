@@ -19,7 +19,7 @@ from l2l_opt.inner_loop.compiled import CompiledSteps
 from l2l_opt.inner_loop.losses import losses_and_gradients, losses_of
 from l2l_opt.inner_loop.replay import can_replay, run_and_replay
 from l2l_opt.inner_loop.side_by_side import CoordinateSample
-from l2l_opt.kernels import CompiledStep, particles_step_, serves_particles
+from l2l_opt.kernels import CompiledPerceptron, CompiledStep, particles_step_, serves_particles
 from l2l_opt.rules.base import UpdateRule, loss_for
 from l2l_opt.rules.recurrent import GradientRule
 from l2l_opt.tasks.base import TaskFamily, check_second_derivatives
@@ -215,7 +215,11 @@ class _Steps:
         return replace(inner, data=now.data), torch.cat(losses)
 
     def run_in_place(
-        self, step: CompiledStep, inner: InnerState, batches: Sequence[Batch], loss_batches: Sequence[Batch] | None
+        self,
+        step: CompiledStep | CompiledPerceptron,
+        inner: InnerState,
+        batches: Sequence[Batch],
+        loss_batches: Sequence[Batch] | None,
     ) -> tuple[InnerState, Tensor]:
         """``unroll`` without a graph, every step in place of the last."""
         params, state = tree_map(

@@ -1,6 +1,7 @@
 """One call of the compiled kernels that takes the whole step of a perceptron at every coordinate, in place."""
 
 import ctypes
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ class CompiledPerceptron:
 
     Attributes:
         kind: of rule, by its features, as perceptron.h names it.
-        weights: of each layer weight ``[outputs, inputs]`` and bias.
-        betas: ``[7]``, decays of the averages, of the squares, and of the squares by row and column: 3, 1 and 3.
+        weights: of each layer weight ``[outputs, inputs]`` and bias; of P particles that have weights of their own,
+            each ``[P, ...]``.
+        betas: ``[7]``, decays of the averages, of the squares, and of the squares by row and column: 3, 1 and 3; with
+            an axis P where weights have one.
         timescales: ``[times]``, of the features of the clock, of which there may be none.
-        options: numbers of the rule, by their names in native/layouts.h, but for num_steps.
+        options: numbers of the rule, by their names in native/layouts.h.
         factored_axes: of a shape the two longest axes, the shorter first, or None.
     """
 
@@ -46,10 +49,11 @@ class NativePerceptron:
 
     Args:
         rule: what to compute.
-        params: the parameters.
+        params: the parameters; of P particles ``[P, ...]``, contiguous in float32.
         states: their states, contiguous.
         grads: gradients, of whose types and strides those of all steps must be.
-        num_steps: planned steps; None where unknown.
+        num_steps: planned steps; None where unknown; of P particles ``[P]``.
+        particles: P; None for parameters that have no such axis.
     """
 
     def __init__(
@@ -58,34 +62,50 @@ class NativePerceptron:
         params: Sequence[Tensor],
         states: Sequence[dict[str, Tensor]],
         grads: Sequence[Tensor],
-        num_steps: int | None,
+        num_steps: Any,
+        particles: int | None = None,
     ):
-        self.kind = rule.kind.encode()
-        shapes = [weight.shape for weight in rule.weights]
-        self.numbers = torch.cat([weight.detach().float().reshape(-1) for weight in rule.weights])
-        starts = [sum(math.prod(shape) for shape in shapes[:index]) for index in range(len(shapes))]
-        self.weights = native.integers([self.numbers.data_ptr() + 4 * start for start in starts])
-        self.betas, self.timescales = _floats(rule.betas.tolist()), _floats(rule.timescales.tolist())
-        planned = {"num_steps": -1.0 if num_steps is None else float(num_steps)}
-        self.options = _floats(native.in_order("perceptron.options", {**rule.options, **planned}))
-        layers = {"hidden": shapes[0][0], "layers": len(shapes) // 2 - 1, "outputs": shapes[-1][0]}
-        sizes = {**layers, "tensors": len(params), "threads": torch.get_num_threads()}
+        self.kind, self.num_particles, self.axis = rule.kind.encode(), particles or 1, 0 if particles is None else 1
+        sets = rule.weights[-1].shape[0] if rule.weights[-1].dim() == 2 else 1
+        weights = [weight.detach().float().reshape(sets, -1) for weight in rule.weights]
+        self.numbers = torch.cat(weights, 1)
+        ends = itertools.accumulate(weight.shape[1] for weight in weights)
+        self.weights = native.integers([self.numbers.data_ptr() + 4 * start for start in [0, *ends][:-1]])
+        self.betas, self.timescales = _floats(rule.betas.expand(sets, -1).reshape(-1).tolist()), _floats(rule.timescales.tolist())
+        planned = torch.as_tensor(-1.0 if num_steps is None else num_steps).expand(self.num_particles)
+        self.num_steps = _floats(planned.tolist())
+        self.options = _floats(native.in_order("perceptron.options", rule.options))
+        sizes = {"hidden": rule.weights[1].shape[-1], "outputs": rule.weights[-1].shape[-1], "sets": sets}
+        sizes |= {"layers": len(weights) // 2 - 1, "numbers": self.numbers.shape[1], "particles": self.num_particles}
+        sizes |= {"tensors": len(params), "threads": torch.get_num_threads()}
         self.sizes = native.integers(native.in_order("perceptron.sizes", sizes))
-        self.axes = [_axes(param.shape, rule.factored_axes(param.shape)) for param in params]
+        shapes = [param.shape[self.axis :] for param in params]
+        self.axes = [_axes(shape, rule.factored_axes(shape)) for shape in shapes]
         self.formats = native.Formats()
+        counts = [shape.numel() for shape in shapes]
+
+        def rows_of(key: str) -> list[native.Rows]:
+            return [self._rows(state[key]) if key in state else native.NOWHERE for state in states]
+
         self.table = native.tensor_table(
             "perceptron",
-            [param.numel() for param in params],
-            param=[_rows(param, self.formats.of(param)) for param in params],
-            gradient=[(0, self.formats.of(grad), 0) for grad in grads],
-            averages=[_rows(state["averages"], param.numel()) for param, state in zip(params, states, strict=True)],
-            square=[_rows(state["square_average"], 0) for state in states],
-            rows=[_rows(state["row_squares"], state["row_squares"][0].numel()) for state in states],
-            columns=[_rows(state["column_squares"], 0) if "column_squares" in state else (0, 0, 0) for state in states],
-            step=[_rows(state["step"], 0) for state in states],
+            counts,
+            param=[(p.data_ptr(), self.formats.of(p), count) for p, count in zip(params, counts, strict=True)],
+            gradient=[(0, self.formats.of(grad), count) for grad, count in zip(grads, counts, strict=True)],
+            averages=rows_of("averages"),
+            square=rows_of("square_average"),
+            rows=rows_of("row_squares"),
+            columns=rows_of("column_squares"),
+            step=rows_of("step"),
             axes=[(ctypes.addressof(axes), 0, 0) for axes in self.axes],
         )
         self.kept = (list(params), [list(state.values()) for state in states])
+
+    def _rows(self, tensor: Tensor) -> native.Rows:
+        """Where contiguous ``[particles, averages, *shape]`` lie, or a clock of each particle."""
+        of_particle = tensor.numel() // self.num_particles
+        averages = tensor.shape[self.axis] if tensor.dim() > self.axis else 1
+        return tensor.data_ptr(), of_particle // averages, of_particle
 
     def run(self, gradients: Sequence[int], *, lr: float, decay: float, sign: float, guarded: bool) -> Tensor:
         """Take one step; arguments as for ``NativeStep.run``.
@@ -104,17 +124,13 @@ class NativePerceptron:
             self.options,
             self.betas,
             self.timescales,
+            self.num_steps,
             self.weights,
-            ctypes.c_int64(self.numbers.numel()),
             self.table,
             _floats(update),
             ctypes.c_void_p(flags.data_ptr()),
         )
         return flags
-
-
-def _rows(tensor: Tensor, stride: int) -> native.Rows:
-    return tensor.data_ptr(), stride, 0
 
 
 def _floats(numbers: Sequence[Any]) -> "ctypes.Array[ctypes.c_float]":

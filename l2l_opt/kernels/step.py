@@ -71,11 +71,7 @@ class PreparedStep:
         num_steps: int | None,
     ):
         self.rule, self.params = rule, list(params)
-        self.call: NativeStep | NativePerceptron
-        if isinstance(rule, CompiledPerceptron):
-            self.call = NativePerceptron(rule, params, states, grads, num_steps)
-        else:
-            self.call = NativeStep(rule, PackedRule(rule), params, states, grads, num_steps)
+        self.call = _native(rule, params, states, grads, num_steps)
 
     def __call__(
         self,
@@ -111,9 +107,27 @@ class PreparedStep:
         return flags.tolist()
 
 
+def _native(
+    rule: CompiledStep | CompiledPerceptron,
+    params: Sequence[Tensor],
+    states: Sequence[dict[str, Tensor]],
+    grads: Sequence[Tensor],
+    num_steps: int | Tensor | None,
+    particles: int | None = None,
+) -> NativeStep | NativePerceptron:
+    if isinstance(rule, CompiledPerceptron):
+        return NativePerceptron(rule, params, states, grads, num_steps, particles)
+    return NativeStep(rule, PackedRule(rule), params, states, grads, num_steps, particles)
+
+
 @record_function("l2l_opt::particles_step_")
 def particles_step_(
-    rule: CompiledStep, params: Params, grads: Params, state: RuleState, *, num_steps: Tensor | None
+    rule: CompiledStep | CompiledPerceptron,
+    params: Params,
+    grads: Params,
+    state: RuleState,
+    *,
+    num_steps: Tensor | None,
 ) -> None:
     """One step in place of P particles, clocks and all.
 
@@ -126,7 +140,7 @@ def particles_step_(
     """
     values, states = list(params.values()), [state[name] for name in params]
     own_grads = [grads[name].contiguous() for name in params]
-    call = NativeStep(rule, PackedRule(rule), values, states, own_grads, num_steps, particles=values[0].shape[0])
+    call = _native(rule, values, states, own_grads, num_steps, particles=values[0].shape[0])
     call.run([gradient.data_ptr() for gradient in own_grads], lr=1.0, decay=0.0, sign=1.0, guarded=False)
     if not rule.keeps_clock:
         for own in states:

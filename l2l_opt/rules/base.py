@@ -124,9 +124,9 @@ class UpdateRule(nn.Module, abc.ABC):
 
     def compiled_step(self) -> CompiledStep | CompiledPerceptron | None:
         """Return the same computation for ``kernels.PreparedStep``, in place; None where it is not compiled."""
-        return None
+        return self.compiled_step_of(dict(self.named_parameters()))
 
-    def compiled_step_of(self, phi: Params) -> CompiledStep | None:
+    def compiled_step_of(self, phi: Params) -> CompiledStep | CompiledPerceptron | None:
         """Return the same for ``kernels.particles_step_``, with weights phi, shared or ``[P, ...]``; or None."""
         return None
 

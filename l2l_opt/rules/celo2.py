@@ -110,10 +110,12 @@ class Celo2(MomentRule):
         size = self.size(state["step"], num_steps, dtype=gradient.dtype) * over_rms(direction, eps=RMS_EPS)
         return -size * direction[0], moments
 
-    def compiled_step(self) -> CompiledPerceptron:
+    def compiled_step_of(self, phi: Params) -> CompiledPerceptron:
         options = {"eps": EPS, "input_eps": RMS_EPS, "output_scale": self.output_scale, "magnitude_scale": 0.0}
         options |= {"most_gradient": MOST_GRADIENT, "clipped": CLIPPED, "warm_up": self.warm_up}
-        return CompiledPerceptron("celo2", self.network.weights(), self.betas, self.betas[:0], options, factored_axes)
+        return CompiledPerceptron(
+            "celo2", self.network.weights_of(phi, "network"), self.betas, self.betas[:0], options, factored_axes
+        )
 
     def size(self, step: Tensor, num_steps: Tensor | None, *, dtype: torch.dtype) -> Tensor:
         """Return the root mean square of updates, 0-dim.

@@ -1,6 +1,7 @@
 """The perceptron of two small layers that much of the field meta-trains."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -93,20 +94,23 @@ class MLPRule(MomentRule):
     def update(
         self, gradient: Tensor, param: Tensor, state: dict[str, Tensor], num_steps: Tensor | None
     ) -> tuple[Tensor, Params]:
-        moments = next_moments(gradient, state, self.decays(gradient.dtype))
+        betas = self.betas([self.average_offsets, self.square_offsets, self.factored_offsets], gradient.dtype)
+        moments = next_moments(gradient, state, Decays.of(betas))
         found = moment_features(gradient, param, moments, eps=EPS)
         features = torch.cat([coordinates(feature) for feature in found.values()])
         times = time_features(state["step"], self.timescales.to(gradient.dtype))
         direction, magnitude = self.network(features, scales=over_rms(features, eps=INPUT_EPS), shared=times)
         return -self.output_scale * direction * torch.exp(self.magnitude_scale * magnitude), moments
 
-    def compiled_step(self) -> CompiledPerceptron:
-        betas = torch.cat([beta.detach() for beta in self.decays(torch.float32)])
+    def compiled_step_of(self, phi: Params) -> CompiledPerceptron:
+        offsets = [phi[name] for name in ("average_offsets", "square_offsets", "factored_offsets")]
+        betas = self.betas(offsets, torch.float32).detach()
         options = {"eps": EPS, "input_eps": INPUT_EPS, "output_scale": self.output_scale}
         options |= {"magnitude_scale": self.magnitude_scale, "most_gradient": 0.0, "clipped": 0.0, "warm_up": 0.0}
-        return CompiledPerceptron("mlp", self.network.weights(), betas, self.timescales, options, factored_axes)
+        return CompiledPerceptron(
+            "mlp", self.network.weights_of(phi, "network"), betas, self.timescales, options, factored_axes
+        )
 
-    def decays(self, dtype: torch.dtype) -> Decays:
-        """Return the decays of the moments, which phi moves from their usual ones."""
-        offsets = torch.cat([self.average_offsets, self.square_offsets, self.factored_offsets]).to(dtype)
-        return Decays.of(1 - torch.exp(self.usual.to(dtype) + 10 * offsets).clamp(max=1))
+    def betas(self, offsets: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        """Return the decays of averages, squares, rows and columns, ``[..., 7]``, moved from their usual ones."""
+        return 1 - torch.exp(self.usual.to(dtype) + 10 * torch.cat(list(offsets), -1).to(dtype)).clamp(max=1)

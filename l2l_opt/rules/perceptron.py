@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from l2l_opt.checks import check_positive_integers
 from l2l_opt.rules.sharded_sums import shard_sum, tensor_sum
+from l2l_opt.types import Params
 
 
 class Perceptron(nn.Module):
@@ -42,9 +43,14 @@ class Perceptron(nn.Module):
         """Return the layers, the lowest first."""
         return cast(Iterable[nn.Linear], self.layers)
 
-    def weights(self) -> list[Tensor]:
-        """Return weight and bias of each layer, the lowest first."""
-        return [value for layer in self.linear() for value in (layer.weight, layer.bias)]
+    def weights_of(self, phi: Params, name: str) -> list[Tensor]:
+        """Return weight and bias of each layer, the lowest first, from a rule's weights.
+
+        Args:
+            phi: the rule's weights, shared or with a leading axis.
+            name: of this network in the rule.
+        """
+        return [phi[f"{name}.{own}"] for own, _ in self.named_parameters()]
 
     def forward(self, inputs: Tensor, *, scales: Tensor, shared: Tensor | None = None) -> Tensor:
         """Run the network at every coordinate.

@@ -22,9 +22,18 @@ SHAPES = {"scalar": (), "vector": (5,), "weight": (33, 70), "kernel": (3, 2, 5, 
 NUM_PARTICLES = 4
 
 
-def loud_rule(**options):
+RULES = {
+    "recurrent": ("scale-free", {"recurrent": True}),
+    "feed-forward": ("scale-free", {"recurrent": False}),
+    "mlp": ("mlp", {"hidden_size": 6, "output_scale": 0.1, "magnitude_scale": 0.1}),
+    "celo2": ("celo2", {"output_scale": 0.1}),
+}
+
+
+def loud_rule(kind="recurrent"):
     torch.manual_seed(2)
-    rule = make_rule("scale-free", **options)
+    name, options = RULES[kind]
+    rule = make_rule(name, **options)
     for weight in rule.parameters():
         weight.data += 0.1 * torch.randn_like(weight)
     return rule
@@ -47,7 +56,10 @@ def start(rule, dtype=torch.float32):
         moved = steps > 0
         for key in [key for key in ("averages", "hidden", "cell") if key in own]:
             own[key][moved] = 0.5 * draw(own[key].shape[1:])[moved]
-        own["square_average"][moved] = draw((1, *SHAPES[name]))[moved].square()
+        for key in [key for key in ("square_average", "row_squares", "column_squares") if key in own]:
+            own[key][moved] = draw(own[key].shape[1:])[moved].square()
+        if "walk" not in own:
+            continue
         for key in ("agreement_fast", "agreement_slow", "gradient"):
             own[key][moved] = 0.1 * draw(())[moved]
         own["first_gradient"][moved] = draw(())[moved].exp()
@@ -68,9 +80,11 @@ def gradients(step, dtype=torch.float32):
 
 @pytest.mark.parametrize("planned", [True, False])
 @pytest.mark.parametrize("own", [True, False])
-@pytest.mark.parametrize("recurrent", [True, False])
-def test_steps_equal_the_rule_under_vmap(instructions, recurrent, own, planned):
-    rule = loud_rule(recurrent=recurrent)
+@pytest.mark.parametrize("kind", RULES)
+def test_steps_equal_the_rule_under_vmap(instructions, kind, own, planned):
+    rule = loud_rule(kind)
+    # One minus a decay of .999 has an error of 5e-5 in single precision.
+    tolerance = 5e-5 if kind in ("mlp", "celo2") else 1e-5
     phi = {name: weight.detach() for name, weight in rule.named_parameters()}
     if own:
         phi = {name: torch.stack([w + 0.1 * k * w.sign() for k in range(NUM_PARTICLES)]) for name, w in phi.items()}
@@ -95,10 +109,10 @@ def test_steps_equal_the_rule_under_vmap(instructions, recurrent, own, planned):
     for name, value in params.items():
         for index in range(NUM_PARTICLES):
             ours, exact = value[index].double(), inner.params[name][index]
-            assert (ours - exact).norm() <= 1e-5 * max(float(exact.norm()), 1e-3), (name, index)
+            assert (ours - exact).norm() <= tolerance * max(float(exact.norm()), 1e-3), (name, index)
         for key, kept in inner.state[name].items():
             difference = (state[name][key].double() - kept).norm()
-            assert difference <= 2e-5 * max(float(kept.norm()), 1e-3), (name, key)
+            assert difference <= 2 * tolerance * max(float(kept.norm()), 1e-3), (name, key)
     assert (params["weight"][0] - start(rule)[0]["weight"][0]).abs().max() > 1e-3
 
 
@@ -136,8 +150,9 @@ def unrolled(rule, *, phi, num_particles, compiled, family, monkeypatch, expand=
 @pytest.mark.parametrize("planned", [True, False])
 @pytest.mark.parametrize("expand", [True, False])
 @pytest.mark.parametrize("own", [True, False])
-def test_unrolls_equal_those_of_the_rule_and_change_nothing_they_were_given(monkeypatch, own, expand, planned):
-    rule, family = loud_rule(), small_family(torch.float32, nn.ReLU)
+@pytest.mark.parametrize("kind", ["recurrent", "mlp", "celo2"])
+def test_unrolls_equal_those_of_the_rule_and_change_nothing_they_were_given(monkeypatch, kind, own, expand, planned):
+    rule, family = loud_rule(kind), small_family(torch.float32, nn.ReLU)
     phi = {name: weight.detach() for name, weight in rule.named_parameters()}
     if own:
         phi = {name: torch.stack([weight, 1.1 * weight, 0.9 * weight]) for name, weight in phi.items()}

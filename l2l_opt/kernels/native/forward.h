@@ -88,7 +88,7 @@ TARGET static void forward_part(const Problem& problem, const Packed& packed, co
 
 template <typename Tensor, typename Function>
 static void over_threads(const Problem& problem, const Tensor* tensors, Function run) {
-    const int64_t tiles = problem.particles * tiles_of_particle(problem, tensors, TILE);
+    const int64_t tiles = problem.particles * tiles_of_particle(tensors, problem.tensors, TILE);
     in_parts(tiles, worthwhile(problem.threads, tiles, TILE), run);
 }
 

@@ -13,13 +13,13 @@ struct StepCall {
     bool rule_is_finite;
 };
 
-// betas: of three averages, of squares, and of three averages of rows and columns; weights: of each layer weight [outputs]
-// [inputs] and bias.
+// betas: of three averages, of squares, and of three averages of rows and columns, [sets][7]; weights: of each layer of the
+// first set weight [outputs][inputs] and bias; num_steps: [particles], negative where unknown.
 struct PerceptronCall {
     const PerceptronSizes* sizes;
     const PerceptronOptions* options;
     const Update* update;
-    const float *betas, *timescales;
+    const float *betas, *timescales, *num_steps;
     const float* const* weights;
     bool rule_is_finite;
 };

@@ -94,12 +94,14 @@ struct Axis { NAMED(int64_t, size, row_stride, column_stride) };
 
 constexpr int MOST_AXES = 16;
 
-struct PerceptronSizes { NAMED(int64_t, hidden, layers, outputs, tensors, threads) };
+// Decays of a perceptron's moments.
+constexpr int BETAS = 7;
 
-// num_steps: negative where unknown. Those that a kind does not have are not read.
-struct PerceptronOptions {
-    NAMED(float, eps, input_eps, output_scale, magnitude_scale, most_gradient, clipped, warm_up, num_steps)
-};
+// numbers: weights and biases of one set, which lie one after the other; sets: one, or one a particle.
+struct PerceptronSizes { NAMED(int64_t, hidden, layers, outputs, numbers, sets, particles, tensors, threads) };
+
+// Those that a kind does not have are not read.
+struct PerceptronOptions { NAMED(float, eps, input_eps, output_scale, magnitude_scale, most_gradient, clipped, warm_up) };
 
 // What became of a tensor.
 enum Flag : char { MOVED, UNMOVED, PARTLY_MOVED };

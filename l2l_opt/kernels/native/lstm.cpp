@@ -107,14 +107,15 @@ void l2l_opt_step(
     kernels().step(kind, StepCall{*problem, *update, options, rule_is_finite}, packed, tensors, flags);
 }
 
-// Likewise of a perceptron. numbers: weights and biases in all, which lie one after the other from weights[0] on.
+// Likewise of a perceptron.
 void l2l_opt_step_perceptrons(
     const char* kind, const PerceptronSizes* sizes, const PerceptronOptions* options, const float* betas,
-    const float* timescales, const float* const* weights, int64_t numbers, const PerceptronTensor* tensors,
+    const float* timescales, const float* num_steps, const float* const* weights, const PerceptronTensor* tensors,
     const Update* update, Flag* flags
 ) {
-    const bool is_finite = finite(weights[0], numbers) && finite(betas, 7) && std::isfinite(update->lr)
+    const bool is_finite = finite(weights[0], sizes->sets * sizes->numbers) && finite(betas, sizes->sets * BETAS) && std::isfinite(update->lr)
         && std::isfinite(update->decay) && std::isfinite(update->sign);
-    kernels().step_perceptrons(kind, PerceptronCall{sizes, options, update, betas, timescales, weights, is_finite}, tensors, flags);
+    const PerceptronCall call{sizes, options, update, betas, timescales, num_steps, weights, is_finite};
+    kernels().step_perceptrons(kind, call, tensors, flags);
 }
 }

@@ -39,12 +39,17 @@ TARGET static void dense(
 template <typename Kind>
 struct PerceptronStep : PerceptronFeatures<Kind> {
     using Base = PerceptronFeatures<Kind>;
-    using Base::axes, Base::call, Base::factored, Base::features, Base::is_factored, Base::options, Base::read_gradient, Base::spots,
-        Base::tensor;
+    using Base::axes, Base::betas, Base::call, Base::factored, Base::features, Base::is_factored, Base::options, Base::particle,
+        Base::read_gradient, Base::set, Base::spots, Base::tensor;
     double sums[Kind::FEATURES] = {};
     std::vector<float> weight, bias;  // of the first layer, for features of this tensor as they are
 
     using Base::Base;
+
+    float& clock() const { return *tensor.step.template at<float>(particle); }
+
+    // Weight, then bias of each layer.
+    const float* numbers(int index) const { return call.weights[index] + set * call.sizes->numbers; }
 
     // Whether gradients, their squares as they are kept, and parameters of a part are finite.
     TARGET bool is_finite(Part part) const {
@@ -112,16 +117,15 @@ struct PerceptronStep : PerceptronFeatures<Kind> {
                 sums[FIRST_SHARED + k] = side.sum_of_squares(values + k % FACTORS * side.count);
             }
         }
-        const float step = *tensor.step.template at<float>(0);
         const int64_t units = call.sizes->hidden, inputs = Kind::FEATURES + Kind::TIMES;
         weight.resize(units * Kind::FEATURES);
-        bias.assign(call.weights[1], call.weights[1] + units);
+        bias.assign(numbers(1), numbers(1) + units);
         for (int64_t u = 0; u < units; ++u) {
-            const float* from = call.weights[0] + u * inputs;
+            const float* from = numbers(0) + u * inputs;
             for (int k = 0; k < Kind::FEATURES; ++k)
                 weight[u * Kind::FEATURES + k] = from[k]
                     / std::sqrt(options.input_eps + static_cast<float>(sums[k] / static_cast<double>(tensor.count)));
-            for (int k = 0; k < Kind::TIMES; ++k) bias[u] += from[Kind::FEATURES + k] * std::tanh(step / call.timescales[k] - 1);
+            for (int k = 0; k < Kind::TIMES; ++k) bias[u] += from[Kind::FEATURES + k] * std::tanh(clock() / call.timescales[k] - 1);
         }
     }
 
@@ -134,7 +138,7 @@ struct PerceptronStep : PerceptronFeatures<Kind> {
         for (int layer = 1; layer <= layers; ++layer) {
             const bool last = layer == layers;
             const int outputs = last ? static_cast<int>(call.sizes->outputs) : units;
-            dense(call.weights[2 * layer], call.weights[2 * layer + 1], units, outputs, from, to, !last);
+            dense(numbers(2 * layer), numbers(2 * layer + 1), units, outputs, from, to, !last);
             std::swap(from, to);
         }
         return from;
@@ -187,7 +191,7 @@ struct PerceptronStep : PerceptronFeatures<Kind> {
     }
 
     float scheduled() const {
-        const float planned = options.num_steps, step = *tensor.step.template at<float>(0), warm_up = options.warm_up;
+        const float planned = call.num_steps[particle], step = clock(), warm_up = options.warm_up;
         if (planned < 0) return options.output_scale;
         const float begun = std::min((step + 1) / std::max(warm_up * planned, 1.0f), 1.0f);
         const float rest = std::max((std::min(step / planned, 1.0f) - warm_up) / (1 - warm_up), 0.0f);
@@ -199,7 +203,9 @@ struct PerceptronStep : PerceptronFeatures<Kind> {
 template <typename Kind>
 static void factor(PerceptronStep<Kind>& step, int64_t tiles, int threads) {
     Factored& factored = step.factored;
-    factored.start(step.axes, step.tensor.rows.template at<float>(0), step.tensor.columns.template at<float>(0));
+    factored.start(
+        step.axes, step.tensor.rows.template at<float>(step.particle), step.tensor.columns.template at<float>(step.particle)
+    );
     std::vector<std::vector<double>> rows(threads), columns(threads);
     in_parts(tiles, threads, [&](Part part, int thread) {
         rows[thread].assign(factored.rows.count, 0.0);
@@ -210,14 +216,15 @@ static void factor(PerceptronStep<Kind>& step, int64_t tiles, int threads) {
         for (int64_t e = 0; e < factored.rows.count; ++e) factored.rows.sums[e] += rows[thread][e];
         for (int64_t e = 0; e < factored.columns.count; ++e) factored.columns.sums[e] += columns[thread][e];
     }
-    factored.finish(step.axes, step.call.betas + FACTORS + 1);
+    factored.finish(step.axes, step.betas + FACTORS + 1);
 }
 
 template <typename Kind>
-static Flag step_tensor(const PerceptronCall& call, const PerceptronTensor& tensor, Factored& factored, std::vector<float>& directions) {
+static Flag step_tensor(PerceptronStep<Kind> step, int most_threads, std::vector<float>& directions) {
+    const PerceptronCall& call = step.call;
+    const PerceptronTensor& tensor = step.tensor;
     const int64_t tiles = (tensor.count + TILE - 1) / TILE;
-    const int threads = worthwhile(static_cast<int>(call.sizes->threads), tiles, TILE);
-    PerceptronStep<Kind> step(call, tensor, factored);
+    const int threads = worthwhile(most_threads, tiles, TILE);
     std::vector<char> bad(threads, 0);
     auto is_bad = [&] { return std::count(bad.begin(), bad.end(), 1) > 0; };
     if (call.update->guarded) {
@@ -241,16 +248,18 @@ static Flag step_tensor(const PerceptronCall& call, const PerceptronTensor& tens
         if constexpr (Kind::POINTS)
             in_parts(tiles, threads, [&](Part part, int thread) { step.point(part, directions.data(), total, bad[thread]); });
     }
-    *tensor.step.at<float>(0) += 1;
+    step.clock() += 1;
     return is_bad() ? PARTLY_MOVED : MOVED;
 }
 
 template <typename Kind>
 static void step_kind_of_perceptron(const PerceptronCall& call, const PerceptronTensor* tensors, Flag* flags) {
-    Factored factored;
-    std::vector<float> directions;
-    for (int64_t index = 0; index < call.sizes->tensors; ++index)
-        flags[index] = step_tensor<Kind>(call, tensors[index], factored, directions);
+    std::vector<Factored> factored(call.sizes->threads);
+    std::vector<std::vector<float>> directions(call.sizes->threads);
+    auto run = [&](const PerceptronTensor& tensor, int64_t particle, int threads, int thread) {
+        return step_tensor(PerceptronStep<Kind>(call, tensor, particle, factored[thread]), threads, directions[thread]);
+    };
+    step_each(tensors, call.sizes->tensors, call.sizes->particles, call.sizes->threads, TILE, flags, run);
 }
 
 static void step_perceptrons(const char* kind, const PerceptronCall& call, const PerceptronTensor* tensors, Flag* flags) {

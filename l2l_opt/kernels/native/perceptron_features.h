@@ -18,7 +18,7 @@ struct Celo2 {
     static constexpr bool CLIPS = true, POINTS = true;
 };
 
-// One tensor of a step, and the features of its tiles.
+// One tensor of one particle in a step, and the features of its tiles.
 template <typename Kind>
 struct PerceptronFeatures {
     const PerceptronCall& call;
@@ -27,10 +27,13 @@ struct PerceptronFeatures {
     const Axes axes;
     Factored& factored;
     const bool is_factored;
+    const int64_t particle, set;
+    const float* const betas;
 
-    PerceptronFeatures(const PerceptronCall& call, const PerceptronTensor& tensor, Factored& factored)
+    PerceptronFeatures(const PerceptronCall& call, const PerceptronTensor& tensor, int64_t particle, Factored& factored)
         : call(call), options(*call.options), tensor(tensor), axes(tensor.axes.address), factored(factored),
-          is_factored(tensor.columns.address != nullptr) {}
+          is_factored(tensor.columns.address != nullptr), particle(particle), set(call.sizes->sets > 1 ? particle : 0),
+          betas(call.betas + set * BETAS) {}
 
     TARGET void read_gradient(const Spot& spot, float* tile) const {
         read(tile, tensor.gradient, spot);
@@ -61,7 +64,6 @@ struct PerceptronFeatures {
     }
 
     TARGET void advance(const float* g, float* m, float* square, float* own) const {
-        const float* betas = call.betas;
         for (int v = 0; v < V; ++v) {
             vec gradient = load(g + v * W), squared = gradient * gradient;
             for (int k = 0; k < FACTORS; ++k) {
@@ -142,17 +144,17 @@ struct PerceptronFeatures {
 
     // Tiles of a part, one after the other.
     struct Spots {
-        int64_t first, last, count;
+        int64_t particle, first, last, count;
         struct Iterator {
-            int64_t tile, count;
-            Spot operator*() const { return {0, tile * TILE, static_cast<int>(std::min<int64_t>(TILE, count - tile * TILE))}; }
+            int64_t particle, tile, count;
+            Spot operator*() const { return {particle, tile * TILE, static_cast<int>(std::min<int64_t>(TILE, count - tile * TILE))}; }
             bool operator!=(const Iterator& other) const { return tile != other.tile; }
             void operator++() { ++tile; }
         };
-        Iterator begin() const { return {first, count}; }
-        Iterator end() const { return {last, count}; }
+        Iterator begin() const { return {particle, first, count}; }
+        Iterator end() const { return {particle, last, count}; }
     };
-    Spots spots(Part part) const { return {part.first, part.last, tensor.count}; }
+    Spots spots(Part part) const { return {particle, part.first, part.last, tensor.count}; }
 };
 
 }  // namespace l2l_opt::ISA

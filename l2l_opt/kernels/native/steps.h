@@ -1,7 +1,6 @@
 // Steps of an optimizer, in place, tensor by tensor: what is not finite found, sums made, then features, network and update.
 #pragma once
 
-#include <atomic>
 #include <string_view>
 
 #include "directions.h"
@@ -126,9 +125,6 @@ struct TensorStep {
     }
 };
 
-// Tensors of fewer coordinates than this are stepped by a thread each.
-constexpr int64_t LEAST_DIVIDED = 1 << 16;
-
 template <typename Kind>
 static void step_kind(const StepCall& call, const Packed& packed, const StepTensor* tensors, Flag* flags) {
     const Problem& problem = call.problem;
@@ -136,25 +132,11 @@ static void step_kind(const StepCall& call, const Packed& packed, const StepTens
         std::fill(flags, flags + problem.tensors, UNMOVED);
         return;
     }
-    const int64_t tiles = problem.particles * tiles_of_particle(problem, tensors, TILE), places = problem.tensors * problem.particles;
-    const int threads = worthwhile(problem.threads, tiles, TILE);
-    std::vector<Flag> found(places, MOVED);
-    std::vector<Scratch> scratches(threads);
-    auto is_divided = [&](int64_t place) { return threads > 1 && tensors[place / problem.particles].count >= LEAST_DIVIDED; };
-    auto run = [&](int64_t place, int own_threads, Scratch& scratch) {
-        const StepTensor& tensor = tensors[place / problem.particles];
-        found[place] = TensorStep<Kind>(call, packed, tensor, place % problem.particles, own_threads).run(scratch);
+    std::vector<Scratch> scratches(problem.threads);
+    auto run = [&](const StepTensor& tensor, int64_t particle, int threads, int thread) {
+        return TensorStep<Kind>(call, packed, tensor, particle, threads).run(scratches[thread]);
     };
-    std::atomic<int64_t> next{0};
-    in_parts(threads, threads, [&](Part, int thread) {
-        for (int64_t place = next++; place < places; place = next++)
-            if (!is_divided(place)) run(place, 1, scratches[thread]);
-    });
-    for (int64_t place = 0; place < places; ++place) {
-        if (is_divided(place)) run(place, threads, scratches[0]);
-        Flag& flag = flags[place / problem.particles];
-        flag = std::max(flag, found[place]);
-    }
+    step_each(tensors, problem.tensors, problem.particles, problem.threads, TILE, flags, run);
 }
 
 static void step(const char* kind, const StepCall& call, const Packed& packed, const StepTensor* tensors, Flag* flags) {

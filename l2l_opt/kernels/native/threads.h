@@ -1,6 +1,7 @@
 // The coordinates of all tensors and particles, divided into tiles, and the tiles among threads.
 #pragma once
 
+#include <atomic>
 #include <thread>
 #include <vector>
 
@@ -14,9 +15,9 @@ struct Part {
 };
 
 template <typename Tensor>
-int64_t tiles_of_particle(const Problem& problem, const Tensor* tensors, int64_t tile) {
+int64_t tiles_of_particle(const Tensor* tensors, int64_t count, int64_t tile) {
     int64_t tiles = 0;
-    for (int64_t index = 0; index < problem.tensors; ++index) tiles += (tensors[index].count + tile - 1) / tile;
+    for (int64_t index = 0; index < count; ++index) tiles += (tensors[index].count + tile - 1) / tile;
     return tiles;
 }
 
@@ -38,7 +39,7 @@ struct Runs {
     int64_t index = 0, particle = 0, begin = 0, end = 0;
 
     Runs(const Problem& problem, const Tensor* tensors, int64_t tile, Part part)
-        : problem(problem), tensors(tensors), tile(tile), part(part), per_particle(tiles_of_particle(problem, tensors, tile)) {}
+        : problem(problem), tensors(tensors), tile(tile), part(part), per_particle(tiles_of_particle(tensors, problem.tensors, tile)) {}
 
     bool next() {
         if (part.first >= part.last) return false;
@@ -109,6 +110,33 @@ constexpr int64_t LEAST_A_THREAD = 2048;
 
 inline int worthwhile(int threads, int64_t tiles, int64_t tile) {
     return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, tiles * tile / LEAST_A_THREAD)));
+}
+
+// Tensors of fewer coordinates than this are stepped by a thread each.
+constexpr int64_t LEAST_DIVIDED = 1 << 16;
+
+// A step of each of so many tensors of each particle: run(tensor, particle, threads, thread) says what became of it, and
+// flags have the worst of a tensor's particles. Threads are numbered from 0 on.
+template <typename Tensor, typename Function>
+void step_each(
+    const Tensor* tensors, int64_t count, int64_t particles, int64_t most_threads, int64_t tile, Flag* flags, Function run
+) {
+    const int64_t places = count * particles;
+    const int threads = worthwhile(static_cast<int>(most_threads), particles * tiles_of_particle(tensors, count, tile), tile);
+    std::vector<Flag> found(places, MOVED);
+    auto is_divided = [&](int64_t place) { return threads > 1 && tensors[place / particles].count >= LEAST_DIVIDED; };
+    auto step = [&](int64_t place, int own_threads, int thread) {
+        found[place] = run(tensors[place / particles], place % particles, own_threads, thread);
+    };
+    std::atomic<int64_t> next{0};
+    in_parts(threads, threads, [&](Part, int thread) {
+        for (int64_t place = next++; place < places; place = next++)
+            if (!is_divided(place)) step(place, 1, thread);
+    });
+    for (int64_t place = 0; place < places; ++place) {
+        if (is_divided(place)) step(place, threads, 0);
+        flags[place / particles] = std::max(flags[place / particles], found[place]);
+    }
 }
 
 }  // namespace l2l_opt

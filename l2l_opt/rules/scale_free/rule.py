@@ -344,9 +344,6 @@ class ScaleFreeRule(UpdateRule):
     def decay_schedule(self, progress: float) -> float:
         return self.law.decay_schedule(progress)
 
-    def compiled_step(self) -> CompiledStep:
-        return self.compiled_step_of(dict(self.named_parameters()))
-
     def compiled_step_of(self, phi: Params) -> CompiledStep:
         weights = [phi["layer.weight_input"], phi["layer.weight_hidden"], phi["readout.weight"]]
         return CompiledStep(
