@@ -51,7 +51,7 @@ def start(rule, dtype=torch.float32):
     states = [rule.init_state({name: value[i] for name, value in params.items()}) for i in range(NUM_PARTICLES)]
     state = {name: {key: torch.stack([own[name][key] for own in states]) for key in states[0][name]} for name in params}
     steps = torch.tensor([0.0, 1.0, 7.0, 900.0])
-    for name, own in state.items():
+    for own in state.values():
         own["step"] = steps.clone()
         moved = steps > 0
         for key in [key for key in ("averages", "hidden", "cell") if key in own]:
