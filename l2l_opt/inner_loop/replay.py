@@ -180,7 +180,7 @@ class _Window:
         return state
 
     def _weights(self) -> tuple[list[Tensor], Tensor]:
-        weights, biases = self.rule.body.compiled()
+        weights, biases = self.rule.body.compiled(dict(self.rule.named_parameters()), "body")
         return [weight.unsqueeze(0) for weight in weights], biases.unsqueeze(0)
 
     def replay(self, d_losses: Tensor, d_ends: Sequence[Tensor]) -> list[Tensor | None]:

@@ -1,5 +1,6 @@
 """What a rule declares, so that kernels can take its whole step."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,16 @@ from l2l_opt.kernels import native
 RECURRENT = ("hidden", "cell")
 """State of the network's own, which a rule may do without: each step then begins from zeros."""
 Constants = Sequence[float] | Sequence[Sequence[float]]
+
+
+def number(value: Tensor) -> Any:
+    """Return a tensor's scalar for ``given``: a float, which is quicker; of P particles ``[P]`` in double precision."""
+    return value.double() if value.dim() else float(value)
+
+
+def bounded(value: Any, *, least: float = -math.inf, most: float = math.inf) -> Any:
+    """Clamp a float, or each of ``[P]``."""
+    return value.clamp(least, most) if isinstance(value, Tensor) else min(max(value, least), most)
 
 
 class CompiledStep(NamedTuple):

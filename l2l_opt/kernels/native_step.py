@@ -139,5 +139,8 @@ def _given(rule: CompiledStep, states: Sequence[dict[str, Tensor]], num_steps: A
     rows = [native.in_order(f"{rule.kind}.given", rule.given(state, num_steps)) for state in states]
     if particles is None:
         return torch.tensor([[row] for row in rows], dtype=torch.float32)
-    wide = [[torch.as_tensor(value, dtype=torch.float32).expand(particles) for value in row] for row in rows]
-    return torch.stack([torch.stack(row, 1) for row in wide])
+    found = torch.empty(len(rows), particles, len(rows[0]), dtype=torch.float32)
+    for index, row in enumerate(rows):
+        for place, value in enumerate(row):
+            found[index, :, place] = value
+    return found

@@ -1,13 +1,13 @@
 """A rule small enough for evolution strategies: 736 weights that choose among momenta and size the step."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from l2l_opt.checks import check_positive_integers, check_positive_numbers
-from l2l_opt.kernels import CompiledStep, ReadoutWeights, fused_coordinatewise_lstm
+from l2l_opt.kernels import CompiledStep, ReadoutWeights, bounded, fused_coordinatewise_lstm, number
 from l2l_opt.rules.base import UpdateRule, initial_step, register_rule
 from l2l_opt.rules.features import bias_correction, progress, safe_sqrt
 from l2l_opt.rules.recurrent import LSTMLayer, coordinates
@@ -135,9 +135,9 @@ class CompactRule(UpdateRule):
     def decay_schedule(self, progress: float) -> float:
         return (1 + math.cos(math.pi * progress)) / 2
 
-    def compiled_step(self) -> CompiledStep:
-        biases = torch.cat([self.layer.bias, self.readout.bias])
-        context_weight = torch.cat([self.context.weight, self.readout_context.weight])
+    def compiled_step_of(self, phi: Params) -> CompiledStep:
+        biases = torch.cat([phi["layer.bias"], phi["readout.bias"]], -1)
+        context_weight = torch.cat([phi["context.weight"], phi["readout_context.weight"]], -2)
         betas = (*BETAS, SQUARE_BETA)
         options = {
             "eps": EPS,
@@ -147,16 +147,17 @@ class CompactRule(UpdateRule):
             "growth": self.growth,
         }
         arrays = {"biases": biases, "betas": betas, "context_weight": context_weight}
-        weights = [self.layer.weight_input, self.layer.weight_hidden, self.readout.weight]
+        weights = [phi["layer.weight_input"], phi["layer.weight_hidden"], phi["readout.weight"]]
 
-        def given(state: dict[str, Tensor], num_steps: int | None) -> dict[str, float]:
-            step = float(state["step"])
+        def given(state: dict[str, Tensor], num_steps: Any) -> dict[str, Any]:
+            step = number(state["step"])
+            run = step if num_steps is None else num_steps
             averages = ("over_brief", "over_middle", "over_slow", "over_square")
             return {name: 1 / (1 - beta ** (step + 1)) for name, beta in zip(averages, betas, strict=True)} | {
-                "fraction": 0.0 if num_steps is None else min(step / num_steps, 1.0),
+                "fraction": 0.0 if num_steps is None else bounded(step / num_steps, most=1.0),
                 "step": step,
-                "first_rms": float(state["first_rms"]),
-                "shrinkage": (self.long_run / max(num_steps or step, self.long_run)) ** 0.5,
+                "first_rms": number(state["first_rms"]),
+                "shrinkage": (self.long_run / bounded(run, least=self.long_run)) ** 0.5,
             }
 
         return CompiledStep("residual", ("averages", "square_average"), weights, options, arrays, given)

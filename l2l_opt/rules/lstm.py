@@ -54,8 +54,8 @@ class CoordinatewiseLSTM(GradientRule):
     def output(self, output: Tensor) -> Tensor:
         return self.output_scale * output
 
-    def compiled_step(self) -> CompiledStep:
-        weights, biases = self.body.compiled()
+    def compiled_step_of(self, phi: Params) -> CompiledStep:
+        weights, biases = self.body.compiled(phi, "body")
         options = {
             "p": self.p,
             "exp_minus_p": math.exp(-self.p),

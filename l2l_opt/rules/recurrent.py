@@ -77,11 +77,17 @@ class RecurrentBody(nn.Module):
             next_state[name] = {"hidden": h.reshape(h.shape[0], *shape), "cell": c.reshape(c.shape[0], *shape)}
         return updates, next_state
 
-    def compiled(self) -> tuple[list[Tensor], Tensor]:
-        """Weights and biases as ``kernels.CompiledStep`` takes them."""
-        layers = cast(list[LSTMLayer], list(self.layers))
-        weights = [weight for layer in layers for weight in (layer.weight_input, layer.weight_hidden)]
-        return [*weights, self.readout.weight], torch.cat([*(layer.bias for layer in layers), self.readout.bias])
+    def compiled(self, phi: Params, name: str) -> tuple[list[Tensor], Tensor]:
+        """Weights and biases as ``kernels.CompiledStep`` takes them, from a rule's weights.
+
+        Args:
+            phi: the rule's weights, shared or with a leading axis.
+            name: of this body in the rule.
+        """
+        layers = [f"{name}.layers.{layer}" for layer in range(self.num_layers)]
+        weights = [phi[f"{layer}.{which}"] for layer in layers for which in ("weight_input", "weight_hidden")]
+        biases = [phi[f"{layer}.bias"] for layer in layers]
+        return [*weights, phi[f"{name}.readout.weight"]], torch.cat([*biases, phi[f"{name}.readout.bias"]], -1)
 
 
 class GradientRule(UpdateRule):

@@ -1,10 +1,12 @@
 """RNNProp: an LSTM that reads the two ratios Adam and RMSprop are made of, and writes a bounded update."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from l2l_opt.checks import check_fractions, check_positive_numbers
-from l2l_opt.kernels import CompiledStep
+from l2l_opt.kernels import CompiledStep, number
 from l2l_opt.rules.base import initial_step, register_rule
 from l2l_opt.rules.features import bias_correction, moving_average
 from l2l_opt.rules.recurrent import GradientRule, RecurrentBody, coordinates
@@ -79,17 +81,17 @@ class RNNProp(GradientRule):
     def output(self, output: Tensor) -> Tensor:
         return -self.output_scale * output.tanh()
 
-    def compiled_step(self) -> CompiledStep:
-        weights, biases = self.body.compiled()
+    def compiled_step_of(self, phi: Params) -> CompiledStep:
+        weights, biases = self.body.compiled(phi, "body")
         options = {"beta": self.beta, "eps_squared": self.eps**2, "output_scale": self.output_scale}
         arrays = {
             "biases": biases,
-            "embedding_weight": self.embedding.weight,
-            "embedding_bias": self.embedding.bias,
+            "embedding_weight": phi["embedding.weight"],
+            "embedding_bias": phi["embedding.bias"],
         }
 
-        def given(state: dict[str, Tensor], _num_steps: int | None) -> dict[str, float]:
-            step = float(state["step"])
+        def given(state: dict[str, Tensor], _num_steps: Any) -> dict[str, Any]:
+            step = number(state["step"])
             return {"over_correction": 1 / (1 - self.beta ** (step + 1)), "step": step}
 
         return CompiledStep("ratios", ("average", "square_average"), weights, options, arrays, given)

@@ -27,6 +27,9 @@ RULES = {
     "feed-forward": ("scale-free", {"recurrent": False}),
     "mlp": ("mlp", {"hidden_size": 6, "output_scale": 0.1, "magnitude_scale": 0.1}),
     "celo2": ("celo2", {"output_scale": 0.1}),
+    "lstm": ("lstm", {"output_scale": 0.1}),
+    "rnnprop": ("rnnprop", {"hidden_size": 8}),
+    "compact": ("compact", {"long_run": 50}),
 }
 
 
@@ -54,7 +57,7 @@ def start(rule, dtype=torch.float32):
     for own in state.values():
         own["step"] = steps.clone()
         moved = steps > 0
-        for key in [key for key in ("averages", "hidden", "cell") if key in own]:
+        for key in [key for key in ("average", "averages", "hidden", "cell") if key in own]:
             own[key][moved] = 0.5 * draw(own[key].shape[1:])[moved]
         for key in [key for key in ("square_average", "row_squares", "column_squares") if key in own]:
             own[key][moved] = draw(own[key].shape[1:])[moved].square()
@@ -150,7 +153,7 @@ def unrolled(rule, *, phi, num_particles, compiled, family, monkeypatch, expand=
 @pytest.mark.parametrize("planned", [True, False])
 @pytest.mark.parametrize("expand", [True, False])
 @pytest.mark.parametrize("own", [True, False])
-@pytest.mark.parametrize("kind", ["recurrent", "mlp", "celo2"])
+@pytest.mark.parametrize("kind", ["recurrent", "mlp", "celo2", "lstm", "rnnprop", "compact"])
 def test_unrolls_equal_those_of_the_rule_and_change_nothing_they_were_given(monkeypatch, kind, own, expand, planned):
     rule, family = loud_rule(kind), small_family(torch.float32, nn.ReLU)
     phi = {name: weight.detach() for name, weight in rule.named_parameters()}
