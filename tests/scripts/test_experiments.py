@@ -11,15 +11,21 @@ import pytest
 import torch
 
 from l2l_opt import load_rule, save_rule
+from l2l_opt.evaluation.baselines.entries import ADAMW_CONSTANT
+from l2l_opt.evaluation.runs import long_curves
+from l2l_opt.evaluation.speed_up import running_mean
 from l2l_opt.evaluation.suites import load_suite
+from l2l_opt.inner_loop.training import tail_length
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules import make_rule
 from l2l_opt.storage.named_rule import read_rule
+from l2l_opt.tasks import make_task
 from scripts.experiments.benchmarks import scale
 from scripts.experiments.default import ablate_default, measure_sizes, merge_families, search_constants, ship_rule
 from scripts.experiments.few_shot import page as few_shot
 from scripts.experiments.paper import figures, recipes, reproduce_paper
 from scripts.experiments.rules import compare_rules
+from scripts.experiments.specialise import measure_specialise, measure_speed_ups
 
 pytestmark = pytest.mark.slow
 
@@ -309,6 +315,45 @@ def test_kinds_of_rule_learn_alike_and_stand_in_one_table(compared, tmp_path):
     compared("--on", "gru")
     digests.append(json.loads((tmp_path / "results" / "celo2-gru-0.02-0.json").read_text())["digest"])
     assert digests[0] == digests[1]
+
+
+def test_speed_ups_are_measured_against_a_run_sixteen_times_as_long(monkeypatch, tmp_path):
+    """Of a rule whose loss AdamW comes to and of one whose loss it never has."""
+    monkeypatch.setattr(measure_specialise, "FOLDER", tmp_path)
+    horizon, rate = 20, 0.01
+    rates = [rate * 10 ** (k / 2) for k in measure_speed_ups.HALF_DECADES]
+    how = {"steps": measure_speed_ups.TIMES * horizon, "num_seeds": 3, "seed": 0}
+    curves = long_curves(ADAMW_CONSTANT.make, rates, make_task(SMALL), **how).double().numpy()
+    length = tail_length(horizon)
+    # The least loss on the way to where the third horizon ends, so that it is not met before by chance.
+    means = running_mean(curves, length).min(axis=1)[: 3 * horizon - length + 1]
+    there, steps = means.min(axis=0), means.argmin(axis=0) + length
+    results = [
+        {"optimizer": name, "final_losses": losses, "settings": settings}
+        for name, losses, settings in (
+            ("before", there.tolist(), {}),
+            ("specialised", [0.0] * 3, {}),
+            ("adamw-constant", [1.0] * 3, {"lr": rate}),
+        )
+    ]
+    content = {
+        "options": {"task": SMALL, "seed": 0, "horizon": horizon, "seeds": 3},
+        "comparison": {
+            "results": results,
+            "log_ratio": {"before": {"train": [0.0, [0.0, 0.0]], "test": [0.0, [0.0, 0.0]]}},
+            "speed_ups": {"before": [3.0], "specialised": [4.0]},
+        },
+        "checks": [],
+        "break_even": None,
+    }
+    (tmp_path / "table-default-9-8-0.json").write_text(json.dumps(content))
+    measure_speed_ups.main([], standalone_mode=False)
+    found = json.loads((tmp_path / "speed-ups.json").read_text())["speed_ups"]["table-default-9-8-0"]
+    assert found["specialised"] == [16.0] * 3
+    assert found["before"] == pytest.approx(steps / horizon)
+    assert 2 < max(found["before"]) <= 3
+    mean = np.mean(found["before"])
+    assert f"| table-default-9-8-0 | {mean:.2f} | 16.00 | {16 / mean:.2f} |" in (tmp_path / "README.md").read_text()
 
 
 def test_half_of_what_families_have_learned_is_added_up(tmp_path):

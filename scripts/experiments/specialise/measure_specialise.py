@@ -95,6 +95,32 @@ def page(contents: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def speed_ups_page(content: dict[str, Any]) -> str:
+    """The table of speed-ups where AdamW trains longer, which `measure_speed_ups` has measured."""
+    lines = [
+        "",
+        f"AdamW at a constant rate, {content['times']} times as long (`python -m "
+        "scripts.experiments.specialise.measure_speed_ups`): how many times as many",
+        f"steps it needs to a rule's loss, mean over students, at most {content['times']}.",
+        "",
+        "| family, rule, minutes, seed | before | specialised | ratio |",
+        "|---|---|---|---|",
+    ]
+    for name, own in content["speed_ups"].items():
+        before, ours = (sum(own[key]) / len(own[key]) for key in ("before", "specialised"))
+        lines.append(f"| {name} | {before:.2f} | {ours:.2f} | {ours / before:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def publish() -> None:
+    """Write the table of all runs, and that of speed-ups where it has been measured."""
+    text = page({path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*-[0-9]*.json")})
+    place = FOLDER / "speed-ups.json"
+    if place.exists():
+        text += speed_ups_page(json.loads(place.read_text()))
+    (FOLDER / "README.md").write_text(text)
+
+
 def _ratio(found: list[Any] | None) -> str:
     if found is None:
         return "not run"
@@ -113,8 +139,7 @@ def main(families: tuple[str, ...], seeds: tuple[int, ...], minutes: float, rule
     for family in families or FAMILIES:
         for seed in seeds or (0, 1):
             run(family, seed, minutes=minutes, rule=rule, runs=runs)
-            kept = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*-[0-9]*.json")}
-            (FOLDER / "README.md").write_text(page(kept))
+            publish()
 
 
 if __name__ == "__main__":
