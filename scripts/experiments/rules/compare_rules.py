@@ -3,9 +3,9 @@
     python -m scripts.experiments.rules.compare_rules                                # all rules, 20 minutes, two seeds
     python -m scripts.experiments.rules.compare_rules --rule celo2 --on mixture --minutes 120 --seed 0
 
-Half of the minutes is truncated back-propagation, half is noise-reuse evolution, on a mixture of seven families or on
-one family, with trainings of 250 steps; students, windows and outer steps are planned from this machine's speed. A rule
-then takes the best size of its steps on students of meta-training, one number for all tasks. It is evaluated on new
+Half of the minutes, 10 at most, is truncated back-propagation, the rest is noise-reuse evolution, on a mixture of seven
+families or on one family, with trainings of 250 steps; students, windows and outer steps are planned from this machine's
+speed. A rule then takes the best size of its steps on students of meta-training, one number for all tasks. It is evaluated on new
 students: what learned on the mixture on the list `validation` (500 steps), what learned on a family on that family (250
 steps), beside AdamW, Muon and the default. A run is resumed where an earlier call has left it in --runs.
 
@@ -61,10 +61,8 @@ TASKS = {
     "autoencoder": measure_specialise.FAMILIES["autoencoder"],
 }
 """What rules learn on: seven families that are on no list, or one."""
-STAGES = (
-    Stage("tbptt:clip_window=10", 0.5, students=8, meta_lr=0.001, average_phi=0.9, most_outer_steps=6000),
-    Stage("nres:sigma=0.03,balance=ranks", 0.5, meta_lr=0.002, most_outer_steps=6000),
-)
+MOST_MINUTES = 10
+"""Of truncated back-propagation, which gains nothing more in longer."""
 HORIZON, LISTED_HORIZON = 250, 500
 SEED = 60
 """Of the students that are reported."""
@@ -74,6 +72,15 @@ REPEATS = 9
 """Of a timed step, of which the middle one counts."""
 
 
+def stages(minutes: float) -> tuple[Stage, Stage]:
+    """Return what a rule is meta-trained by for so many minutes."""
+    share = min(0.5, MOST_MINUTES / minutes)
+    return (
+        Stage("tbptt:clip_window=10", share, students=8, meta_lr=0.001, average_phi=0.9),
+        Stage("nres:sigma=0.03,balance=ranks", 1 - share, meta_lr=0.002, most_outer_steps=4000),
+    )
+
+
 def learn(name: str, on: str, *, minutes: float, seed: int, folder: Path) -> tuple[UpdateRule, dict[str, Any]]:
     """Meta-train a rule in a folder, from where an earlier call has left it; the rule, and what it took."""
     tasks, objective = make_tasks(TASKS[on]), Objective(HORIZON, "train", seed)
@@ -81,7 +88,7 @@ def learn(name: str, on: str, *, minutes: float, seed: int, folder: Path) -> tup
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "plan.json"
     if not path.exists():
-        plan = make_plan(rule, tasks, objective, minutes=minutes, stages=STAGES, say=click.echo)
+        plan = make_plan(rule, tasks, objective, minutes=minutes, stages=stages(minutes), say=click.echo)
         path.write_text(json.dumps({"plan": [stage.record() for stage in plan], "seconds": {}}))
     record = json.loads(path.read_text())
     plan, taken = [PlannedStage(**stage) for stage in record["plan"]], dict[int, dict[str, int]]()
@@ -166,15 +173,16 @@ def page(rows: Mapping[str, dict[str, Any]], references: Mapping[str, Any]) -> s
     lines = [
         "# Kinds of rule, meta-trained alike",
         "",
-        "Written by `python -m scripts.experiments.rules.compare_rules`: fresh weights, the minutes of one core halved",
-        "between truncated back-propagation and noise-reuse evolution, then one size of steps for all tasks. *Mixture*",
+        "Written by `python -m scripts.experiments.rules.compare_rules`: fresh weights, then half of the minutes of one",
+        f"core, {MOST_MINUTES} at most, truncated back-propagation, the rest noise-reuse evolution, and one size of steps",
+        "for all tasks. *Mixture*",
         f"is evaluated on the list `validation` ({LISTED_HORIZON} steps, {LISTED_STUDENTS} students a task), a family",
         f"on itself ({HORIZON} steps, {OWN_STUDENTS} students). Gains are log ratios of another optimizer's loss over",
         "the rule's, each task within .7, with 95 % intervals: above 0 the rule is better. AdamW (warm-up, cosine) and",
         f"Muon (cosine) have their best learning rates. `{DEFAULT}` has learned for hours, on other tasks.",
         "",
         "| learned on | rule | minutes, seed | over AdamW, training | at or below it | test | over Muon, training "
-        f"| over `{DEFAULT}`, training | student-steps a second, two halves |",
+        f"| over `{DEFAULT}`, training | student-steps a second, both stages |",
         "|" + "---|" * 9,
     ]
     order = {name: place for place, name in enumerate(TASKS)}
