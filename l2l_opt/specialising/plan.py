@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from l2l_opt.evaluation.statistics import fall_below_zero
@@ -179,7 +179,7 @@ def make_plan(
         # Which weights are learned does not change what a window costs.
         key = (parse_spec(stage.estimator)[0], length)
         if key not in speeds:
-            speeds[key] = Speed.measured(rule, tasks, objective, planned)
+            speeds[key] = Speed.on(rule, tasks, objective, planned)
         planned = _fitted(
             planned, objective, speeds[key], 60 * minutes * stage.share * (1 - KEPT_BACK), stage.most_outer_steps
         )
@@ -196,35 +196,60 @@ def make_plan(
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of an outer step as a function of students, from two measurements: fixed + each * students."""
+    """Seconds of an outer step as a function of students: measured for some, on a line between and beyond them.
 
-    fixed: float
-    each: float
+    Attributes:
+        measure: seconds of an outer step of so many students; None where they do not fit into memory.
+        measured: students -> seconds.
+    """
+
+    measure: Callable[[int], float | None]
+    measured: dict[int, float] = field(default_factory=lambda: {0: 0.0})
 
     @classmethod
-    def measured(cls, rule: UpdateRule, tasks: Tasks, objective: Objective, planned: PlannedStage) -> "Speed":
-        """Take the time of an outer step of few students, and of as many as a stage has.
+    def on(cls, rule: UpdateRule, tasks: Tasks, objective: Objective, planned: PlannedStage) -> "Speed":
+        """Measure few students, and as many as a stage has or a validation.
 
         Args:
             rule: that is specialised.
             tasks: where students come from.
             objective: what counts.
-            planned: the stage; its students are the greater number.
+            planned: the stage.
 
         Raises:
             ValueError: even few students do not fit into memory.
         """
-        few = objective.trainer(rule, tasks, replace(planned, students=FEWEST_STUDENTS))
-        plan_of_students(few).refuse_what_cannot_fit()
-        of_few, many = seconds_of_outer_step(few), objective.trainer(rule, tasks, planned)
-        if planned.students == FEWEST_STUDENTS or not plan_of_students(many).fits():
-            return cls(0.0, of_few / FEWEST_STUDENTS)
-        each = max(seconds_of_outer_step(many) - of_few, 0.0) / (planned.students - FEWEST_STUDENTS)
-        return cls(max(of_few - each * FEWEST_STUDENTS, 0.0), each)
+
+        def trainer_of(students: int) -> MetaTrainer:
+            return objective.trainer(rule, tasks, replace(planned, students=students))
+
+        def measure(students: int) -> float | None:
+            trainer = trainer_of(students)
+            return seconds_of_outer_step(trainer) if plan_of_students(trainer).fits() else None
+
+        plan_of_students(trainer_of(FEWEST_STUDENTS)).refuse_what_cannot_fit()
+        speed = cls(measure)
+        speed.take(FEWEST_STUDENTS)
+        if not speed.take(max(planned.students, VALIDATION_STUDENTS)):
+            speed.take(planned.students)
+        return speed
+
+    def take(self, students: int) -> bool:
+        """Measure so many students, unless they were; whether they fit into memory."""
+        found = self.measured.get(students) or self.measure(students)
+        if found is not None:
+            self.measured[students] = found
+        return found is not None
 
     def of(self, students: int) -> float:
-        """Predict the seconds of an outer step."""
-        return self.fixed + self.each * students
+        """Return the seconds of an outer step, as measured or as predicted."""
+        if students in self.measured:
+            return self.measured[students]
+        known = sorted(self.measured)
+        above = next((own for own in known if own > students), known[-1])
+        below = known[known.index(above) - 1]
+        slope = (self.measured[above] - self.measured[below]) / (above - below)
+        return self.measured[below] + max(slope, 0.0) * (students - below)
 
 
 def _fitted(planned: PlannedStage, objective: Objective, speed: Speed, seconds: float, most: int) -> PlannedStage:
@@ -246,6 +271,9 @@ def _fitted(planned: PlannedStage, objective: Objective, speed: Speed, seconds: 
     while count(students) < FEWEST_OUTER_STEPS and students // 2 >= FEWEST_STUDENTS:
         students //= 2
     while count(2 * students) > most and 2 * students <= MOST_STUDENTS:
+        # Beyond what was measured a line promises too much: students of a mixture are of more architectures then.
+        if not speed.take(2 * students) or count(2 * students) <= most:
+            break
         students *= 2
     steps, per_step = min(max(count(students), 1), most), speed.of(students)
     return replace(

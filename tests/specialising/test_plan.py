@@ -1,5 +1,7 @@
 """A plan fits the minutes there are, and is decided before the first step."""
 
+from dataclasses import replace
+
 import pytest
 
 from l2l_opt.rules import make_rule
@@ -83,12 +85,45 @@ def test_a_stage_that_may_take_more_outer_steps_keeps_its_students(monkeypatch):
     assert few.outer_steps <= 600 < many.outer_steps
 
 
-def test_the_speed_is_a_line_through_two_measurements(monkeypatch):
-    monkeypatch.setattr(module, "seconds_of_outer_step", lambda trainer: 0.5 + 0.1 * trainer.options.num_students)
-    stage = module.PlannedStage("tbptt", 1.0, 0.001, 0.0, 32, 10)
-    speed = module.Speed.measured(small_rule("lstm"), make_task("quadratics:dim=3"), Objective(10, "train", 0), stage)
-    assert (speed.fixed, speed.each) == (pytest.approx(0.5), pytest.approx(0.1))
-    assert speed.of(100) == pytest.approx(10.5)
+def test_the_speed_is_as_measured_and_on_a_line_elsewhere():
+    speed = module.Speed(lambda students: None if students > 64 else {4: 1.0, 32: 1.7, 64: 9.7}[students])
+    speed.take(4)
+    assert speed.of(8) == pytest.approx(2.0)
+    speed.take(32)
+    assert (speed.of(4), speed.of(32)) == (1.0, 1.7)
+    assert (speed.of(16), speed.of(64)) == (pytest.approx(1.3), pytest.approx(2.5))
+    assert speed.take(64)
+    assert (speed.of(64), speed.of(48)) == (9.7, pytest.approx(5.7))
+    assert not speed.take(128)
+    assert speed.of(128) == pytest.approx(25.7)
+
+
+def test_students_are_doubled_only_where_that_was_measured_to_be_worth_it(monkeypatch):
+    """Up to 32 more students cost nothing, beyond they do."""
+
+    def measured(trainer):
+        return 0.05 if trainer.options.num_students <= 32 else 0.005 * trainer.options.num_students
+
+    monkeypatch.setattr(module, "seconds_of_outer_step", measured)
+    about = make_rule("scale-free"), make_task("quadratics:dim=3"), Objective(20, "train", 0)
+    (stage,) = make_plan(*about, minutes=2.0, stages=[Stage("tbptt", students=8)])
+    assert (stage.students, stage.seconds_per_outer_step) == (32, 0.05)
+    assert stage.outer_steps == 600
+
+
+def test_students_that_do_not_fit_are_not_planned(monkeypatch):
+    """Room for 16 students of some 100 bytes at most, of which 32 would be asked for."""
+    monkeypatch.setattr(module, "seconds_of_outer_step", lambda trainer: 0.001)
+    real = module.plan_of_students
+
+    def plan_of_students(trainer):
+        plan = real(trainer)
+        return replace(plan, available_bytes=plan.peak_bytes + (1 if trainer.options.num_students <= 16 else -1))
+
+    monkeypatch.setattr(module, "plan_of_students", plan_of_students)
+    about = make_rule("scale-free"), make_task("quadratics:dim=3"), Objective(20, "train", 0)
+    (stage,) = make_plan(*about, minutes=1.0, stages=[Stage("tbptt", students=8)])
+    assert stage.students == 16
 
 
 def test_a_student_without_room_is_refused(monkeypatch):

@@ -4,10 +4,11 @@
     python -m scripts.experiments.rules.compare_rules --rule celo2 --on mixture --minutes 120 --seed 0
 
 Half of the minutes, 10 at most, is truncated back-propagation, the rest is noise-reuse evolution, on a mixture of seven
-families or on one family, with trainings of 250 steps; students, windows and outer steps are planned from this machine's
-speed. A rule then takes the best size of its steps on students of meta-training, one number for all tasks. It is evaluated on new
-students: what learned on the mixture on the list `validation` (500 steps), what learned on a family on that family (250
-steps), beside AdamW, Muon and the default. A run is resumed where an earlier call has left it in --runs.
+families or on one family, with trainings of 250 steps; students, windows and outer steps are planned from this
+machine's speed. A rule then takes the best size of its steps on students of meta-training, one number for all tasks. It
+is evaluated on new students: what learned on the mixture on the list `validation` (500 steps), what learned on a family
+on that family (250 steps), beside AdamW, Muon and the default. A run is resumed where an earlier call has left it in
+--runs.
 
 Writes results/rules/RULE-ON-MINUTES-SEED.json, references-ON.json and README.md, the table of all that are there.
 """
@@ -173,10 +174,10 @@ def page(rows: Mapping[str, dict[str, Any]], references: Mapping[str, Any]) -> s
     lines = [
         "# Kinds of rule, meta-trained alike",
         "",
-        "Written by `python -m scripts.experiments.rules.compare_rules`: fresh weights, then half of the minutes of one",
-        f"core, {MOST_MINUTES} at most, truncated back-propagation, the rest noise-reuse evolution, and one size of steps",
-        "for all tasks. *Mixture*",
-        f"is evaluated on the list `validation` ({LISTED_HORIZON} steps, {LISTED_STUDENTS} students a task), a family",
+        "Written by `python -m scripts.experiments.rules.compare_rules`: fresh weights, then half of the minutes of",
+        f"one core, {MOST_MINUTES} at most, truncated back-propagation, the rest noise-reuse evolution, and one size",
+        "of steps for all tasks. What learned on the *mixture* is evaluated on the list `validation`",
+        f"({LISTED_HORIZON} steps, {LISTED_STUDENTS} students a task), what learned on a family",
         f"on itself ({HORIZON} steps, {OWN_STUDENTS} students). Gains are log ratios of another optimizer's loss over",
         "the rule's, each task within .7, with 95 % intervals: above 0 the rule is better. AdamW (warm-up, cosine) and",
         f"Muon (cosine) have their best learning rates. `{DEFAULT}` has learned for hours, on other tasks.",
