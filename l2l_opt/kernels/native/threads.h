@@ -115,7 +115,7 @@ inline int worthwhile(int threads, int64_t tiles, int64_t tile) {
 // Tensors of fewer coordinates than this are stepped by a thread each.
 constexpr int64_t LEAST_DIVIDED = 1 << 16;
 
-// A step of each of so many tensors of each particle: run(tensor, particle, threads, thread) says what became of it, and
+// A step of each of so many tensors of each particle: run(tensor, particle, threads, thread) returns what became of it, and
 // flags have the worst of a tensor's particles. Threads are numbered from 0 on.
 template <typename Tensor, typename Function>
 void step_each(
