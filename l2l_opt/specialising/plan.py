@@ -1,6 +1,7 @@
 """How a specialisation spends its minutes: decided once, from a measurement of this machine, before the first step."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -156,6 +157,7 @@ def make_plan(
     minutes: float,
     stages: Sequence[Stage] | None = None,
     say: Callable[[str], Any] = lambda message: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[PlannedStage]:
     """Measure the machine on this task, and decide students, windows and outer steps.
 
@@ -166,6 +168,7 @@ def make_plan(
         minutes: for all stages.
         stages: what is meta-trained; that of its kind of rule where None.
         say: given what was found.
+        clock: what minutes are of; ``time.process_time`` for those of the processor, which no other program shares.
 
     Raises:
         ValueError: minutes that are not positive; students that do not fit into memory.
@@ -179,7 +182,7 @@ def make_plan(
         # Which weights are learned does not change what a window costs.
         key = (parse_spec(stage.estimator)[0], length)
         if key not in speeds:
-            speeds[key] = Speed.on(rule, tasks, objective, planned)
+            speeds[key] = Speed.on(rule, tasks, objective, planned, clock)
         planned = _fitted(
             planned, objective, speeds[key], 60 * minutes * stage.share * (1 - KEPT_BACK), stage.most_outer_steps
         )
@@ -207,7 +210,14 @@ class Speed:
     measured: dict[int, float] = field(default_factory=lambda: {0: 0.0})
 
     @classmethod
-    def on(cls, rule: UpdateRule, tasks: Tasks, objective: Objective, planned: PlannedStage) -> "Speed":
+    def on(
+        cls,
+        rule: UpdateRule,
+        tasks: Tasks,
+        objective: Objective,
+        planned: PlannedStage,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> "Speed":
         """Measure few students, and as many as a stage has or a validation.
 
         Args:
@@ -215,6 +225,7 @@ class Speed:
             tasks: where students come from.
             objective: what counts.
             planned: the stage.
+            clock: what seconds are read from.
 
         Raises:
             ValueError: even few students do not fit into memory.
@@ -225,7 +236,7 @@ class Speed:
 
         def measure(students: int) -> float | None:
             trainer = trainer_of(students)
-            return seconds_of_outer_step(trainer) if plan_of_students(trainer).fits() else None
+            return seconds_of_outer_step(trainer, clock) if plan_of_students(trainer).fits() else None
 
         plan_of_students(trainer_of(FEWEST_STUDENTS)).refuse_what_cannot_fit()
         speed = cls(measure)

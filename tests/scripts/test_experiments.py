@@ -308,7 +308,8 @@ def test_kinds_of_rule_learn_alike_and_stand_in_one_table(compared, tmp_path):
     assert found["mean"] == pytest.approx(np.mean(np.clip(each, -0.7, 0.7)))
     assert found["ahead"] == sum(own >= 0 for own in each)
     words = (tmp_path / "results" / "README.md").read_text()
-    assert f"| mixture | `mlp` | 0.02, 0 | {found['mean']:+.3f} (" in words
+    taken = sum(two["seconds"].values()) / 60
+    assert f"| mixture | `mlp` | 0.02, {taken:.1f}, 0 | {found['mean']:+.3f} (" in words
     assert "| `celo2` | 329 | 16.0 |" in words
 
     digests = [one["digest"]]

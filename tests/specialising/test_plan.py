@@ -15,7 +15,7 @@ from tests.conftest import small_rule
 def planned(monkeypatch, seconds_of_a_student, minutes, *, horizon=100):
     """The plan on a machine on which an outer step takes so many seconds a student."""
 
-    def measured(trainer):
+    def measured(trainer, clock):
         return seconds_of_a_student * trainer.options.num_students
 
     monkeypatch.setattr(module, "seconds_of_outer_step", measured)
@@ -59,14 +59,14 @@ def test_a_window_divides_the_horizon():
 
 
 def test_other_rules_are_meta_trained_by_truncated_backprop(monkeypatch):
-    monkeypatch.setattr(module, "seconds_of_outer_step", lambda trainer: 0.1)
+    monkeypatch.setattr(module, "seconds_of_outer_step", lambda trainer, clock: 0.1)
     (stage,) = make_plan(small_rule("lstm"), make_task("quadratics:dim=3"), Objective(40, "train", 0), minutes=1.0)
     assert stage.estimator.startswith("tbptt")
     assert stage.truncation_length == 20
 
 
 def test_stages_may_be_named(monkeypatch):
-    monkeypatch.setattr(module, "seconds_of_outer_step", lambda trainer: 0.1)
+    monkeypatch.setattr(module, "seconds_of_outer_step", lambda trainer, clock: 0.1)
     stages = [Stage("nres:sigma=0.5", share=0.25, truncation_length=7), Stage("tbptt", share=0.75)]
     about = make_rule("scale-free"), make_task("quadratics:dim=3"), Objective(21, "train", 0)
     first, second = make_plan(*about, minutes=1.0, stages=stages)
@@ -75,7 +75,7 @@ def test_stages_may_be_named(monkeypatch):
 
 
 def test_a_stage_that_may_take_more_outer_steps_keeps_its_students(monkeypatch):
-    monkeypatch.setattr(module, "seconds_of_outer_step", lambda trainer: 0.001 * trainer.options.num_students)
+    monkeypatch.setattr(module, "seconds_of_outer_step", lambda trainer, clock: 0.001 * trainer.options.num_students)
     about = make_rule("scale-free"), make_task("quadratics:dim=3"), Objective(20, "train", 0)
     few, many = (
         make_plan(*about, minutes=1.0, stages=[Stage("tbptt", students=8, most_outer_steps=most)])[0]
@@ -98,10 +98,22 @@ def test_the_speed_is_as_measured_and_on_a_line_elsewhere():
     assert speed.of(128) == pytest.approx(25.7)
 
 
+def test_minutes_may_be_the_processors(monkeypatch):
+    """A clock that stands still three quarters of the time leaves four times the outer steps."""
+    monkeypatch.setattr(module, "seconds_of_outer_step", lambda trainer, clock: clock() * trainer.options.num_students)
+    about = make_rule("scale-free"), make_task("quadratics:dim=3"), Objective(20, "train", 0)
+    stages = [Stage("tbptt", students=8, most_outer_steps=100_000)]
+    slow, fast = (
+        make_plan(*about, minutes=1.0, stages=stages, clock=lambda seconds=seconds: seconds)[0]
+        for seconds in (0.004, 0.001)
+    )
+    assert fast.outer_steps == pytest.approx(4 * slow.outer_steps, rel=0.02)
+
+
 def test_students_are_doubled_only_where_that_was_measured_to_be_worth_it(monkeypatch):
     """Up to 32 more students cost nothing, beyond they do."""
 
-    def measured(trainer):
+    def measured(trainer, clock):
         return 0.05 if trainer.options.num_students <= 32 else 0.005 * trainer.options.num_students
 
     monkeypatch.setattr(module, "seconds_of_outer_step", measured)
@@ -113,7 +125,7 @@ def test_students_are_doubled_only_where_that_was_measured_to_be_worth_it(monkey
 
 def test_students_that_do_not_fit_are_not_planned(monkeypatch):
     """Room for 16 students of some 100 bytes at most, of which 32 would be asked for."""
-    monkeypatch.setattr(module, "seconds_of_outer_step", lambda trainer: 0.001)
+    monkeypatch.setattr(module, "seconds_of_outer_step", lambda trainer, clock: 0.001)
     real = module.plan_of_students
 
     def plan_of_students(trainer):
