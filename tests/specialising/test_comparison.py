@@ -1,11 +1,14 @@
 """Other tasks of the kind are named right, and what is saved is counted right."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from l2l_opt.evaluation.results import Result, TaskEvaluation
 from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.specialising.comparison import BEFORE, SPECIALISED, Comparison, changed
+from l2l_opt.specialising.page import comparison_table
 
 
 @pytest.mark.parametrize(
@@ -57,3 +60,12 @@ def test_a_rule_that_is_behind_never_pays():
     change, (low, _) = comparison(ours, before).against(BEFORE)
     assert change > 0
     assert low > 0
+
+
+def test_a_speed_up_that_was_not_measured_to_its_end_is_a_bound():
+    found = comparison(np.linspace(100, 1, 100), np.linspace(100, 2, 100))
+    for name, speed_ups in ((SPECIALISED, [1.5, 4.0, 3.5]), (BEFORE, [1.0, 3.0, 2.0])):
+        found.evaluations[name] = replace(found.evaluations[name], speed_ups=speed_ups)
+    table = comparison_table(found)
+    assert [row[-1] for row in table.rows] == ["at least 3.00", "2.00"]
+    assert "takes 4 times as many at most" in table.caption
