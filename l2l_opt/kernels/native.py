@@ -4,6 +4,7 @@ Kernels and callers hand one another tables whose entries have names. The librar
 """
 
 import ctypes
+import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -143,6 +144,12 @@ class Formats:
             table += in_order("format.axis", {"size": size, "stride": stride})
         self._kept.append(integers(table))
         return ctypes.addressof(self._kept[-1])
+
+
+def join(parts: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
+    """Return ``[sets, n]`` of each part one after the other, ``[sets, sum of n]``, and where each begins in a set."""
+    lengths = [part.shape[1] for part in parts]
+    return torch.cat(list(parts), 1), [0, *itertools.accumulate(lengths)][:-1]
 
 
 def point(table: ctypes.Array[ctypes.c_int64], layout: str, column: str, addresses: Sequence[int]) -> None:

@@ -1,7 +1,6 @@
 """One call of the compiled kernels that takes the whole step of a perceptron at every coordinate, in place."""
 
 import ctypes
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,17 +66,19 @@ class NativePerceptron:
     ):
         self.kind, self.num_particles, self.axis = rule.kind.encode(), particles or 1, 0 if particles is None else 1
         sets = rule.weights[-1].shape[0] if rule.weights[-1].dim() == 2 else 1
-        weights = [weight.detach().float().reshape(sets, -1) for weight in rule.weights]
-        self.numbers = torch.cat(weights, 1)
-        ends = itertools.accumulate(weight.shape[1] for weight in weights)
-        self.weights = native.integers([self.numbers.data_ptr() + 4 * start for start in [0, *ends][:-1]])
+        self.numbers, starts = native.join([weight.detach().float().reshape(sets, -1) for weight in rule.weights])
+        self.weights = native.integers([self.numbers.data_ptr() + 4 * start for start in starts])
         self.betas = _floats(rule.betas.expand(sets, -1).reshape(-1).tolist())
         self.timescales = _floats(rule.timescales.tolist())
         planned = torch.as_tensor(-1.0 if num_steps is None else num_steps).expand(self.num_particles)
         self.num_steps = _floats(planned.tolist())
         self.options = _floats(native.in_order("perceptron.options", rule.options))
         sizes = {"hidden": rule.weights[1].shape[-1], "outputs": rule.weights[-1].shape[-1], "sets": sets}
-        sizes |= {"layers": len(weights) // 2 - 1, "numbers": self.numbers.shape[1], "particles": self.num_particles}
+        sizes |= {
+            "layers": len(rule.weights) // 2 - 1,
+            "numbers": self.numbers.shape[1],
+            "particles": self.num_particles,
+        }
         sizes |= {"tensors": len(params), "threads": torch.get_num_threads()}
         self.sizes = native.integers(native.in_order("perceptron.sizes", sizes))
         shapes = [param.shape[self.axis :] for param in params]

@@ -1,7 +1,6 @@
 """One call of the compiled kernels that takes a rule's whole step, in place."""
 
 import ctypes
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,9 +31,7 @@ class PackedRule:
             else torch.tensor(value, dtype=torch.float32).reshape(1, -1).expand(num_sets, -1)
             for value in (options, *native.in_order(f"{rule.kind}.arrays", rule.arrays))
         ]
-        self.options = torch.cat(parts, 1)
-        ends = itertools.accumulate(part.shape[1] for part in parts)
-        starts = [0, *ends][:-1]
+        self.options, starts = native.join(parts)
         rows = [self.options.data_ptr() + 4 * row * self.options.shape[1] for row in range(num_sets)]
         self.addresses = native.integers([row + 4 * start for row in rows for start in starts])
 

@@ -19,6 +19,7 @@ import click
 import torch
 
 from l2l_opt.pretrained import DEFAULT
+from l2l_opt.specialising.comparison import BEFORE, SPECIALISED
 from l2l_opt.specialising.options import SpecialiseOptions
 from l2l_opt.specialising.run import Specialisation
 from scripts.experiments.records import RESULTS
@@ -88,7 +89,7 @@ def page(contents: dict[str, dict[str, Any]]) -> str:
         cells.append(_ratio(ratios["before"]["test"]))
         cells += [_ratio(check["log_ratio"]["before"]["train"]) for check in content["checks"]]
         faster = content["comparison"]["speed_ups"]
-        cells.append(", ".join(f"{sum(faster[key]) / len(faster[key]):.2f}" for key in ("before", "specialised")))
+        cells.append(", ".join(f"{sum(faster[key]) / len(faster[key]):.2f}" for key in (BEFORE, SPECIALISED)))
         count = content["break_even"]
         cells.append("never" if count is None else f"training {count}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
@@ -107,7 +108,7 @@ def speed_ups_page(content: dict[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     for name, own in content["speed_ups"].items():
-        before, ours = (sum(own[key]) / len(own[key]) for key in ("before", "specialised"))
+        before, ours = (sum(own[key]) / len(own[key]) for key in (BEFORE, SPECIALISED))
         lines.append(f"| {name} | {before:.2f} | {ours:.2f} | {ours / before:.2f} |")
     return "\n".join(lines) + "\n"
 

@@ -20,6 +20,7 @@ from l2l_opt.evaluation.baselines.entries import ADAMW_CONSTANT
 from l2l_opt.evaluation.runs import long_curves
 from l2l_opt.evaluation.speed_up import steps_to_reach
 from l2l_opt.inner_loop.training import tail_length
+from l2l_opt.specialising.comparison import BEFORE, SPECIALISED
 from l2l_opt.tasks.mixture import make_tasks
 from scripts.experiments import records
 from scripts.experiments.specialise import measure_specialise
@@ -27,7 +28,6 @@ from scripts.experiments.specialise import measure_specialise
 TIMES = 16
 HALF_DECADES = range(-4, 2)
 """A run that is 16 times as long wants a smaller rate."""
-BEGUN, ENDED = "before", "specialised"
 
 
 def measure(content: Mapping[str, Any], known: dict[tuple[str, int], np.ndarray]) -> dict[str, list[float]]:
@@ -45,7 +45,7 @@ def measure(content: Mapping[str, Any], known: dict[tuple[str, int], np.ndarray]
         how = {"steps": TIMES * horizon, "num_seeds": options["seeds"], "seed": options["seed"]}
         known[key] = long_curves(ADAMW_CONSTANT.make, rates, make_tasks(options["task"]), **how).double().numpy()
     found = {}
-    for name in (BEGUN, ENDED):
+    for name in (BEFORE, SPECIALISED):
         steps = steps_to_reach(known[key], np.asarray(results[name]["final_losses"]), tail_length(horizon))
         found[name] = np.minimum(steps / horizon, TIMES).tolist()
     return found
