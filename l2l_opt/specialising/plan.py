@@ -286,6 +286,9 @@ def _fitted(planned: PlannedStage, objective: Objective, speed: Speed, seconds: 
         if not speed.take(2 * students) or count(2 * students) <= most:
             break
         students *= 2
+    # Time that the most steps would leave goes to more students, as far as was measured.
+    measured = range(students + 1, min(2 * students, max(speed.measured)))
+    students = max((own for own in measured if count(own) >= most), default=students)
     steps, per_step = min(max(count(students), 1), most), speed.of(students)
     return replace(
         planned,
