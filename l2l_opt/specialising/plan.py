@@ -281,9 +281,9 @@ def _fitted(planned: PlannedStage, objective: Objective, speed: Speed, seconds: 
     students = planned.students
     while count(students) < FEWEST_OUTER_STEPS and students // 2 >= FEWEST_STUDENTS:
         students //= 2
-    while count(2 * students) > most and 2 * students <= MOST_STUDENTS:
-        # Beyond what was measured a line promises too much: students of a mixture are of more architectures then.
-        if not speed.take(2 * students) or count(2 * students) <= most:
+    # Beyond what was measured a line promises too much: students of a mixture are of more architectures then.
+    while count(students) > most and 2 * students <= MOST_STUDENTS and speed.take(2 * students):
+        if count(2 * students) <= most:
             break
         students *= 2
     # Time that the most steps would leave goes to more students, as far as was measured.
