@@ -138,9 +138,9 @@ class _Window:
             inputs, features = self._features(self.gradients[index], features)
             # The first step leaves the state before the window as it is; later ones write over their own.
             into = recurrent if index else [[_like(own) for own in kind] for kind in recurrent]
-            outputs = native_lstm.forward(self._operands(inputs, recurrent, weights), into=(into[0], into[1]))
+            outputs = self.layout.split(self.outputs[index : index + 1])
+            native_lstm.forward(self._operands(inputs, recurrent, weights), into=(outputs, *into))
             recurrent = into
-            torch.cat(outputs[: len(self.params)], -1, out=self.outputs[index : index + 1])
             params = params + self.rule.output(self.outputs[index])
         self.params = {name: value.contiguous() for name, value in self.layout.views(params).items()}
         self.state = self._state_of(features, recurrent)
@@ -183,16 +183,24 @@ class _Window:
         weights, biases = self.rule.body.compiled(dict(self.rule.named_parameters()), "body")
         return [weight.unsqueeze(0) for weight in weights], biases.unsqueeze(0)
 
-    def replay(self, d_losses: Tensor, d_ends: Sequence[Tensor]) -> list[Tensor | None]:
-        """Return derivatives of phi, summed over blocks of coordinates so that memory does not grow with them."""
+    def replay(self, d_losses: Tensor, d_ends: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Return derivatives of phi, summed over blocks of coordinates so that memory does not grow with them.
+
+        Args:
+            d_losses: ``[K + 1, S]``.
+            d_ends: of the students where they stand after the window, then of hidden and cell states; None for zeros.
+        """
         phi = list(self.rule.parameters())
         with torch.enable_grad():
             weights, biases = self._weights()
         d_weights, d_biases = [torch.zeros_like(weight) for weight in weights], torch.zeros_like(biases)
         through_features: list[Tensor | None] = [None] * len(phi)
-        d_params = self.layout.join(dict(zip(self.params, d_ends, strict=False)))
+        ends = dict(zip(self.params, d_ends, strict=False))
+        d_params = None
+        if any(d_end is not None for d_end in ends.values()):
+            d_params = self.layout.join({k: _or_zeros(d_end, self.params[k]) for k, d_end in ends.items()})
         # Derivatives are float32 beside states in bfloat16 too.
-        d_states = iter([rows(d_end.float()) for d_end in d_ends[len(self.params) :]])
+        d_states = iter([None if d_end is None else rows(d_end.float()) for d_end in d_ends[len(self.params) :]])
         d_last = dict(zip(self.params, zip(d_states, d_states, strict=True), strict=True))
         numbers = 3 * self.rule.body.num_inputs + 6
         tiles = BLOCK_BYTES // (4 * numbers * len(self.outputs) * self.students * native.TILE)
@@ -215,7 +223,7 @@ class _Window:
         block: Sequence[Piece],
         inputs: Tensor,
         d_updates: Tensor,
-        d_last: Mapping[str, tuple[Tensor, Tensor]],
+        d_last: Mapping[str, tuple[Tensor | None, Tensor | None]],
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """``native_lstm.replay`` of a block, each piece of which is a tensor to it."""
         output = take(self.outputs, block).requires_grad_()
@@ -229,15 +237,16 @@ class _Window:
         return native_lstm.replay(
             Operands(inputs.detach().split(lengths, -1), hidden, cell, own_biases, weights),
             d_output.split(lengths, -1),
-            [tuple(piece.stride * d[..., piece.own] for d in d_last[piece.name]) for piece in block],
+            [(_of_piece(d_last[piece.name][0], piece), _of_piece(d_last[piece.name][1], piece)) for piece in block],
             num_steps=len(self.outputs),
             needs_d_inputs=inputs.requires_grad,
         )
 
-    def _d_updates(self, block: Sequence[Piece], d_losses: Tensor, d_params: Tensor) -> Tensor:
+    def _d_updates(self, block: Sequence[Piece], d_losses: Tensor, d_params: Tensor | None) -> Tensor:
         """Return d meta-loss / d update of every step, ``[K, S, n]``: of all later losses, and of the end."""
         found = d_losses[1:].unsqueeze(2) * take(self.loss_gradients[1:], block)
-        found[-1] += take(d_params, block)
+        if d_params is not None:
+            found[-1] += take(d_params, block)
         for step in reversed(range(len(found) - 1)):
             found[step] += found[step + 1]
         for own, piece in zip(found.split([len(piece) for piece in block], -1), block, strict=True):
@@ -259,6 +268,14 @@ def _sum(pair: tuple[Tensor | None, Tensor | None]) -> Tensor | None:
     return sum(given[1:], start=given[0]) if given else None
 
 
+def _or_zeros(derivative: Tensor | None, value: Tensor) -> Tensor:
+    return torch.zeros_like(value) if derivative is None else derivative
+
+
+def _of_piece(derivative: Tensor | None, piece: Piece) -> Tensor | None:
+    return None if derivative is None else piece.stride * derivative[..., piece.own]
+
+
 def _like(own: Tensor) -> Tensor:
     """Return new memory for ``[rows, S, N]``, laid out as ``[S, rows, N]``."""
     return torch.empty_like(own.movedim(0, 1), memory_format=torch.contiguous_format).movedim(0, 1)
@@ -270,6 +287,8 @@ class _Replayed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, window: _Window, losses: Tensor, count: int, *ends_and_phi: Tensor) -> tuple[Tensor, ...]:
         ctx.window, ctx.count = window, count
+        # States at the end, most of the memory, have no derivatives in a window that is truncated there.
+        ctx.set_materialize_grads(False)
         # Not read, but torch then refuses a backward pass after phi was changed in place.
         ctx.save_for_backward(*ends_and_phi[count:])
         # Views: results must be other objects than arguments, and are the same memory.
@@ -278,7 +297,9 @@ class _Replayed(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, d_losses: Tensor, *d_ends: Tensor
+        ctx: Any, d_losses: Tensor | None, *d_ends: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         assert ctx.saved_tensors is not None
+        if d_losses is None:
+            d_losses = torch.zeros(len(ctx.window.loss_gradients), ctx.window.students)
         return None, None, None, *[None] * ctx.count, *ctx.window.replay(d_losses, d_ends)

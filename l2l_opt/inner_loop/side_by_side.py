@@ -102,7 +102,9 @@ class SideBySide:
 
 
 def take(joined: Tensor, block: Sequence[Piece]) -> Tensor:
-    """Coordinates of a block, ``[..., n]`` of ``[..., N]``, in memory of their own."""
+    """Coordinates of a block, ``[..., n]`` of ``[..., N]``; a view where they lie one after the other."""
+    if len(block) == 1 and block[0].stride == 1:
+        return joined[..., block[0].flat]
     return torch.cat([joined[..., piece.flat] for piece in block], -1)
 
 

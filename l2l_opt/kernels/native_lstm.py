@@ -1,7 +1,7 @@
 """The LSTM by the compiled kernels: a step, its derivatives, and many steps back from their inputs alone."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -20,16 +20,20 @@ def serves(operands: Operands) -> bool:
     return native.serves([*inputs, *biases, *weights], states=[*hidden, *cell])
 
 
-def forward(operands: Operands, into: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None) -> list[Tensor]:
+def forward(operands: Operands, into: Sequence[Sequence[Tensor]] | None = None) -> list[Tensor]:
     """``portable.forward`` by the compiled kernels, on ``torch.get_num_threads()`` threads.
 
     Args:
         operands: in float32, states in float32 or bfloat16.
-        into: where the next hidden and cell states go, perhaps where the old ones lie; new memory where None.
+        into: where outputs and the next hidden and cell states go, these perhaps where the old ones lie; new memory
+            where None.
     """
     operands = _dense_operands(operands)
-    outputs = operands.new_outputs()
-    next_hidden, next_cell = into or (new_like(operands.hidden), new_like(operands.cell))
+    outputs, next_hidden, next_cell = into or (
+        operands.new_outputs(),
+        new_like(operands.hidden),
+        new_like(operands.cell),
+    )
     results = {"outputs": outputs, "next_hidden": next_hidden, "next_cell": next_cell}
     _run("forward", operands, results)
     return [*outputs, *next_hidden, *next_cell]
@@ -99,7 +103,7 @@ def replay(
 def _run(
     name: str,
     operands: Operands,
-    others: dict[str, Sequence[Tensor | None]],
+    others: Mapping[str, Sequence[Tensor | None]],
     d_weights: Tensor | None = None,
     *,
     steps: int = 1,
@@ -109,7 +113,7 @@ def _run(
     inputs, hidden, cell, biases, weights = operands
     if not inputs:
         return
-    columns = {"inputs": inputs, "hidden": hidden, "cell": cell, "bias": biases} | others
+    columns = {"inputs": inputs, "hidden": hidden, "cell": cell, "bias": biases, **others}
     _, particles, _ = inputs[0].shape
     arguments = (
         native.problem(weights, particles=particles, tensors=len(inputs), state_dtype=hidden[0].dtype, steps=steps),

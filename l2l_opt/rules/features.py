@@ -25,8 +25,8 @@ def log_sign(gradients: Tensor, *, p: float = 10.0) -> Tensor:
     magnitude = gradients.abs()
     # The clamp keeps log's derivative finite at zero gradients, where second derivatives would be NaN.
     logarithm = (magnitude.clamp(min=threshold).log() / p).clamp(min=-1.0)
-    sign = torch.where(magnitude >= threshold, gradients.sign(), gradients * math.exp(p))
-    return torch.stack([logarithm, sign])
+    # Clamping is exact: e^p g is within 1 just where |g| is below e^-p.
+    return torch.stack([logarithm, (gradients * math.exp(p)).clamp(-1.0, 1.0)])
 
 
 def moving_average(average: Tensor, value: Tensor, *, beta: float | Tensor) -> Tensor:
