@@ -178,7 +178,7 @@ LEFT_OUT_BY_REASON = {
         "python -m scripts.experiments.default.meta_train_default --recipe default-4",
         "python -m scripts.experiments.default.draw_ratios results/held_out/default-4/evaluation.json",
         "python -m scripts.experiments.default.evaluate_again results/default/held-out --out runs/again",
-        "python -m scripts.examples.specialising.shop_models --loss-on test --minutes 8",
+        "python -m scripts.examples.specialising.shop_models --rule default-2 --loss-on test --minutes 8",
         "python -m scripts.experiments.examples.measure_examples density",
         "python -m scripts.experiments.examples.measure_examples gymnasium_policy",
         "python -m scripts.experiments.examples.measure_examples reinforcement_learning",

@@ -54,7 +54,7 @@ def config_of(options: dict[str, Any], **more: Any) -> SuiteConfig:
         device=options["device"],
         dtype=DTYPES[options["dtype"]],
         cache=options["cache"],
-        plugins=plugin_digests(),
+        plugins=tuple(plugin_digests().values()),
         **more,
     )
 

@@ -8,6 +8,7 @@ import torch
 
 from l2l_opt.cli.common import fields_of, place_of, wrong_usage
 from l2l_opt.cli.options import GroupedCommand, count, device_options, option, option_group
+from l2l_opt.cli.plugins import plugin_digests
 from l2l_opt.cli.running import RunOptions, follow, meta_optimizer_options, run_options, validate_every
 from l2l_opt.few_shot.meta_learner import META_LOSSES, MetaLearner, MetaLearnerOptions
 from l2l_opt.few_shot.run import FewShotRun
@@ -68,7 +69,9 @@ def meta_train(**options: Any) -> None:
     with wrong_usage():
         config, learner = make_learner(**options)
         card = {key: options[key] for key in ("episodes", "method", "model", "inner_steps")}
-        run = FewShotRun(own.out, learner, config=config, options=options, card=card, **own.of_folder())
+        run = FewShotRun(
+            own.out, learner, config=config, options=options, card=card, data=plugin_digests(), **own.of_folder()
+        )
     log = partial(FewShotLog, own.out / "events", start=learner.outer_steps_done)
     follow(run, own, artefact="learner", watchers=[log])
 

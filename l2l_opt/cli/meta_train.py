@@ -11,6 +11,7 @@ import torch
 
 from l2l_opt.cli.common import fields_of, place_of, wrong_usage
 from l2l_opt.cli.options import GroupedCommand, count, device_options, option, option_group, switch
+from l2l_opt.cli.plugins import plugin_digests
 from l2l_opt.cli.running import RunOptions, follow, meta_optimizer_options, run_options, validate_every
 from l2l_opt.inspection.measures.profile import MetaTrainingProfile
 from l2l_opt.inspection.tensorboard.meta_training import MetaTrainingLog
@@ -137,7 +138,7 @@ def meta_train(context: click.Context, nproc: int, dry_run: bool, signal: bool, 
                 print_plan(needed, measured, trainer, as_json=own.as_json)
                 return
             card = {key: options[key] for key in ("task", "horizon", "truncation_length", "estimator")}
-            data = data_digests(options["task"], options["validation_task"])
+            data = data_digests(options["task"], options["validation_task"]) | plugin_digests()
             run = MetaTrainingRun(own.out, trainer, options=options, card=card, data=data, **own.of_folder())
             if not run.students_go_on:
                 found = plan(trainer, with_time=False)

@@ -23,9 +23,9 @@ def plugin_files() -> tuple[Path, ...]:
     return click.get_current_context().meta.get(PLUGINS, ())
 
 
-def plugin_digests() -> tuple[str, ...]:
-    """SHA-256 of the files of --plugin, which results depend on."""
-    return tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in plugin_files())
+def plugin_digests() -> dict[str, str]:
+    """SHA-256 of the files of --plugin, by path: results depend on them."""
+    return {str(path): f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in plugin_files()}
 
 
 def register_plugins(paths: tuple[Path, ...]) -> None:

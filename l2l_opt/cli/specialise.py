@@ -81,8 +81,9 @@ def specialise(rule: str, out: Path, resume: bool, as_json: bool, **options: Any
     options["baselines"] = names_in(options["baselines"])
     with wrong_usage():
         own = SpecialiseOptions(rule=rule, **fields_of(SpecialiseOptions, options))
-        run = Specialisation(out, own, resume=resume, say=say, watch=_watch, plugins=plugin_digests())
-    note_kept(f"what was learned is kept in {out}", "--resume")
+        run = Specialisation(
+            out, own, resume=resume, say=say, watch=_watch, plugins=plugin_digests(), command=command_line()
+        )
     try:
         found = run.go()
     except StoppedBySignalError as error:
@@ -99,6 +100,7 @@ def specialise(rule: str, out: Path, resume: bool, as_json: bool, **options: Any
 
 @contextlib.contextmanager
 def _watch(trainer: MetaTrainer) -> Iterator[list[Observer]]:
-    """Give a progress bar of a stage."""
+    """Give a progress bar of a stage, from which on there is something to keep."""
+    note_kept("what was learned is kept", "--resume")
     with MetaTrainingProgress(trainer, minutes=None) as progress:
         yield [progress]

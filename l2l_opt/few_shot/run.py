@@ -26,7 +26,7 @@ class FewShotRun(ResumableRun[MetaLearner]):
         folder: where everything is written.
         trainer: freshly built.
         config: what its learner is built from.
-        options: as in ``ResumableRun``, with ``card``, ``resume``, ``allow_changed_options`` and ``say``.
+        options: as in ``ResumableRun``, with ``card``, ``data``, ``resume``, ``allow_changed_options`` and ``say``.
     """
 
     def __init__(self, folder: Path, trainer: MetaLearner, *, config: LearnerConfig, **options: Any):

@@ -72,7 +72,7 @@ class ResumableRun(abc.ABC, Generic[AnyLoop]):
         folder: where everything is written; made if need be.
         trainer: freshly built.
         options: plain JSON values that determine the result; a run is only resumed with the same ones.
-        data: digests of what tasks read from a user's disk, by path; likewise.
+        data: digests of a user's own files, those of --plugin and what tasks read, by path; likewise.
         card: what else artefacts hold (task, horizon).
         say: takes one-line messages.
 

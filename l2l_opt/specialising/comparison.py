@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from l2l_opt.evaluation.baselines.entries import ENTRIES, VALIDATED
 from l2l_opt.evaluation.results import Result, TaskEvaluation
 from l2l_opt.evaluation.speed_up import steps_to_reach
 from l2l_opt.evaluation.statistics import mean_and_interval
@@ -16,6 +17,7 @@ from l2l_opt.inner_loop.training import tail_length
 from l2l_opt.registry import format_spec, parse_spec
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.specialising.selection import log_ratios
+from l2l_opt.tasks.base import Split
 from l2l_opt.tasks.mixture import Tasks, components_of, make_tasks
 
 SPECIALISED, BEFORE, RESIZED = "specialised", "before", "resized"
@@ -145,6 +147,13 @@ class Comparing:
         found = {name: evaluator.evaluate(rule, horizon, {"rule": name}) for name, rule in rules.items()}
         seconds = float(evaluator.timed(rules[SPECIALISED])["learned"]) if timed else math.nan
         return Comparison(task, horizon, found, seconds)
+
+
+def tuned_for(baselines: Sequence[str], loss_on: Split) -> tuple[str, ...]:
+    """Name the entries that are tuned for the losses that count: of test losses those that validation losses tune."""
+    if loss_on == "train":
+        return tuple(baselines)
+    return tuple(name + VALIDATED if name + VALIDATED in ENTRIES else name for name in baselines)
 
 
 def changed(task: str, horizon: int, check: str) -> tuple[str, int]:

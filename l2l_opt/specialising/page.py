@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
+from l2l_opt.evaluation.baselines.entries import VALIDATED
 from l2l_opt.evaluation.speed_up import CAP
 from l2l_opt.evaluation.statistics import CAP_OF_LOG_RATIO, EVEN_FLOOR
 from l2l_opt.evaluation.tables import Table, interval_text, loss_text
@@ -13,6 +15,7 @@ from l2l_opt.inspection.report.parts import Chart, Section
 from l2l_opt.inspection.report.sections import response_section
 from l2l_opt.rules.base import UpdateRule
 from l2l_opt.specialising.comparison import BEFORE, RESIZED, SPECIALISED, Comparison
+from l2l_opt.specialising.options import SpecialiseOptions
 from l2l_opt.specialising.selection import Selection
 
 NAMES = {BEFORE: "the rule it began from", RESIZED: "that rule with its best step size"}
@@ -20,9 +23,10 @@ NAMES = {BEFORE: "the rule it began from", RESIZED: "that rule with its best ste
 
 
 def percent(change: float) -> str:
-    """Put a mean of logarithms of loss ratios into words: ``8.1 % lower``."""
+    """Put a mean of logarithms of loss ratios into words: ``8.1 % lower``; no more is known of one at its bound."""
     ratio = math.exp(change) - 1
-    return f"{100 * abs(ratio):.1f} % {'lower' if ratio < 0 else 'higher'}"
+    bound = "at least " if abs(change) >= CAP_OF_LOG_RATIO * (1 - 1e-6) else ""
+    return f"{bound}{100 * abs(ratio):.1f} % {'lower' if ratio < 0 else 'higher'}"
 
 
 def progress_percent(change: float) -> str:
@@ -31,11 +35,12 @@ def progress_percent(change: float) -> str:
     return f"{100 * abs(ratio):.1f} % {'more' if ratio > 0 else 'less'}"
 
 
-def sentence(comparison: Comparison, *, seconds: float, test: bool = False) -> str:
+def sentence(comparison: Comparison, selection: Selection, *, seconds: float, test: bool = False) -> str:
     """Give the result in a sentence, the first thing to know.
 
     Args:
         comparison: on the task itself.
+        selection: how the rule was chosen.
         seconds: that specialising has taken.
         test: whether the rule was specialised on test losses, which are then what is said.
     """
@@ -44,18 +49,20 @@ def sentence(comparison: Comparison, *, seconds: float, test: bool = False) -> s
     words = progress_percent if below else percent
     low, high = (words(edge) for edge in interval)
     # AdamW at its best constant rate is among the trials of adamw.
-    mentioned = (SPECIALISED, BEFORE, "adamw-constant")
+    mentioned = (SPECIALISED, BEFORE, "adamw-constant", selection.kept)
     others = [own.optimizer for own in comparison.results() if own.optimizer not in mentioned]
-    beside = "; ".join(
-        f"{words(comparison.against(name, test=test)[0])} than {NAMES.get(name, f'tuned {name}')}" for name in others
-    )
+    names = NAMES | {name: f"tuned {name.removesuffix(VALIDATED)}" for name in others if name not in NAMES}
+    beside = "; ".join(f"{words(comparison.against(name, test=test)[0])} than {names[name]}" for name in others)
     kind = "test loss is" if test else "training loss is"
     count = comparison.break_even(seconds)
-    worth = (
-        "it does not reach the old rule's training loss sooner"
-        if count is None
-        else f"worth it from training {count} on"
-    )
+    if interval[1] >= 0:
+        worth = f"{len(comparison.results()[0].final_losses)} students are too few for certainty"
+    elif count is None:
+        worth = "it does not reach the old rule's training loss sooner"
+    else:
+        worth = f"worth it from training {count} on"
+    if selection.kept == RESIZED:
+        worth += "; it is the old rule with its best step size, beyond which nothing was gained by learning"
     return (
         f"After {comparison.horizon} steps of {comparison.task} the "
         f"{'loss has come down by' if below else kind} {words(change)} than with the "
@@ -67,8 +74,9 @@ def nothing_gained(selection: Selection) -> str:
     """Give the result where the old rule stays."""
     score = selection.scores[selection.best]
     low, high = (percent(edge) for edge in score.interval)
+    best = "that rule with its best step size" if selection.best == RESIZED else "the best that was learned"
     return (
-        "Nothing was gained for certain, so the rule is the one that it began from: the best that was learned has a "
+        f"Nothing was gained for certain, so the rule is the one that it began from: {best} has a "
         f"final loss {percent(score.change)} (95 % interval: {low} to {high}) on students that it was not chosen by."
     )
 
@@ -159,8 +167,16 @@ def page(
         )
     options = content["options"]
     title = f"{options['rule']} specialised on {options['task']}"
-    command = f"l2l-opt specialise {options['rule']} --task {options['task']!r} --minutes {options['minutes']:g}"
-    return render(title, content["sentence"], sections, command=command)
+    return render(title, content["sentence"], sections, command=content["command"])
+
+
+def called(options: SpecialiseOptions) -> str:
+    """Write the call from Python that a run was begun with."""
+    own = [repr(options.task), f"rule={options.rule!r}", f"minutes={options.minutes:g}"]
+    others = [field.name for field in fields(options) if field.name not in ("task", "rule", "minutes")]
+    default = SpecialiseOptions(options.task)
+    own += [f"{n}={getattr(options, n)!r}" for n in others if getattr(options, n) != getattr(default, n)]
+    return f"l2l_opt.specialise({', '.join(own)})"
 
 
 def _learning_section(content: Mapping[str, Any], comparison: Comparison) -> Section:

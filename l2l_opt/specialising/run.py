@@ -26,10 +26,10 @@ from l2l_opt.meta_training.run import MetaTrainingRun, changed_options, refuse_u
 from l2l_opt.meta_training.trainer import MetaTrainer
 from l2l_opt.pretrained import DEFAULT
 from l2l_opt.rules.base import UpdateRule
-from l2l_opt.specialising.comparison import BEFORE, RESIZED, SPECIALISED, Comparing, Comparison, changed
+from l2l_opt.specialising.comparison import BEFORE, RESIZED, SPECIALISED, Comparing, Comparison, changed, tuned_for
 from l2l_opt.specialising.events import write_events
 from l2l_opt.specialising.options import SpecialiseOptions
-from l2l_opt.specialising.page import nothing_gained, page, sentence
+from l2l_opt.specialising.page import called, nothing_gained, page, sentence
 from l2l_opt.specialising.plan import Objective, PlannedStage, make_plan
 from l2l_opt.specialising.selection import Selection, best_size, resized, select
 from l2l_opt.storage.files import write_atomically
@@ -78,7 +78,8 @@ class Specialisation:
         resume: go on from what lies in the folder.
         say: given progress in lines.
         watch: makes observers of a stage's trainer, in a context, e.g. a progress bar.
-        plugins: digests of files that registered rules or tasks.
+        plugins: digests of files that registered rules or tasks, by path.
+        command: that the run was started with, for its page; a call from Python where there is none.
 
     Raises:
         ValueError: an option that cannot be; a folder that holds a run already, or one of other options.
@@ -92,7 +93,8 @@ class Specialisation:
     resume: bool = False
     say: Callable[[str], Any] = lambda message: None
     watch: Callable[[MetaTrainer], Any] = lambda trainer: contextlib.nullcontext(())
-    plugins: tuple[str, ...] = ()
+    plugins: Mapping[str, str] = field(default_factory=dict[str, str])
+    command: str = ""
     record: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -108,10 +110,11 @@ class Specialisation:
         known: Tasks = make_tasks(own.task, **self.place) if self.tasks is None else self.tasks
         self.learned_on = hold_out(known) if own.loss_on == "test" else known
         self.data = data_digests(own.task) if self.registered else {own.task: " ".join(fingerprint(known, seed=0))}
+        self.data |= self.plugins
         before = read_rule(own.rule, seed=own.seed) if self.rule is None else copy.deepcopy(self.rule)
         self.before = before.to(**self.place)
         resized(self.before, 1.0)
-        entries_named(own.baselines, classical=True)
+        entries_named(tuned_for(own.baselines, own.loss_on), classical=True)
         for check in own.checks:
             changed(own.task, own.horizon, check)
         refuse_unusable_folder(self.folder, resume=self.resume)
@@ -140,7 +143,7 @@ class Specialisation:
         self._save(rule, selection)
         if gained:
             comparison = self._compare(rule)
-            text = sentence(comparison, seconds=self.record["seconds"], test=self.options.loss_on == "test")
+            text = sentence(comparison, selection, seconds=self.record["seconds"], test=self.options.loss_on == "test")
             self._publish(comparison, selection, rule, text)
         else:
             comparison, text = None, nothing_gained(selection)
@@ -167,31 +170,43 @@ class Specialisation:
                 self._note(stages=self.record["stages"] | {str(number): spent})
                 if ending.startswith("SIG"):
                     raise StoppedBySignalError(ending)
+                if trainer.outer_steps_done < stage.outer_steps:
+                    done = trainer.outer_steps_done
+                    self.say(f"stage {number} ended with its minutes, after {done} of {stage.outer_steps} outer steps")
             candidates[f"stage {number}, best"] = start = trainer.best_rule()
             candidates[f"stage {number}, last"] = trainer.rule_with(trainer.averaged_phi)
         return candidates
 
     def _select(self, candidates: Mapping[str, UpdateRule]) -> tuple[UpdateRule, Selection]:
         began = time.monotonic()
-        self.say(f"choosing among {len(candidates)} rules on fresh students")
+        self.say("choosing a rule on fresh students")
+        size = best_size(self.before, self.learned_on, self.objective)
+        self._note(best_size=size)
+        # What was learned must buy more than one number does, which is kept where it buys as much.
+        candidates = dict(candidates) | ({RESIZED: resized(self.before, size)} if size != 1 else {})
         selection = select(candidates, self.learned_on, self.objective)
         seconds = sum(self.record["stages"].values()) + time.monotonic() - began
         self._note(selection=selection.record(), seconds=seconds)
         return candidates[selection.kept], selection
 
     def _save(self, rule: UpdateRule, selection: Selection) -> None:
-        card = {key: value for key, value in (self.before.card or {}).items() if key in ("horizon", "licence")} | {
+        old, horizon = self.before.card or {}, str(self.options.horizon)
+        score = selection.scores[selection.best]
+        card = {
             "task": self.options.task,
+            "horizon": f"{old['horizon']}, then {horizon}" if old.get("horizon") else horizon,
             "provenance": {"began_from": self.options.rule, "options": self.options.plain(), **self.record},
-            "figures": {"selection": selection.record()},
-        }
+            "figures": {
+                "kept": selection.kept,
+                "log_loss_ratio_of_the_best_learned": score.change,
+                "interval": list(score.interval),
+            },
+        } | ({"licence": old["licence"]} if old.get("licence") else {})
         digest = save_rule(rule, self.folder / "rule.safetensors", card=json.loads(json_text(card)))
         self._note(digest=digest)
 
     def _compare(self, rule: UpdateRule) -> Comparison:
-        size = best_size(self.before, self.learned_on, self.objective)
-        self._note(best_size=size)
-        rules = {SPECIALISED: rule, BEFORE: self.before, RESIZED: resized(self.before, size)}
+        rules = {SPECIALISED: rule, BEFORE: self.before, RESIZED: resized(self.before, self.record["best_size"])}
         return self.comparing.compare(
             rules,
             self.options.task,
@@ -207,11 +222,11 @@ class Specialisation:
         return Comparing(
             num_seeds=own.seeds,
             tuning_seeds=own.tuning_seeds,
-            baselines=own.baselines,
+            baselines=tuned_for(own.baselines, own.loss_on),
             seed=own.seed,
             folder=self.folder / "cache",
             place=self.place,
-            plugins=self.plugins,
+            plugins=tuple(self.plugins.values()),
             say=self.say,
         )
 
@@ -232,6 +247,7 @@ class Specialisation:
             "break_even": comparison.break_even(self.record["seconds"]),
             "comparison": comparison.record(),
             "checks": [check.record() for check in checks],
+            "command": self.command or called(own),
         }
         write_atomically(self.folder / "specialised.json", json_text(content).encode())
         write_atomically(self.folder / "specialised.html", page(content, comparison, checks, rules).encode())

@@ -71,9 +71,8 @@ class StudentModule:
         self.device, self.attends, self.has_second_derivatives = device, False, False
         named = list(self.module.named_parameters())
         if not any(p.requires_grad for _, p in named):
-            raise ValueError(
-                f"a student must have weights to train; got {len(named)} tensors, all frozen, use requires_grad_()"
-            )
+            got = f"{len(named)} tensors, all frozen, use requires_grad_()" if named else "none, use e.g. nn.Linear"
+            raise ValueError(f"a student must have weights to train; got {got}")
         frozen = {name: p.detach() for name, p in named if not p.requires_grad}
         self.constants: Params = dict(self.module.named_buffers()) | frozen
         self.current = substitute(self.module)

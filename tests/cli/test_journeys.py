@@ -361,6 +361,11 @@ def test_a_plugins_rule_and_task_are_meta_trained_and_used(tmp_path):
     assert "my-sgd" in l2l_opt("show", tmp_path / "run", "--plugin", plugin).stdout
     result = l2l_opt("show", tmp_path / "run", code=1)
     assert "--plugin FILE.py" in result.stderr
+    l2l_opt("meta-train", *run, "--plugin", plugin, "--resume")
+    plugin.write_text(PLUGIN.replace("dim=dim", "dim=dim + 1"))
+    refused = l2l_opt("meta-train", *run, "--plugin", plugin, "--resume", code=2).stderr.replace("\n", " ")
+    assert "with the options it was started with; got others" in refused
+    assert "mine.py was 'sha256:" in refused
 
 
 def test_a_suite_is_evaluated_and_costs_nothing_the_second_time(tmp_path):

@@ -70,6 +70,25 @@ def test_three_rows_cannot_be_held_out(tmp_path):
     assert "must have training examples enough" in done.stderr
 
 
+def test_a_changed_plugin_does_not_resume_a_run_and_the_page_names_it(tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from l2l_opt import register_task\nfrom l2l_opt.tasks.synthetic.quadratics import Quadratics\n\n"
+        "@register_task('mine')\ndef mine():\n    return Quadratics(dim=3)\n"
+    )
+    command = ["--plugin", plugin, "--task", "mine", *QUICK[2:], "--out", tmp_path / "out"]
+    done = run(*command)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["data"][str(plugin)].startswith("sha256:")
+    if (tmp_path / "out" / "specialised.json").exists():
+        assert str(plugin) in json.loads((tmp_path / "out" / "specialised.json").read_text())["command"]
+    plugin.write_text(plugin.read_text().replace("dim=3", "dim=4"))
+    refused = run(*command, "--resume")
+    assert refused.returncode == 2
+    assert "mine.py was 'sha256:" in refused.stderr.replace("\n", " ")
+
+
 def test_a_folder_that_holds_a_run_is_left_alone(tmp_path):
     (tmp_path / "run.json").write_text("{}")
     done = run(*QUICK, "--out", tmp_path)

@@ -13,6 +13,7 @@ from l2l_opt.specialising import selection
 from l2l_opt.specialising.options import SpecialiseOptions
 from l2l_opt.specialising.page import percent, sentence
 from l2l_opt.specialising.run import Specialisation
+from l2l_opt.specialising.selection import Selection
 from l2l_opt.tasks import make_task
 
 pytestmark = pytest.mark.slow
@@ -91,7 +92,7 @@ def test_what_it_has_bought_is_published(tmp_path):
     assert low <= change <= high
     assert found.sentence == content["sentence"]
     assert f"the training loss is {percent(change)} than with the rule it began from" in found.sentence
-    of_test = sentence(found.comparison, seconds=1.0, test=True)
+    of_test = sentence(found.comparison, Selection("learned", "learned", {}), seconds=1.0, test=True)
     change_of_test = content["comparison"]["log_ratio"]["before"]["test"][0]
     assert f"the test loss is {percent(change_of_test)} than with the rule it began from" in of_test
     html = (tmp_path / "run" / "specialised.html").read_text()
@@ -107,15 +108,57 @@ def test_what_it_has_bought_is_published(tmp_path):
         tags_of(tmp_path / "run" / "stage-1" / "events")["scalars"]
     )
     kept = load_rule(tmp_path / "run" / "rule.safetensors")
-    assert kept.card["figures"]["selection"]["kept"] != "before"
+    assert kept.card["figures"]["kept"].startswith("stage 1")
+    assert kept.card["horizon"] == "10"
+    assert content["command"].startswith("l2l_opt.specialise('quadratics:dim=3', rule='")
+    assert "horizon=10" in content["command"]
 
 
-def test_the_old_rule_stays_where_nothing_was_gained(tmp_path):
-    own = options(tmp_path)
-    planned(tmp_path / "run", own, outer_steps=1)
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
+def learning_nothing(folder, own):
+    """A plan by which a rule stays what it is."""
+    planned(folder, own, outer_steps=1)
+    record = json.loads((folder / "run.json").read_text())
     record["plan"][0]["meta_lr"] = 1e-12
-    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    (folder / "run.json").write_text(json.dumps(record))
+
+
+def test_the_best_step_size_is_kept_where_learning_gains_no_more(tmp_path):
+    own = options(tmp_path)
+    learning_nothing(tmp_path / "run", own)
+    found = Specialisation(tmp_path / "run", own, resume=True).go()
+    assert found.gained
+    assert found.sentence.endswith("its best step size, beyond which nothing was gained by learning.")
+    before, kept = load_rule(own.rule), load_rule(tmp_path / "run" / "rule.safetensors")
+    assert kept.config["output_scale"] == pytest.approx(2**0.5 * before.config["output_scale"])
+    assert kept.card["figures"]["kept"] == "resized"
+    for name, weight in kept.named_parameters():
+        assert torch.equal(weight, dict(before.named_parameters())[name])
+
+
+def test_a_stage_that_its_minutes_end_is_named(tmp_path):
+    own, said = options(tmp_path, minutes=1e-9), []
+    planned(tmp_path / "run", own, outer_steps=9)
+    Specialisation(tmp_path / "run", own, resume=True, say=said.append).go()
+    assert "stage 1 ended with its minutes, after 0 of 9 outer steps" in said
+
+
+def test_where_test_losses_count_baselines_are_tuned_for_them(tmp_path):
+    digits = {"task": "digits-mlp:hidden=4", "loss_on": "test", "baselines": ("adamw",)}
+    own, said = options(tmp_path, **digits), []
+    planned(tmp_path / "run", own, outer_steps=12)
+    found = Specialisation(tmp_path / "run", own, resume=True, say=said.append).go()
+    assert found.gained
+    tuned = [line for line in said if "tuning adamw" in line]
+    assert tuned
+    assert all("for validation loss" in line for line in tuned)
+    assert "than tuned adamw;" in found.sentence
+
+
+def test_the_old_rule_stays_where_nothing_was_gained(tmp_path, monkeypatch):
+    monkeypatch.setattr(selection, "SIZES", range(1))
+    monkeypatch.setattr(selection, "WIDEST", 0)
+    own = options(tmp_path)
+    learning_nothing(tmp_path / "run", own)
     found = Specialisation(tmp_path / "run", own, resume=True).go()
     assert not found.gained
     assert found.comparison is None

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from l2l_opt.rules import make_rule
-from l2l_opt.specialising.page import nothing_gained
+from l2l_opt.specialising.page import nothing_gained, percent
 from l2l_opt.specialising.plan import Objective
 from l2l_opt.specialising.selection import Score, Selection, best_size, log_ratios, resized, select
 from l2l_opt.tasks import make_task
@@ -92,3 +92,9 @@ def test_ratios_below_zero_are_of_progress_wherever_zero_lies():
     for offset in (0.0, -1000.0):
         found = log_ratios((ours + offset, first + offset), (theirs + offset, first + offset))
         assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("change", [0.7, -0.7, 0.6999999])
+def test_a_change_at_its_bound_is_at_least_that(change):
+    assert percent(change).startswith("at least ")
+    assert not percent(0.9 * change).startswith("at least")
