@@ -68,14 +68,14 @@ class Figure:
     Attributes:
         artefacts: to evaluate; the first of each rule is the one in the short table.
         settings: its panels.
-        seeds: artefacts among those that differ in the seed of their meta-training alone.
+        seeds: groups of artefacts among those that differ in the seed of their meta-training alone.
         note: what is not as in the paper.
         shows_pictures: whether a student is a picture, to be drawn as each optimizer left it.
     """
 
     artefacts: tuple[str, ...]
     settings: tuple[Setting, ...]
-    seeds: tuple[str, ...] = ()
+    seeds: tuple[tuple[str, ...], ...] = ()
     note: str = ""
     shows_pictures: bool = False
 
@@ -243,13 +243,15 @@ def _limit(folder: Path) -> list[str]:
 def _spread(figure: Figure, results: Sequence[Result]) -> list[str]:
     """How far artefacts are apart that differ in the seed of their meta-training alone, a line a setting."""
     lines = []
-    for setting in figure.settings:
-        means = [result.mean for result in of(results, setting) if label(result) in figure.seeds]
-        if len(means) > 1:
+    for group in figure.seeds:
+        lines += ["", f"Seeds of meta-training ({', '.join(group)}):", ""]
+        for setting in figure.settings:
+            own = {label(result): result.mean for result in of(results, setting)}
+            means = [own[name] for name in group if name in own]
             listed = ", ".join(f"{mean:.4g}" for mean in means)
             spread = (max(means) - min(means)) / min(means)
             lines.append(f"- {setting.title}: {listed}; the worst is {spread:.1%} above the best")
-    return ["", f"Seeds of meta-training ({', '.join(figure.seeds)}):", "", *lines] if lines else []
+    return lines
 
 
 def _provenance(path: Path) -> str:

@@ -91,6 +91,8 @@ SAMPLED = "--estimator tbptt:coordinate_stride=9 --meta-lr-schedule cosine"
 
 
 COMPACT = ("mnist-compact", "mnist-compact-1", "mnist-compact-2")
+LSTM = ("mnist-lstm-2", "mnist-lstm-2-seed-1", "mnist-lstm-2-seed-2")
+"""Three seeds; the first one's windows of the whole run are two stages, of the others one."""
 META_TRAINING = {
     "quadratics-lstm": MetaTraining(
         "lstm",
@@ -128,6 +130,34 @@ META_TRAINING = {
         "--normalisation log --meta-loss linear --meta-lr 0.0003 --average-phi 0.95 --outer-steps 300 "
         "--validate-every 25 --seed 0",
     ),
+    **{
+        f"{name}-window-20": MetaTraining(
+            "lstm",
+            f"{ON_MNIST} --staggered --students 4 --validate-every 100 --meta-lr 0.003 --meta-lr-schedule cosine "
+            f"--outer-steps 2800 --seed {seed}",
+        )
+        for seed, name in enumerate(LSTM)
+        if seed
+    },
+    **{
+        f"{name}-whole": MetaTraining(
+            f"{name}-window-20",
+            f"--task mnist-mlp --horizon 100 --validation-students 16 {SAMPLED} --students 2 {WHOLE} --meta-lr 0.0005 "
+            f"--average-phi 0.98 --outer-steps 1100 --validate-every 50 --seed {seed}",
+        )
+        for seed, name in enumerate(LSTM)
+        if seed
+    },
+    **{
+        name: MetaTraining(
+            f"{name}-whole",
+            f"--task mnist-mlp --horizon 100 --validation-students 16 {SAMPLED} --students 2 --truncation-length 100 "
+            "--normalisation log --meta-loss linear --meta-lr 0.0003 --average-phi 0.95 --outer-steps 300 "
+            f"--validate-every 25 --seed {seed}",
+        )
+        for seed, name in enumerate(LSTM)
+        if seed
+    },
     "cifar-lstms": MetaTraining(
         "composed",
         f"{ON_CIFAR} {ANNEALED} --seed 0 --staggered --students 2 --meta-loss mean --meta-lr 0.003 --average-phi 0.9 "
@@ -165,7 +195,7 @@ META_TRAINING = {
 ELSEWHERE = {"compact-elsewhere": RESULTS / "long_horizons" / "artefacts" / "nres.safetensors"}
 """Artefacts that were meta-trained for more than these figures: on digits and 8 x 8 Fashion-MNIST, never on MNIST."""
 RULES_OF_MNIST = (
-    "mnist-lstm-2",
+    *LSTM,
     "mnist-lstm-whole",
     "mnist-lstm",
     "mnist-lstm-window-20",
@@ -183,12 +213,12 @@ FIGURES = {
     "mnist": Figure(
         RULES_OF_MNIST,
         (MNIST,),
-        seeds=COMPACT,
+        seeds=(COMPACT, LSTM),
     ),
     "mnist-shifts": Figure(
         RULES_OF_MNIST,
         SHIFTS,
-        seeds=COMPACT,
+        seeds=(COMPACT, LSTM),
     ),
     "neural-art": Figure(
         ("art-lstm",),
