@@ -96,7 +96,7 @@ def check_finite(**tensors: Tensor) -> None:
 
 @contextlib.contextmanager
 def refuse_exits(what: str) -> Iterator[None]:
-    """Run a user's code, which must not end the program.
+    """Run a user's code, which must not end the program; any other exception is noted to be of it.
 
     Raises:
         ValueError: it calls ``sys.exit``.
@@ -107,6 +107,9 @@ def refuse_exits(what: str) -> Iterator[None]:
         raise ValueError(
             f"{what} must not end the program; got sys.exit({error.code!r}), raise an exception instead"
         ) from error
+    except Exception as error:
+        error.add_note(f"in {what}")
+        raise
 
 
 Positive = Annotated[float, check_positive_numbers]

@@ -114,7 +114,8 @@ def main(arguments: list[str] | None = None) -> None:
                 f"a file must be readable and writable; got {error.filename!r}: {error.strerror}, use another place"
             )
         elif not isinstance(error, (ValueError, TypeError, OSError)):
-            message = f"{type(error).__name__}: {message} (add --debug for the traceback)"
+            where = "".join(f" {note}" for note in getattr(error, "__notes__", [])[:1])
+            message = f"{type(error).__name__}{where}: {message} (add --debug for the traceback)"
         _say_and_exit(message, 1)
 
 

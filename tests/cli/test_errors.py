@@ -203,6 +203,16 @@ def test_a_plugin_that_fails_is_named(run, tmp_path):
     assert "ZeroDivisionError" in error_line(err)
 
 
+def test_a_task_whose_function_fails_is_named(run, tmp_path):
+    (tmp_path / "plugin.py").write_text(
+        "from l2l_opt import register_task\n\n"
+        "@register_task('from-a-database')\ndef make():\n    raise RuntimeError('no connection')\n"
+    )
+    code, _, err = run("meta-train", "--plugin", tmp_path / "plugin.py", "--task", "from-a-database", "--out", "run")
+    assert code == 1
+    assert "RuntimeError in task 'from-a-database': no connection" in error_line(err)
+
+
 def test_debug_shows_the_traceback(run):
     with pytest.raises(FileNotFoundError):
         main(["--debug", "show", "nothing-there"])
