@@ -109,6 +109,7 @@ META_TRAINING = {
         f"{ON_MNIST} --staggered --students 4 --validate-every 100 --meta-lr 0.003 --meta-lr-schedule cosine "
         "--outer-steps 2800 --seed 0",
     ),
+    "mnist-lstm-paper": MetaTraining("lstm", "--config scripts/experiments/paper/paper_lstm.toml --seed 0"),
     "mnist-rnnprop": MetaTraining(
         "rnnprop:hidden_size=10,num_layers=1",
         f"{ON_MNIST} {ANNEALED} --seed 0 --staggered --truncation-length 50 --students 4 --validate-every 50 "
@@ -198,6 +199,7 @@ RULES_OF_MNIST = (
     *LSTM,
     "mnist-lstm-whole",
     "mnist-lstm",
+    "mnist-lstm-paper",
     "mnist-lstm-window-20",
     "mnist-rnnprop",
     *COMPACT,
