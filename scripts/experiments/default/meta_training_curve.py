@@ -1,9 +1,11 @@
-"""Quality against meta-training time: the validation metrics of runs of `meta_train_default`.
+"""Quality against meta-training time: the validation metrics of runs.
 
     python -m scripts.experiments.default.meta_training_curve runs/seed-1/choices runs/seed-2/choices
+    python -m scripts.experiments.default.meta_training_curve runs/paper/mnist-lstm-paper --out results/paper/mnist
 
-A metric is the mean over a run's own validation students of the logarithm of a final loss over the first; what counts
-is how far it falls below that of the fresh rule, at 0 hours. Writes results/default/meta-training.{json,png}.
+A metric is the mean over a run's own validation students of the logarithm of a final loss over the first, or of the
+final loss where losses are not normalised; what counts is how far it falls below that of the fresh rule, at 0 hours.
+Writes meta-training.{json,png} to results/default or --out.
 """
 
 import json
@@ -49,7 +51,7 @@ def main(runs: tuple[Path, ...], out: Path) -> None:
         click.echo(f"seed {curve['seed']}: {gain[-1]:+.3f} after {curve['hours'][-1]:.2f} hours, best {min(gain):+.3f}")
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set_xlabel("hours of one core")
-    axis.set_ylabel("validation: log final loss, less the fresh rule's")
+    axis.set_ylabel("validation metric, less the fresh rule's")
     axis.legend()
     axis.grid(alpha=0.25)
     figure.tight_layout()

@@ -216,6 +216,9 @@ FIGURES = {
         RULES_OF_MNIST,
         (MNIST,),
         seeds=(COMPACT, LSTM),
+        note="`mnist-lstm-paper` is meta-trained as the paper's rule was: 50,000 updates, each of a window of 20 steps "
+        "of one student ([its validation against hours](mnist/meta-training.png)). The others of the paper's kind "
+        "learn in windows of the whole run.",
     ),
     "mnist-shifts": Figure(
         RULES_OF_MNIST,
