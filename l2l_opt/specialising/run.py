@@ -198,7 +198,7 @@ class Specialisation:
             "provenance": {"began_from": self.options.rule, "options": self.options.plain(), **self.record},
             "figures": {
                 "kept": selection.kept,
-                "log_loss_ratio_of_the_best_learned": score.change,
+                "log_loss_ratio_of_the_best": score.change,
                 "interval": list(score.interval),
             },
         } | ({"licence": old["licence"]} if old.get("licence") else {})
