@@ -1,12 +1,13 @@
 """Users' own files, which register rules, tasks and models, or make a model."""
 
-import hashlib
 import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import click
 from torch import nn
+
+from l2l_opt.tasks.data_files import digest_of
 
 PLUGINS = "l2l_opt.plugins"
 
@@ -25,7 +26,7 @@ def plugin_files() -> tuple[Path, ...]:
 
 def plugin_digests() -> dict[str, str]:
     """SHA-256 of the files of --plugin, by path: results depend on them."""
-    return {str(path): f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in plugin_files()}
+    return {str(path): digest_of(path) for path in plugin_files()}
 
 
 def register_plugins(paths: tuple[Path, ...]) -> None:

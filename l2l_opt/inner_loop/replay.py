@@ -237,7 +237,7 @@ class _Window:
         return native_lstm.replay(
             Operands(inputs.detach().split(lengths, -1), hidden, cell, own_biases, weights),
             d_output.split(lengths, -1),
-            [(_of_piece(d_last[piece.name][0], piece), _of_piece(d_last[piece.name][1], piece)) for piece in block],
+            [tuple(_of_piece(d, piece) for d in d_last[piece.name]) for piece in block],
             num_steps=len(self.outputs),
             needs_d_inputs=inputs.requires_grad,
         )
@@ -301,5 +301,5 @@ class _Replayed(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         assert ctx.saved_tensors is not None
         if d_losses is None:
-            d_losses = torch.zeros(len(ctx.window.loss_gradients), ctx.window.students)
+            d_losses = ctx.window.loss_gradients.new_zeros(len(ctx.window.loss_gradients), ctx.window.students)
         return None, None, None, *[None] * ctx.count, *ctx.window.replay(d_losses, d_ends)

@@ -59,7 +59,12 @@ def data_digests(*specs: str | None) -> dict[str, str]:
             kind = parameters[key].annotation if key in parameters else None
             if value is not None and (kind == DataPath or DataPath in get_args(kind)):
                 paths |= dict.fromkeys(map(str, value.values if isinstance(value, Choice) else [value]))
-    return {path: _digest(Path(path), stamp_of(Path(path))) for path in paths}
+    return {path: digest_of(Path(path)) for path in paths}
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of those of a folder."""
+    return _digest(path, stamp_of(path))
 
 
 @lru_cache(16)

@@ -244,13 +244,15 @@ def _spread(figure: Figure, results: Sequence[Result]) -> list[str]:
     """How far artefacts are apart that differ in the seed of their meta-training alone, a line a setting."""
     lines = []
     for group in figure.seeds:
-        lines += ["", f"Seeds of meta-training ({', '.join(group)}):", ""]
+        own = []
         for setting in figure.settings:
-            own = {label(result): result.mean for result in of(results, setting)}
-            means = [own[name] for name in group if name in own]
-            listed = ", ".join(f"{mean:.4g}" for mean in means)
-            spread = (max(means) - min(means)) / min(means)
-            lines.append(f"- {setting.title}: {listed}; the worst is {spread:.1%} above the best")
+            found = {label(result): result.mean for result in of(results, setting)}
+            means = [found[name] for name in group if name in found]
+            if len(means) > 1:
+                listed = ", ".join(f"{mean:.4g}" for mean in means)
+                spread = (max(means) - min(means)) / min(means)
+                own.append(f"- {setting.title}: {listed}; the worst is {spread:.1%} above the best")
+        lines += ["", f"Seeds of meta-training ({', '.join(group)}):", "", *own] if own else []
     return lines
 
 

@@ -93,6 +93,30 @@ SAMPLED = "--estimator tbptt:coordinate_stride=9 --meta-lr-schedule cosine"
 COMPACT = ("mnist-compact", "mnist-compact-1", "mnist-compact-2")
 LSTM = ("mnist-lstm-2", "mnist-lstm-2-seed-1", "mnist-lstm-2-seed-2")
 """Three seeds; the first one's windows of the whole run are two stages, of the others one."""
+WINDOW_20 = (
+    f"{ON_MNIST} --staggered --students 4 --validate-every 100 --meta-lr 0.003 --meta-lr-schedule cosine "
+    "--outer-steps 2800"
+)
+WHOLE_RUNS = (
+    f"--task mnist-mlp --horizon 100 --validation-students 16 {SAMPLED} --students 2 {WHOLE} --meta-lr 0.0005 "
+    "--average-phi 0.98 --outer-steps 1100 --validate-every 50"
+)
+LATE_STEPS = (
+    f"--task mnist-mlp --horizon 100 --validation-students 16 {SAMPLED} --students 2 --truncation-length 100 "
+    "--normalisation log --meta-loss linear --meta-lr 0.0003 --average-phi 0.95 --outer-steps 300 --validate-every 25"
+)
+"""The three stages of the LSTM on MNIST."""
+
+
+def of_seed(name: str, seed: int) -> dict[str, MetaTraining]:
+    """Return the stages of the LSTM on MNIST from another seed, the last under the name."""
+    return {
+        f"{name}-window-20": MetaTraining("lstm", f"{WINDOW_20} --seed {seed}"),
+        f"{name}-whole": MetaTraining(f"{name}-window-20", f"{WHOLE_RUNS} --seed {seed}"),
+        name: MetaTraining(f"{name}-whole", f"{LATE_STEPS} --seed {seed}"),
+    }
+
+
 META_TRAINING = {
     "quadratics-lstm": MetaTraining(
         "lstm",
@@ -104,11 +128,7 @@ META_TRAINING = {
         f"--task quadratics:dim=10 --horizon 100 --staggered --students 64 --truncation-length 50 {EXACT} {ANNEALED} "
         "--meta-lr 0.003 --outer-steps 200 --validate-every 25 --validation-students 128 --seed 0",
     ),
-    "mnist-lstm-window-20": MetaTraining(
-        "lstm",
-        f"{ON_MNIST} --staggered --students 4 --validate-every 100 --meta-lr 0.003 --meta-lr-schedule cosine "
-        "--outer-steps 2800 --seed 0",
-    ),
+    "mnist-lstm-window-20": MetaTraining("lstm", f"{WINDOW_20} --seed 0"),
     "mnist-lstm-paper": MetaTraining("lstm", "--config scripts/experiments/paper/paper_lstm.toml --seed 0"),
     "mnist-rnnprop": MetaTraining(
         "rnnprop:hidden_size=10,num_layers=1",
@@ -120,45 +140,10 @@ META_TRAINING = {
         f"{ON_MNIST} {SAMPLED} --students 2 {WHOLE} --meta-lr 0.0005 --average-phi 0.9 --outer-steps 350 "
         "--validate-every 50 --seed 0",
     ),
-    "mnist-lstm-whole": MetaTraining(
-        "mnist-lstm",
-        f"--task mnist-mlp --horizon 100 --validation-students 16 {SAMPLED} --students 2 {WHOLE} --meta-lr 0.0005 "
-        "--average-phi 0.98 --outer-steps 1100 --validate-every 50 --seed 0",
-    ),
-    "mnist-lstm-2": MetaTraining(
-        "mnist-lstm-whole",
-        f"--task mnist-mlp --horizon 100 --validation-students 16 {SAMPLED} --students 2 --truncation-length 100 "
-        "--normalisation log --meta-loss linear --meta-lr 0.0003 --average-phi 0.95 --outer-steps 300 "
-        "--validate-every 25 --seed 0",
-    ),
-    **{
-        f"{name}-window-20": MetaTraining(
-            "lstm",
-            f"{ON_MNIST} --staggered --students 4 --validate-every 100 --meta-lr 0.003 --meta-lr-schedule cosine "
-            f"--outer-steps 2800 --seed {seed}",
-        )
-        for seed, name in enumerate(LSTM)
-        if seed
-    },
-    **{
-        f"{name}-whole": MetaTraining(
-            f"{name}-window-20",
-            f"--task mnist-mlp --horizon 100 --validation-students 16 {SAMPLED} --students 2 {WHOLE} --meta-lr 0.0005 "
-            f"--average-phi 0.98 --outer-steps 1100 --validate-every 50 --seed {seed}",
-        )
-        for seed, name in enumerate(LSTM)
-        if seed
-    },
-    **{
-        name: MetaTraining(
-            f"{name}-whole",
-            f"--task mnist-mlp --horizon 100 --validation-students 16 {SAMPLED} --students 2 --truncation-length 100 "
-            "--normalisation log --meta-loss linear --meta-lr 0.0003 --average-phi 0.95 --outer-steps 300 "
-            f"--validate-every 25 --seed {seed}",
-        )
-        for seed, name in enumerate(LSTM)
-        if seed
-    },
+    "mnist-lstm-whole": MetaTraining("mnist-lstm", f"{WHOLE_RUNS} --seed 0"),
+    "mnist-lstm-2": MetaTraining("mnist-lstm-whole", f"{LATE_STEPS} --seed 0"),
+    **of_seed(LSTM[1], 1),
+    **of_seed(LSTM[2], 2),
     "cifar-lstms": MetaTraining(
         "composed",
         f"{ON_CIFAR} {ANNEALED} --seed 0 --staggered --students 2 --meta-loss mean --meta-lr 0.003 --average-phi 0.9 "
