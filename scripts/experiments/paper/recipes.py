@@ -149,6 +149,16 @@ META_TRAINING = {
         f"{ON_CIFAR} {ANNEALED} --seed 0 --staggered --students 2 --meta-loss mean --meta-lr 0.003 --average-phi 0.9 "
         "--outer-steps 350 --validate-every 50",
     ),
+    "cifar-lstms-2": MetaTraining(
+        "cifar-lstms",
+        f"{ON_CIFAR} {WHOLE} --meta-lr-schedule cosine --seed 0 --students 2 --meta-lr 0.001 --average-phi 0.98 "
+        "--outer-steps 500 --validate-every 25",
+    ),
+    "cifar-lstms-long": MetaTraining(
+        "cifar-lstms-2",
+        f"--task {CONV} --horizon 100..1000 --staggered {WHOLE} --meta-lr-schedule cosine --seed 0 --students 2 "
+        "--meta-lr 0.0005 --average-phi 0.98 --outer-steps 400 --validate-every 100 --validation-students 2",
+    ),
     "cifar-compact": MetaTraining(
         "compact:output_scale=0.1",
         f"{ON_CIFAR} {ANNEALED} --students 1 --seed 0 --staggered --truncation-length 50 {EXACT} --meta-lr 0.003 "
@@ -159,6 +169,12 @@ META_TRAINING = {
         "--task neural-art:side=64,style=swirls,photo=temple --horizon 128 --truncation-length 32 --students 2 "
         "--staggered --estimator tbptt:coordinate_stride=9 --normalisation log --meta-loss mean --meta-lr 0.002 "
         "--meta-lr-schedule cosine --average-phi 0.95 --outer-steps 400 --validate-every 25 --validation-students 4",
+    ),
+    "art-lstm-2": MetaTraining(
+        "art-lstm",
+        "--task neural-art:side=64,style=swirls,photo=temple --horizon 128 --truncation-length 128 --students 2 "
+        f"{SAMPLED} --normalisation log --meta-loss mean --meta-lr 0.0005 --average-phi 0.98 --outer-steps 600 "
+        "--validate-every 25 --validation-students 4",
     ),
     **{
         f"{name}-first": MetaTraining(
