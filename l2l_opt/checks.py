@@ -6,8 +6,8 @@ import inspect
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
-from types import UnionType
-from typing import Annotated, Any, get_args, get_origin
+from types import NoneType
+from typing import Annotated, Any, get_args
 
 import torch
 from torch import Tensor
@@ -31,8 +31,8 @@ def check_choices(choices: Collection[str], /, **values: Any) -> None:
         ValueError: one that is not.
     """
     for key, value in values.items():
-        if value not in choices:
-            names = list(choices)
+        names = list(choices)  # a table's own test would want a value that can be hashed
+        if value not in names:
             raise ValueError(f"{key} must be one of {', '.join(names)}; got {value!r}, use e.g. {key}={names[0]}")
 
 
@@ -122,17 +122,20 @@ NotNegative = Annotated[float, partial(check_numbers, 0)]
 def check_options(function: Callable[..., Any], **options: Any) -> None:
     """Check options by a function's annotations: int is a positive integer, ``Annotated[type, check]`` what passes it.
 
+    ``None`` passes where it is one of the types.
+
     Raises:
         ValueError: an option that a check refuses.
     """
     for key, value in options.items():
         kind = inspect.signature(function).parameters[key].annotation
-        if get_origin(kind) is UnionType and value is None:
+        if value is None and NoneType in get_args(kind):
             continue
         if kind is int or int in get_args(kind):
             check_positive_integers(**{key: value})
-        for check in getattr(kind, "__metadata__", ()):
-            check(**{key: value})
+        for part in (kind, *get_args(kind)):
+            for check in getattr(part, "__metadata__", ()):
+                check(**{key: value})
 
 
 class DataNote(UserWarning):

@@ -2,9 +2,11 @@
 
 import ast
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from types import NoneType
+from typing import Any, Generic, TypeVar, get_args
 
 from l2l_opt.checks import refuse_exits
 from l2l_opt.near_names import did_you_mean
@@ -21,8 +23,10 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
     Values are Python literals where they look like one and strings otherwise; quotes are around one with a comma.
 
     Raises:
-        ValueError: an option without ``=`` or without a name.
+        ValueError: an option without ``=`` or without a name, or what is no text at all.
     """
+    if not isinstance(spec, str):
+        raise ValueError(f"what is to be made must be named by a text; got {spec!r}, use e.g. 'name:option=value'")
     name, _, tail = spec.partition(":")
     options: dict[str, Any] = {}
     for item in (found[0] for found in re.finditer(rf"[^,=]*{QUOTED}|[^,]+", tail)):
@@ -119,21 +123,28 @@ class Registry(Generic[T]):
             return factory(**options)
 
 
-_KINDS = {int: "an integer", float: "a number", bool: "True or False"}
-_EXAMPLES = {int: 2, float: 0.1, bool: True}
+_KINDS = {int: "an integer", float: "a number", bool: "True or False", str: "a text"}
+_EXAMPLES = {int: 2, float: 0.1, bool: True, str: "word"}
 
 
 def _check_kind(what: str, key: str, value: Any, parameter: inspect.Parameter) -> None:
     """Refuse an option of another type than its annotation, or where there is none than its default.
 
     Raises:
-        ValueError: a number or a truth value was to be given, and is not.
+        ValueError: a number, a truth value or a text was to be given, and is not.
     """
     kind, default = parameter.annotation, parameter.default
     kind = type(default) if kind is inspect.Parameter.empty else kind
+    if NoneType in get_args(kind):
+        others = [each for each in get_args(kind) if each is not NoneType]
+        if value is None or len(others) > 1:
+            return
+        kind = others[0]
     kind = getattr(kind, "__origin__", kind) if hasattr(kind, "__metadata__") else kind
     kind = next((each for each in _KINDS if kind in (each, each.__name__)), None)
     if kind is None or type(value) is kind or (kind is float and type(value) is int):
+        return
+    if kind is str and isinstance(value, (int, float, os.PathLike)):  # ``target=2024`` is read as a number
         return
     example = default if type(default) is kind else _EXAMPLES[kind]
     raise ValueError(f"{what} must be {_KINDS[kind]}; got {value!r}, use e.g. {key}={example}")

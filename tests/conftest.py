@@ -29,6 +29,10 @@ def _threads_and_one_seed():
     torch.manual_seed(0)
 
 
+ODD_VALUES = ([1], {"a": 1}, object())
+"""What no option takes, but one that a user's own parts are given in."""
+
+
 def small_rule(name: str, **options) -> UpdateRule:
     """A fresh rule, small where its size is free."""
     parts = [{"rule": "lstm", "config": {"hidden_size": 3}, "name": "weight"}, {"rule": "rnnprop:hidden_size=3"}]

@@ -238,15 +238,27 @@ def test_the_logarithm_of_a_loss_that_rounding_took_below_zero_is_that_of_none()
         ("plain", "abc", "plain of thing 'made' must be an integer; got 'abc', use e.g. plain=4"),
         ("needed", "abc", "needed of thing 'made' must be a number; got 'abc'"),
         ("flag", "yes", "flag of thing 'made' must be True or False; got 'yes', use e.g. flag=False"),
+        ("size", "abc", "size of thing 'made' must be an integer; got 'abc', use e.g. size=2"),
+        ("word", [1], r"word of thing 'made' must be a text; got \[1\], use e.g. word=a"),
     ],
 )
 def test_options_of_a_wrong_type_are_refused_before_anybodys_factory_sees_them(key, value, message):
-    def make(*, needed: Annotated[float, "positive"], width: int = 3, rate: "float" = 0.1, plain=4, flag: bool = False):
-        return needed, width, rate, plain, flag
+    def make(
+        *,
+        needed: Annotated[float, "positive"],
+        width: int = 3,
+        rate: "float" = 0.1,
+        plain=4,
+        flag: bool = False,
+        size: int | None = None,
+        word: str = "a",
+    ):
+        return needed, width, rate, plain, flag, size, word
 
     registry: Registry[Any] = Registry("thing")
     registry.register("made", make)
-    assert registry.make("made", needed=1, rate=2, plain=5, flag=True) == (1, 3, 2, 5, True)
+    assert registry.make("made", needed=1, rate=2, plain=5, flag=True) == (1, 3, 2, 5, True, None, "a")
+    assert registry.make("made", needed=1, size=7, word=2024)[-2:] == (7, 2024)
     with pytest.raises(ValueError, match=message):
         registry.make("made", **{"needed": 1.0, key: value})
 

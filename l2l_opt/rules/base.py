@@ -193,3 +193,16 @@ def make_rule(spec: str, **options: Any) -> UpdateRule:
     """
     name, spec_options = parse_spec(spec)
     return RULES.make(name, **{**spec_options, **options})
+
+
+def part_of_rule(part: UpdateRule | str, config: Mapping[str, Any] | None = None) -> UpdateRule:
+    """Return a rule that another one is made of: itself, or a fresh one by its name or notation and its options.
+
+    Raises:
+        ValueError: neither a rule nor a name, a rule that is not registered, options that are no dict or are refused.
+    """
+    if config is not None and not isinstance(config, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"a part's config must be a dict of options; got {config!r}, use e.g. {{'hidden_size': 8}}")
+    rule = part if isinstance(part, UpdateRule) else make_rule(part, **(config or {}))
+    RULES.factory(rule.registry_name)
+    return rule

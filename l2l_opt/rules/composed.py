@@ -1,13 +1,13 @@
 """A rule made of rules, each for the tensors that a predicate on name and shape picks."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from torch import Tensor, nn
 
-from l2l_opt.rules.base import RULES, UpdateRule, call_rule, make_rule, register_rule
+from l2l_opt.rules.base import UpdateRule, call_rule, part_of_rule, register_rule
 from l2l_opt.types import Params, RuleState
 
 
@@ -36,24 +36,25 @@ class ComposedRule(UpdateRule):
 
     def __init__(self, *, parts: Sequence[dict[str, Any]] = ({"rule": "lstm", "min_dim": 3}, {"rule": "lstm"})):
         rules, predicates = [], []
-        if not parts or isinstance(parts, (str, bytes)):
+        if not parts or isinstance(parts, (str, bytes)) or not isinstance(parts, Sequence):
             raise ValueError(f"parts must hold one dict or more; got {parts!r}, use e.g. [{{'rule': 'lstm'}}]")
         for part in parts:
+            if not isinstance(part, Mapping):
+                raise ValueError(f"a part must be a dict; got {part!r}, use e.g. {{'rule': 'lstm', 'min_dim': 3}}")
             unknown = set(part) - {"rule", "config", "name", "min_dim", "max_dim"}
             if unknown or "rule" not in part:
                 raise ValueError(
                     f"a part must have 'rule' and may have 'name', 'min_dim', 'max_dim'; got keys {sorted(part)}, "
                     "use e.g. {'rule': 'lstm', 'min_dim': 3}"
                 )
-            rule = part["rule"]
-            rules.append(rule if isinstance(rule, UpdateRule) else make_rule(rule, **part.get("config", {})))
+            rules.append(part_of_rule(part["rule"], part.get("config")))
             predicate = {key: part[key] for key in ("name", "min_dim", "max_dim") if key in part}
             for key in ("min_dim", "max_dim"):
-                if not isinstance(predicate.get(key, 0), int):
+                if type(predicate.get(key, 0)) is not int:
                     raise ValueError(f"a part's {key} must be a whole number; got {part[key]!r}, use e.g. 2")
             try:
                 re.compile(predicate.get("name", ""))
-            except re.error as error:
+            except (re.error, TypeError) as error:
                 raise ValueError(
                     f"a part's name must be a regular expression; got {part['name']!r}: {error}"
                 ) from error
@@ -64,8 +65,6 @@ class ComposedRule(UpdateRule):
                 for rule, predicate in zip(rules, predicates, strict=True)
             ]
         )
-        for rule in rules:
-            RULES.factory(rule.registry_name)
         self.parts = nn.ModuleList(rules)
         self.predicates = predicates
         self.reads_whole_tensors = any(rule.reads_whole_tensors for rule in rules)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from l2l_opt.rules.base import RULES, UpdateRule, call_rule, initial_step, make_rule, register_rule
+from l2l_opt.rules.base import UpdateRule, call_rule, initial_step, part_of_rule, register_rule
 from l2l_opt.rules.features import progress
 from l2l_opt.rules.recurrent import RecurrentBody
 from l2l_opt.rules.sharded_sums import tensor_rms, tensor_sum
@@ -52,7 +52,7 @@ class TensorLSTM(UpdateRule):
         0-dim, the first one, 0 before, and the average (decay .9) of log(loss / loss_0).
 
     Raises:
-        ValueError: an unknown rule, a size that is not a positive integer.
+        ValueError: an unknown rule, arguments that are no dict, a size that is not a positive integer.
 
     Source: arXiv 2501.12670, section 4 (Celo), after arXiv 2211.09760 (VeLO): an LSTM a tensor over a perceptron a
     weight.
@@ -70,8 +70,7 @@ class TensorLSTM(UpdateRule):
         hidden_size: int = 16,
         loss_features: bool = False,
     ):
-        part = rule if isinstance(rule, UpdateRule) else make_rule(rule, **(config or {}))
-        RULES.factory(part.registry_name)
+        part = part_of_rule(rule, config)
         super().__init__(
             rule=part.registry_name, config=part.config, hidden_size=hidden_size, loss_features=loss_features
         )

@@ -144,11 +144,19 @@ def make_task(
     """Make a task family from ``name`` or ``name:option=value,...``, to whose options keyword options are added.
 
     Raises:
-        ValueError: unknown task, unknown option or bad value; a device or dtype that the task does not take.
+        ValueError: unknown task, unknown option or bad value; a device or dtype that the task does not take, or in
+            its notation.
         FileNotFoundError: its data are not on this machine.
     """
     name, spec_options = parse_spec(spec)
     known = TASKS.options(name)
+    if own := {"device", "dtype"} & set(spec_options):
+        raise ValueError(
+            f"where a task runs must be passed beside its notation; got {spec!r}, "
+            f"use make_task(..., {min(own)}=...) or the command's --{min(own)}"
+        )
+    if not isinstance(dtype, torch.dtype):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"dtype must be one of PyTorch's; got {dtype!r}, use e.g. torch.float32")
     for key, value, default in (("device", torch.device(device), torch.device("cpu")), ("dtype", dtype, torch.float32)):
         if key in known:
             options.setdefault(key, value)

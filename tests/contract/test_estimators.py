@@ -1,11 +1,13 @@
 """What every registered estimator must do; a new one is covered by being registered."""
 
+import itertools
+
 import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
 from l2l_opt.meta_training.estimators import ESTIMATORS, MetaGradientEstimator
-from tests.conftest import small_family, small_rule
+from tests.conftest import ODD_VALUES, small_family, small_rule
 
 NAMES = ESTIMATORS.names()
 
@@ -29,6 +31,13 @@ def test_gives_every_weight_a_finite_gradient_and_leaves_phi_alone(name):
             assert torch.isfinite(gradient).all()
             assert gradient.abs().sum() > 0, key
     assert all(torch.equal(a, b) for a, b in zip(before, rule.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_of_no_known_kind_are_refused_in_a_sentence(name):
+    for option, value in itertools.product(ESTIMATORS.options(name).keys() - {"meta_loss"}, ODD_VALUES):
+        with pytest.raises(ValueError, match=r"must .*; got .*, use"):
+            ESTIMATORS.make(name, **{option: value})
 
 
 @pytest.mark.parametrize("name", NAMES)

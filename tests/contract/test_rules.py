@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import itertools
 import json
 
 import pytest
@@ -11,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from l2l_opt.optimizer.learned_optimizer import LearnedOptimizer
 from l2l_opt.rules import RULES, UpdateRule, make_rule
-from tests.conftest import small_rule
+from tests.conftest import ODD_VALUES, small_rule
 
 NAMES = RULES.names()
 WAITING = {"scale-free": {"layer.weight_hidden"}}
@@ -73,6 +74,13 @@ def test_config_is_json_and_builds_the_same_rule(name):
     again = make_rule(name, **json.loads(json.dumps(rule.config)))
     assert {k: v.shape for k, v in again.named_parameters()} == {k: v.shape for k, v in rule.named_parameters()}
     assert again.config == rule.config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_of_no_known_kind_are_refused_in_a_sentence(name):
+    for option, value in itertools.product(RULES.options(name), ODD_VALUES):
+        with pytest.raises(ValueError, match=r"must .*; got .*, use"):
+            RULES.make(name, **{option: value})
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,6 +1,8 @@
 """What every registered task family must do; a new one is covered by being registered."""
 
+import contextlib
 import gzip
+import itertools
 import json
 
 import numpy as np
@@ -15,6 +17,7 @@ from l2l_opt.randomness import Stream
 from l2l_opt.rules import make_rule
 from l2l_opt.tasks import TASKS, TaskFamily, make_task
 from l2l_opt.tasks.images.datasets import IDX_FILES
+from tests.conftest import ODD_VALUES
 from tests.own_data import options_of_own_data
 
 NAMES = TASKS.names()
@@ -81,6 +84,24 @@ def draw(family, seed=0):
 def test_fulfils_the_protocol_and_describes_itself(name, make):
     assert isinstance(make(name), TaskFamily)
     assert len(TASKS.summary(name)) > 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_of_no_known_kind_are_refused_in_a_sentence(name, own_data, make):
+    for option, value in itertools.product(TASKS.options(name), ODD_VALUES):
+        own = own_data.get(name, {})
+        if option == "device" or option in own:  # paths and columns of a file, and what PyTorch itself refuses
+            continue
+        with pytest.raises((ValueError, FileNotFoundError), match=r"must .*; got .*, use"):
+            make(name, **{option: value})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whole_numbers_pass_for_numbers(name, make):
+    for option, parameter in TASKS.options(name).items():
+        if isinstance(parameter.default, float):
+            with contextlib.suppress(ValueError):  # where 1 is too much
+                assert all(value.isfinite().all() for value in draw(make(name, **{option: 1}))[1].values())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -95,6 +95,12 @@ def test_composed_takes_rule_objects_and_reports_when_nothing_matches():
         ({"parts": [{"rule": "sgd", "shape": 2}]}, "a part must have 'rule'"),
         ({"parts": [{"rule": "sgd", "name": "("}]}, "regular expression"),
         ({"parts": [{"rule": "sgd", "max_dim": "3"}]}, "a part's max_dim must be a whole number; got '3'"),
+        ({"parts": [{"rule": "sgd", "min_dim": True}]}, "a part's min_dim must be a whole number; got True"),
+        ({"parts": [{"rule": "sgd", "name": 3}]}, "a part's name must be a regular expression; got 3"),
+        ({"parts": [{"rule": "sgd", "config": 3}]}, "a part's config must be a dict of options; got 3"),
+        ({"parts": [{"rule": 3}]}, "must be named by a text; got 3"),
+        ({"parts": [3]}, "a part must be a dict; got 3"),
+        ({"parts": {"rule": "sgd"}}, "parts must hold one dict or more"),
         ({"parts": [{"rule": "nonsense"}]}, "a rule must be a registered name"),
     ],
 )

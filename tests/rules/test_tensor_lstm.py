@@ -127,6 +127,15 @@ def test_a_part_that_reads_losses_is_given_them():
     assert not make_rule("composed").reads_loss
 
 
-def test_an_unknown_part_is_refused():
-    with pytest.raises(ValueError, match="nonsense"):
-        make_rule("tensor-lstm", rule="nonsense")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rule": "nonsense"}, "a rule must be a registered name; got 'nonsense'"),
+        ({"rule": None}, "must be named by a text; got None"),
+        ({"rule": "mlp", "config": [4]}, r"a part's config must be a dict of options; got \[4\]"),
+        ({"rule": "mlp", "config": {"hidden_size": 0}}, "hidden_size must be a positive integer; got 0"),
+    ],
+)
+def test_what_is_no_part_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_rule("tensor-lstm", **options)

@@ -114,6 +114,12 @@ def test_every_option_can_vary_in_a_mixture():
         ("digits-mlp:norm=group", "norm must be one of none, layer, batch, rms; got 'group', use e.g. norm=none"),
         ("digits-mlp:init=zeros", "init must be one of default.* got 'zeros'"),
         ("digits-mlp:loss=hinge", "loss must be one of cross-entropy, .* got 'hinge'"),
+        (
+            "digits-mlp:activation=[1]",
+            r"activation of task .digits-mlp. must be a text; got \[1\], use",
+        ),
+        ("digits-mlp:device=cuda", "where a task runs must be passed beside its notation; got .*, use make_task"),
+        ("digits-mlp:dtype=float64", "where a task runs must be passed beside its notation; .*, dtype=...*--dtype"),
         ("digits-mlp:hidden=True", "hidden of task .digits-mlp. must be an integer; got True"),
         ("digits-conv:channels=0", "channels must be a positive integer; got 0, use e.g. channels=2"),
         ("digits-conv:norm=layer", "norm must be one of none, batch, group; got 'layer'"),

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from l2l_opt.tasks.base import register_module_task
 from l2l_opt.tasks.examples import Examples
-from l2l_opt.tasks.images.datasets import load_cifar10
+from l2l_opt.tasks.images.datasets import Root, load_cifar10
 from l2l_opt.tasks.module_task import ModuleTask
 
 LAYERS, KERNEL = 3, 5
@@ -27,7 +27,7 @@ class Scaled(nn.Module):
 
 
 @register_module_task("cifar10-conv", batch_size=128)
-def cifar10_conv(*, channels: int = 16, dense: int = 32, root: str | None = None) -> partial[ModuleTask]:
+def cifar10_conv(*, channels: int = 16, dense: int = 32, root: Root | None = None) -> partial[ModuleTask]:
     """A small convolutional network on CIFAR-10, found on disk: three 5 x 5 convolutions with batch norm, and a layer.
 
     Each convolution is followed by batch norm (statistics of the batch at hand, of each student and step), ReLU and

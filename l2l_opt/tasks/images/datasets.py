@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -188,6 +189,21 @@ def _how_to_get(name: str) -> str:
 def cache_folder() -> Path:
     """The user's own, where data sets may lie."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "l2l_opt"
+
+
+def check_folder(**values: Any) -> None:
+    """Refuse what is not the path of a folder to look in.
+
+    Raises:
+        ValueError: neither a text nor a path.
+    """
+    for key, value in values.items():
+        if not isinstance(value, (str, os.PathLike)):
+            raise ValueError(f"{key} must be the path of a folder; got {value!r}, use e.g. {key}=data")
+
+
+Root = Annotated[str, check_folder]
+"""Of an option: a folder to look for data in first."""
 
 
 def candidate_folders(name: str, root: str | os.PathLike[str] | None) -> list[Path]:

@@ -136,7 +136,7 @@ def textures_vit(*, width: int = 32, blocks: int = 2, heads: int = 4, scale: Pos
     Raises:
         ValueError: a size that is not a positive integer; heads that do not divide the width.
     """
-    module = VisionTransformer(16, 4, width=width, blocks=blocks, heads=heads, scale=scale)
+    module = VisionTransformer(16, 4, width=width, blocks=blocks, heads=heads, scale=float(scale))
     return partial(ModuleTask, module, nn.functional.cross_entropy, texture_pictures(), init_fn=vision_weights)
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from torch import nn
 
 from l2l_opt.tasks.base import register_module_task
-from l2l_opt.tasks.images.datasets import ImageData, load_fashion, load_mnist
+from l2l_opt.tasks.images.datasets import ImageData, Root, load_fashion, load_mnist
 from l2l_opt.tasks.images.examples import SHIPPED, image_examples
 from l2l_opt.tasks.layers.basic import CLASS_LOSSES, INITS, Activation, ClassLoss, Init, perceptron
 from l2l_opt.tasks.module_task import ModuleTask
@@ -22,7 +22,7 @@ def image_mlp(
     init: Init = "default",
     loss: ClassLoss = "cross-entropy",
     side: int | None = None,
-    root: str | None = None,
+    root: Root | None = None,
 ) -> partial[ModuleTask]:
     """Classification of images by a multilayer perceptron.
 
