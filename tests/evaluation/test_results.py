@@ -59,6 +59,19 @@ def test_a_grid_that_misses_the_best_is_widened():
         assert len(narrow.losses) > 3
 
 
+def test_steps_of_the_grid_are_halved_around_the_best():
+    family, how = small_family(), {"horizon": 20, "num_seeds": 3, "seed": 0}
+    baseline = Baseline("sgd", "sgd", range(-6, 1))
+    coarse, fine = tune(baseline, family, **how), tune(baseline, family, halvings=2, **how)
+    tried = sorted(2 * math.log10(lr) for lr in fine.losses.keys() - coarse.losses.keys())
+    first = 2 * math.log10(coarse.lr)
+    assert len(tried) == 4
+    assert {first - 0.5, first + 0.5} <= {round(k, 6) for k in tried}
+    assert all(abs(k - first) <= 0.75 + 1e-9 for k in tried)
+    assert {lr: fine.losses[lr] for lr in coarse.losses} == pytest.approx(coarse.losses)
+    assert fine.losses[fine.lr] == min(fine.losses.values()) <= coarse.losses[coarse.lr]
+
+
 def test_a_diverging_rate_counts_as_infinite():
     tuning = tune(Baseline("sgd", "sgd", range(-6, 7)), make_task("quadratics:dim=3"), horizon=60, num_seeds=2, seed=0)
     assert math.inf in tuning.losses.values()

@@ -1,6 +1,7 @@
 """Hand-designed optimizers, each tuned on seeds of its own before it is compared with."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,11 +64,19 @@ class Tuning:
 
 
 def tune(
-    baseline: Baseline, family: Tasks, *, horizon: int, num_seeds: int, seed: int, validated: bool = False
+    baseline: Baseline,
+    family: Tasks,
+    *,
+    horizon: int,
+    num_seeds: int,
+    seed: int,
+    validated: bool = False,
+    halvings: int = 0,
 ) -> Tuning:
     """Find the learning rate of least mean loss, on students kept for tuning.
 
-    All rates run in one batch, on the same students. Where the best sits at the grid's edge, the grid is widened.
+    All rates run in one batch, on the same students. Where the best sits at the grid's edge, the grid is widened. Then
+    the grid's steps of half a decade are halved around the best, as often as asked for.
 
     Args:
         baseline: what is tuned.
@@ -77,12 +86,12 @@ def tune(
         seed: of all students.
         validated: the loss is that of the final weights on training examples that were kept from training, in place
             of the final training loss. The test split is not touched.
+        halvings: how often two rates between the best and its neighbours are tried; 2 ends with eighths of a decade.
     """
     family = hold_out(family) if validated else family
-    losses: dict[int, float] = {}
-    trial = list(baseline.half_decades)
-    best = trial[0]
-    while trial:
+    losses: dict[float, float] = {}
+
+    def best_with(trial: Sequence[float]) -> float:
         rule = baseline.make(1.0)
         log_lrs = torch.tensor([k / 2 for k in trial for _ in range(num_seeds)], dtype=torch.float64) * math.log(10)
         students = Students(
@@ -97,11 +106,18 @@ def tune(
         curves = train(students, phi={"log_lr": log_lrs})
         found = final_scores(students, seed)[0] if validated else final_losses(curves)
         means = found.reshape(len(trial), num_seeds).double().mean(dim=1)
-        losses |= {
-            k: (mean if math.isfinite(mean) else math.inf) for k, mean in zip(trial, means.tolist(), strict=True)
-        }
-        best = min(losses, key=lambda k: (losses[k], k))
-        low, high = min(losses), max(losses)
-        trial = list(range(low - 3, low)) if best == low > -WIDEST else []
-        trial = trial or (list(range(high + 1, high + 4)) if best == high < WIDEST else [])
+        for k, mean in zip(trial, means.tolist(), strict=True):
+            losses[k] = mean if math.isfinite(mean) else math.inf
+        return min(losses, key=lambda k: (losses[k], k))
+
+    trial: Sequence[float] = baseline.half_decades
+    best = trial[0]
+    while trial:
+        best = best_with(trial)
+        low, high = int(min(losses)), int(max(losses))
+        trial = range(low - 3, low) if best == low > -WIDEST else ()
+        trial = trial or (range(high + 1, high + 4) if best == high < WIDEST else ())
+    for halving in range(halvings):
+        step = 0.5 ** (halving + 1)
+        best = best_with([best - step, best + step])
     return Tuning(10 ** (best / 2), {10 ** (k / 2): losses[k] for k in sorted(losses)})

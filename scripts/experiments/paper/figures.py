@@ -28,8 +28,8 @@ PREAMBLE = """# The paper's figures
 Written by `python -m scripts.experiments.paper.reproduce_paper`. Losses are *final losses*: the mean training loss of
 the last 10 steps (of the last 10 % beyond 100), mean over the reporting seeds with its 95 % bootstrap interval.
 Learning rates of all baselines were tuned for each setting on other seeds, in half-decades, the grid widened where the
-best sat at its edge. A seed has diverged where its final loss is above its first. The paper's values are read off its
-plots (about 5 %). `adam-cosine` is an extra: the paper has no schedules."""
+best sat at its edge, then in eighths of a decade around the best. A seed has diverged where its final loss is above its
+first. The paper's values are read off its plots (about 5 %). `adam-cosine` is an extra: the paper has no schedules."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Setting:
         paper: optimizer -> final loss, read off the paper's plots.
         seeds: students reported on.
         tuning_seeds: students that baselines are tuned on.
+        halvings: how often the steps of half a decade are halved around a baseline's best rate.
         rates: learning rates that tuning begins with, the middle of each baseline's grid.
         baselines: those that are tuned; all where None.
         dtype: of students and rules; float64 where float32.s rounding, another on each processor, shows in the end.
@@ -55,6 +56,7 @@ class Setting:
     paper: dict[str, float]
     seeds: int = 10
     tuning_seeds: int = 10
+    halvings: int = 2
     rates: int = 7
     baselines: tuple[str, ...] | None = None
     dtype: torch.dtype = torch.float32

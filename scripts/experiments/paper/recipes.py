@@ -21,6 +21,8 @@ QUADRATICS = Setting(
     "quadratics:dim=10",
     100,
     {"lstm": 0.042, "adam": 0.054, "rmsprop": 0.063, "nag": 0.084, "sgd": 0.22},
+    seeds=200,
+    tuning_seeds=100,
     dtype=torch.float64,
 )
 MNIST = Setting("MNIST", "mnist-mlp", 100, {"lstm": 0.26, "adam": 0.36, "rmsprop": 0.36, "nag": 0.33, "sgd": 0.47})
@@ -157,7 +159,7 @@ META_TRAINING = {
     "cifar-lstms-long": MetaTraining(
         "cifar-lstms-2",
         f"--task {CONV} --horizon 100..1000 --staggered {WHOLE} --meta-lr-schedule cosine --seed 0 --students 2 "
-        "--meta-lr 0.0005 --average-phi 0.98 --outer-steps 400 --validate-every 100 --validation-students 2",
+        "--meta-lr 0.0005 --average-phi 0.98 --outer-steps 300 --validate-every 100 --validation-students 2",
     ),
     "cifar-compact": MetaTraining(
         "compact:output_scale=0.1",
@@ -175,6 +177,12 @@ META_TRAINING = {
         "--task neural-art:side=64,style=swirls,photo=temple --horizon 128 --truncation-length 128 --students 2 "
         f"{SAMPLED} --normalisation log --meta-loss mean --meta-lr 0.0005 --average-phi 0.98 --outer-steps 600 "
         "--validate-every 25 --validation-students 4",
+    ),
+    "art-lstm-3": MetaTraining(
+        "art-lstm-2",
+        "--task neural-art:side=64,style=swirls,photo=temple --horizon 128 --truncation-length 128 --students 4 "
+        f"{SAMPLED} --normalisation log --meta-loss linear --meta-lr 0.0005 --average-phi 0.95 --outer-steps 400 "
+        "--validate-every 25 --validation-students 8",
     ),
     **{
         f"{name}-first": MetaTraining(

@@ -3,8 +3,9 @@
     python -m scripts.experiments.paper.reproduce_paper --figure mnist              # meta-trains, tunes, evaluates
     python -m scripts.experiments.paper.reproduce_paper --figure all --artefacts    # committed rules run again
 
-Writes under results/paper/: artefacts, FIGURE/evaluation.json, FIGURE/curves.npz, FIGURE/curves.svg and README.md.
-Meta-training and tuning go on where an earlier call has left them in --runs.
+Writes under --out (results/paper): artefacts, FIGURE/evaluation.json, FIGURE/curves.npz, FIGURE/curves.svg, README.md.
+What --out lacks of artefacts is read from results/paper. Meta-training and tuning go on where an earlier call has left
+them in --runs.
 """
 
 import shlex
@@ -43,76 +44,87 @@ RESULTS = records.RESULTS / "paper"
     "--only", multiple=True, help="Artefacts to meta-train, or to run again; all of the figure where none is named."
 )
 @click.option("--artefacts", is_flag=True, help="Take committed artefacts and baselines; run the learned rules again.")
-@click.option("--seeds", type=int, default=None, help="Students reported on; of each setting where not given.")
+@click.option("--tune", "tune_anew", is_flag=True, help="With --artefacts: tune baselines anew all the same.")
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/paper"), show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=RESULTS, show_default="results/paper")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=RESULTS, show_default="results/paper")
 def main(
-    figure: str, minutes: float | None, only: tuple[str, ...], artefacts: bool, seeds: int | None, runs: Path, out: Path
+    figure: str, minutes: float | None, only: tuple[str, ...], artefacts: bool, tune_anew: bool, runs: Path, out: Path
 ) -> None:
     torch.set_num_threads(1)
     start = time.perf_counter()
-    for name in FIGURES if figure == "all" else [figure]:
-        if not artefacts:
-            for wanted in only or FIGURES[name].artefacts:
-                meta_train(wanted, minutes=minutes, runs=runs)
-        evaluate(name, artefacts=artefacts, only=only, seeds=seeds, runs=runs, out=out)
-    (out / "README.md").write_text(figures.page(out, all_artefacts(), FIGURES))
+    names = list(FIGURES) if figure == "all" else [figure]
+    known = sorted({artefact for name in names for artefact in FIGURES[name].artefacts})
+    if others := sorted(set(only) - set(known)):
+        raise click.UsageError(
+            f"--only must name artefacts of --figure {figure}; got {', '.join(others)}, use one of {', '.join(known)}"
+        )
+    try:
+        for name in names:
+            for wanted in [] if artefacts else only or FIGURES[name].artefacts:
+                meta_train(wanted, minutes=minutes, runs=runs, out=out)
+            evaluate(name, artefacts=artefacts, tune_anew=tune_anew, only=only, runs=runs, out=out)
+    except FileNotFoundError as missing:
+        raise click.ClickException(str(missing)) from missing
+    (out / "README.md").write_text(figures.page(out, all_artefacts(out), FIGURES))
     click.echo(f"{(time.perf_counter() - start) / 60:.1f} minutes")
 
 
-def meta_train(name: str, *, minutes: float | None, runs: Path) -> None:
+def meta_train(name: str, *, minutes: float | None, runs: Path, out: Path) -> None:
     """Run or go on with a meta-training, after the one that it goes on from, and keep what it has so far."""
     if name not in META_TRAINING:
         return
     run = META_TRAINING[name]
     rule = run.rule
     if rule in META_TRAINING:
-        meta_train(rule, minutes=minutes, runs=runs)
+        meta_train(rule, minutes=minutes, runs=runs, out=out)
         rule = str(runs / rule / "rule.safetensors")
     command = [sys.executable, "-m", "l2l_opt.cli", "meta-train", "--rule", rule, *shlex.split(run.options)]
     command += ["--out", str(runs / name), "--resume"]
     subprocess.run([*command, *(["--minutes", str(minutes)] if minutes else [])], check=True)
-    (RESULTS / "artefacts").mkdir(parents=True, exist_ok=True)
-    shutil.copy(runs / name / "rule.safetensors", artefact(name))
+    (out / "artefacts").mkdir(parents=True, exist_ok=True)
+    shutil.copy(runs / name / "rule.safetensors", out / "artefacts" / f"{name}.safetensors")
 
 
-def artefact(name: str) -> Path:
-    return ELSEWHERE.get(name, RESULTS / "artefacts" / f"{name}.safetensors")
+def artefact(name: str, out: Path = RESULTS) -> Path:
+    """Where a rule lies: in a folder of results, or else in the committed one."""
+    own = out / "artefacts" / f"{name}.safetensors"
+    return ELSEWHERE.get(name, own if own.exists() else RESULTS / "artefacts" / own.name)
 
 
-def all_artefacts() -> list[Path]:
-    return [*(RESULTS / "artefacts").glob("*.safetensors"), *ELSEWHERE.values()]
+def all_artefacts(out: Path = RESULTS) -> list[Path]:
+    names = {path.stem for folder in (out, RESULTS) for path in (folder / "artefacts").glob("*.safetensors")}
+    return [*(artefact(name, out) for name in sorted(names)), *ELSEWHERE.values()]
 
 
-def evaluate(name: str, *, artefacts: bool, only: tuple[str, ...], seeds: int | None, runs: Path, out: Path) -> None:
+def evaluate(name: str, *, artefacts: bool, tune_anew: bool, only: tuple[str, ...], runs: Path, out: Path) -> None:
     """Evaluate a figure's learned rules, and its baselines where they are not to be read."""
     figure, results = FIGURES[name], []
     known = figures.read(RESULTS / name) if artefacts else []
     for setting in figure.settings:
-        here, count = figures.of(known, setting), setting.seeds if seeds is None else seeds
+        here = figures.of(known, setting)
         for own in figure.artefacts:
             kept = [] if not only or own in only else [result for result in here if figures.label(result) == own]
-            if artefact(own).exists():
-                results += kept or [evaluate_rule(own, setting, here, count)]
-        read = [result for result in here if result.optimizer != "learned"]
+            if (path := artefact(own, out)).exists():
+                results += kept or [evaluate_rule(own, path, setting, here)]
+        read = [result for result in here if result.optimizer != "learned" and not tune_anew]
         wanted = [own for own in BASELINES if setting.baselines is None or own.name in setting.baselines]
-        results += read or [tuned(baseline, setting, count, runs) for baseline in wanted]
+        results += read or [tuned(baseline, setting, runs) for baseline in wanted]
     figures.write(out / name, results)
     figures.draw(out / name, figure.settings, results)
     if figure.shows_pictures:
-        pictures.draw(out / name / "pictures.jpg", figure.settings, rules_of(figure, results))
+        pictures.draw(out / name / "pictures.jpg", figure.settings, rules_of(figure, results, out))
     for setting in figure.settings:
         for result in sorted(figures.of(results, setting), key=lambda result: result.mean):
             low, high = result.interval
             click.echo(f"{setting.title}: {figures.label(result):<20} {result.mean:.4g} ({low:.4g} to {high:.4g})")
 
 
-def rules_of(figure: Figure, results: list[Result]) -> dict[str, list[UpdateRule]]:
+def rules_of(figure: Figure, results: list[Result], out: Path) -> dict[str, list[UpdateRule]]:
     """The learned rules and the tuned baselines, by name, for each setting."""
     found = {
-        name: [load_rule(artefact(name)) for _ in figure.settings]
+        name: [load_rule(artefact(name, out)) for _ in figure.settings]
         for name in figure.artefacts
-        if artefact(name).exists()
+        if artefact(name, out).exists()
     }
     for baseline in BASELINES:
         own = [
@@ -125,13 +137,13 @@ def rules_of(figure: Figure, results: list[Result]) -> dict[str, list[UpdateRule
     return found
 
 
-def evaluate_rule(name: str, setting: Setting, known: list[Result], seeds: int) -> Result:
+def evaluate_rule(name: str, path: Path, setting: Setting, known: list[Result]) -> Result:
     """A learned rule on the reporting students; what is known of this artefact is read where it takes long to run."""
-    rule = load_rule(artefact(name)).to(setting.dtype)
+    rule = load_rule(path).to(setting.dtype)
     card = rule.card or {}
     about = {"artefact": name, "rule": rule.registry_name, "digest": card.get("digest")}
     stored = next((result for result in known if result.settings == about), None)
-    rerun = seeds if stored is None or setting.rerun is None else setting.rerun
+    rerun = setting.seeds if stored is None or setting.rerun is None else setting.rerun
     if stored is not None and rerun == 0:
         return stored
     click.echo(f"{name} on {setting.task}, {setting.horizon} steps", err=True)
@@ -164,10 +176,11 @@ def completed(result: Result, stored: Result) -> Result:
     )
 
 
-def tuned(baseline: Baseline, setting: Setting, seeds: int, runs: Path) -> Result:
+def tuned(baseline: Baseline, setting: Setting, runs: Path) -> Result:
     """A baseline at its best learning rate; kept under ``runs``, since hours of tuning may be interrupted."""
     task = "".join(letter if letter.isalnum() else "-" for letter in setting.task)
-    folder = runs / "baselines" / f"{task}-{setting.horizon}-{baseline.name}-{setting.tuning_seeds}-{seeds}"
+    how = f"{setting.tuning_seeds}-{setting.halvings}-{setting.seeds}"
+    folder = runs / "baselines" / f"{task}-{setting.horizon}-{baseline.name}-{how}"
     kept = figures.read(folder)
     if kept:
         return kept[0]
@@ -176,9 +189,16 @@ def tuned(baseline: Baseline, setting: Setting, seeds: int, runs: Path) -> Resul
     aside = (len(grid) - setting.rates) // 2
     tried = replace(baseline, half_decades=grid[aside : len(grid) - aside])
     family = make_tasks(setting.task, dtype=setting.dtype)
-    tuning = tune(tried, family, horizon=setting.horizon, num_seeds=setting.tuning_seeds, seed=0)
+    tuning = tune(
+        tried,
+        family,
+        horizon=setting.horizon,
+        num_seeds=setting.tuning_seeds,
+        seed=0,
+        halvings=setting.halvings,
+    )
     about = {"lr": tuning.lr, **baseline.options, "tried": {f"{lr:.3g}": loss for lr, loss in tuning.losses.items()}}
-    result = report(baseline.make(tuning.lr), family, setting, seeds, about, optimizer=baseline.name)
+    result = report(baseline.make(tuning.lr), family, setting, setting.seeds, about, optimizer=baseline.name)
     figures.write(folder, [result])
     return result
 
