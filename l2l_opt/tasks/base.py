@@ -159,13 +159,18 @@ def make_task(
         raise ValueError(f"dtype must be one of PyTorch's; got {dtype!r}, use e.g. torch.float32")
     for key, value, default in (("device", torch.device(device), torch.device("cpu")), ("dtype", dtype, torch.float32)):
         if key in known:
-            options.setdefault(key, value)
+            options.setdefault(key, str(value) if _asks_for_text(known[key]) else value)
         elif value != default:
             raise ValueError(f"task {name!r} must take {key} to run with another; got {value}, use {default}")
     family = TASKS.make(name, **{**options, **spec_options})
     if not type(family).__module__.startswith("l2l_opt."):
         check_family(name, family)
     return family
+
+
+def _asks_for_text(parameter: inspect.Parameter) -> bool:
+    kind = parameter.annotation
+    return kind in (str, "str") or (kind is parameter.empty and isinstance(parameter.default, str))
 
 
 def check_family(name: str, family: Any) -> None:
