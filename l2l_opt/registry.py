@@ -4,7 +4,7 @@ import ast
 import inspect
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import NoneType
 from typing import Any, Generic, TypeVar, get_args
 
@@ -63,10 +63,11 @@ class Registry(Generic[T]):
 
     Args:
         kind: what is registered, as it should read in messages (``"rule"``).
+        beside: parameters of factories that no notation gives, such as the device.
     """
 
-    def __init__(self, kind: str):
-        self.kind = kind
+    def __init__(self, kind: str, *, beside: tuple[str, ...] = ()):
+        self.kind, self.beside = kind, beside
         self._factories: dict[str, Callable[..., T]] = {}
 
     def register(self, name: str, factory: Callable[..., T]) -> None:
@@ -88,10 +89,29 @@ class Registry(Generic[T]):
         """Return the first docstring line of what is registered under ``name``."""
         return (inspect.getdoc(self.factory(name)) or "").split("\n")[0]
 
-    def options(self, name: str) -> dict[str, inspect.Parameter]:
-        """Return the options that ``name`` takes, with their defaults."""
+    def parameters(self, name: str) -> dict[str, inspect.Parameter]:
+        """Return all that ``name`` takes, with defaults."""
         parameters = inspect.signature(self.factory(name)).parameters
         return {key: value for key, value in parameters.items() if value.kind is not inspect.Parameter.VAR_KEYWORD}
+
+    def options(self, name: str) -> dict[str, inspect.Parameter]:
+        """Return what ``name`` takes in its notation, with defaults."""
+        return {key: value for key, value in self.parameters(name).items() if key not in self.beside}
+
+    def check_names(self, name: str, options: Iterable[str]) -> None:
+        """Refuse options that the notation of ``name`` does not take.
+
+        Raises:
+            ValueError: unknown name or unknown option.
+        """
+        known = self.options(name)
+        for key in options:
+            if key not in known:
+                passed = ", which is passed beside its notation" if key in self.parameters(name) else ""
+                raise ValueError(
+                    f"an option of {self.kind} {name!r} must be one it has; got {key!r}{passed}, "
+                    f"use one of {', '.join(known) or '(it has none)'}"
+                )
 
     def factory(self, name: str) -> Callable[..., T]:
         if name not in self._factories:
@@ -105,20 +125,15 @@ class Registry(Generic[T]):
         Raises:
             ValueError: unknown name or unknown option.
         """
-        factory, known = self.factory(name), self.options(name)
-        for key in options:
-            if key not in known:
-                raise ValueError(
-                    f"an option of {self.kind} {name!r} must be one it has; got {key!r}, "
-                    f"use one of {', '.join(known) or '(it has none)'}"
-                )
-        for key, value in known.items():
+        factory, known, passed = self.factory(name), self.options(name), self.parameters(name)
+        self.check_names(name, [key for key in options if not (key in self.beside and key in passed)])
+        for key, value in passed.items():
             if value.default is inspect.Parameter.empty and key not in options:
                 raise ValueError(
                     f"an option of {self.kind} {name!r} must be given; got no {key!r}, use {name}:{key}=VALUE"
                 )
-        for key, value in options.items():
-            _check_kind(f"{key} of {self.kind} {name!r}", key, value, known[key])
+        for key in options.keys() & known.keys():
+            _check_kind(f"{key} of {self.kind} {name!r}", key, options[key], known[key])
         with refuse_exits(f"{self.kind} {name!r}"):
             return factory(**options)
 

@@ -10,19 +10,18 @@ from typing import Any
 import click
 
 from l2l_opt.cli.options import JSON, GroupedCommand, device_options, option_group
-from l2l_opt.few_shot.methods import METHODS, method_options
-from l2l_opt.few_shot.models import MODELS, model_options
-from l2l_opt.few_shot.sources import EPISODES, episode_options
+from l2l_opt.few_shot.methods import METHODS
+from l2l_opt.few_shot.models import MODELS
+from l2l_opt.few_shot.sources import EPISODES
 from l2l_opt.meta_training.estimators import ESTIMATORS, MetaGradientEstimator
 from l2l_opt.pretrained import list_pretrained
 from l2l_opt.registry import Registry
 from l2l_opt.rules import RULES
 from l2l_opt.storage.rule_file import load_rule
 from l2l_opt.tasks import TASKS
-from l2l_opt.tasks.base import task_options
 
 LISTED: dict[str, tuple[Registry[Any], Callable[[str], Iterable[str]]]] = {
-    "tasks": (TASKS, task_options),
+    "tasks": (TASKS, TASKS.options),
     "rules": (RULES, RULES.options),
     "estimators": (
         ESTIMATORS,
@@ -30,9 +29,9 @@ LISTED: dict[str, tuple[Registry[Any], Callable[[str], Iterable[str]]]] = {
             key for key in ESTIMATORS.options(name) if key not in signature(MetaGradientEstimator).parameters
         ],
     ),
-    "episodes": (EPISODES, episode_options),
-    "methods": (METHODS, method_options),
-    "models": (MODELS, model_options),
+    "episodes": (EPISODES, EPISODES.options),
+    "methods": (METHODS, METHODS.options),
+    "models": (MODELS, MODELS.options),
 }
 """What is listed, and which options of each users give."""
 

@@ -30,7 +30,7 @@ class Method:
     towards_adapted: bool = False
 
 
-METHODS: Registry[Method] = Registry("few-shot method")
+METHODS: Registry[Method] = Registry("few-shot method", beside=("params", "rule"))
 """Factories of options; some also take ``params``, and ``learned-rule`` a ``rule``."""
 
 
@@ -52,20 +52,8 @@ def make_method(name: str, params: Params, *, rule: UpdateRule | None = None, **
             f"{'without one' if rule is None else 'with ' + repr(rule.registry_name)}, use e.g. --method learned-rule "
             "--rule rnnprop"
         )
-    known = METHODS.options(name)
-    for key in options:
-        if key not in method_options(name):
-            raise ValueError(
-                f"an option of few-shot method {name!r} must be one it has; got {key!r}, "
-                f"use one of {', '.join(method_options(name))}"
-            )
-    given = {"params": params, "rule": rule}
+    known, given = METHODS.parameters(name), {"params": params, "rule": rule}
     return METHODS.make(name, **options, **{key: value for key, value in given.items() if key in known})
-
-
-def method_options(name: str) -> list[str]:
-    """The options a user can give to a method."""
-    return [key for key in METHODS.options(name) if key not in ("params", "rule")]
 
 
 def maml(*, lr: float = 0.01, learns_rate: bool = False, second_derivatives: bool = True) -> Method:

@@ -9,7 +9,7 @@ from l2l_opt.checks import check_choices, check_positive_integers
 from l2l_opt.registry import Registry, parse_spec
 from l2l_opt.tasks.layers.basic import NORMS, perceptron
 
-MODELS: Registry[nn.Module] = Registry("model")
+MODELS: Registry[nn.Module] = Registry("model", beside=("input_shape", "num_outputs"))
 """Factories that take ``input_shape`` and ``num_outputs``; options follow."""
 
 
@@ -34,6 +34,7 @@ def make_model(spec: str, *, input_shape: tuple[int, ...], num_outputs: int) -> 
         ValueError: unknown model, unknown option or bad value.
     """
     name, options = parse_spec(spec)
+    MODELS.check_names(name, options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = MODELS.make(name, **{**options, "input_shape": input_shape, "num_outputs": num_outputs})
@@ -42,11 +43,6 @@ def make_model(spec: str, *, input_shape: tuple[int, ...], num_outputs: int) -> 
             f"a registered model must return an nn.Module; got {type(model).__name__} from {name!r}, return the module"
         )
     return model
-
-
-def model_options(name: str) -> list[str]:
-    """The options a user can give to a model."""
-    return [key for key in MODELS.options(name) if key not in ("input_shape", "num_outputs")]
 
 
 def read_widths(text: str | int) -> list[int]:

@@ -33,11 +33,11 @@ class Omniglot:
 def load_omniglot(root: str | os.PathLike[str] | None = None) -> Omniglot:
     """Omniglot from ``omniglot28.npz`` (x, split) or from torchvision's folders of PNG files, made 28 x 28.
 
-    Looks in ``root``, then ``$L2L_OPT_DATA``, then the user's cache folder; in each for the files themselves and under
-    ``omniglot``.
+    Looks in ``root`` alone where it is given, or else in ``$L2L_OPT_DATA``, then the user's cache folder; in each for
+    the files themselves and under ``omniglot``.
 
     Args:
-        root: a folder to look in first.
+        root: the folder to look in.
 
     Raises:
         FileNotFoundError: nothing found; the message names every place and how to get the files.
@@ -45,8 +45,9 @@ def load_omniglot(root: str | os.PathLike[str] | None = None) -> Omniglot:
 
     Source: Lake, Salakhutdinov and Tenenbaum, Science 350, 2015 (MIT licence).
     """
-    places = [Path(place) for place in (root, os.environ.get(DATA_VARIABLE)) if place]
-    folders = list(dict.fromkeys([*places, *candidate_folders("omniglot", root), cache_folder()]))
+    places = [Path(os.environ[DATA_VARIABLE])] if root is None and os.environ.get(DATA_VARIABLE) else []
+    last = [cache_folder()] if root is None else []
+    folders = [*places, *candidate_folders("omniglot", root), *last]
     for folder in folders:
         if (folder / FILE).is_file():
             return _read_npz(folder / FILE)

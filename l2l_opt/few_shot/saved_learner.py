@@ -11,7 +11,7 @@ from torch import nn
 
 from l2l_opt.checks import check_choices
 from l2l_opt.few_shot.episodes import EpisodeSource
-from l2l_opt.few_shot.methods import Method, is_bound_to_student, make_method
+from l2l_opt.few_shot.methods import METHODS, Method, is_bound_to_student, make_method
 from l2l_opt.few_shot.models import make_model
 from l2l_opt.few_shot.task import BatchNorm, EpisodeTask
 from l2l_opt.randomness import Stream, make_generator
@@ -58,6 +58,7 @@ class LearnerConfig:
     def make_method(self, params: Params) -> Method:
         """Return the method for these parameters, its rule on their device and in their dtype."""
         name, options = parse_spec(self.method)
+        METHODS.check_names(name, options)
         rule = None if self.rule is None else make_rule(self.rule["name"], **self.rule["config"])
         method = make_method(name, params, rule=rule, **options)
         like = next(iter(params.values()))

@@ -24,7 +24,7 @@ from l2l_opt.tasks.tables.table import read_table
 
 Phase = Literal["meta-train", "validation", "test"]
 
-EPISODES: Registry[EpisodeSource] = Registry("source of episodes")
+EPISODES: Registry[EpisodeSource] = Registry("source of episodes", beside=("phase", "device", "dtype"))
 """Factories that take ``device``, ``dtype`` and, if their phases differ, ``phase``; options follow."""
 
 SPLIT = "3x1x1"
@@ -57,13 +57,9 @@ def make_episodes(
     check_choices(dict.fromkeys(PHASES), phase=phase)
     name, options = parse_spec(spec)
     given = {"phase": phase, "device": device, "dtype": dtype}
-    known = EPISODES.options(name)
+    EPISODES.check_names(name, options)
+    known = EPISODES.parameters(name)
     return EPISODES.make(name, **{**options, **{key: value for key, value in given.items() if key in known}})
-
-
-def episode_options(name: str) -> list[str]:
-    """The options a user can give to a source."""
-    return [key for key in EPISODES.options(name) if key not in ("phase", "device", "dtype")]
 
 
 @register_episodes("sinusoids")
@@ -106,7 +102,7 @@ def omniglot(
         split: ``random``, 1,200 characters drawn once to meta-train on (100 of them for validation) and 423 to test,
             as in MAML's paper; ``background``, the authors' 964 (100 for validation) and their evaluation set.
         rotations: whether turned characters are characters of their own in meta-training.
-        root: a folder to look in first.
+        root: the folder to look in.
     """
     check_choices({"random": None, "background": None}, split=split)
     data = load_omniglot(root)

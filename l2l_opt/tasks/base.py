@@ -67,7 +67,7 @@ def check_second_derivatives(family: TaskFamily) -> None:
     getattr(family, "check_second_derivatives", lambda: None)()
 
 
-TASKS: Registry[TaskFamily] = Registry("task")
+TASKS: Registry[TaskFamily] = Registry("task", beside=("device", "dtype"))
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
@@ -149,28 +149,19 @@ def make_task(
         FileNotFoundError: its data are not on this machine.
     """
     name, spec_options = parse_spec(spec)
-    known = TASKS.options(name)
-    if own := {"device", "dtype"} & set(spec_options):
-        raise ValueError(
-            f"where a task runs must be passed beside its notation; got {spec!r}, "
-            f"use make_task(..., {min(own)}=...) or the command's --{min(own)}"
-        )
+    TASKS.check_names(name, spec_options)
+    known = TASKS.parameters(name)
     if not isinstance(dtype, torch.dtype):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"dtype must be one of PyTorch's; got {dtype!r}, use e.g. torch.float32")
     for key, value, default in (("device", torch.device(device), torch.device("cpu")), ("dtype", dtype, torch.float32)):
         if key in known:
-            options.setdefault(key, str(value) if _asks_for_text(known[key]) else value)
+            options.setdefault(key, value)
         elif value != default:
             raise ValueError(f"task {name!r} must take {key} to run with another; got {value}, use {default}")
     family = TASKS.make(name, **{**options, **spec_options})
     if not type(family).__module__.startswith("l2l_opt."):
         check_family(name, family)
     return family
-
-
-def _asks_for_text(parameter: inspect.Parameter) -> bool:
-    kind = parameter.annotation
-    return kind in (str, "str") or (kind is parameter.empty and isinstance(parameter.default, str))
 
 
 def check_family(name: str, family: Any) -> None:
@@ -208,8 +199,3 @@ def check_family(name: str, family: Any) -> None:
 
 def _of_tensors(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(own, Tensor) for own in cast(dict[Any, Any], value).values())
-
-
-def task_options(name: str) -> dict[str, inspect.Parameter]:
-    """The options a user can give to a task."""
-    return {key: value for key, value in TASKS.options(name).items() if key not in ("device", "dtype")}

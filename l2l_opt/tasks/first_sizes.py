@@ -180,7 +180,7 @@ def sized(
 
 def register_sized(name: str) -> None:
     """Enter ``sized-NAME``, a family with the options of ``sized`` beside its own."""
-    base = TASKS.options(name)
+    base = TASKS.parameters(name)
     own = {key: value for key, value in inspect.signature(sized).parameters.items() if value.kind is value.KEYWORD_ONLY}
 
     def factory(**options: Any) -> TaskFamily:

@@ -130,6 +130,7 @@ class TaskMixture:
 
         self._build = build
         for component in components:
+            TASKS.check_names(component.name, component.options)
             # Fails now, and not in the middle of a run, where a value is wrong or data are missing.
             for options in component.corners():
                 build(component.name, options)
@@ -176,6 +177,7 @@ def make_tasks(spec: str, *, device: torch.device | str = "cpu", dtype: torch.dt
     """
     components = components_of(spec)
     if len(components) == 1 and not components[0].varies:
+        TASKS.check_names(components[0].name, components[0].options)
         return make_task(components[0].name, device=device, dtype=dtype, **components[0].options)
     return TaskMixture(components, device=device, dtype=dtype)
 

@@ -92,6 +92,8 @@ def test_a_folder_with_dots_is_no_range(tmp_path, monkeypatch):
         ("-1*quadratics + digits-mlp", "a mixture's weights must be positive numbers"),
         ("quadratics:dim=9..3", "a range must be positive and in order; got '9..3'"),
         ("quadratics:dim=0..3", "a range must be positive and in order; got '0..3'"),
+        ("digits-mlp + quadratics:dtype=float64", "must be one it has; got 'dtype', which is passed beside"),
+        ("quadratics:device=cuda", "'quadratics' must be one it has; got 'device', which is passed beside"),
         ("quadratics + nonsense", "a task must be a registered name; got 'nonsense'"),
         ("quadratics +", "a task must be a registered name; got ''"),
         ("quadratics:size=2..3", "an option of task 'quadratics' must be one it has; got 'size'"),

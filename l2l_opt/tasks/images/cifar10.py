@@ -36,7 +36,7 @@ def cifar10_conv(*, channels: int = 16, dense: int = 32, root: Root | None = Non
     Args:
         channels: of each convolution.
         dense: units of the dense layer.
-        root: a folder to look for the images in first.
+        root: the folder to look for the images in.
 
     Raises:
         ValueError: a size that is not a positive integer.

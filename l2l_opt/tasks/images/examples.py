@@ -30,7 +30,7 @@ def image_examples(load: Callable[[str | None], ImageData], root: str | None, si
 
     Args:
         load: ``load(root)`` returns them.
-        root: a folder to look for them in first.
+        root: the folder to look for them in.
         side: they are averaged down to side x side; left as they are where None.
 
     Raises:

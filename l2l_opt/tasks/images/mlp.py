@@ -35,7 +35,7 @@ def image_mlp(
         init: how first weights are drawn: default (PyTorch's way), zero-bias, xavier, he or orthogonal.
         loss: cross-entropy, smoothed (a tenth spread over all classes) or squared (to one-hot classes).
         side: images are averaged down to side x side; left as they are where None.
-        root: a folder to look for the images in first.
+        root: the folder to look for the images in.
 
     Raises:
         ValueError: a size that is not a positive integer, an unknown word, a root for data that ship.

@@ -44,7 +44,7 @@ def test_idx_files_are_found_in_every_layout(place, suffix, tmp_path):
     assert float(data.train_images[0, 0, 5]) == pytest.approx(5 / 255)
 
 
-def test_root_comes_before_the_variable_and_that_before_the_cache(tmp_path, monkeypatch):
+def test_root_is_looked_in_alone_and_the_variable_before_the_cache(tmp_path, monkeypatch):
     for name, size in (("root", 3), ("variable", 4), ("cache", 5)):
         write_set(tmp_path / name / ("l2l_opt/mnist" if name == "cache" else "mnist"), size=size)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -52,16 +52,18 @@ def test_root_comes_before_the_variable_and_that_before_the_cache(tmp_path, monk
     monkeypatch.setenv("L2L_OPT_DATA", str(tmp_path / "variable"))
     assert len(load_idx("mnist").train_labels) == 4
     assert len(load_idx("mnist", root=tmp_path / "root").train_labels) == 3
+    for task in ("mnist-mlp", "cifar10-conv"):
+        with pytest.raises(FileNotFoundError, match="looked in .*nowhere(?!.*variable)"):
+            make_task(task, root=str(tmp_path / "nowhere"))
 
 
 def test_missing_data_names_every_place_and_the_way_to_get_them(tmp_path, monkeypatch):
     monkeypatch.setenv("L2L_OPT_DATA", str(tmp_path / "variable"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(FileNotFoundError) as caught:
-        load_idx("mnist", root=tmp_path / "root")
+        load_idx("mnist")
     message = str(caught.value)
     for place in (
-        "root",
         "variable/mnist",
         "cache/l2l_opt/mnist",
         "/usr/share/datasets/mnist",
