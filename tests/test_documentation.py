@@ -49,7 +49,10 @@ SHORTER = {
     },
     "docs/rules.md": {"--out runs/signs": f"{QUICK_META_TRAINING} --out runs/signs"},
     "docs/settings.md": {"--suite seen": QUICK_SUITE},
-    "docs/tasks.md": {"--out runs/spiral": f"{QUICK_META_TRAINING} --out runs/spiral"},
+    "docs/tasks.md": {
+        "--out runs/spiral": f"{QUICK_META_TRAINING} --out runs/spiral",
+        "in range(100)": "in range(2)",
+    },
     "docs/start/meta-train.md": {
         "--outer-steps 300": QUICK_META_TRAINING,
         "--horizon 100": QUICK_EVALUATION,
@@ -105,6 +108,11 @@ SHORTER = {
         "--outer-steps 100000": "--outer-steps 1",
         "--outer-steps 1900": "--outer-steps 1",
         "--outer-steps 1000": "--outer-steps 1",
+        "--task mnist-mlp --horizon 100": "--task digits-mlp --horizon 4 --validation-students 2",
+        "--truncation-length 100 --normalisation": "--truncation-length 4 --normalisation",
+        "--outer-steps 2800": "--outer-steps 1 --truncation-length 2",
+        "--outer-steps 1100": "--outer-steps 1",
+        "--outer-steps 300": "--outer-steps 1",
         "--students 16 ...": "--students 2 --rule adam --task quadratics --outer-steps 1",
         "--nproc-per-node 4": "--nproc-per-node 1",
         "--students 64 ...": "--students 2 --rule adam --task quadratics --outer-steps 1 --out runs/second-launch",

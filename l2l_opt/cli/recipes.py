@@ -15,7 +15,7 @@ def read_recipe(source: str) -> dict[str, Any]:
     """Return the options that a recipe gives, as they are written there.
 
     Args:
-        source: a TOML file, a run's run.json or its folder, or the name of a shipped rule.
+        source: a TOML file, a run's run.json or its folder, or the name of a shipped recipe.
 
     Raises:
         click.UsageError: none of these, or one that cannot be read.
@@ -28,8 +28,8 @@ def read_recipe(source: str) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         raise click.UsageError(
-            f"a recipe must be a TOML file of options, a run's run.json or a shipped rule's name; got {source!r} "
-            f"({reason}), use e.g. {list_recipes()[0]}"
+            f"a recipe must be a TOML file of options, a run's run.json or the name of one that ships; got {source!r} "
+            f"({reason}), use e.g. one of {', '.join(list_recipes())}"
         ) from error
 
 
@@ -69,7 +69,7 @@ def _use(context: click.Context, parameter: click.Parameter, source: str | None)
 CONFIG = option(
     "--config",
     None,
-    "Options of a TOML file, a run or a shipped rule; those given besides override them.",
+    "Options of a TOML file, a run or a shipped recipe; those given besides override them.",
     show_default="none",
     metavar="FILE",
     is_eager=True,

@@ -47,7 +47,7 @@ class Use:
 RULES = r"(l2l_opt|tests)/(rules|kernels)/|scripts/experiments/default/"
 EPISODES = (
     r"(l2l_opt|tests)/(few_shot|tasks/policies)/|scripts/e\w+/(few_shot|reinforcement_learning|industry)/|scripts/examples/(density|notebooks/maml)"
-    r"|docs/(few-shot|reinforcement-learning|fraud|placeholder-images|density|glossary)|tests/(scripts|cli|test_documentation)"
+    r"|docs/(few-shot|reinforcement-learning|fraud|placeholder-images|density|glossary)|tests/(scripts|cli|contract/test_registries|test_documentation)"
     r"|l2l_opt/cli/(few_shot|list|main)|l2l_opt/inspection/tensorboard/few_shot"
 )
 
@@ -123,7 +123,7 @@ ALLOWED = (
     Use(r"results/long_horizons/judged|\"judged\"", r"compare_estimators", "a folder of results"),
     Use(r"trust(?= in steps)", r"docs/model-cards", "an artefact's own words"),
     Use(r"AdamW's loss over ours", r"default/ship_rule", "a key of shipped cards"),
-    Use(r"--average-phi", r"meta", "an option"),
+    Use(r"--average-phi", r"meta|model-cards", "an option"),
     # Other senses.
     Use(r"the teacher g_phi", r"docs/glossary", "the literature's word, named once"),
     Use(

@@ -33,19 +33,20 @@ UNMEASURED = "Nothing is measured yet, but for what the text above names."
 OPTIMIZERS = {"learned": "the rule", "adamw": "AdamW", "muon": "Muon"}
 
 
-def facts(name: str, card: dict[str, Any]) -> str:
+def facts(card: dict[str, Any]) -> str:
     """What a rule is and costs, as a table."""
     config = ", ".join(f"{key}={value}" for key, value in card["rule"]["config"].items())
     provenance = card["provenance"]
     stages = provenance.get("stages", [])
     last = ", last stage" if len(stages) > 1 else ""
-    if name in list_recipes():
-        recipe = f"`--config {name}`: [{name}.toml](../../l2l_opt/pretrained/recipes/{name}.toml)"
+    same = [own for own in list_recipes() if card_of(load_rule(own))["digest"] == card["digest"]]
+    if same:
+        recipe = f"`--config {same[0]}`: [{same[0]}.toml](../../l2l_opt/pretrained/recipes/{same[0]}.toml)"
     elif len(stages) > 1:
         minutes = ", ".join(f"`{stage['stage']}` {stage['minutes']:.0f}" for stage in stages)
         recipe = f"`{provenance['command']}`; core-minutes of its stages: {minutes}"
     else:
-        recipe = "as of the rule that it was made from"
+        recipe = f"`{provenance['command']}`"
     return _table(
         ["what", "value"],
         [
@@ -128,7 +129,7 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 def fill(text: str, name: str) -> str:
     """The page of a shipped rule with what stands between its marks made anew."""
     card = card_of(load_rule(name).float())
-    made = {"facts": facts(name, card), "tasks": tasks(card), "scores": scores(name)}
+    made = {"facts": facts(card), "tasks": tasks(card), "scores": scores(name)}
     for mark, content in made.items():
         marked = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- end -->)", re.S)
         text = marked.sub(lambda found, content=content: f"{found[1]}\n{content}\n\n{found[2]}", text)

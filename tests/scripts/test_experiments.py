@@ -1,8 +1,11 @@
 """Scripts whose output is kept in the repository."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -404,7 +407,11 @@ def test_quality_is_drawn_against_meta_training_time(small_default, tmp_path):
         assert curve["outer_steps"][-1] == about["outer_step"]
         assert curve["hours"][-1] == pytest.approx(about["minutes"] / 60, abs=1e-3)
         assert min(curve["validation"]) == pytest.approx(about["figures"]["validation"], abs=1e-4)
-    assert (tmp_path / "meta-training.png").read_bytes()[:4] == b"\x89PNG"
+    picture = tmp_path / "meta-training.png"
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    picture.unlink()
+    run_script("default.meta_training_curve", "--out", tmp_path)
+    assert picture.exists()
 
 
 def test_a_shipped_rules_card_tells_all_its_stages(small_default, monkeypatch, tmp_path):
@@ -478,3 +485,34 @@ def test_the_network_to_be_fine_tuned_is_trained(tmp_path):
     with np.load(tmp_path / "base.npz") as arrays:
         assert {array.dtype for array in arrays.values()} == {np.dtype(np.float16)}
         assert arrays["symbols.weight"].shape == (39, 48)
+
+
+def test_a_folder_with_a_page_of_somebody_elses_is_not_written_into(tmp_path):
+    (tmp_path / "README.md").write_text("# My own\n")
+    for options, message in (
+        (["--out", tmp_path], "--out must be a folder whose README.md is a page of figures or is not there"),
+        (["--minutes", "0"], "0.0 is not in the range x>0"),
+        (["--only", "mnist-lstm"], "--only must name artefacts of --figure quadratics; got mnist-lstm"),
+    ):
+        done = start("paper.reproduce_paper", "--figure", "quadratics", "--artefacts", *options)
+        assert done.returncode == 2
+        assert message in " ".join(done.stderr.split())
+    assert (tmp_path / "README.md").read_text() == "# My own\n"
+
+
+def test_an_interrupted_command_is_waited_for(tmp_path):
+    """As the keyboard does it: both processes are interrupted, and the inner one needs a second to write."""
+    (tmp_path / "slow.py").write_text(
+        "import pathlib, time\n"
+        "pathlib.Path('began').touch()\n"
+        "try:\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    time.sleep(1)\n    pathlib.Path('written').touch()\n    raise SystemExit(3)\n"
+    )
+    code = "from scripts.experiments import commands; commands.run('slow')"
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment, start_new_session=True) as outer:
+        while not (tmp_path / "began").exists():
+            time.sleep(0.05)
+        os.killpg(outer.pid, signal.SIGINT)
+        assert outer.wait(timeout=30) == 3
+    assert (tmp_path / "written").exists()

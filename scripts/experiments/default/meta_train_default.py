@@ -13,11 +13,11 @@ default-4  on each of two families of text, from nothing: ``choices``, then ``al
            once, so that nothing loses what text has gained (`search_constants`). Signals of text drown in a mixture
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import click
+
+from scripts.experiments import commands
 
 ACTIVATION = "activation=relu|tanh|sigmoid|gelu|silu|elu"
 INIT = "init=default|default|xavier|he|orthogonal"
@@ -111,18 +111,11 @@ def afterwards(out: Path, *, seed: int, nproc: int) -> dict[str, list[str]]:
     }
 
 
-def run(module: str, *arguments: str) -> None:
-    """Run a module as a command, and end with its exit status where it fails."""
-    done = subprocess.run([sys.executable, "-m", module, *arguments], check=False)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-
-
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default="runs/default", show_default=True)
 @click.option("--recipe", type=click.Choice(list(RECIPES)), default="default-4", show_default=True)
 @click.option("--seed", default=0, show_default=True)
-@click.option("--minutes", type=float, default=None, help="Of a stage, in this call.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=None, help="Of a stage, in this call.")
 @click.option("--stage", "stages", multiple=True, help="Only these; all where none is named.")
 @click.option("--nproc", default=1, show_default=True, help="Processes that share the students.")
 def main(out: Path, recipe: str, seed: int, minutes: float | None, stages: tuple[str, ...], nproc: int) -> None:
@@ -140,11 +133,11 @@ def main(out: Path, recipe: str, seed: int, minutes: float | None, stages: tuple
                 start = [] if before is None else ["--rule", str(before)]
                 arguments = [*start, *options, "--seed", str(seed), "--out", str(folder), "--resume"]
                 arguments += ["--nproc", str(nproc)] + ([] if minutes is None else ["--minutes", str(minutes)])
-                run("l2l_opt.cli", "meta-train", *arguments)
+                commands.run("l2l_opt.cli", "meta-train", *arguments)
             before = folder / "rule.safetensors"
     for name, command in last.items():
         if name in stages or not stages:
-            run(*command)
+            commands.run(*command)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
     python -m scripts.experiments.default.meta_training_curve runs/seed-1/choices runs/seed-2/choices
     python -m scripts.experiments.default.meta_training_curve runs/paper/mnist-lstm-paper --out results/paper/mnist
+    python -m scripts.experiments.default.meta_training_curve --out results/paper/mnist        # draws it again
 
 A metric is the mean over a run's own validation students of the logarithm of a final loss over the first, or of the
-final loss where losses are not normalised; what counts is how far it falls below that of the fresh rule, at 0 hours.
-Writes meta-training.{json,png} to results/default or --out.
+final loss where losses are not normalised; less is better. The fresh rule, at 0 hours, is named beside the curve, whose
+hours are on a logarithmic axis. Writes meta-training.{json,png} to results/default or --out.
 """
 
 import json
@@ -38,22 +39,27 @@ def curve_of(run: Path) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("runs", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), default=records.RESULTS / "default", show_default=True)
 def main(runs: tuple[Path, ...], out: Path) -> None:
-    """Draw the validation metrics of RUNS against time."""
-    curves = [curve_of(run) for run in runs]
-    records.write(out / "meta-training.json", {"curves": curves})
+    """Draw the validation metrics of RUNS against time, or those that are in --out where none is named."""
+    if runs:
+        records.write(out / "meta-training.json", {"curves": [curve_of(run) for run in runs]})
+    elif not (out / "meta-training.json").exists():
+        raise click.UsageError(f"RUNS must be named where --out has no meta-training.json; got none and {str(out)!r}")
     figure, axis = pyplot.subplots(figsize=(6.4, 4.4))
-    for curve in curves:
-        gain = [value - curve["validation"][0] for value in curve["validation"]]
-        axis.plot(curve["hours"], gain, marker="o", label=f"seed {curve['seed']}")
-        click.echo(f"seed {curve['seed']}: {gain[-1]:+.3f} after {curve['hours'][-1]:.2f} hours, best {min(gain):+.3f}")
-    axis.axhline(0, color="black", linewidth=0.8)
+    for curve in json.loads((out / "meta-training.json").read_text())["curves"]:
+        (_, *hours), (fresh, *learned) = curve["hours"], curve["validation"]
+        axis.plot(hours, learned, marker="o", markersize=3, label=f"seed {curve['seed']}, fresh {fresh:.2f}")
+        click.echo(
+            f"seed {curve['seed']}: {learned[-1]:.3f} after {hours[-1]:.2f} hours, best {min(learned):.3f}, "
+            f"fresh {fresh:.3f}"
+        )
+    axis.set_xscale("log")
     axis.set_xlabel("hours of one core")
-    axis.set_ylabel("validation metric, less the fresh rule's")
+    axis.set_ylabel("validation metric, less is better")
     axis.legend()
-    axis.grid(alpha=0.25)
+    axis.grid(alpha=0.25, which="both")
     figure.tight_layout()
     figure.savefig(out / "meta-training.png", dpi=110)
 

@@ -21,7 +21,7 @@ import torch
 from l2l_opt.cli.few_shot_meta_train import make_learner, meta_train
 from l2l_opt.few_shot.evaluation import Scores, written
 from l2l_opt.few_shot.meta_learner import MetaLearner
-from scripts.experiments import records
+from scripts.experiments import commands, records
 
 RUNS = Path("runs/few-shot")
 RESULTS = records.RESULTS / "few_shot"
@@ -77,12 +77,17 @@ def command_of(name: str) -> list[str]:
 
 @group.command()
 @click.argument("names", nargs=-1, required=True, type=click.Choice(list(LEARNERS)))
-@click.option("--minutes", type=float, default=None, help="Of each learner, in this call.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    help="Of each learner, in this call.",
+)
 def train(names: tuple[str, ...], minutes: float | None) -> None:
     """Meta-train learners one after the other, or go on with them."""
     for name in names:
         limit = [] if minutes is None else ["--minutes", str(minutes)]
-        subprocess.run([sys.executable, "-m", "l2l_opt.cli", *command_of(name), "--resume", *limit], check=True)
+        commands.run("l2l_opt.cli", *command_of(name), "--resume", *limit)
 
 
 @group.command("evaluate")
@@ -94,7 +99,7 @@ def evaluate_group(which: str) -> None:
     steps = [argument for count in inner_steps for argument in ("--inner-steps", str(count))]
     arguments = ["few-shot", "evaluate", *(str(RUNS / name) for name in names), "--episodes", episodes, *steps]
     arguments += ["--num-episodes", str(number), "--out", str(RUNS / f"evaluated-{which}")]
-    subprocess.run([sys.executable, "-m", "l2l_opt.cli", *arguments], check=True)
+    commands.run("l2l_opt.cli", *arguments)
     found = json.loads((RUNS / f"evaluated-{which}" / "evaluation.json").read_text())
     path = RESULTS / f"{which}.json"
     before = json.loads(path.read_text()) if path.exists() else {"learners": {}, "results": []}

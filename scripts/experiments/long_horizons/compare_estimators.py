@@ -10,8 +10,6 @@ results/long_horizons/judged/NAME.json; table compares them.
 """
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from l2l_opt.inner_loop.training import final_losses, training_losses
 from l2l_opt.randomness import Stream
 from l2l_opt.rules import RULES, make_rule
 from l2l_opt.tasks.mixture import make_tasks
-from scripts.experiments import records
+from scripts.experiments import commands, records
 
 ARCHITECTURE = "hidden=8..32,layers=1..3,activation=relu|tanh|sigmoid|gelu|silu|elu,batch_size=16..128"
 TASK = f"digits-mlp:{ARCHITECTURE} + fashion-mlp:side=8,{ARCHITECTURE}"
@@ -54,8 +52,8 @@ def train(out: Path) -> None:
         ("nres", first, [*NRES, *ANNEALED, "--outer-steps", "1900"]),
         ("tbptt", first, [*TBPTT, *ANNEALED, "--outer-steps", "3500"]),
     ):
-        command = [sys.executable, "-m", "l2l_opt.cli", "meta-train", "--rule", rule, *COMMON, *options]
-        subprocess.run([*command, "--out", str(out / name), "--resume"], check=True)
+        arguments = ["meta-train", "--rule", rule, *COMMON, *options, "--out", str(out / name), "--resume"]
+        commands.run("l2l_opt.cli", *arguments)
 
 
 @group.command()

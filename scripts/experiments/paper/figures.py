@@ -23,6 +23,9 @@ LEARNED = {
 }
 """Rule of the registry -> its name in the paper's tables, and its colour."""
 
+BESIDE = ("limit.json", "meta-training.json", "meta-training.png")
+"""What other scripts write beside a figure, and its page shows."""
+
 PREAMBLE = """# The paper's figures
 
 Written by `python -m scripts.experiments.paper.reproduce_paper`. Losses are *final losses*: the mean training loss of
@@ -69,6 +72,7 @@ class Figure:
 
     Attributes:
         artefacts: to evaluate; the first of each rule is the one in the short table.
+        hidden: artefacts that are in the table and not in the drawing.
         settings: its panels.
         seeds: groups of artefacts among those that differ in the seed of their meta-training alone.
         note: what is not as in the paper.
@@ -77,6 +81,7 @@ class Figure:
 
     artefacts: tuple[str, ...]
     settings: tuple[Setting, ...]
+    hidden: tuple[str, ...] = ()
     seeds: tuple[tuple[str, ...], ...] = ()
     note: str = ""
     shows_pictures: bool = False
@@ -119,7 +124,7 @@ def _from_record(record: dict[str, Any], curves: np.ndarray) -> Result:
     return Result(**record, interval=(low, high), final_losses=losses, curves=curves)
 
 
-def draw(folder: Path, settings: Sequence[Setting], results: Sequence[Result]) -> None:
+def draw(folder: Path, drawn: Figure, results: Sequence[Result]) -> None:
     """The paper's layout: loss against step on a log axis, mean over seeds, one panel a setting.
 
     Long runs are drawn as means of as many steps as leave 100 points.
@@ -130,6 +135,7 @@ def draw(folder: Path, settings: Sequence[Setting], results: Sequence[Result]) -
     mpl.rcParams["svg.hashsalt"] = "l2l_opt"
     import matplotlib.pyplot as plt
 
+    settings = drawn.settings
     columns = min(len(settings), 3)
     rows = -(-len(settings) // columns)
     size = (5.2 * columns + 2.2, 4 * rows)
@@ -140,11 +146,14 @@ def draw(folder: Path, settings: Sequence[Setting], results: Sequence[Result]) -
     for panel, setting in zip(panels.flat, settings, strict=False):
         seen: list[str] = []
         for result in of(results, setting):
+            if label(result) in drawn.hidden:
+                continue
             learned = result.optimizer == "learned"
             colour = LEARNED[result.settings["rule"]][1] if learned else COLOURS[result.optimizer]
             # Artefacts of one rule share its colour; the first is drawn through.
             first = learned and colour not in seen
-            style = ("-" if first else "-.") if learned else (":" if result.optimizer in EXTRA else "--")
+            own = ("-", "-.", ":")[min(seen.count(colour), 2)]
+            style = own if learned else ":" if result.optimizer in EXTRA else "--"
             parts = np.array_split(result.curves.mean(axis=1), 100)
             steps = np.cumsum([len(part) for part in parts]) - [(len(part) + 1) / 2 for part in parts]
             width, strength = (1.8, 1.0) if first else (1.1, 0.6 if learned else 1.0)
@@ -176,7 +185,14 @@ def page(out: Path, artefacts: Sequence[Path], figures: dict[str, Figure]) -> st
             f"`python -m scripts.experiments.paper.reproduce_paper --figure {name}`; "
             "`--artefacts` for the learned rules alone.",
         ]
-    lines += ["", "## Meta-training", ""]
+    lines += [
+        "",
+        "## Meta-training",
+        "",
+        "Commands as they were given, each of one stage; one whose `--rule` is another artefact goes on from it. The",
+        "script runs the stages one after the other where `--artefacts` is not given.",
+        "",
+    ]
     lines += ["| artefact | minutes | outer steps | best at | seed | command |", "|---|---|---|---|---|---|"]
     lines += [_provenance(path) for path in sorted(artefacts, key=lambda path: path.name)]
     return "\n".join(lines) + "\n"
@@ -184,7 +200,11 @@ def page(out: Path, artefacts: Sequence[Path], figures: dict[str, Figure]) -> st
 
 def _in_short(figures: dict[str, Figure], found: dict[str, list[Result]]) -> list[str]:
     """One line a setting: how far each kind of rule is below the best tuned baseline."""
-    lines = ["Final loss beside that of the best tuned baseline (1 is a tie, less is better):", ""]
+    lines = [
+        "Final loss beside that of the best tuned baseline of the paper's, which `adam-cosine` is not (1 is a tie,",
+        "less is better):",
+        "",
+    ]
     lines += ["| figure | setting | best tuned baseline | the paper's rule | RNNProp | compact | paper: its rule |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for name, results in found.items():
@@ -262,5 +282,6 @@ def _provenance(path: Path) -> str:
     card = load_rule(path).card or {}
     provenance, figures = card["provenance"], card["figures"]
     cells = [path.stem, f"{provenance['minutes']:.1f}", provenance["outer_steps"], figures["validation_outer_step"]]
-    cells += [provenance["seed"], f"`{provenance['command']}`"]
+    command = provenance["command"].replace("|", r"\|")
+    cells += [provenance["seed"], f"`{command}`"]
     return "| " + " | ".join(map(str, cells)) + " |"

@@ -20,8 +20,8 @@ from l2l_opt.rules import make_rule
 from l2l_opt.tasks.mixture import make_tasks
 from scripts.experiments.records import RESULTS, write
 
-STEPS, SEEDS, EPOCHS, BATCH, EVALUATED = 95, 10, 20, 128, 10_000
-RATES = (0.003, 0.01)
+STEPS, SEEDS, EPOCHS, BATCH, EVALUATED = 95, 10, 80, 128, 10_000
+RATES = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01)
 
 
 def main() -> None:

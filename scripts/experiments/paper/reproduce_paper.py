@@ -10,8 +10,6 @@ them in --runs.
 
 import shlex
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +25,7 @@ from l2l_opt.evaluation.runs import run_rule
 from l2l_opt.evaluation.statistics import mean_and_interval
 from l2l_opt.rules import UpdateRule
 from l2l_opt.tasks.mixture import Tasks, make_tasks
-from scripts.experiments import records
+from scripts.experiments import commands, records
 from scripts.experiments.paper import figures, pictures
 from scripts.experiments.paper.figures import Figure, Setting
 from scripts.experiments.paper.recipes import BASELINES, ELSEWHERE, FIGURES, META_TRAINING
@@ -38,7 +36,10 @@ RESULTS = records.RESULTS / "paper"
 @click.command()
 @click.option("--figure", type=click.Choice([*FIGURES, "all"]), required=True)
 @click.option(
-    "--minutes", type=float, default=None, help="For each meta-training that this call begins or goes on with."
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    help="For each meta-training that this call begins or goes on with.",
 )
 @click.option(
     "--only", multiple=True, help="Artefacts to meta-train, or to run again; all of the figure where none is named."
@@ -58,6 +59,12 @@ def main(
         raise click.UsageError(
             f"--only must name artefacts of --figure {figure}; got {', '.join(others)}, use one of {', '.join(known)}"
         )
+    page = out / "README.md"
+    if page.exists() and not page.read_text().startswith(figures.PREAMBLE.partition("\n")[0]):
+        raise click.UsageError(
+            f"--out must be a folder whose README.md is a page of figures or is not there; got {str(out)!r}, "
+            "use a folder of its own"
+        )
     try:
         for name in names:
             for wanted in [] if artefacts else only or FIGURES[name].artefacts:
@@ -65,7 +72,7 @@ def main(
             evaluate(name, artefacts=artefacts, tune_anew=tune_anew, only=only, runs=runs, out=out)
     except FileNotFoundError as missing:
         raise click.ClickException(str(missing)) from missing
-    (out / "README.md").write_text(figures.page(out, all_artefacts(out), FIGURES))
+    page.write_text(figures.page(out, all_artefacts(out), FIGURES))
     click.echo(f"{(time.perf_counter() - start) / 60:.1f} minutes")
 
 
@@ -78,9 +85,8 @@ def meta_train(name: str, *, minutes: float | None, runs: Path, out: Path) -> No
     if rule in META_TRAINING:
         meta_train(rule, minutes=minutes, runs=runs, out=out)
         rule = str(runs / rule / "rule.safetensors")
-    command = [sys.executable, "-m", "l2l_opt.cli", "meta-train", "--rule", rule, *shlex.split(run.options)]
-    command += ["--out", str(runs / name), "--resume"]
-    subprocess.run([*command, *(["--minutes", str(minutes)] if minutes else [])], check=True)
+    arguments = ["--rule", rule, *shlex.split(run.options), "--out", str(runs / name), "--resume"]
+    commands.run("l2l_opt.cli", "meta-train", *arguments, *(["--minutes", str(minutes)] if minutes else []))
     (out / "artefacts").mkdir(parents=True, exist_ok=True)
     shutil.copy(runs / name / "rule.safetensors", out / "artefacts" / f"{name}.safetensors")
 
@@ -110,7 +116,10 @@ def evaluate(name: str, *, artefacts: bool, tune_anew: bool, only: tuple[str, ..
         wanted = [own for own in BASELINES if setting.baselines is None or own.name in setting.baselines]
         results += read or [tuned(baseline, setting, runs) for baseline in wanted]
     figures.write(out / name, results)
-    figures.draw(out / name, figure.settings, results)
+    figures.draw(out / name, figure, results)
+    for beside in figures.BESIDE:
+        if out != RESULTS and (RESULTS / name / beside).exists():
+            shutil.copy(RESULTS / name / beside, out / name / beside)
     if figure.shows_pictures:
         pictures.draw(out / name / "pictures.jpg", figure.settings, rules_of(figure, results, out))
     for setting in figure.settings:
@@ -124,7 +133,7 @@ def rules_of(figure: Figure, results: list[Result], out: Path) -> dict[str, list
     found = {
         name: [load_rule(artefact(name, out)) for _ in figure.settings]
         for name in figure.artefacts
-        if artefact(name, out).exists()
+        if name not in figure.hidden and artefact(name, out).exists()
     }
     for baseline in BASELINES:
         own = [
@@ -142,7 +151,7 @@ def evaluate_rule(name: str, path: Path, setting: Setting, known: list[Result]) 
     rule = load_rule(path).to(setting.dtype)
     card = rule.card or {}
     about = {"artefact": name, "rule": rule.registry_name, "digest": card.get("digest")}
-    stored = next((result for result in known if result.settings == about), None)
+    stored = next((own for own in known if own.settings == about and len(own.final_losses) == setting.seeds), None)
     rerun = setting.seeds if stored is None or setting.rerun is None else setting.rerun
     if stored is not None and rerun == 0:
         return stored
