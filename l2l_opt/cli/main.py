@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 import threading
 from collections.abc import Mapping
@@ -112,6 +113,11 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(error, OSError) and error.strerror:
             message = (
                 f"a file must be readable and writable; got {error.filename!r}: {error.strerror}, use another place"
+            )
+        elif beyond := re.search(r"tried to allocate ([\d.]+ \w+)", message, re.I):
+            message = (
+                f"memory must hold all that is asked for; got no room for {beyond[1]} more, use smaller or fewer students "
+                "(add --debug for the traceback)"
             )
         elif not isinstance(error, (ValueError, TypeError, OSError)):
             where = "".join(f" {note}" for note in getattr(error, "__notes__", [])[:1])

@@ -137,6 +137,12 @@ def test_missing_data_names_the_places_and_the_way_out(run, monkeypatch, tmp_pat
         assert word in line
 
 
+def test_a_student_beyond_memory_is_named_in_a_sentence(run):
+    code, _, err = run("meta-train", "--task", "digits-mlp:hidden=10000000000")
+    assert code == 1
+    assert re.search(r"memory must hold .*; got no room for \d{13} bytes more, use smaller", error_line(err))
+
+
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "text"])
 @pytest.mark.parametrize("command", ["show", "evaluate", "inspect", "report", "meta-train"])
 def test_broken_artefacts_are_named(run, tmp_path, command, damage):
