@@ -116,8 +116,8 @@ def main(arguments: list[str] | None = None) -> None:
             )
         elif beyond := re.search(r"tried to allocate ([\d.]+ \w+)", message, re.I):
             message = (
-                f"memory must hold all that is asked for; got no room for {beyond[1]} more, use smaller or fewer students "
-                "(add --debug for the traceback)"
+                f"memory must hold all that is asked for; got no room for {beyond[1]} more, use smaller or fewer "
+                "students (add --debug for the traceback)"
             )
         elif not isinstance(error, (ValueError, TypeError, OSError)):
             where = "".join(f" {note}" for note in getattr(error, "__notes__", [])[:1])

@@ -1,5 +1,6 @@
 """Bad input: one sentence that names the rule broken, the value and the fix; exit code 1 or 2; nothing overwritten."""
 
+import re
 import subprocess
 import sys
 
