@@ -13,6 +13,8 @@ from l2l_opt.rules.base import UpdateRule
 from l2l_opt.rules.composed import ComposedRule
 
 SIZES = (256, 512)
+ROWS = 256
+"""Of a matrix, of which SIZES are the columns."""
 
 
 class RuleCosts(NamedTuple):
@@ -31,24 +33,30 @@ class RuleCosts(NamedTuple):
 
 
 def rule_costs(rule: UpdateRule) -> RuleCosts:
-    """Count what a rule costs, by running it on two vectors: what their lengths do not change is of the tensor."""
+    """Count what a rule costs, of two sizes: what these do not change is of the tensor, a row or a column.
+
+    Bytes are those of a matrix, as nearly all weights are of one; operations are counted as the rule moves a vector.
+    """
     if isinstance(rule, ComposedRule):
         return RuleCosts(*map(max, *(rule_costs(part) for part in rule.rules())))
     short, long = (_whole_costs(rule, size) for size in SIZES)
-    return RuleCosts(*(round((b - a) / (SIZES[1] - SIZES[0])) for a, b in zip(short, long, strict=True)))
+    more = SIZES[1] - SIZES[0]
+    return RuleCosts(
+        *(round((b - a) / each) for a, b, each in zip(short, long, (ROWS * more,) * 2 + (more,), strict=True))
+    )
 
 
 def _whole_costs(rule: UpdateRule, size: int) -> RuleCosts:
+    of_matrix = rule.init_state({"weight": torch.ones(ROWS, size)})["weight"]
     params = {"weight": torch.linspace(-1, 1, size)}
-    state = rule.init_state(params)
-    own, gradient = state["weight"], params["weight"] / 3
+    state, gradient = rule.init_state(params), params["weight"] / 3
     with torch.no_grad(), _OperationCounter() as counter:
         rule({"weight": gradient}, state, params, num_steps=torch.tensor(100.0))
     return RuleCosts(
-        sum(value.numel() * value.element_size() for value in own.values()),
+        sum(value.numel() * value.element_size() for value in of_matrix.values()),
         sum(
             value.numel() * (rule.dtype_between_steps(key, torch.bfloat16) or value.dtype).itemsize
-            for key, value in own.items()
+            for key, value in of_matrix.items()
         ),
         counter.operations,
     )

@@ -35,10 +35,24 @@ def named_parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Te
 
 
 def recurrent_states(optimizer: torch.optim.Optimizer, p: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Of a learned rule the recurrent states of a parameter, ``[units, *shape]``, as far as they lie here."""
+    """Of a learned rule the recurrent states of a parameter as far as they lie here: ``[units, *shape]``, axes of 1."""
     if isinstance(optimizer, LearnedOptimizer):
         own = optimizer.state[p]
         yield from ((key, sharding.local(own[key])) for key in optimizer.rule.recurrent_state if key in own)
+
+
+def at_coordinates(state: Tensor, shape: torch.Size, indices: Tensor) -> Tensor:
+    """Features ``[features, indices]`` at flat indices of a tensor of a shape, of a state whose axes may be of 1.
+
+    Args:
+        state: ``[features, *shape]``, of which an axis may be 1, along which it is the same everywhere.
+        shape: of the parameter.
+        indices: flat, of the parameter.
+    """
+    if state.shape[1:] == shape:
+        return state.flatten(1)[:, indices]
+    places = torch.unravel_index(indices, shape)
+    return state[(slice(None), *(own.clamp(max=size - 1) for own, size in zip(places, state.shape[1:], strict=True)))]
 
 
 def rule_inputs(optimizer: LearnedOptimizer, *, fresh: bool = False) -> Iterator[tuple[str, RuleInputs]]:

@@ -31,7 +31,8 @@ def response_at(
 
     From the state as it is, the weight sees five gradients of a momentum's size and then one more; its update for the
     last is returned. All else is as in the run: the other weights of its tensor keep their gradients, and what the
-    rule knows of the tensor as a whole stays as it is, so that only the weight's own history differs.
+    rule knows of the tensor as a whole, or of a row or column, stays as it is, so that only the weight's own history
+    differs.
 
     Args:
         rule: any.
@@ -48,9 +49,9 @@ def response_at(
         ``[rows, columns]``, updates.
     """
     indices, probe = _neighbourhood(gradient.shape, place)
+    whole = [key for key, value in state.items() if value.shape[1:] != gradient.shape and key != "step"]
     gradient, param = _part(gradient, indices), _part(param, indices)
     state = {key: _part(value, indices, first=1) if value.dim() else value for key, value in state.items()}
-    whole = [key for key, value in state.items() if not value.dim() and key != "step"]
     params = {name: param}
 
     def step(own: Tensor, before: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -116,6 +117,7 @@ def _unravelled(place: int, shape: torch.Size) -> list[int]:
 
 
 def _part(tensor: Tensor, indices: list[Tensor], *, first: int = 0) -> Tensor:
-    for axis, own in enumerate(indices):
-        tensor = tensor.index_select(first + axis, own.to(tensor.device))
+    """The indices along each axis but those of 1, along which a state is the same everywhere."""
+    for axis, own in enumerate(indices, start=first):
+        tensor = tensor if tensor.shape[axis] == 1 else tensor.index_select(axis, own.to(tensor.device))
     return tensor

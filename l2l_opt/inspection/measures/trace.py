@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l2l_opt.inspection.measures.optimizer_state import named_parameters, recurrent_states
+from l2l_opt.inspection.measures.optimizer_state import at_coordinates, named_parameters, recurrent_states
 from l2l_opt.optimizer.local_parameters import plain, widened
 
 
@@ -60,7 +60,7 @@ class CoordinateTracer:
         found: dict[str, list[Tensor]] = {}
         for _, p, indices in self._followed:
             for key, value in recurrent_states(self.optimizer, p):
-                found.setdefault(key, []).append(value.flatten(1)[:, indices].float().cpu())
+                found.setdefault(key, []).append(at_coordinates(value, p.shape, indices).float().cpu())
         for key, values in found.items():
             if len(values) == len(self._followed):
                 self._hidden.setdefault(key, []).append(torch.cat(values, dim=1))

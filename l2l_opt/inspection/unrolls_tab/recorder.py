@@ -17,6 +17,7 @@ from tensorboard.util.tensor_util import make_tensor_proto
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from l2l_opt.inspection.measures.optimizer_state import at_coordinates
 from l2l_opt.inspection.tensorboard.scalars import write_summary
 from l2l_opt.inspection.unrolls_tab.records import PLUGIN, QUANTITIES, Header, TensorEntry, tag_of, to_halves
 
@@ -82,7 +83,7 @@ class UnrollRecorder:
     def units_of(self, entry: TensorEntry, hidden: Tensor) -> Tensor:
         """Hidden units of the followed weights of a tensor: ``[followed, units]``."""
         places = self._places[entry.name][list(entry.followed)]
-        return hidden.flatten(1)[:, places.to(hidden.device)].t().float()
+        return at_coordinates(hidden, torch.Size(entry.shape), places.to(hidden.device)).t().float()
 
     def add(
         self,

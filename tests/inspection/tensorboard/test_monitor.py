@@ -11,7 +11,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from l2l_opt import LearnedOptimizer, MetaTrainer, RNNProp, TruncatedBackprop
 from l2l_opt.inspection import UnrollMonitor
+from l2l_opt.inspection.measures.trace import CoordinateTracer
 from l2l_opt.inspection.tensorboard.meta_training import MetaTrainingLog
+from l2l_opt.rules import RULES
 from tests.conftest import small_family, small_rule
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -81,6 +83,32 @@ def test_attaches_to_any_optimizer(tmp_path):
     _, _, truth = run(tmp_path, lambda model: torch.optim.Adam(model.parameters(), lr=0.1))
     drawn = series(read(tmp_path), "update_rms/0.0")
     np.testing.assert_allclose(list(drawn.values()), truth["update"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", RULES.names())
+def test_attaches_to_every_rule(name, tmp_path):
+    run(tmp_path, lambda model: LearnedOptimizer(model.named_parameters(), small_rule(name), num_steps=5))
+    assert list(series(read(tmp_path), "update_rms/weight")) == list(range(5))
+
+
+@pytest.mark.parametrize("name", RULES.names())
+def test_coordinates_of_every_rule_are_traced(name):
+    model = nn.Linear(3, 2)
+    optimizer = LearnedOptimizer(model.named_parameters(), small_rule(name), num_steps=5)
+    tracer = CoordinateTracer(optimizer, coordinates=4)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (model(INPUTS) ** 2).mean().backward()
+        tracer.before_step()
+        optimizer.step()
+        tracer.after_step()
+    trace = tracer.trace()
+    assert trace.updates.shape == (3, 6)
+    own = optimizer.state[model.weight]
+    units = {key: own[key].shape[0] for key in optimizer.rule.recurrent_state if key in own}
+    assert {key: value.shape for key, value in trace.hidden.items()} == {
+        key: (3, count, 6) for key, count in units.items()
+    }
 
 
 def test_cadences(tmp_path):
