@@ -15,6 +15,8 @@ from torch import Tensor
 from l2l_opt.storage.safetensors_file import FLOATING, FileFormatError, Kind, brief, check_size, shortened
 
 FOREIGN = Kind("a file of weights", lambda: 64 * 2**20, 2**20, 1, FLOATING)
+OTHERS = {b"\x80": "which is a pickle", b"\x93NUMPY": "which is one array", b"\x89HDF": "which is HDF5"}
+"""How files of other kinds begin."""
 MOST_ENTRIES = 1000
 """Arrays in an npz file, where those of published rules have dozens."""
 
@@ -23,14 +25,27 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Return what a safetensors or npz file holds, in time and memory bounded by its size, at most 64 MiB.
 
     Args:
-        path: of the file; one that ends in ``.npz`` is read as that, its numbers in float32.
+        path: of the file; numbers of an npz file are read in float32.
 
     Raises:
         FileFormatError: it is neither, or damaged, or larger, or holds what is not a plain array of real numbers.
-        OSError: it cannot be read.
+        ValueError: no path.
+        OSError: it is not there, or cannot be read.
     """
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"the path of a file of weights must be a text or a path; got {path!r}, use e.g. weights.npz")
     path = Path(path)
-    return dict(_npz(path)) if path.suffix == ".npz" else _safetensors(path)
+    if path.is_dir() or not path.exists():
+        raise FileNotFoundError(f"a file of weights must be there; got {str(path)!r}, which is none, use another path")
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(8)
+        for beginning, what in OTHERS.items():
+            if start.startswith(beginning):
+                raise _refusal(" must be in safetensors or npz", f"{path}, {what}", "save its numbers as one of these")
+        if start.startswith(b"PK") or path.suffix.lower() == ".npz":
+            return dict(_npz(path))
+    return _safetensors(path)
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
@@ -66,6 +81,9 @@ def _npz(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 def _check_array(member: IO[bytes], entry: zipfile.ZipInfo, path: Path) -> None:
     """Refuse what is no array of real numbers, or claims to be larger than it is, which numpy would make room for."""
+    if not entry.filename.endswith(".npy"):
+        found = f"{brief(entry.filename)} in {path}"
+        raise _refusal(" must hold arrays alone", found, "save its numbers as safetensors or npz, without pickle")
     version = np.lib.format.read_magic(member)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(member)

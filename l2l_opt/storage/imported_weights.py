@@ -1,9 +1,10 @@
 """Weights of rules that others have published, in the layouts of PyLO and of learned_optimization."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,8 @@ OFFSETS = {
     "adafactor_decays": "factored_offsets",
 }
 """What learned_optimization and PyLO call the offsets of decays, and what the rule ``mlp`` calls them."""
+COUNTS = {"momentum_decays": 3, "rms_decays": 1, "adafactor_decays": 3}
+"""Numbers of each."""
 
 
 def import_weights(
@@ -41,24 +44,24 @@ def import_weights(
     ========  ==============================================  ======================================================
 
     Args:
-        path: of a safetensors or npz file, of at most 64 MiB.
+        path: of a safetensors or npz file, of at most 64 MiB, whatever its name.
         kind: of rule, ``mlp`` or ``celo2``.
         decays: of ``mlp``, offsets of decays where the file has none, as PyLO's, which passes them to its optimizer:
             ``momentum_decays``, ``rms_decays`` and ``adafactor_decays``, of 3, 1 and 3 numbers; otherwise zeros.
-        options: further arguments of the rule, as ``output_scale=0.01``; sizes are those of the weights.
+        options: further arguments of the rule, as ``output_scale=0.01``; its sizes are those of the weights.
 
     Returns:
         The rule, on the CPU, in float32.
 
     Raises:
-        FileFormatError: no such file, damaged, or weights of another kind of rule (a ``ValueError``).
+        FileFormatError: it is damaged, or holds weights of another kind of rule (a ``ValueError``).
         ValueError: an unknown kind, decay or option.
-        OSError: it cannot be read.
+        OSError: it is not there, or cannot be read.
     """
     check_choices(LAYOUTS, kind=kind)
-    unknown = set(decays or {}) - (set(OFFSETS) if kind == "mlp" else set())
-    if unknown:
-        raise ValueError(f"decays must be of {', '.join(OFFSETS)}, of 'mlp'; got {sorted(unknown)} of {kind!r}")
+    passed = _read_decays(decays or {}, kind)
+    if sized := sorted({"hidden_size", "num_layers"} & set(options)):
+        raise ValueError(f"the sizes of an imported rule must be its weights' own; got {sized[0]}, leave it out")
     make_rule(kind, **options)  # Options that it does not take are none of the file's faults.
     layers, others = _read_layout(read_tensors(path), kind, path)
     if kind == "celo2":
@@ -66,8 +69,7 @@ def import_weights(
         weight, bias = layers[-1]
         layers[-1] = weight[:1], bias[:1]
     else:
-        usual = {"momentum_decays": torch.zeros(3), "rms_decays": torch.zeros(1), "adafactor_decays": torch.zeros(3)}
-        passed = {key: torch.tensor(value) for key, value in (decays or {}).items()}
+        usual = {key: torch.zeros(count) for key, count in COUNTS.items()}
         others = {OFFSETS[key]: value for key, value in (usual | passed | others).items()}
     phi = dict(others)
     for index, (weight, bias) in enumerate(layers):
@@ -76,30 +78,73 @@ def import_weights(
     try:
         return build_rule(kind, {**options, **sizes}, {name: weight.float() for name, weight in phi.items()})
     except ValueError as error:
+        fix = "import them as the kind that they are" if _all_finite(phi.values()) else "export them anew"
         raise FileFormatError(
-            f"imported weights must fit the rule {kind!r}; got {os.fspath(path)}: {shortened(str(error))}, "
-            "import them as the kind that they are"
+            f"imported weights must fit the rule {kind!r}; got {os.fspath(path)}: {shortened(str(error))}, {fix}"
         ) from error
+
+
+def _all_finite(weights: Iterable[Tensor]) -> bool:
+    return all(bool(weight.isfinite().all()) for weight in weights)
+
+
+def _read_decays(decays: Mapping[str, Sequence[float]], kind: str) -> dict[str, Tensor]:
+    """Return offsets of decays as tensors.
+
+    Raises:
+        ValueError: unknown ones, or what is not as many finite numbers.
+    """
+    unknown = set(decays) - (set(OFFSETS) if kind == "mlp" else set())
+    if unknown:
+        raise ValueError(
+            f"decays must be of {', '.join(OFFSETS)}, of 'mlp'; got {sorted(unknown)} of {kind!r}, leave them out"
+        )
+    return {key: _read_numbers(key, own, COUNTS[key]) for key, own in decays.items()}
+
+
+def _read_numbers(key: str, values: Any, count: int) -> Tensor:
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError):
+        array = np.zeros(0)
+    if array.dtype.kind not in "fiu" or array.shape != (count,) or not bool(np.isfinite(array).all()):
+        example = [0.0] * count
+        raise ValueError(f"{key} must be a list of {count} finite numbers; got {values!r}, use e.g. {key}={example}")
+    return torch.from_numpy(array.astype(np.float32))  # pyright: ignore[reportUnknownMemberType]
 
 
 def _read_layout(
     tensors: dict[str, Tensor], kind: str, path: str | os.PathLike[str]
 ) -> tuple[Layers, dict[str, Tensor]]:
     """Return the layers of a file of one of a kind's layouts, and what else is in it."""
-    leaves = {name.split("/")[-1]: value for name, value in tensors.items()}
-    for layout in LAYOUTS[kind] if len(leaves) == len(tensors) else ():
+    leaves: dict[str, Tensor] = {}
+    # Of all layouts the one that knows most of the names states what is wrong.
+    nearest, found = 0, f"{brief(', '.join(sorted(tensors)[:4]) or 'nothing')}, import them as the kind that they are"
+    for name, value in tensors.items():
+        leaf = name.split("/")[-1]
+        if leaf in leaves:
+            found, nearest = f"two tensors named {brief(leaf)}, leave one out", len(tensors)
+        leaves[leaf] = value
+    for layout in LAYOUTS[kind]:
         left = dict(leaves)
         try:
             layers = layout(left)
-        # A name that is missing; weights that are no matrices, or do not fit together.
-        except (KeyError, RuntimeError):
-            continue
-        if len(layers) > 1 and not left.keys() - (OFFSETS if kind == "mlp" else {}):
-            return layers, left
-    names = ", ".join(sorted(tensors)[:4]) or "nothing"
+            others = sorted(left.keys() - (OFFSETS if kind == "mlp" else {}))
+            if len(layers) > 1 and not others and len(leaves) == len(tensors):
+                return layers, left
+            wrong = (
+                f"{brief(', '.join(others))} beside them, leave it out" if others else "one layer, import them whole"
+            )
+        except KeyError as error:
+            wrong = f"no {brief(str(error.args[0]))}, import them whole"
+        # Weights that are no matrices, or do not fit together.
+        except RuntimeError as error:
+            wrong = f"{shortened(str(error))}, import them as the kind that they are"
+        if len(leaves) - len(left) > nearest:
+            nearest, found = len(leaves) - len(left), wrong
     raise FileFormatError(
-        f"imported weights must be named as PyLO or learned_optimization name those of {kind!r}; got {brief(names)} in "
-        f"{os.fspath(path)}, import them as the kind that they are"
+        f"imported weights must be named as PyLO or learned_optimization name those of {kind!r}; got "
+        f"{os.fspath(path)} with {found}"
     )
 
 

@@ -186,5 +186,53 @@ def test_wrong_arguments(tmp_path):
         import_weights(path, "mlp", decays={"betas": [0.9]})
     with pytest.raises(ValueError, match="warm_up"):
         import_weights(path, "mlp", warm_up=0.1)
-    with pytest.raises(FileNotFoundError):
-        import_weights(tmp_path / "absent.npz", "mlp")
+    with pytest.raises(ValueError, match="sizes of an imported rule must be its weights' own; got hidden_size, leave"):
+        import_weights(path, "mlp", hidden_size=4)
+    for missing in (tmp_path / "absent.npz", tmp_path):
+        with pytest.raises(FileNotFoundError, match="a file of weights must be there; got .*, use another path"):
+            import_weights(missing, "mlp")
+    for odd in ("", None, 3):
+        with pytest.raises(ValueError, match=r"must be a text or a path; got .*, use e\.g\."):
+            import_weights(odd, "mlp")
+
+
+@pytest.mark.parametrize("value", [3, "abc", None, [1, 2, 3j], [1.0, 2.0], [0.0, 0.0, float("nan")], [[1], [2, 3]]])
+def test_decays_that_are_no_numbers_are_refused(tmp_path, value):
+    path = write(tmp_path, FILES["PyLO's mlp"][2], "npz")
+    with pytest.raises(ValueError, match=r"momentum_decays must be a list of 3 finite numbers; got .*, use e\.g\."):
+        import_weights(path, "mlp", decays={"momentum_decays": value})
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a layer missing", "with no 'nn/~/w1'|with no 'w1'"),
+        ("a bias missing", "with no 'b2', import them whole"),
+        ("one too many", "with 'lstm' beside them, leave it out"),
+        ("two of a name", "with two tensors named 'w0', leave one out"),
+        ("another kind", "import them as the kind that they are"),
+        ("not finite", "must be finite; .*, export them anew"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_named(tmp_path, name, words):
+    with pytest.raises(FileFormatError, match=words):
+        import_weights(write(tmp_path, FOREIGN[name], "npz"), "mlp")
+
+
+@pytest.mark.parametrize("name", ["weights.NPZ", "weights", "weights.safetensors"])
+def test_a_file_is_what_it_begins_as(tmp_path, name):
+    write(tmp_path, MLP, "npz").rename(tmp_path / name)
+    assert import_weights(tmp_path / name, "mlp").config["hidden_size"] == 4
+
+
+def test_files_of_other_programs_are_named(tmp_path):
+    torch.save({"w0": torch.zeros(3)}, tmp_path / "new.pt")
+    torch.save({"w0": torch.zeros(3)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    for file, words in (
+        ("new.pt", "must hold arrays alone; .*, save its numbers as safetensors or npz, without pickle"),
+        ("old.pt", "must be in safetensors or npz; got .*, which is a pickle, save its numbers as one of these"),
+        ("one.npy", "which is one array"),
+    ):
+        with pytest.raises(FileFormatError, match=words):
+            import_weights(tmp_path / file, "mlp")

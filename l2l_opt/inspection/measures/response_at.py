@@ -117,7 +117,7 @@ def _unravelled(place: int, shape: torch.Size) -> list[int]:
 
 
 def _part(tensor: Tensor, indices: list[Tensor], *, first: int = 0) -> Tensor:
-    """The indices along each axis but those of 1, along which a state is the same everywhere."""
+    """Take the indices along each axis but those of 1, along which a state is the same everywhere."""
     for axis, own in enumerate(indices, start=first):
         tensor = tensor if tensor.shape[axis] == 1 else tensor.index_select(axis, own.to(tensor.device))
     return tensor
