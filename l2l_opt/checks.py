@@ -48,9 +48,10 @@ def check_numbers(low: float, high: float = math.inf, /, **values: Any) -> None:
         ValueError: one that is not a number from ``low`` to ``high``.
     """
     bounds = f"of {low:g} or more" if high == math.inf else f"from {low:g} to {high:g}"
+    example = low + 1 if high == math.inf else (low + high) / 2
     for key, value in values.items():
         if not (_is_finite(value) and low <= value <= high):
-            raise ValueError(f"{key} must be a number {bounds}; got {value!r}, use e.g. {key}={low + 1:g}")
+            raise ValueError(f"{key} must be a number {bounds}; got {value!r}, use e.g. {key}={example:g}")
 
 
 def check_positive_numbers(example: float = 1, /, **values: Any) -> None:

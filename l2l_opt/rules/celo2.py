@@ -20,6 +20,7 @@ from l2l_opt.rules.moments import (
 )
 from l2l_opt.rules.perceptron import Perceptron, over_rms
 from l2l_opt.rules.recurrent import coordinates
+from l2l_opt.rules.sharded_sums import whole_shape
 from l2l_opt.types import Params
 
 SQUARE_BETA = 0.95
@@ -27,6 +28,7 @@ EPS = 1e-8
 RMS_EPS = 1e-9
 MOST_GRADIENT = 1000.0
 CLIPPED = 0.1
+OF_MATRICES = ("rows", "columns", "over_rows", "over_columns", "factored_averages")
 FEATURES = (
     "gradient",
     "clipped_gradient",
@@ -37,11 +39,7 @@ FEATURES = (
     "over_root",
     "factored_gradient",
     "scaled_gradient",
-    "rows",
-    "columns",
-    "over_rows",
-    "over_columns",
-    "factored_averages",
+    *OF_MATRICES,
 )
 NUM_FEATURES = 30
 BETAS = (*AVERAGE_BETAS, SQUARE_BETA, *FACTORED_BETAS)
@@ -53,15 +51,17 @@ class Celo2(MomentRule):
 
     With g clipped to +-1000, averages m of g (three decays), v of g^2 (decay .95), and mean squares of g by row and by
     column (three decays), which make 30 features x_1, ..., x_30 of a weight: those of ``MLPRule``, clip_.1(g) and
-    g / sqrt(v):
+    g / sqrt(v). Of vectors and scalars the 15 that are made of rows and columns, but for g F, are zero:
 
         x'_k = x_k / sqrt(1e-9 + mean(x_k^2) over the tensor);    d = perceptron_phi(x'_1, ..., x'_30)
         f' = (f - warm_up) / (1 - warm_up), at least 0
         s  = min((t + 1) / (warm_up T), 1) (1 + cos(pi f')) / 2;   1, T unknown
         update = -output_scale s d / sqrt(1e-9 + mean(d^2) over the tensor)
 
-    What is learned has no unit and no clock, so it carries over to tensors, losses and horizons that meta-training
-    never saw; the one number left to choose is ``output_scale``, as AdamW's learning rate: ``lr`` multiplies it.
+    What is learned has no clock, and no unit where gradients are far from the floors and the two clips: so it carries
+    over to tensors, losses and horizons that meta-training never saw. The one number left to choose is
+    ``output_scale``, as AdamW's learning rate: ``lr`` multiplies it. A tensor moves as far whatever its gradients are,
+    weights without a gradient among them.
 
     Args:
         hidden_size: units of each hidden layer.
@@ -105,6 +105,8 @@ class Celo2(MomentRule):
         found = moment_features(gradient, param, moments, eps=EPS)
         found["clipped_gradient"] = found["gradient"].clamp(-CLIPPED, CLIPPED)
         found["scaled_gradient"] = found["gradient"] * found["over_root"]
+        if factored_axes(whole_shape(gradient)) is None:
+            found |= {key: torch.zeros_like(found[key]) for key in OF_MATRICES}
         features = torch.cat([coordinates(found[key]) for key in FEATURES])
         direction = self.network(features, scales=over_rms(features, eps=RMS_EPS))
         size = self.size(state["step"], num_steps, dtype=gradient.dtype) * over_rms(direction, eps=RMS_EPS)

@@ -54,7 +54,9 @@ class Reference:
             inputs = [g1, p1, self.m, self.v, self.m * r, r, g1 * over_g, *shared, self.m * over_m]
         else:
             clipped = np.clip(g1, -0.1, 0.1)
-            inputs = [g1, clipped, p1, self.m, self.v, self.m * r, r, g1 * over_g, g1 * r, *shared, self.m * over_m]
+            inputs = [g1, clipped, p1, self.m, self.v, self.m * r, r, g1 * over_g, g1 * r]
+            # Their program has no others of a tensor whose squares are not factored.
+            inputs += [*shared, self.m * over_m] if g.ndim > 1 else []
         x = np.concatenate(inputs, -1)
         x = x / np.sqrt(self.options["input_eps"] + (x**2).mean(tuple(range(g.ndim)), keepdims=True))
         if self.kind == "mlp":
@@ -63,7 +65,7 @@ class Reference:
             x = np.concatenate([x, np.broadcast_to(clock, (*g.shape, 11))], -1)
         self.t += 1
         for index, (weight, bias) in enumerate(self.layers):
-            x = x @ weight + bias
+            x = x @ weight[: x.shape[-1]] + bias
             if index + 1 < len(self.layers):
                 x = np.maximum(x, 0)
         return x
