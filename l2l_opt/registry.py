@@ -20,7 +20,7 @@ QUOTED = r"""=(?:'[^']*'|"[^"]*")(?=\s*(?:,|\+|$))"""
 def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
     """Split ``mnist-mlp:hidden=40,activation=relu`` into its name and its options.
 
-    Values are Python literals where they look like one and strings otherwise; quotes are around one with a comma.
+    Values are Python literals where they look like one and strings otherwise; one with a comma is in brackets or quotes.
 
     Raises:
         ValueError: an option without ``=`` or without a name, or what is no text at all.
@@ -29,7 +29,7 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"what is to be made must be named by a text; got {spec!r}, use e.g. 'name:option=value'")
     name, _, tail = spec.partition(":")
     options: dict[str, Any] = {}
-    for item in (found[0] for found in re.finditer(rf"[^,=]*{QUOTED}|[^,]+", tail)):
+    for item in _items(tail):
         key, equals, text = item.partition("=")
         if not equals or not key.isidentifier():
             raise ValueError(
@@ -38,6 +38,22 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
             )
         options[key] = read_value(text)
     return name, options
+
+
+def _items(text: str) -> list[str]:
+    """What commas part, but for those in quotes and in a value that begins with a bracket."""
+    items: list[str] = []
+    for found in re.finditer(rf"[^,=]*{QUOTED}|[^,]+", text):
+        last = items[-1] if items else ""
+        if re.match(r"[^=]*=[\[{(]", last) and _depth(last) > 0:
+            items[-1] += f",{found[0]}"
+        else:
+            items.append(found[0])
+    return items
+
+
+def _depth(text: str) -> int:
+    return sum(text.count(bracket) for bracket in "[{(") - sum(text.count(bracket) for bracket in "]})")
 
 
 def read_value(text: str) -> Any:

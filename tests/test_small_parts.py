@@ -23,6 +23,9 @@ from l2l_opt.registry import Registry, parse_spec
         ("mnist-mlp:hidden=40,activation=relu", ("mnist-mlp", {"hidden": 40, "activation": "relu"})),
         ("a:x=1e-3,y=True,z=None", ("a", {"x": 1e-3, "y": True, "z": None})),
         ("a:root=/some/where", ("a", {"root": "/some/where"})),
+        ("a:x=[{'rule':'b','y':2},{'rule':'c'}],z=3", ("a", {"x": [{"rule": "b", "y": 2}, {"rule": "c"}], "z": 3})),
+        ("a:x=(1,2),y={'b':[3,4],'c':5}", ("a", {"x": (1, 2), "y": {"b": [3, 4], "c": 5}})),
+        ("a:file=my(x.csv,target=y", ("a", {"file": "my(x.csv", "target": "y"})),
     ],
 )
 def test_notation(spec, expected):

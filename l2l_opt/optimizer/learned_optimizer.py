@@ -48,8 +48,9 @@ class LearnedOptimizer(EagerOptimizer):
             of other optimizers, warns once, but not where a scheduler has come down to it.
         weight_decay: as of AdamW at a rate of .001, whose numbers (.01 to .1) can stay: decoupled from the rule, and
             multiplied by lr and by s, the rule's schedule over ``num_steps`` (``UpdateRule.decay_schedule``): a cosine
-            for ``compact`` and hand-designed rules with one, ``max((1 - f) / (1 + steepness f), .01)`` for
-            ``scale-free`` (the default), where f of the run is over; 1 for others, and where num_steps is unknown.
+            for ``compact``, ``celo2`` and hand-designed rules with one, ``max((1 - f) / (1 + steepness f), .01)`` for
+            ``scale-free`` (the default), where f of the run is over, that of its part for ``tensor-lstm``; 1 for
+            others, and where num_steps is unknown.
         num_steps: planned steps, for rules that anneal (a key of the group); None where unknown. The first step beyond
             it warns.
         maximize: climb instead of descend.

@@ -109,6 +109,8 @@ class UnrollMonitor:
     ):
         if every is not None and every < 1:
             raise ValueError(f"every must be at least 1; got {every}, use e.g. 10")
+        if not hasattr(writer, "file_writer"):
+            raise ValueError(f"writer must be a SummaryWriter; got {writer!r}, use SummaryWriter('runs/mine')")
         self.optimizer, self.writer = optimizer, writer
         self.every = USUAL_STEPS if every is None else every
         share, extra = (SHARE, EXTRA_SHARE) if every is None else (None, None)
