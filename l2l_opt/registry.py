@@ -20,7 +20,8 @@ QUOTED = r"""=(?:'[^']*'|"[^"]*")(?=\s*(?:,|\+|$))"""
 def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
     """Split ``mnist-mlp:hidden=40,activation=relu`` into its name and its options.
 
-    Values are Python literals where they look like one and strings otherwise; one with a comma is in brackets or quotes.
+    Values are Python literals where they look like one and strings otherwise; one with a comma is in brackets or
+    quotes.
 
     Raises:
         ValueError: an option without ``=`` or without a name, or what is no text at all.
@@ -41,7 +42,7 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
 
 
 def _items(text: str) -> list[str]:
-    """What commas part, but for those in quotes and in a value that begins with a bracket."""
+    """Split at commas, but for those in quotes and in a value that begins with a bracket."""
     items: list[str] = []
     for found in re.finditer(rf"[^,=]*{QUOTED}|[^,]+", text):
         last = items[-1] if items else ""

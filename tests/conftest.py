@@ -35,7 +35,7 @@ ODD_VALUES = ([1], {"a": 1}, object())
 
 def small_rule(name: str, **options) -> UpdateRule:
     """A fresh rule, small where its size is free."""
-    parts = [{"rule": "lstm", "config": {"hidden_size": 3}, "name": "weight"}, {"rule": "rnnprop:hidden_size=3"}]
+    parts = [{"rule": "lstm", "config": {"hidden_size": 3}, "min_dim": 2}, {"rule": "rnnprop:hidden_size=3"}]
     sizes = {
         "lstm": {"hidden_size": 4},
         "meta-lstm": {"hidden_size": 4},

@@ -60,6 +60,15 @@ class Habits:
         if unused:
             self._say_once(f"{', '.join(unused)} in a group has no effect: the rule has its own", about="others")
 
+    def look_for_loss(self, rule: UpdateRule, loss: object) -> None:
+        """Look whether a rule that reads the training loss is given one."""
+        if rule.reads_loss and loss is None:
+            self._say_once(
+                "a rule that reads the training loss does without where it is given none; got a step without: "
+                "use optimizer.step(loss=loss) or a closure",
+                about="loss",
+            )
+
     def look_beyond_plan(self, groups: Sequence[dict[str, Any]], rule: UpdateRule, title: str) -> None:
         """Look for steps beyond those planned, or far beyond those of meta-training, after they were taken."""
         for group in groups:

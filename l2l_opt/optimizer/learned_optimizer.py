@@ -136,13 +136,18 @@ class LearnedOptimizer(EagerOptimizer):
 
         Raises:
             ValueError: a number out of range, another rule, an option that is the same for all groups, a parameter
-                sharded in a way that the rule cannot take.
+                without a name or sharded in a way that the rule cannot take.
         """
         self._check_rule_of(param_group)
         check_options_of_all(param_group, {key: getattr(self, key) for key in OF_ALL_GROUPS})
         super().add_param_group(param_group)
         try:
             check_options(self.param_groups[-1])
+            if self.rule.reads_names and not self.param_groups[-1].get("param_names"):
+                raise ValueError(
+                    f"parameters must have names where a part of the rule {self._title!r} goes by them; got a group "
+                    "without, use LearnedOptimizer(model.named_parameters(), ...)"
+                )
             for name, p in named(self.param_groups[-1]):
                 check_placement(self.rule, name, p)
         except ValueError:
@@ -202,6 +207,7 @@ class LearnedOptimizer(EagerOptimizer):
                 "guard='fallback', use guard='skip'"
             )
         seen = None
+        self._habits.look_for_loss(self.rule, loss)
         if loss is not None and (self.guard == "fallback" or self.rule.reads_loss):
             seen = sharding.mean_loss(loss, self._parameters())
         if self.guard == "fallback" and seen is not None and self._fell_back(seen):

@@ -119,6 +119,8 @@ def mean_loss(loss: Any, params: Iterable[Tensor]) -> Tensor:
     Raises:
         ValueError: a loss that is not one number.
     """
+    if not isinstance(loss, (Tensor, int, float)) or (isinstance(loss, Tensor) and loss.is_complex()):
+        raise ValueError(f"loss must be a real number or a tensor of one; got {loss!r}, use e.g. step(loss=loss)")
     # A whole number may be one that no tensor of whole numbers holds.
     value = torch.as_tensor(float(loss) if isinstance(loss, int) else loss).detach()
     if value.numel() != 1:

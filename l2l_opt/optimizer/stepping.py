@@ -105,8 +105,16 @@ class Stepper:
         Returns:
             Calls that can be taken again, each with what it stepped.
         """
+        by_name = {param.name: param for param in params}
+        routes = self.rule_on(params[0].value.device).route({name: param.value for name, param in by_name.items()})
+        return [
+            call for rule, names in routes for call in self._step_by(rule, [by_name[n] for n in names], options, shards)
+        ]
+
+    def _step_by(
+        self, rule: UpdateRule, params: Sequence[LocalParameter], options: Options, shards: Shards | None
+    ) -> list[Taken]:
         device = params[0].value.device
-        rule = self.rule_on(device)
         compiled = rule.compiled_step()
         if triton.computes(compiled, device, is_divided=shards is not None):
             assert compiled is not None

@@ -53,6 +53,8 @@ class UpdateRule(nn.Module, abc.ABC):
     nearest would lose what a slow average gains in a step."""
     reads_loss: bool = False
     """Whether ``forward`` is given ``loss``: set for every class whose ``forward`` names it."""
+    reads_names: bool = False
+    """Whether what it does with a parameter depends on its name, so that an optimizer must be given names."""
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -121,6 +123,10 @@ class UpdateRule(nn.Module, abc.ABC):
             A factor of 1 at the beginning; 1 throughout for a rule that does not anneal.
         """
         return 1.0
+
+    def route(self, params: Params) -> "list[tuple[UpdateRule, list[str]]]":
+        """Return which rule moves which parameters, by name: itself all of them, but for a rule made of others."""
+        return [(self, list(params))]
 
     def compiled_step(self) -> CompiledStep | CompiledPerceptron | None:
         """Return the same computation for ``kernels.PreparedStep``, in place; None where it is not compiled."""
@@ -199,8 +205,11 @@ def part_of_rule(part: UpdateRule | str, config: Mapping[str, Any] | None = None
     """Return a rule that another one is made of: itself, or a fresh one by its name or notation and its options.
 
     Raises:
-        ValueError: neither a rule nor a name, a rule that is not registered, options that are no dict or are refused.
+        ValueError: neither a rule nor a name, a rule that is not registered, options that are no dict or are refused,
+            or are given beside a rule.
     """
+    if config is not None and isinstance(part, UpdateRule):
+        raise ValueError(f"a part's config must be of one that is named; got {config!r} beside a rule, leave it out")
     if config is not None and not isinstance(config, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"a part's config must be a dict of options; got {config!r}, use e.g. {{'hidden_size': 8}}")
     rule = part if isinstance(part, UpdateRule) else make_rule(part, **(config or {}))

@@ -1,5 +1,6 @@
 """A rule made of rules, each for the tensors that a predicate on name and shape picks."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
@@ -21,7 +22,8 @@ class ComposedRule(UpdateRule):
     Args:
         parts: for each part a rule and its predicate, as a dict with keys ``rule`` (an ``UpdateRule``, or
             ``name:option=value,...``), ``name`` (regular expression searched in the parameter's name, default
-            anything), ``min_dim`` and ``max_dim`` (bounds on ``param.dim()``, default none).
+            anything; optimizers must then be given ``named_parameters()``), ``min_dim`` and ``max_dim`` (bounds on
+            ``param.dim()``, default none).
 
     A group's weight decay follows the mean of the parts' schedules.
 
@@ -29,7 +31,8 @@ class ComposedRule(UpdateRule):
         that of the part it is routed to.
 
     Raises:
-        ValueError: no parts, an unknown key, a bad pattern; later, a parameter that no part matches.
+        ValueError: no parts, an unknown key, a bad pattern, bounds that nothing meets; later, a parameter that no part
+            matches.
 
     Source: arXiv 1606.04474, section 3.3 (the parts for convolutional and for fully connected tensors).
     """
@@ -50,8 +53,15 @@ class ComposedRule(UpdateRule):
             rules.append(part_of_rule(part["rule"], part.get("config")))
             predicate = {key: part[key] for key in ("name", "min_dim", "max_dim") if key in part}
             for key in ("min_dim", "max_dim"):
-                if type(predicate.get(key, 0)) is not int:
-                    raise ValueError(f"a part's {key} must be a whole number; got {part[key]!r}, use e.g. 2")
+                if type(predicate.get(key, 0)) is not int or predicate.get(key, 0) < 0:
+                    raise ValueError(
+                        f"a part's {key} must be a whole number of 0 or more; got {part[key]!r}, use e.g. 2"
+                    )
+            if predicate.get("min_dim", 0) > predicate.get("max_dim", math.inf):
+                raise ValueError(
+                    f"a part's min_dim must not be above its max_dim; got {part['min_dim']} and {part['max_dim']}, "
+                    "use e.g. 2 and 3"
+                )
             try:
                 re.compile(predicate.get("name", ""))
             except (re.error, TypeError) as error:
@@ -69,10 +79,11 @@ class ComposedRule(UpdateRule):
         self.predicates = predicates
         self.reads_whole_tensors = any(rule.reads_whole_tensors for rule in rules)
         self.reads_loss = any(rule.reads_loss for rule in rules)
+        self.reads_names = any("name" in own for own in predicates) or any(rule.reads_names for rule in rules)
         self.moving_averages = tuple(dict.fromkeys(key for rule in rules for key in rule.moving_averages))
 
     def route(self, params: Params) -> list[tuple[UpdateRule, list[str]]]:
-        """Each part that has something to do, with the names of its parameters.
+        """Each part that has something to do, down to those made of no others, with the names of its parameters.
 
         Raises:
             ValueError: a parameter that no part matches.
@@ -88,7 +99,8 @@ class ComposedRule(UpdateRule):
                     f"every parameter must match a part; got {name!r} of shape {tuple(param.shape)}, "
                     "add a part without predicate at the end"
                 )
-        return [(part, chosen) for part, chosen in zip(self.rules(), names, strict=True) if chosen]
+        pairs = zip(self.rules(), names, strict=True)
+        return [found for part, chosen in pairs if chosen for found in part.route(_pick(params, chosen))]
 
     def init_state(self, params: Params) -> RuleState:
         state: RuleState = {}

@@ -19,8 +19,8 @@ MOST_LOG = 3.0
 """The logarithm up to which steps may be larger or smaller than those of the rule for weights."""
 TINY = 1e-16
 """Below this a root mean square is taken for this."""
-OWN = ("first_rms", "first_gradient", "tensor_hidden", "tensor_cell")
-OF_LOSS = ("first_loss", "usual_loss")
+OWN = ("tensor_first_rms", "tensor_first_gradient", "tensor_hidden", "tensor_cell")
+OF_LOSS = ("tensor_first_loss", "tensor_usual_loss")
 LOSS_BETA = 0.9
 
 
@@ -37,22 +37,25 @@ class TensorLSTM(UpdateRule):
         update = exp(3 tanh(o / 3)) u
 
     How far to go depends on what a tensor shows over many steps, where to go on what a weight shows now: so memory is
-    kept once a tensor and costs nothing a weight. The read-out starts near zero: a fresh rule is the other one.
+    kept once a tensor, and no state is added to that of a weight. The read-out starts near zero: a fresh rule is the
+    other one. The other rule's steps are plain PyTorch's here, where alone it may have a compiled one.
 
     Args:
-        rule: of the weights; its name or notation, or a rule.
+        rule: of the weights; its name or notation, or a rule; any but this one.
         config: its arguments, where it is named.
         hidden_size: units of the LSTM.
         loss_features: whether it reads the training loss, which ``LearnedOptimizer.step(loss=...)`` or its closure
             passes; both features are 0 where none is, or where it or the first one is not positive.
 
     State of a parameter:
-        that of ``rule``; first_rms, first_gradient: 0-dim, of the tensor and its gradient at first; tensor_hidden,
-        tensor_cell: ``[hidden_size, 1, ..., 1]``, one for the tensor; where it reads losses first_loss and usual_loss:
+        that of ``rule``; tensor_first_rms, tensor_first_gradient: 0-dim, of the tensor and its gradient at first;
+        tensor_hidden, tensor_cell: ``[hidden_size, 1, ..., 1]``, one for the tensor; where it reads losses
+        tensor_first_loss and tensor_usual_loss:
         0-dim, the first one, 0 before, and the average (decay .9) of log(loss / loss_0).
 
     Raises:
-        ValueError: an unknown rule, arguments that are no dict, a size that is not a positive integer.
+        ValueError: an unknown rule, this one among them, arguments that are no dict, a size that is not a positive
+            integer.
 
     Source: arXiv 2501.12670, section 4 (Celo), after arXiv 2211.09760 (VeLO): an LSTM a tensor over a perceptron a
     weight.
@@ -71,11 +74,13 @@ class TensorLSTM(UpdateRule):
         loss_features: bool = False,
     ):
         part = part_of_rule(rule, config)
+        if any(isinstance(module, TensorLSTM) for module in part.modules()):
+            raise ValueError(f"the rule below a tensor-lstm must be another one; got {rule!r}, use e.g. rule=celo2")
         super().__init__(
             rule=part.registry_name, config=part.config, hidden_size=hidden_size, loss_features=loss_features
         )
         self.part, self.loss_features = part, bool(loss_features)
-        self.reads_loss = self.loss_features or part.reads_loss
+        self.reads_loss, self.reads_names = self.loss_features or part.reads_loss, part.reads_names
         num_inputs = NUM_INPUTS + len(OF_LOSS) * self.loss_features
         self.body = RecurrentBody(num_inputs=num_inputs, hidden_size=hidden_size, num_layers=1)
         torch.nn.init.uniform_(self.body.readout.weight, -0.01, 0.01)
@@ -111,7 +116,7 @@ class TensorLSTM(UpdateRule):
         firsts: Params = {}
         for name, gradient in grads.items():
             own, rms = state[name], tensor_rms(gradient).clamp(min=TINY)
-            firsts[name] = torch.where(own["first_gradient"] > 0, own["first_gradient"], rms.detach())
+            firsts[name] = torch.where(own["tensor_first_gradient"] > 0, own["tensor_first_gradient"], rms.detach())
             found = tensor_features(gradient, params[name], own, rms / firsts[name], num_steps, self.fractions)
             if self.loss_features:
                 shown, kept_losses = loss_features(loss, own, like=rms)
@@ -121,7 +126,7 @@ class TensorLSTM(UpdateRule):
         kept = {name: {"hidden": state[name]["tensor_hidden"], "cell": state[name]["tensor_cell"]} for name in grads}
         sizes, kept = self.body(inputs, kept)
         for name in grads:
-            own = (state[name]["first_rms"], firsts[name], kept[name]["hidden"], kept[name]["cell"])
+            own = (state[name]["tensor_first_rms"], firsts[name], kept[name]["hidden"], kept[name]["cell"])
             next_state[name] = next_state[name] | dict(zip(OWN, own, strict=True))
         factors = {name: torch.exp(MOST_LOG * torch.tanh(size / MOST_LOG)) for name, size in sizes.items()}
         return {name: factors[name] * update for name, update in updates.items()}, next_state
@@ -143,12 +148,12 @@ def tensor_features(
     Args:
         gradient: of any shape.
         param: likewise.
-        state: with ``step`` and ``first_rms``.
+        state: with ``step`` and ``tensor_first_rms``.
         growth: 0-dim, of the gradient's root mean square since the first.
         num_steps: 0-dim, planned steps; None where unknown.
         centres: ``FRACTIONS``, on the device.
     """
-    rms, first = tensor_rms(param), state["first_rms"].to(param.dtype)
+    rms, first = tensor_rms(param), state["tensor_first_rms"].to(param.dtype)
     fraction = progress(state["step"], num_steps, dtype=param.dtype)
     known = torch.zeros_like(rms) if fraction is None else torch.ones_like(rms)
     fraction = torch.zeros_like(rms) if fraction is None else fraction
@@ -170,16 +175,16 @@ def loss_features(loss: Tensor | None, state: dict[str, Tensor], *, like: Tensor
 
     Args:
         loss: 0-dim; None where nobody passes one.
-        state: with ``first_loss`` and ``usual_loss``.
+        state: with ``tensor_first_loss`` and ``tensor_usual_loss``.
         like: 0-dim, whose dtype the features have.
     """
-    first, usual = state["first_loss"], state["usual_loss"]
+    first, usual = state["tensor_first_loss"], state["tensor_usual_loss"]
     if loss is None:
-        return like.new_zeros(2), {"first_loss": first, "usual_loss": usual}
+        return like.new_zeros(2), {"tensor_first_loss": first, "tensor_usual_loss": usual}
     now = loss.to(like.dtype)
     known = (now > 0) & torch.isfinite(now)
     first = torch.where(known & (first <= 0), now, first)
     log = (torch.where(known, now, 1.0) / torch.where(known, first, 1.0)).clamp(1e-6, 1e6).log()
     slope = torch.where(known, log - usual, 0.0)
     shown = torch.stack([log / 2, slope.clamp(-2, 2)])
-    return shown, {"first_loss": first, "usual_loss": usual + (1 - LOSS_BETA) * slope}
+    return shown, {"tensor_first_loss": first, "tensor_usual_loss": usual + (1 - LOSS_BETA) * slope}

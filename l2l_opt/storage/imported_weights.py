@@ -22,6 +22,8 @@ OFFSETS = {
     "adafactor_decays": "factored_offsets",
 }
 """What learned_optimization and PyLO call the offsets of decays, and what the rule ``mlp`` calls them."""
+CELO2_GROUPS, CELO2_OUTPUTS = (1, 1, 1, 3, 1, 3, 1, 3, 1, 3, 3, 3, 3, 3), 3
+"""Features of each part of the first layer, and outputs of the last."""
 COUNTS = {"momentum_decays": 3, "rms_decays": 1, "adafactor_decays": 3}
 """Numbers of each."""
 
@@ -67,6 +69,11 @@ def import_weights(
     if kind == "celo2":
         # The other outputs are multiplied by zero there.
         weight, bias = layers[-1]
+        if weight.shape[0] != CELO2_OUTPUTS:
+            raise FileFormatError(
+                f"the last layer of 'celo2' must have {CELO2_OUTPUTS} outputs; got {weight.shape[0]} in "
+                f"{os.fspath(path)}, import them as the kind that they are"
+            )
         layers[-1] = weight[:1], bias[:1]
     else:
         usual = {key: torch.zeros(count) for key, count in COUNTS.items()}
@@ -183,6 +190,8 @@ def _take_parts(left: dict[str, Tensor], prefix: str) -> Tensor:
     """Return the first layer's weight of its parts, one for a group of features, each ``[features, units]``."""
     count = sum(name.startswith(prefix) for name in left)
     parts = [left.pop(f"{prefix}{index}") for index in range(max(count, 1))]
+    if (found := tuple(len(part) for part in parts)) != CELO2_GROUPS:
+        raise RuntimeError(f"parts of {found} features where {CELO2_GROUPS} are wanted")
     return torch.cat(parts).mT
 
 

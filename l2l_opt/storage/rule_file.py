@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from l2l_opt.rules.base import RULES, UpdateRule
@@ -61,6 +62,12 @@ def load_rule(source: str | os.PathLike[str]) -> UpdateRule:
     """
     from l2l_opt.pretrained import find_artefact
 
+    kind = str(source).partition(":")[0]
+    if kind in RULES.names() and not Path(source).exists():
+        raise FileNotFoundError(
+            f"learned weights must be named by a shipped name or a path; got {str(source)!r}, which is a kind of rule: "
+            f"use make_rule({str(source)!r}) for a fresh one, or meta-train it"
+        )
     path = find_artefact(source)
     phi, card = read(path, kind="rule", format_version=FORMAT_VERSION)
     about = card.get("rule")

@@ -23,7 +23,7 @@ RULES = [
     "lstm",
     "rnnprop",
     "composed",
-    "tensor-lstm:loss_features=True",
+    "tensor-lstm:loss_features=True,config={'output_scale':0.1}",
     "sgd",
     "momentum",
     "rmsprop",

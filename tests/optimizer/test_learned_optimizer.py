@@ -15,6 +15,8 @@ from torch.optim import lr_scheduler
 
 from l2l_opt import CoordinatewiseLSTM, LearnedOptimizer, RNNProp, save_rule
 from l2l_opt.pretrained import DEFAULT
+from l2l_opt.rules import RULES, make_rule
+from l2l_opt.rules.composed import ComposedRule
 from l2l_opt.rules.products import rounds_products
 from tests.conftest import small_rule
 
@@ -88,7 +90,7 @@ def test_weight_decay_is_that_of_adamw_with_a_cosine(rule, num_steps):
         source = small_rule("composed", parts=[{"rule": "compact", "name": "never"}, {"rule": "sgd"}])
     else:
         source = rule if rule.startswith("default") else small_rule(rule)
-    ours = LearnedOptimizer([params[0]], source, weight_decay=0.1, num_steps=num_steps)
+    ours = LearnedOptimizer([("weight", params[0])], source, weight_decay=0.1, num_steps=num_steps)
     theirs = torch.optim.AdamW([params[1]], lr=1e-3, weight_decay=0.1)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, T_max=1000)
     for _ in range(1000):
@@ -284,6 +286,20 @@ def test_composed_rules_see_the_names_of_named_parameters():
     train(model, LearnedOptimizer(model.named_parameters(), rule), 1)
     for key, value in model.named_parameters():
         assert torch.allclose(value, before[key], atol=1e-6) != key.endswith("bias"), key
+    with pytest.raises(ValueError, match=r"parameters must have names .* use LearnedOptimizer\(model.named_parameters"):
+        LearnedOptimizer(model.parameters(), rule)
+    LearnedOptimizer(model.parameters(), make_rule("composed"))
+
+
+@pytest.mark.parametrize("name", RULES.names())
+def test_a_part_takes_the_steps_that_it_takes_alone(name):
+    """By its compiled step too, where it has one."""
+    alone, ends = small_rule(name), []
+    for rule in (alone, ComposedRule(parts=[{"rule": copy.deepcopy(alone)}])):
+        model = make_model()
+        train(model, LearnedOptimizer(model.named_parameters(), rule, num_steps=5), 5)
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*ends)
 
 
 def warnings_of(optimizer, params, steps, scheduler=None):

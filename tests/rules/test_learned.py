@@ -94,8 +94,16 @@ def test_composed_takes_rule_objects_and_reports_when_nothing_matches():
         ({"parts": [{"min_dim": 2}]}, "a part must have 'rule'"),
         ({"parts": [{"rule": "sgd", "shape": 2}]}, "a part must have 'rule'"),
         ({"parts": [{"rule": "sgd", "name": "("}]}, "regular expression"),
-        ({"parts": [{"rule": "sgd", "max_dim": "3"}]}, "a part's max_dim must be a whole number; got '3'"),
-        ({"parts": [{"rule": "sgd", "min_dim": True}]}, "a part's min_dim must be a whole number; got True"),
+        ({"parts": [{"rule": "sgd", "max_dim": "3"}]}, "a part's max_dim must be a whole number of 0 or more; got '3'"),
+        (
+            {"parts": [{"rule": "sgd", "min_dim": True}]},
+            "a part's min_dim must be a whole number of 0 or more; got T",
+        ),
+        ({"parts": [{"rule": "sgd", "min_dim": -1}]}, "a part's min_dim must be a whole number of 0 or more; got -1"),
+        (
+            {"parts": [{"rule": "sgd", "min_dim": 3, "max_dim": 2}]},
+            "min_dim must not be above its max_dim; got 3",
+        ),
         ({"parts": [{"rule": "sgd", "name": 3}]}, "a part's name must be a regular expression; got 3"),
         ({"parts": [{"rule": "sgd", "config": 3}]}, "a part's config must be a dict of options; got 3"),
         ({"parts": [{"rule": 3}]}, "must be named by a text; got 3"),

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from l2l_opt import LearnedOptimizer
-from l2l_opt.rules import make_rule
+from l2l_opt.rules import RULES, make_rule
 from l2l_opt.rules.tensor_lstm import FRACTIONS, NUM_INPUTS, loss_features, tensor_features
+from tests.conftest import small_rule
 
 
 def student(seed=0):
@@ -18,9 +19,9 @@ def student(seed=0):
     }
 
 
-@pytest.mark.parametrize("part", ["celo2", "mlp", "lstm:hidden_size=3", "adam"])
+@pytest.mark.parametrize("part", [name for name in RULES.names() if name != "tensor-lstm"])
 def test_a_fresh_one_takes_almost_the_steps_of_its_part(part):
-    rule = make_rule("tensor-lstm", rule=part).double()
+    rule = make_rule("tensor-lstm", rule=small_rule(part)).double()
     params, grads = student(), student(1)
     updates, state = rule(grads, rule.init_state(params), params)
     theirs, their_state = rule.part(grads, rule.part.init_state(params), params)
@@ -56,7 +57,7 @@ def test_memory_is_kept_once_a_tensor():
 
 
 def test_features_do_not_show_a_run_of_unknown_length_and_stay_of_order_one():
-    state = {"step": torch.tensor(50.0), "first_rms": torch.tensor(0.0)}
+    state = {"step": torch.tensor(50.0), "tensor_first_rms": torch.tensor(0.0)}
     value = torch.zeros(3, 4)
     centres = torch.tensor(FRACTIONS)
     unknown = tensor_features(value, value, state, torch.tensor(0.0), None, centres)
@@ -71,7 +72,7 @@ def test_features_do_not_show_a_run_of_unknown_length_and_stay_of_order_one():
 
 def shown_of(losses):
     """What each of some losses shows after those before it."""
-    state = {"first_loss": torch.tensor(0.0), "usual_loss": torch.tensor(0.0)}
+    state = {"tensor_first_loss": torch.tensor(0.0), "tensor_usual_loss": torch.tensor(0.0)}
     shown = []
     for loss in losses:
         found, state = loss_features(None if loss is None else torch.tensor(loss), state, like=torch.tensor(0.0))
@@ -112,12 +113,16 @@ def test_the_drop_in_passes_its_loss_to_a_rule_that_reads_it():
     falls, stays, unknown = [4.0, 2.0, 1.0], [4.0, 4.0, 4.0], [None, None, None]
     rule = reading_rule()
     assert not torch.equal(steps_of(rule, falls), steps_of(rule, stays))
-    assert torch.equal(steps_of(rule, stays), steps_of(rule, unknown))
+    with pytest.warns(UserWarning, match=r"does without where it is given none; .*use optimizer.step\(loss=loss\)"):
+        assert torch.equal(steps_of(rule, stays), steps_of(rule, unknown))
     assert torch.equal(steps_of(rule, falls), steps_of(rule, [torch.tensor([loss]) for loss in falls]))
     blind = reading_rule(loss_features=False)
     assert torch.equal(steps_of(blind, falls), steps_of(blind, stays))
     with pytest.raises(ValueError, match=r"loss must be one number; got shape \(2,\)"):
         steps_of(rule, [torch.ones(2)])
+    for odd in ("a", torch.tensor([1j]), [1.0]):
+        with pytest.raises(ValueError, match=r"loss must be a real number or a tensor of one; got .*, use e\.g\."):
+            steps_of(rule, [odd])
 
 
 def test_a_part_that_reads_losses_is_given_them():
@@ -130,6 +135,8 @@ def test_a_part_that_reads_losses_is_given_them():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"rule": "tensor-lstm"}, "the rule below a tensor-lstm must be another one; got 'tensor-lstm'"),
+        ({"rule": make_rule("mlp"), "config": {}}, "config must be of one that is named; got {} beside a rule"),
         ({"rule": "nonsense"}, "a rule must be a registered name; got 'nonsense'"),
         ({"rule": None}, "must be named by a text; got None"),
         ({"rule": "mlp", "config": [4]}, r"a part's config must be a dict of options; got \[4\]"),
