@@ -49,7 +49,7 @@ class LearnedOptimizer(EagerOptimizer):
         weight_decay: as of AdamW at a rate of .001, whose numbers (.01 to .1) can stay: decoupled from the rule, and
             multiplied by lr and by s, the rule's schedule over ``num_steps`` (``UpdateRule.decay_schedule``): a cosine
             for ``compact``, ``celo2`` and hand-designed rules with one, ``max((1 - f) / (1 + steepness f), .01)`` for
-            ``scale-free`` (the default), where f of the run is over, that of its part for ``tensor-lstm``; 1 for
+            ``scale-free`` (the default), where f of the run is over, of the rule below for ``tensor-lstm``; 1 for
             others, and where num_steps is unknown.
         num_steps: planned steps, for rules that anneal (a key of the group); None where unknown. The first step beyond
             it warns.
@@ -145,7 +145,7 @@ class LearnedOptimizer(EagerOptimizer):
             check_options(self.param_groups[-1])
             if self.rule.reads_names and not self.param_groups[-1].get("param_names"):
                 raise ValueError(
-                    f"parameters must have names where a part of the rule {self._title!r} goes by them; got a group "
+                    f"parameters must have names where the rule {self._title!r} goes by them; got a group "
                     "without, use LearnedOptimizer(model.named_parameters(), ...)"
                 )
             for name, p in named(self.param_groups[-1]):

@@ -286,7 +286,9 @@ def test_composed_rules_see_the_names_of_named_parameters():
     train(model, LearnedOptimizer(model.named_parameters(), rule), 1)
     for key, value in model.named_parameters():
         assert torch.allclose(value, before[key], atol=1e-6) != key.endswith("bias"), key
-    with pytest.raises(ValueError, match=r"parameters must have names .* use LearnedOptimizer\(model.named_parameters"):
+    with pytest.raises(
+        ValueError, match=r"parameters must have names where the rule .* use LearnedOptimizer\(model.named_parameters"
+    ):
         LearnedOptimizer(model.parameters(), rule)
     LearnedOptimizer(model.parameters(), make_rule("composed"))
 

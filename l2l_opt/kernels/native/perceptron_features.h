@@ -124,7 +124,7 @@ struct PerceptronFeatures {
         alignas(64) float param[TILE];
         read(param, tensor.param, spot);
         // Of a vector `celo2` reads none of those made of rows and columns.
-        const float seen = Kind::POINTS && !is_factored ? 0.0f : 1.0f;
+        const float shown = Kind::POINTS && !is_factored ? 0.0f : 1.0f;
         for (int v = 0; v < V; ++v) {
             const int at = v * W;
             float* to = x + at;
@@ -139,8 +139,8 @@ struct PerceptronFeatures {
             put(over);
             for (int k = 0; k < FACTORS; ++k) put(gradient * load(factors + k * TILE + at));
             if constexpr (Kind::CLIPS) put(gradient * over);
-            for (int k = 0; k < 4 * FACTORS; ++k) put(load(shared + k * TILE + at) * seen);
-            for (int k = 0; k < FACTORS; ++k) put(load(m + k * TILE + at) * load(factors + (FACTORS + k) * TILE + at) * seen);
+            for (int k = 0; k < 4 * FACTORS; ++k) put(load(shared + k * TILE + at) * shown);
+            for (int k = 0; k < FACTORS; ++k) put(load(m + k * TILE + at) * load(factors + (FACTORS + k) * TILE + at) * shown);
         }
     }
 

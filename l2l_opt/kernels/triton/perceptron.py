@@ -57,20 +57,20 @@ def features_of(index, chunk_of, tables, kind: tl.constexpr, sizes: tl.constexpr
     x = x + (g * of_gradient[0], g * of_gradient[1], g * of_gradient[2])
     if clips:
         x = x + (g * over,)
-    seen = 1.0
+    shown = 1.0
     if clips:
         # Of a vector `celo2` reads none of those made of rows and columns.
-        seen = tl.where(tl.load(sides.number + 2 * t) > 0, 1.0, 0.0)
+        shown = tl.where(tl.load(sides.number + 2 * t) > 0, 1.0, 0.0)
     for k in tl.static_range(3):
-        x = x + (rows[k] * seen,)
+        x = x + (rows[k] * shown,)
     for k in tl.static_range(3):
-        x = x + (columns[k] * seen,)
+        x = x + (columns[k] * shown,)
     for k in tl.static_range(3):
-        x = x + (seen / tl.sqrt(rows[k] + 1e-8),)
+        x = x + (shown / tl.sqrt(rows[k] + 1e-8),)
     for k in tl.static_range(3):
-        x = x + (seen / tl.sqrt(columns[k] + 1e-8),)
+        x = x + (shown / tl.sqrt(columns[k] + 1e-8),)
     for k in tl.static_range(3):
-        x = x + (moments[k] * of_averages[k] * seen,)
+        x = x + (moments[k] * of_averages[k] * shown,)
     # One by one, since a sum of what is finite may not be.
     nothing = g * g * 0.0 + raw * 0.0 + p * 0.0 + v * 0.0
     for k in tl.static_range(3):
