@@ -208,6 +208,8 @@ def page(rows: Mapping[str, dict[str, Any]], references: Mapping[str, Any]) -> s
         cells += [_words(muon), _words(default)]
         cells.append(", ".join(f"{_speed(stage):,.0f}" for stage in row["plan"]))
         lines.append(f"| {' | '.join(cells)} |")
+    noted = [f"- `{name}`: {row['note']}." for name, row in rows.items() if "note" in row]
+    lines += ["", "Rows of an earlier state of the rule:", "", *noted] if noted else []
     lines += ["", "| rule | weights | state, bytes a parameter | step, ns a parameter, one core |", "|---|---|---|---|"]
     for name in RULES:
         own = [row for row in rows.values() if row["rule"] == name]
