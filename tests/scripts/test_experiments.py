@@ -274,17 +274,16 @@ SMALL = "digits-mlp:hidden=4,batch_size=8"
 @pytest.fixture
 def compared(monkeypatch, tmp_path):
     """Two kinds of rule, which have learned on two small tasks for a second each."""
-    monkeypatch.setattr(compare_rules, "FOLDER", tmp_path / "results")
+    monkeypatch.setattr(compare_rules, "FOLDER", tmp_path / "elsewhere")
     monkeypatch.setattr(compare_rules, "TASKS", {"mixture": "quadratics:dim=2 + least-squares:dim=3", "gru": SMALL})
     monkeypatch.setattr(compare_rules, "HORIZON", 20)
     monkeypatch.setattr(compare_rules, "LISTED_HORIZON", 12)
     suite = replace(load_suite("validation"), tasks=("quadratics:dim=3", SMALL))
     monkeypatch.setattr(compare_rules, "load_suite", lambda name: suite)
     monkeypatch.setattr(compare_rules, "best_size", lambda *own: 2.0)
-    return lambda *more: compare_rules.main(
-        ["--rule", "celo2", "--minutes", "0.02", "--seed", "0", "--runs", str(tmp_path / "runs"), *more],
-        standalone_mode=False,
-    )
+    small = ["--rule", "celo2", "--minutes", "0.02", "--seed", "0"]
+    folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "results")]
+    return lambda *more: compare_rules.main([*small, *folders, *more], standalone_mode=False)
 
 
 def test_kinds_of_rule_learn_alike_and_stand_in_one_table(compared, tmp_path):
@@ -300,7 +299,7 @@ def test_kinds_of_rule_learn_alike_and_stand_in_one_table(compared, tmp_path):
     assert [stage["estimator"].partition(":")[0] for stage in two["plan"]] == ["tbptt", "nres"]
     assert min(stage["done"] for stage in two["outer_steps"].values()) >= 1
     assert two["weights"] == 2409
-    references = {on: compare_rules.references(on) for on in ("gru", "mixture")}
+    references = {on: compare_rules.references(on, tmp_path / "results") for on in ("gru", "mixture")}
     assert set(references["gru"][SMALL]) == {DEFAULT, "adamw", "muon"}
     assert "muon" not in references["mixture"]["quadratics:dim=3"]
     found = compare_rules.log_ratios(two, references, "adamw", "train")

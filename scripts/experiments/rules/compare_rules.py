@@ -122,7 +122,7 @@ def evaluated_on(on: str) -> tuple[tuple[str, ...], int, int]:
     return (TASKS[on],), HORIZON, OWN_STUDENTS
 
 
-def references(on: str, out: Path = FOLDER) -> dict[str, Any]:
+def references(on: str, out: Path) -> dict[str, Any]:
     """Losses of AdamW, Muon and the default on what rules that learn there are evaluated on, measured once."""
     place = out / f"references-{on}.json"
     source = place if place.exists() else FOLDER / place.name
@@ -232,7 +232,7 @@ def _speed(stage: Mapping[str, Any]) -> float:
     return particles * stage["students"] * stage["truncation_length"] / stage["seconds_per_outer_step"]
 
 
-def publish(out: Path = FOLDER) -> None:
+def publish(out: Path) -> None:
     """Write the table of all that has been measured."""
     rows = {path.stem: json.loads(path.read_text()) for path in sorted(out.glob("*-[0-9]*.json"))}
     known = {on: references(on, out) for on in {row["on"] for row in rows.values()}}
