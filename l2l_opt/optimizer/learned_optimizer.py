@@ -49,8 +49,8 @@ class LearnedOptimizer(EagerOptimizer):
         weight_decay: as of AdamW at a rate of .001, whose numbers (.01 to .1) can stay: decoupled from the rule, and
             multiplied by lr and by s, the rule's schedule over ``num_steps`` (``UpdateRule.decay_schedule``): a cosine
             for ``compact``, ``celo2`` and hand-designed rules with one, ``max((1 - f) / (1 + steepness f), .01)`` for
-            ``scale-free`` (the default), where f of the run is over, for ``tensor-lstm`` that of the rule below it; 1 for
-            others, and where num_steps is unknown.
+            ``scale-free`` (the default), where f of the run is over, for ``tensor-lstm`` that of the rule below it; 1
+            for others, and where num_steps is unknown.
         num_steps: planned steps, for rules that anneal (a key of the group); None where unknown. The first step beyond
             it warns.
         maximize: climb instead of descend.
