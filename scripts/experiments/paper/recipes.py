@@ -157,6 +157,11 @@ META_TRAINING = {
         f"{ON_CIFAR} {WHOLE} --meta-lr-schedule cosine --seed 0 --students 2 --meta-lr 0.001 --average-phi 0.98 "
         "--outer-steps 500 --validate-every 25",
     ),
+    "cifar-lstms-3": MetaTraining(
+        "cifar-lstms-2",
+        f"{ON_CIFAR} {WHOLE} --meta-lr-schedule cosine --seed 1 --students 2 --meta-lr 0.0007 --average-phi 0.98 "
+        "--outer-steps 500 --validate-every 25",
+    ),
     "cifar-lstms-long": MetaTraining(
         "cifar-lstms-2",
         f"--task {CONV} --horizon 100..1000 --staggered {WHOLE} --meta-lr-schedule cosine --seed 0 --students 2 "
@@ -184,12 +189,6 @@ META_TRAINING = {
         "--task neural-art:side=64,style=swirls,photo=temple --horizon 128 --truncation-length 128 --students 4 "
         f"{SAMPLED} --normalisation log --meta-loss linear --meta-lr 0.0005 --average-phi 0.95 --outer-steps 400 "
         "--validate-every 25 --validation-students 8",
-    ),
-    "art-lstm-4": MetaTraining(
-        "art-lstm-3",
-        "--task neural-art:side=64,style=swirls,photo=temple --horizon 128 --truncation-length 128 --students 4 "
-        f"{SAMPLED} --normalisation log --meta-loss last --meta-lr 0.0003 --average-phi 0.95 --outer-steps 400 "
-        "--validate-every 25 --validation-students 16",
     ),
     **{
         f"{name}-first": MetaTraining(
