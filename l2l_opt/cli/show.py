@@ -66,10 +66,10 @@ def _runtime() -> dict[str, Any]:
 
 
 def _print_costs(rule: str, model: nn.Module, *, as_json: bool) -> None:
-    params = [p for p in model.parameters() if p.requires_grad]
+    params = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not params:
         raise click.UsageError("a model must have parameters to train; got none, return one that has")
-    costs, count = LearnedOptimizer(params, rule).cost(), sum(p.numel() for p in params)
+    costs, count = LearnedOptimizer(params.items(), rule).cost(), sum(p.numel() for p in params.values())
     if as_json:
         click.echo(json.dumps({"parameters": count, "costs": [cost._asdict() for cost in costs]}, indent=2))
         return

@@ -61,13 +61,13 @@ def _block_length(loop: Callable[[int], float]) -> int:
 
 
 def _loop(
-    make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], tasks: Tasks, seed: int
+    make: Callable[[list[tuple[str, nn.Parameter]]], torch.optim.Optimizer], tasks: Tasks, seed: int
 ) -> Callable[[int], float]:
     """Return a training loop that goes on where it stopped: steps -> seconds."""
     student = fresh_student(tasks, seed=seed, stream=Stream.REPORTING)
     params = student.parameters()
     batches = itertools.cycle([student.batch() for _ in range(NUM_BATCHES)])
-    optimizer = make(list(params.values()))
+    optimizer = make(list(params.items()))
 
     def run(steps: int) -> float:
         start = time.perf_counter()

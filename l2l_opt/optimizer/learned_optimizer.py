@@ -278,7 +278,8 @@ class LearnedOptimizer(EagerOptimizer):
 
         def make(own: list[Tensor]) -> Callable[[], Any]:
             options = {key: getattr(self, key) for key in OWN if key.endswith("dtype")}
-            return LearnedOptimizer(own, self.rule, num_steps=1000, guard=self.guard, **options).step
+            numbered = [(str(index), p) for index, p in enumerate(own)]  # for rules that go by names
+            return LearnedOptimizer(numbered, self.rule, num_steps=1000, guard=self.guard, **options).step
 
         states = (fresh_meta_state(self.rule, name, p, state_dtype=self.state_dtype) for name, p in pairs)
         kept = state_bytes(states) + 8 * len(pairs)

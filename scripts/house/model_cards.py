@@ -46,7 +46,7 @@ def facts(card: dict[str, Any]) -> str:
         minutes = ", ".join(f"`{stage['stage']}` {stage['minutes']:.0f}" for stage in stages)
         recipe = f"`{provenance['command']}`; core-minutes of its stages: {minutes}"
     else:
-        recipe = f"`{provenance['command']}`"
+        recipe = f"`{provenance['command'].removeprefix('l2l-opt meta-train ')}`"
     return _table(
         ["what", "value"],
         [

@@ -291,6 +291,7 @@ def test_composed_rules_see_the_names_of_named_parameters():
     ):
         LearnedOptimizer(model.parameters(), rule)
     LearnedOptimizer(model.parameters(), make_rule("composed"))
+    assert LearnedOptimizer(model.named_parameters(), rule).cost()[0].state_bytes >= 0
 
 
 @pytest.mark.parametrize("name", RULES.names())

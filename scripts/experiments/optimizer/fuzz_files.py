@@ -159,7 +159,7 @@ def fuzz_artefacts(tally: Tally, cases: int, rng: random.Random, folder: Path) -
     for name, rule in small_rules().items():
         save_rule(rule, path, card={"task": "digits-mlp", "horizon": 100, "figures": {"validation": [0.5, 0.6]}})
         originals[name] = path.read_bytes()
-    step = lambda rule: train(LearnedOptimizer(student().parameters(), rule), steps=1)  # noqa: E731
+    step = lambda rule: train(LearnedOptimizer(student().named_parameters(), rule), steps=1)  # noqa: E731
     fuzz_files(tally, cases, rng, path, originals, read=load_rule, plain=plain_rule, use=step)
 
 
@@ -341,7 +341,10 @@ def student() -> nn.Module:
 def optimizer(rule: UpdateRule) -> LearnedOptimizer:
     """Of a small network, in two groups."""
     first, _, last = student()
-    groups = [{"params": list(first.parameters())}, {"params": list(last.parameters()), "lr": 0.5, "num_steps": 20}]
+    groups = [
+        {"params": list(first.named_parameters(prefix="first"))},
+        {"params": list(last.named_parameters(prefix="last")), "lr": 0.5, "num_steps": 20},
+    ]
     return LearnedOptimizer(groups, rule)
 
 
